@@ -1,0 +1,1 @@
+"""What tuner knows of the programs that serve models."""

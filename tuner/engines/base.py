@@ -1,0 +1,89 @@
+"""The contract between tuner and a program that serves a model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from tuner.engines.causes import Diagnosis, Evidence
+
+
+class Phase(StrEnum):
+    """What a trial is doing, in the order in which it normally happens."""
+
+    STARTING = "starting"
+    LOADING_WEIGHTS = "loading weights"
+    COMPILING = "compiling"
+    PROFILING = "profiling memory"
+    CAPTURING_GRAPHS = "capturing graphs"
+    OPENING = "opening the API"
+    WARMING_UP = "warming up"
+    MEASURING = "measuring"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How to start a server.
+
+    Attributes:
+        argv: The command line; ``{host}`` and ``{port}`` stand for what the launcher chooses.
+        env: Environment variables to add to the launcher's own.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StartupFacts:
+    """What a server's start-up lines say of it; ``None`` where they do not.
+
+    Attributes:
+        engine_version: As the engine names it, ``0.15.0``.
+        weights_gib: GPU memory of the weights, per GPU (the largest rank).
+        kv_cache_gib: GPU memory of the KV cache, per GPU.
+        kv_tokens: How many tokens the KV cache holds.
+        max_model_len: The context length served, in tokens.
+        compile_s: Time in torch.compile.
+        graph_capture_s: Time to capture CUDA graphs.
+        compile_cache_hit: Whether the compiled graphs came from the cache: a warm start.
+    """
+
+    engine_version: str | None = None
+    weights_gib: float | None = None
+    kv_cache_gib: float | None = None
+    kv_tokens: int | None = None
+    max_model_len: int | None = None
+    compile_s: float | None = None
+    graph_capture_s: float | None = None
+    compile_cache_hit: bool | None = None
+
+
+class Engine(Protocol):
+    """A program that serves a model: how to start it and how to read its log."""
+
+    def command(self, args: Mapping[str, JsonValue], env: Mapping[str, str], alias: str | None) -> Command:
+        """The command line for these settings.
+
+        Args:
+            args: Settings by flag name with underscores (``max_num_seqs``); ``True`` gives ``--flag``, ``False``
+                ``--no-flag``, ``None`` leaves the flag out, a mapping is passed as JSON.
+            env: Environment variables that are part of the configuration.
+            alias: A name that the server must answer to besides its own, by which this launch proves who it is.
+        """
+        ...
+
+    def phase(self, line: str) -> Phase | None:
+        """The start-up phase that this log line announces, or ``None`` if it announces none."""
+        ...
+
+    def diagnose(self, evidence: Evidence) -> Diagnosis:
+        """What the evidence says: a pure function, the same for every launcher."""
+        ...
+
+    def facts(self, log: Sequence[str]) -> StartupFacts:
+        """What the start-up lines say of the server."""
+        ...

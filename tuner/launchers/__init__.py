@@ -1,0 +1,1 @@
+"""Ways to bring a server up, and to leave nothing behind."""
