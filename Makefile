@@ -1,0 +1,48 @@
+# What CI runs is what you run: check, test, demo, bench. `make lock` renews the lock files.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench lock clean
+
+help:  ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+# Two stamps: what a user needs, and what a developer needs on top.
+.venv/.user: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("tuner needs Python 3.11 or newer; this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: .venv/.user requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: .venv/.user  ## tune GLM-4.7-Flash on two simulated RTX 4090s (3 minutes, no GPU)
+	$(BIN)/tuner study start experiment=demo
+
+test: .venv/.dev  ## run the tests (no GPU, no Docker, no network)
+	$(BIN)/pytest
+
+check: .venv/.dev  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/.dev  ## mend what check can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.dev  ## measure tuner itself; prints, never fails on time
+	$(BIN)/python -m tests.bench
+
+lock: .venv/.dev  ## renew the lock files from pyproject.toml (hashes, no index or host)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	    --group user pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	    --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean:  ## remove the environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
