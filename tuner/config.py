@@ -1,0 +1,351 @@
+"""Hydra composes ``conf/`` and the user's overrides; pydantic makes a ``Config`` of the result, or says what is wrong.
+
+Every mistake ends here, before trial 0: nothing else in tuner ever sees a ``DictConfig``.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+
+from tuner.engines.base import Phase
+from tuner.errors import ConfigError
+from tuner.load.workload import Workload
+from tuner.objective import Objective
+from tuner.schema import Schema, config_error
+from tuner.space import SearchSpace, Settings
+
+SCHEMA_VERSION = 1
+
+PHASE_LIMITS_S: Mapping[Phase, float] = {
+    # each is the longest silence in that phase; any progress in the log starts it anew
+    Phase.STARTING: 300,
+    Phase.LOADING_WEIGHTS: 900,
+    Phase.COMPILING: 1200,
+    Phase.PROFILING: 300,
+    Phase.CAPTURING_GRAPHS: 600,
+    Phase.OPENING: 120,
+}
+
+
+class StudyConfig(Schema):
+    """Which study this is."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Its folder's name; a study of this name that exists is resumed."""
+    folder: Path = Path("studies")
+    """Where study folders lie."""
+    seed: int = 0
+    """Everything random takes this seed."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial is tried again after an error of this machine, before the study stops."""
+    confirm: Annotated[int, Field(ge=0)] = 2
+    """How often baseline and best are each launched again at the end, interleaved."""
+
+    @property
+    def path(self) -> Path:
+        """The study's own folder."""
+        return self.folder / self.name
+
+
+class Budget(Schema):
+    """When the study ends; the first limit that is reached counts."""
+
+    trials: PositiveInt | None = 30
+    """Trials that ended with a verdict, the baseline included."""
+    hours: PositiveFloat | None = None
+    """Wall-clock hours, over all sittings of the study."""
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> "Budget":
+        if self.trials is None and self.hours is None:
+            raise ValueError("give trials, hours, or both: a study needs an end")
+        return self
+
+
+class EngineConfig(Schema):
+    """The program that serves the model, and what tuner adds to each launch of it."""
+
+    kind: Literal["vllm"] = "vllm"
+    executable: tuple[str, ...]
+    """How it is started, before the model; ``{python}`` stands for the Python that runs tuner."""
+    launch_args: dict[str, JsonValue] = Field(default_factory=dict)
+    """Flags for tuner's own launches only: they are left out of the exported profile."""
+    launch_env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables for tuner's own launches only."""
+    phase_limits_s: dict[Phase, PositiveFloat] = Field(default_factory=dict)
+    """The longest silence allowed in a start-up phase, in seconds; what is not named keeps its default."""
+    stop_grace_s: PositiveFloat = 10.0
+    """How long a server may take to end before it is killed."""
+    clock_scale: PositiveFloat = 1.0
+    """Simulated seconds per second of serving; 1 for every real engine."""
+
+    @field_validator("launch_env", mode="before")
+    @classmethod
+    def _texts(cls, raw: Any) -> Any:
+        return _env_texts(raw)
+
+    @property
+    def limits_s(self) -> dict[Phase, float]:
+        """The longest silence allowed, for every start-up phase."""
+        return {**PHASE_LIMITS_S, **self.phase_limits_s}
+
+
+class ModelConfig(Schema):
+    """The deployment as it runs today: it is the baseline, and what no parameter searches stays as it is here."""
+
+    id: str
+    """The model as the engine's command line names it: a repository id or a folder."""
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+    """Flags by name with underscores: true gives ``--flag``, false ``--no-flag``, null leaves it out."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables that are part of the configuration."""
+    known_good: tuple[dict[str, JsonValue], ...] = ()
+    """Parameter values that are known to work, on top of the deployment's; tried right after the baseline."""
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _texts(cls, raw: Any) -> Any:
+        return _env_texts(raw)
+
+    @property
+    def settings(self) -> Settings:
+        """The deployed flags and variables."""
+        return Settings(self.args, self.env)
+
+    @property
+    def served_name(self) -> str:
+        """The name that clients ask for."""
+        names = self.args.get("served_model_name") or self.id
+        return str(names[0]) if isinstance(names, list) else str(names)
+
+
+class HardwareConfig(Schema):
+    """The machine, as far as a study needs to know it."""
+
+    name: str
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Indices, in PCI bus order, of the GPUs that the study may use; empty for none."""
+    simulated: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the simulated engine is told of its hardware."""
+
+
+class ProcessLauncherConfig(Schema):
+    """The server is a process on this host."""
+
+    kind: Literal["process"]
+
+
+class AttachLauncherConfig(Schema):
+    """The server runs already, and its settings are not ours to change: only the baseline can be measured."""
+
+    kind: Literal["attach"]
+    url: str
+    token_env: str | None = None
+    """Name of the environment variable that holds the bearer token."""
+
+
+LauncherConfig = Annotated[ProcessLauncherConfig | AttachLauncherConfig, Field(discriminator="kind")]
+
+
+class SearchConfig(Schema):
+    """Who proposes the next candidate."""
+
+    kind: Literal["auto", "gp", "tpe", "random", "grid"] = "auto"
+    """``auto``: ``gp`` where torch is installed, else ``tpe``."""
+    startup_trials: Annotated[int, Field(ge=1)] = 8
+    """Candidates spread over the space before the model proposes; the baseline and known-good ones count."""
+
+
+class StorageConfig(Schema):
+    """Where Optuna keeps the study; records and logs always lie in the study's folder."""
+
+    url: str | None = None
+    """An Optuna storage URL; null for an SQLite file (WAL) in the study's folder."""
+
+
+class ExecutorConfig(Schema):
+    """Where trials run."""
+
+    kind: Literal["local"] = "local"
+
+
+class Config(Schema):
+    """A whole study, resolved and valid."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    study: StudyConfig
+    budget: Budget = Budget()
+    engine: EngineConfig
+    model: ModelConfig
+    hardware: HardwareConfig
+    launcher: LauncherConfig
+    space: SearchSpace
+    workload: Workload
+    objective: Objective
+    search: SearchConfig
+    storage: StorageConfig
+    executor: ExecutorConfig
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Config":
+        self.space.check_rules(frozenset(self.model.args) | frozenset(self.model.env))
+        baseline = self.space.deployed(self.model.settings)
+        if broken := self.space.violated(baseline, self.model.settings):
+            raise ConfigError(f"the deployed configuration breaks {broken.message}", place="model", fix="mend the rule")
+        for number, values in enumerate(self.model.known_good):
+            self._check_known_good(f"model.known_good.{number}", values)
+        return self
+
+    def _check_known_good(self, place: str, values: Mapping[str, JsonValue]) -> None:
+        for name, value in values.items():
+            if name not in self.space.params:
+                fix = f"name one of: {', '.join(self.space.params)}"
+                raise ConfigError(f"{name} is no parameter of the space", place=place, fix=fix)
+            if not self.space.params[name].accepts(value):
+                raise ConfigError(f"{name} cannot be {value!r}", place=place, fix=f"see space.params.{name}")
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as it lies in the study's folder."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def _env_texts(raw: Any) -> Any:
+    """YAML reads ``1`` as a number; an environment variable is text."""
+    if not isinstance(raw, Mapping):
+        return raw
+    return {
+        key: str(int(value)) if isinstance(value, bool) else str(value)
+        for key, value in raw.items()
+        if value is not None
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A Hydra group and what can be chosen in it."""
+
+    name: str
+    choices: tuple[str, ...]
+
+
+def conf_dir() -> Path:
+    """Tuner's own configuration: in the wheel inside the package, in a checkout beside it."""
+    packaged = Path(str(resources.files("tuner"))) / "conf"
+    return packaged if packaged.is_dir() else packaged.parent.parent / "conf"
+
+
+def groups(config_dir: Path | None = None) -> tuple[Group, ...]:
+    """The groups and their choices, the user's own folder included."""
+    folders = [conf_dir(), *([config_dir] if config_dir else [])]
+    names = sorted({entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()})
+    return tuple(Group(name, _choices(name, folders)) for name in names if _choices(name, folders))
+
+
+def _choices(group: str, folders: Sequence[Path]) -> tuple[str, ...]:
+    return tuple(sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")}))
+
+
+def load(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+    """Compose and validate.
+
+    Args:
+        overrides: Hydra's override grammar, ``experiment=demo budget.trials=40``.
+        config_dir: A folder with groups of the user's own, beside tuner's.
+
+    Raises:
+        ConfigError: Anything is wrong; it names the place, the value and the valid ones.
+    """
+    return validate(_compose(overrides, config_dir))
+
+
+def read(path: Path) -> Config:
+    """The resolved configuration that a study keeps in its folder.
+
+    Raises:
+        ConfigError: The file is not a configuration of this version of tuner.
+    """
+    try:
+        return validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {error}", place=str(path)) from error
+
+
+def validate(raw: Mapping[str, Any]) -> Config:
+    """A ``Config`` of a composed tree.
+
+    Raises:
+        ConfigError: With all mistakes, each with its place.
+    """
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise config_error(error, frozenset({"range", "choice", "process", "attach"})) from error
+
+
+def _compose(overrides: Sequence[str], config_dir: Path | None) -> Mapping[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    search_path = _search_path(config_dir)
+    group_names = frozenset(group.name for group in groups(config_dir))
+    adapted = [_adapted(override, group_names) for override in overrides]
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"):
+            tree = compose("config", overrides=[*search_path, *adapted])
+        resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
+    if not isinstance(resolved, dict):
+        raise AssertionError(f"Hydra composed {type(resolved).__name__}")
+    return {str(key): value for key, value in resolved.items() if key != "experiment"}
+
+
+def _search_path(config_dir: Path | None) -> list[str]:
+    if config_dir is None:
+        return []
+    if not config_dir.is_dir():
+        raise ConfigError(f"{config_dir} is not a folder", place="--config-dir")
+    for path in config_dir.glob("*/*.yaml"):
+        if (conf_dir() / path.parent.name / path.name).exists():
+            fix = "give it another name; `defaults: [NAME, _self_]` inherits from tuner's"
+            raise ConfigError(f"tuner has a {path.parent.name}/{path.stem} of its own", place=str(path), fix=fix)
+    return [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
+
+
+def _adapted(override: str, group_names: frozenset[str]) -> str:
+    """Let Hydra take any key: whether it exists is pydantic's to say, since only pydantic knows the valid ones."""
+    key, sign, _ = override.partition("=")
+    if not sign:
+        if override.startswith("~"):
+            return override
+        raise ConfigError(
+            f"{override!r} is not an override", place="command line", fix="write key=value or group=choice"
+        )
+    bare = key.lstrip("+")
+    if bare.split("@")[0] in group_names:
+        return override.lstrip("+")
+    return override if key.startswith("~") else f"++{override.lstrip('+')}"
+
+
+def _plainly(message: str) -> str:
+    """Hydra's message without its search path, its links and its advice for other programs."""
+    message = re.sub(r"\n*(Config search path|See https|To append to your config).*", "", message, flags=re.DOTALL)
+    message = re.sub(r"\n\s*full_key: .*", "", message, flags=re.DOTALL)
+    missing = re.match(r"Missing mandatory value: (\S+)", message)
+    return f"{missing[1]}: a value is needed" if missing else message.replace("In 'config': ", "").strip()
+
+
+def _remedy(message: str) -> str:
+    if missing := re.search(r"Missing mandatory value: (\S+)", message):
+        return f"give {missing[1]}=VALUE on the command line"
+    if "Could not find" in message or "You must specify" in message:
+        return "choose one of the available options, or point --config-dir to a folder that has it"
+    return "see https://hydra.cc/docs/1.3/advanced/override_grammar/basic for how overrides are written"

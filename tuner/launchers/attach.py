@@ -1,0 +1,61 @@
+"""A server that runs already: measured, never started, stopped or changed."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from tuner.errors import EngineUnavailable
+from tuner.launchers.base import LaunchSpec, Life, Server
+from tuner.launchers.log import ServerLog
+
+
+@dataclass
+class AttachedServer:
+    """Somebody else's server; its log is out of reach, so that only its answers say whether it lives."""
+
+    url: str
+    headers: Mapping[str, str]
+    log: ServerLog
+
+    def life(self) -> Life:
+        """Running as long as the connection is accepted."""
+        try:
+            httpx.get(f"{self.url}/health", headers=dict(self.headers), timeout=5)
+        except httpx.ConnectError:
+            return Life(running=False)
+        except httpx.HTTPError:
+            pass  # slow or odd, but there
+        return Life(running=True)
+
+
+@dataclass(frozen=True)
+class AttachLauncher:
+    """Yields the server at a URL.
+
+    Attributes:
+        url: Its base URL.
+        token_env: Name of the environment variable that holds the bearer token, if it wants one.
+    """
+
+    url: str
+    token_env: str | None = None
+
+    @contextmanager
+    def launch(self, spec: LaunchSpec) -> Iterator[Server]:
+        """The server as it stands; ``spec`` only says where an (empty) log would lie."""
+        server = AttachedServer(self.url.rstrip("/"), self._bearer(), ServerLog(spec.log_path))
+        if not server.life().running:
+            raise EngineUnavailable(f"nothing answers at {server.url}", fix="start the server, or mend launcher.url")
+        yield server
+
+    def _bearer(self) -> dict[str, str]:
+        if self.token_env is None:
+            return {}
+        token = os.environ.get(self.token_env)
+        if not token:
+            fix = f"export {self.token_env}=…, or remove launcher.token_env"
+            raise EngineUnavailable(f"the environment variable {self.token_env} is not set", fix=fix)
+        return {"Authorization": f"Bearer {token}"}

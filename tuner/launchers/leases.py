@@ -1,0 +1,88 @@
+"""What one launch may hold alone on this host: GPUs and ports, by file locks that die with their holder.
+
+The locks are ``flock`` on files in tuner's state folder, so that two studies of one user never meet on a GPU or a port,
+and nothing is left locked after a kill -9.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tuner.errors import GpuBusy, PortTaken
+
+_PORT_ATTEMPTS = 20
+
+
+def state_dir() -> Path:
+    """Where tuner keeps what outlives a study's folder: locks, and the launches that are under way."""
+    given = os.environ.get("TUNER_STATE_DIR")
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return Path(given) if given else base / "tuner"
+
+
+class _Busy(Exception):
+    """Somebody else holds the lease; the text says who."""
+
+
+@contextmanager
+def lease(name: str, holder: str) -> Iterator[int]:
+    """Hold a name alone until the block is left; yields the lock's file descriptor, which a child may inherit."""
+    folder = state_dir() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _Busy(os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another tuner") from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, holder.encode())
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def gpu_lease(gpu: int, holder: str) -> Iterator[int]:
+    """Hold a GPU alone.
+
+    Raises:
+        GpuBusy: Another launch of tuner holds it.
+    """
+    try:
+        with lease(f"gpu-{gpu}", holder) as descriptor:
+            yield descriptor
+    except _Busy as busy:
+        raise GpuBusy(
+            f"GPU {gpu} is held by {busy}", fix="wait for it, or give this study other hardware.gpus"
+        ) from None
+
+
+@contextmanager
+def port_lease(holder: str) -> Iterator[tuple[int, int]]:
+    """Hold a free port of the loopback interface alone; yields the port and the lock's file descriptor.
+
+    Raises:
+        PortTaken: None could be had.
+    """
+    for _ in range(_PORT_ATTEMPTS):
+        port = _free_port()
+        try:
+            with lease(f"port-{port}", holder) as descriptor:
+                yield port, descriptor
+                return
+        except _Busy:
+            continue
+    raise PortTaken(
+        f"no free port after {_PORT_ATTEMPTS} attempts", fix="end what listens on this host, or `tuner clean`"
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,148 @@
+"""What a launch leaves on disk while it lives, so that whoever comes later finds and ends it.
+
+A trace is one JSON file per launch. Its processes are known by three marks, since each can be lost: the server leads
+its own session (a worker may leave it), the environment names the launch (setproctitle, which vLLM uses, overwrites
+it), and while the guard lives all of them descend from it.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from tuner.launchers.leases import state_dir
+
+LAUNCH_MARK = "TUNER_LAUNCH"
+"""The environment variable by which every process of a launch can be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchTrace:
+    """One launch under way.
+
+    Attributes:
+        launch_id: Its unique name.
+        session: The server's process id, which is its session's id.
+        created: When the server's process was created, seconds since the epoch as the kernel counts it.
+        booted: When the machine was booted; a trace from before is void.
+        guard: The guard's process id.
+        guard_created: When the guard's process was created.
+    """
+
+    launch_id: str
+    session: int
+    created: float
+    booted: float
+    guard: int
+    guard_created: float
+
+    @classmethod
+    def of(cls, launch_id: str, session: int) -> "LaunchTrace":
+        """The trace of a server that this process, its guard, has just started."""
+        created = psutil.Process(session).create_time()
+        return cls(launch_id, session, created, psutil.boot_time(), os.getpid(), psutil.Process().create_time())
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return state_dir() / "launches" / f"{self.launch_id}.json"
+
+    def write(self) -> None:
+        """Put it on disk, whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".tmp")
+        draft.write_text(json.dumps(asdict(self)))
+        draft.replace(self.path)
+
+    def erase(self) -> None:
+        """Take it off the disk: nothing of the launch is left."""
+        self.path.unlink(missing_ok=True)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether its guard still lives and will end it in its own time."""
+        return _is(self.guard, self.guard_created)
+
+
+def survivors(trace: LaunchTrace, ancestor: int | None = None) -> list[int]:
+    """The process ids that are left of a launch, zombies not counted."""
+    if abs(trace.booted - psutil.boot_time()) > 60:
+        return []
+    family = {child.pid for child in _children(ancestor)}
+    return [process.pid for process in _living() if process.pid in family or _belongs(process, trace)]
+
+
+def kill_survivors(trace: LaunchTrace, ancestor: int | None = None, patience_s: float = 10.0) -> bool:
+    """Kill what is left of a launch, until nothing is; ``False`` if something resists for ``patience_s``.
+
+    Args:
+        trace: The launch.
+        ancestor: A process all of whose descendants belong to it as well: the guard.
+        patience_s: How long a process may take to die; one that waits for a broken driver never does.
+    """
+    deadline = time.monotonic() + patience_s
+    while left := survivors(trace, ancestor):
+        if time.monotonic() > deadline:
+            return False
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    return True
+
+
+def end_orphans(only: str | None = None) -> list[str]:
+    """End every launch whose guard is gone; returns their names.
+
+    Args:
+        only: End just the launch of this name.
+    """
+    orphans = [trace for trace in _traces() if not trace.guarded and only in (None, trace.launch_id)]
+    for trace in orphans:
+        if kill_survivors(trace):
+            trace.erase()
+    return [trace.launch_id for trace in orphans]
+
+
+def _traces() -> Iterator[LaunchTrace]:
+    for path in sorted((state_dir() / "launches").glob("*.json")):
+        try:
+            yield LaunchTrace(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            continue  # written by another version, or erased meanwhile
+
+
+def _living() -> Iterator[psutil.Process]:
+    for process in psutil.process_iter(["status", "create_time"]):
+        if process.info["status"] != psutil.STATUS_ZOMBIE:
+            yield process
+
+
+def _belongs(process: psutil.Process, trace: LaunchTrace) -> bool:
+    if process.info["create_time"] < trace.created - 1:
+        return False
+    try:
+        return os.getsid(process.pid) == trace.session or process.environ().get(LAUNCH_MARK) == trace.launch_id
+    except (psutil.Error, OSError):
+        return False
+
+
+def _children(ancestor: int | None) -> list[psutil.Process]:
+    try:
+        return psutil.Process(ancestor).children(recursive=True) if ancestor else []
+    except psutil.Error:
+        return []
+
+
+def _is(pid: int, created: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

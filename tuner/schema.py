@@ -1,0 +1,49 @@
+"""The base of everything that is read from or written to disk: strict, frozen, and helpful when it refuses."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from tuner.errors import ConfigError
+
+
+class Schema(BaseModel):
+    """A pydantic model that refuses unknown keys by naming the valid ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping):
+            valid = {field.alias or name for name, field in cls.model_fields.items()}
+            if unknown := [str(key) for key in raw if key not in valid]:
+                raise ValueError("; ".join(_unknown(key, valid) for key in unknown))
+        return raw
+
+
+def _unknown(key: str, valid: set[str]) -> str:
+    near = get_close_matches(key, valid, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no such key {key!r}{hint} (valid: {', '.join(sorted(valid))})"
+
+
+def config_error(error: ValidationError, tags: frozenset[str] = frozenset()) -> ConfigError:
+    """All the mistakes that pydantic found, each with its place, the value given and what is valid.
+
+    Args:
+        error: What pydantic raised.
+        tags: Words that pydantic puts into the place for the branches of a union, and that the user never wrote.
+    """
+    lines = []
+    for mistake in error.errors(include_url=False):
+        place = ".".join(str(part) for part in mistake["loc"] if part not in tags)
+        reason = mistake["msg"].removeprefix("Value error, ")
+        given = mistake["input"]
+        shown = "" if isinstance(given, Mapping) or mistake["type"] == "missing" else f", but is {given!r}"
+        lines.append(f"{place}: {reason}{shown}" if place else f"{reason}{shown}")
+    if len(lines) == 1:
+        return ConfigError(lines[0])
+    return ConfigError(f"{len(lines)} mistakes:\n" + "\n".join(f"  {line}" for line in lines))
