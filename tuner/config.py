@@ -20,8 +20,6 @@ from tuner.objective import Objective
 from tuner.schema import Schema, config_error
 from tuner.space import SearchSpace, Settings
 
-SCHEMA_VERSION = 1
-
 PHASE_LIMITS_S: Mapping[Phase, float] = {
     # each is the longest silence in that phase; any progress in the log starts it anew
     Phase.STARTING: 300,
@@ -94,6 +92,11 @@ class EngineConfig(Schema):
     def limits_s(self) -> dict[Phase, float]:
         """The longest silence allowed, for every start-up phase."""
         return {**PHASE_LIMITS_S, **self.phase_limits_s}
+
+    @property
+    def own_env(self) -> dict[str, str]:
+        """``launch_env``, and what keeps the engine from giving up on its start before we do."""
+        return {"VLLM_ENGINE_READY_TIMEOUT_S": str(round(sum(self.limits_s.values()))), **self.launch_env}
 
 
 class ModelConfig(Schema):
@@ -178,7 +181,7 @@ class ExecutorConfig(Schema):
 class Config(Schema):
     """A whole study, resolved and valid."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     study: StudyConfig
     budget: Budget = Budget()
     engine: EngineConfig
@@ -212,7 +215,8 @@ class Config(Schema):
 
     def to_yaml(self) -> str:
         """The resolved configuration as it lies in the study's folder."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+        return text
 
 
 def _env_texts(raw: Any) -> Any:

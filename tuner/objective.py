@@ -5,8 +5,34 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from tuner.errors import MeasurementError
 from tuner.load.metrics import Measurement
 from tuner.schema import Schema
+
+Direction = Literal["maximize", "minimize"]
+
+_ABOUT_THE_CLIENT = {"client_cpu_share", "loop_lag_p99_ms", "loop_lag_max_ms"}
+
+METRICS: tuple[str, ...] = tuple(
+    name
+    for name, field in Measurement.model_fields.items()
+    if field.annotation == float | None and name not in _ABOUT_THE_CLIENT
+)
+"""The numbers of a measurement that goals and limits may name."""
+
+
+def metric(measurement: Measurement, name: str) -> float:
+    """One number of a measurement.
+
+    Raises:
+        MeasurementError: It was not measured.
+    """
+    value: float | None = getattr(measurement, name)
+    if value is None:
+        raise MeasurementError(
+            f"{name} was not measured, but the objective needs it", fix="let the workload measure it"
+        )
+    return value
 
 
 class Limit(Schema):
@@ -52,14 +78,14 @@ class Objective(Schema):
     """Goals and limits, by the names of a measurement's metrics."""
 
     name: str
-    goals: dict[str, Literal["maximize", "minimize"]] = Field(min_length=1)
+    goals: dict[str, Direction] = Field(min_length=1)
     limits: dict[str, Limit] = Field(default_factory=dict)
 
     @field_validator("goals", "limits")
     @classmethod
     def _metrics_exist(cls, by_metric: Mapping[str, object]) -> Mapping[str, object]:
-        if unknown := set(by_metric) - set(Measurement.metrics()):
-            valid = ", ".join(Measurement.metrics())
+        if unknown := set(by_metric) - set(METRICS):
+            valid = ", ".join(METRICS)
             raise ValueError(f"no such metric: {', '.join(sorted(unknown))} (valid: {valid})")
         return by_metric
 
@@ -73,23 +99,22 @@ class Objective(Schema):
         Raises:
             MeasurementError: A metric that the objective needs was not measured.
         """
-        values = tuple(measurement.value(metric) for metric in self.goals)
+        values = tuple(metric(measurement, name) for name in self.goals)
         violations = {
-            metric: limit.violation(measurement.value(metric), baseline.value(metric))
-            for metric, limit in self.limits.items()
+            name: limit.violation(metric(measurement, name), metric(baseline, name))
+            for name, limit in self.limits.items()
         }
         return Verdict(values=values, violations=violations, reason=self._reason(violations))
 
     def _reason(self, violations: Mapping[str, float]) -> str:
-        missed = {metric: violation for metric, violation in violations.items() if violation > 0}
+        missed = {name: violation for name, violation in violations.items() if violation > 0}
         if not missed:
             return "measured, all limits met"
-        return "; ".join(f"{metric} misses its limit by {violation:.1%}" for metric, violation in missed.items())
+        return "; ".join(f"{name} misses its limit by {violation:.1%}" for name, violation in missed.items())
 
-    def better(self, values: tuple[float, ...], than: tuple[float, ...]) -> bool:
-        """Whether the first values dominate the second: no goal worse, one better."""
-        pairs = [
-            (value, other) if direction == "maximize" else (-value, -other)
-            for direction, value, other in zip(self.goals.values(), values, than, strict=True)
-        ]
-        return all(value >= other for value, other in pairs) and any(value > other for value, other in pairs)
+    def gains(self, values: tuple[float, ...], over: tuple[float, ...]) -> tuple[float, ...]:
+        """By which share each goal is better than in another configuration; negative where it is worse."""
+        return tuple(
+            value / other - 1 if direction == "maximize" else 1 - value / other
+            for direction, value, other in zip(self.goals.values(), values, over, strict=True)
+        )

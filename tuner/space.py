@@ -169,6 +169,11 @@ class Candidate:
         """Twelve hex digits that name the configuration: equal for equal values, whatever their order."""
         return hashlib.sha256(_canonical(dict(self.params)).encode()).hexdigest()[:12]
 
+    def changed(self, other: "Candidate") -> str:
+        """What this one sets otherwise than the other, ready to print; empty if nothing."""
+        names = [name for name in {**self.params, **other.params} if self.params.get(name) != other.params.get(name)]
+        return ", ".join(f"{name}={_spoken(self.params.get(name))}" for name in names)
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -340,6 +345,10 @@ class SearchSpace(Schema):
 
 def _canonical(value: JsonValue) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _spoken(value: JsonValue) -> str:
+    return "unset" if value is None else value if isinstance(value, str) else _canonical(value)
 
 
 def _env_text(value: JsonValue) -> str | None:

@@ -1,0 +1,74 @@
+"""What a running study says of itself; live views, plain lines and ``--json`` are listeners."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tuner.engines.base import Phase
+from tuner.storage import Role, TrialRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStarted:
+    """A sitting begins.
+
+    Attributes:
+        name: The study.
+        trials: The budget in trials, if there is one.
+        finished: Trials that earlier sittings have finished.
+        confirmations: Relaunches that follow at the end.
+    """
+
+    name: str
+    trials: int | None
+    finished: int
+    confirmations: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    """A trial begins.
+
+    Attributes:
+        number: Its number.
+        role: Why it is run.
+        changed: What it sets otherwise than the baseline, ready to print.
+        attempt: Which try this is, from 1.
+    """
+
+    number: int
+    role: Role
+    changed: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEntered:
+    """The running trial goes on to its next phase."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """A trial is over, and its record on disk.
+
+    Attributes:
+        record: What is kept of it.
+        best: The best feasible trial so far.
+        left_s: Expected time until the study's end, in seconds; ``None`` when nothing can be said.
+    """
+
+    record: TrialRecord
+    best: TrialRecord | None
+    left_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something that a person should know, in a sentence."""
+
+    text: str
+
+
+Event = StudyStarted | TrialStarted | PhaseEntered | TrialEnded | Noted
+Listener = Callable[[Event], None]

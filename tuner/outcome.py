@@ -1,0 +1,147 @@
+"""What a study has found, read from its folder: the same for the closing table, the report and the profile."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner import config
+from tuner.compare import Comparison, compare
+from tuner.config import Config
+from tuner.objective import Objective, metric
+from tuner.storage import Role, State, StudyFolder, TrialRecord
+
+SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH)
+"""Roles of the trials that count against the budget and that the search learns from."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A study's result, so far or at its end.
+
+    Attributes:
+        folder: Where it lies.
+        config: What it was asked.
+        records: Its trials by number, failed attempts included.
+        relaunches: Baseline and best, launched again at the end.
+    """
+
+    folder: StudyFolder
+    config: Config
+    records: tuple[TrialRecord, ...]
+    relaunches: tuple[TrialRecord, ...]
+
+    @classmethod
+    def of(cls, folder: StudyFolder) -> "Outcome":
+        """The outcome of the study in a folder.
+
+        Raises:
+            ConfigError: The folder holds no study that this version of tuner can read.
+        """
+        return cls(folder, config.read(folder.config), tuple(folder.records()), tuple(folder.confirmations()))
+
+    @property
+    def searched(self) -> list[TrialRecord]:
+        """Trials that ended with a verdict of their own: measured, or pruned with a cause."""
+        return [r for r in self.records if r.role in SEARCHED and r.state is not State.FAILED]
+
+    @property
+    def baseline(self) -> TrialRecord | None:
+        """The deployment as it stands, once it has been measured."""
+        return next((record for record in self.records if record.role is Role.BASELINE and record.measurement), None)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best trial that meets all limits; the baseline if nothing beats it."""
+        return best_of(self.searched, self.config.objective, self.baseline)
+
+    @property
+    def improved(self) -> bool:
+        """Whether the search has found something better than the baseline, proven or not."""
+        return self.best is not None and self.best.role is not Role.BASELINE
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Baseline against best in their relaunches; ``None`` before there are any."""
+        if self.best is None:
+            return None
+        relevant = [r for r in self.relaunches if r.role is Role.CONFIRM_BASELINE or r.digest == self.best.digest]
+        return compare(self.config.objective, relevant)
+
+    @property
+    def proven(self) -> bool:
+        """Whether the best beats the baseline beyond the spread of the relaunches."""
+        return self.improved and self.comparison is not None and self.comparison.proven
+
+    @property
+    def causes(self) -> Counter[str]:
+        """How many trials were pruned, by cause."""
+        return Counter(r.failure.cause for r in self.searched if r.failure)
+
+    @property
+    def over(self) -> bool:
+        """Whether the budget is used up."""
+        budget = self.config.budget
+        if budget.trials is not None and len(self.searched) >= budget.trials:
+            return True
+        return budget.hours is not None and sum(record.seconds for record in self.records) >= budget.hours * 3600
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether every relaunch that the study owes has been made."""
+        if not self.improved or self.best is None:
+            return True
+        made = Counter(record.role for record in self.relaunches if record.digest in self._finalists)
+        return all(made[role] >= self.config.study.confirm for role in (Role.CONFIRM_BASELINE, Role.CONFIRM_BEST))
+
+    @property
+    def _finalists(self) -> set[str]:
+        return {record.digest for record in (self.baseline, self.best) if record}
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        if self.best is None:
+            return f"No configuration could be used: {self._why_nothing()}."
+        if not self.improved:
+            return "The deployed configuration could not be beaten: keep it."
+        if self.comparison is None:
+            return f"Trial {self.best.number} reads better than the baseline, but has not been measured again."
+        return self._compared(self.best, self.comparison)
+
+    def _compared(self, best: TrialRecord, comparison: Comparison) -> str:
+        if comparison.failures:
+            return (
+                f"Unproven: trial {best.number} did not survive its relaunches ({comparison.failures[0]}); keep yours."
+            )
+        goals = comparison.goals.items()
+        gains = ", ".join(f"{name} {goal.gain:+.1%} (spread {goal.spread:.1%})" for name, goal in goals)
+        if comparison.missed_limits:
+            missed = ", ".join(comparison.missed_limits)
+            return f"Unproven: trial {best.number} misses {missed} when launched again; keep yours."
+        if comparison.proven:
+            return f"Trial {best.number} beats the deployed configuration: {gains}."
+        return (
+            f"Unproven: trial {best.number} differs from the baseline by no more than its spread: {gains}; keep yours."
+        )
+
+    def _why_nothing(self) -> str:
+        if self.causes:
+            return ", ".join(f"{count} × {cause}" for cause, count in self.causes.most_common())
+        missed = Counter(
+            name
+            for record in self.searched
+            if record.verdict
+            for name, violation in record.verdict.violations.items()
+            if violation > 0
+        )
+        return ", ".join(f"{count} trials miss {name}" for name, count in missed.most_common()) or "none was measured"
+
+
+def best_of(records: Sequence[TrialRecord], objective: Objective, baseline: TrialRecord | None) -> TrialRecord | None:
+    """The feasible record with the largest gain over the baseline, all goals added up."""
+    feasible = [record for record in records if record.feasible]
+    reference = baseline or next(iter(feasible), None)
+    if reference is None or reference.measurement is None:
+        return None
+    origin = tuple(metric(reference.measurement, name) for name in objective.goals)
+    return max(feasible, key=lambda r: sum(objective.gains(r.verdict.values, origin)) if r.verdict else 0, default=None)

@@ -1,0 +1,253 @@
+"""Watching a server: until its model answers, and for as long as it is measured.
+
+Health, log and life are looked at together, twenty times a second: a server that is dead after 8 s costs 8 s, and a log
+line that decides its fate ends the wait at once.
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import httpx
+
+from tuner.engines.base import Engine, Phase
+from tuner.engines.causes import Cause, Diagnosis, Evidence, error_of
+from tuner.errors import MeasurementError, NotReady, PortTaken, TrialError
+from tuner.launchers.base import Server
+
+_POLL_S = 0.05
+_HEALTH_EVERY_S = 0.25
+_UNDECIDED = (Cause.UNKNOWN, Cause.HEALTHY, Cause.DEGRADED)
+_PROBE_TIMEOUT_S = 600.0
+"""The model's first answer may wait for just-in-time compilation; the phase's own limit ends it earlier."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseSpan:
+    """How long a phase took, in seconds of wall time."""
+
+    phase: Phase
+    seconds: float
+
+
+class Stopwatch:
+    """Which phase a trial is in, since when, and what the earlier ones took."""
+
+    def __init__(self, on_phase: Callable[[Phase], None]) -> None:
+        self.phase = Phase.STARTING
+        self._on_phase = on_phase
+        self._since_ns = time.perf_counter_ns()
+        self._seconds: dict[Phase, float] = {}
+        on_phase(self.phase)
+
+    def enter(self, phase: Phase) -> None:
+        """The next phase begins now; entering the current one changes nothing."""
+        if phase is self.phase:
+            return
+        self._account()
+        self.phase = phase
+        self._on_phase(phase)
+
+    def spans(self) -> tuple[PhaseSpan, ...]:
+        """What each phase took so far, in the order of their first entering; a phase entered twice counts once."""
+        self._account()
+        return tuple(PhaseSpan(phase, seconds) for phase, seconds in self._seconds.items())
+
+    def _account(self) -> None:
+        now_ns = time.perf_counter_ns()
+        self._seconds[self.phase] = self._seconds.get(self.phase, 0.0) + (now_ns - self._since_ns) / 1e9
+        self._since_ns = now_ns
+
+
+@dataclass
+class Watch:
+    """Looks after one server.
+
+    Attributes:
+        server: The server.
+        engine: Who can read its log.
+        stopwatch: Told of the phases that the log announces.
+        serving: Whether start-up is over, so that the log announces no more phases.
+    """
+
+    server: Server
+    engine: Engine
+    stopwatch: Stopwatch
+    serving: bool = False
+    _progress: "_Progress" = field(default_factory=lambda: _Progress())
+
+    def check(self) -> None:
+        """Read what the log says and whether the server lives.
+
+        Raises:
+            TrialError: Of the kind that the evidence shows, at the line that decides it.
+        """
+        fresh = self.server.log.read_new()
+        self._follow(fresh)
+        if any(self.engine.suspicious(line) for line in fresh):
+            self._raise_if_decided(Evidence(self.server.log.lines, running=True))
+        life = self.server.life()
+        if not life.running:
+            self.server.log.finish()
+            evidence = Evidence(self.server.log.lines, exit_code=life.exit_code, oom_killed=life.oom_killed)
+            raise self._failure(self.engine.diagnose(evidence), f"the server ended (exit status {life.exit_code})")
+
+    def silent_s(self) -> float:
+        """How long the log has shown no progress."""
+        return self._progress.silent_s()
+
+    def stalled(self) -> TrialError:
+        """The error of a phase that passed its limit."""
+        phase = self.stopwatch.phase
+        evidence = Evidence(self.server.log.lines, running=True, stalled_phase=phase)
+        return self._failure(self.engine.diagnose(evidence), f"no progress for {self.silent_s():.0f} s while {phase}")
+
+    def _follow(self, fresh: list[str]) -> None:
+        for line in fresh:
+            if not self.serving and (phase := self.engine.phase(line)):
+                self.stopwatch.enter(phase)
+            self._progress.saw(line)
+
+    def _raise_if_decided(self, evidence: Evidence) -> None:
+        diagnosis = self.engine.diagnose(evidence)
+        if diagnosis.cause not in _UNDECIDED:
+            raise self._failure(diagnosis, diagnosis.line or str(diagnosis.cause))
+
+    def _failure(self, diagnosis: Diagnosis, message: str) -> TrialError:
+        where = f"under load: {message}" if self.serving else message
+        return error_of(diagnosis, where) or MeasurementError(where, cause=str(diagnosis.cause), line=diagnosis.line)
+
+
+class _Progress:
+    """Whether a log moves on; a line that only repeats an earlier one is no progress."""
+
+    _TIME = re.compile(r"\d\d-\d\d \d\d:\d\d:\d\d|\d+:\d\d")
+    _OURS = '"GET /health'
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._last_s = time.monotonic()
+
+    def saw(self, line: str) -> None:
+        key = self._TIME.sub("", line)
+        if key not in self._seen and self._OURS not in line:
+            self._seen.add(key)
+            self._last_s = time.monotonic()
+
+    def silent_s(self) -> float:
+        return time.monotonic() - self._last_s
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """How to ask a server whether it is ready, and whether it is the one we launched.
+
+    Attributes:
+        url: Its base URL.
+        headers: Headers to send.
+        model: The model's name to ask for.
+        alias: The name that only this launch answers to; ``None`` for a server that we did not launch.
+    """
+
+    url: str
+    model: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    alias: str | None = None
+
+    def healthy(self) -> bool:
+        """Whether ``/health`` says 200."""
+        try:
+            return httpx.get(f"{self.url}/health", headers=dict(self.headers), timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def answer(self) -> None:
+        """Have the model answer one request.
+
+        Raises:
+            PortTaken: Another server answers at this URL.
+            NotReady: The model refuses to answer.
+            MeasurementError: The connection broke before it had answered.
+        """
+        try:
+            with httpx.Client(base_url=self.url, headers=dict(self.headers), timeout=_PROBE_TIMEOUT_S) as http:
+                self._identify(http)
+                self._ask(http)
+        except httpx.HTTPError as error:
+            raise MeasurementError(f"the first request broke off: {error!r}") from error
+
+    def _identify(self, http: httpx.Client) -> None:
+        """An orphan of an earlier launch, or a stranger, does not know the name that we gave to this one."""
+        if self.alias is None:
+            return
+        listed = http.get("/v1/models").json()
+        names = [str(model.get("id")) for model in listed.get("data", [])]
+        if self.alias not in names:
+            raise PortTaken(
+                f"another server answers at {self.url}: it serves {', '.join(names)}, not our {self.alias}",
+                cause=str(Cause.PORT_IN_USE),
+                fix="end it, or run `tuner clean`",
+            )
+
+    def _ask(self, http: httpx.Client) -> None:
+        message = {"role": "user", "content": "Hello"}
+        body = {"model": self.alias or self.model, "messages": [message], "max_tokens": 1}
+        reply = http.post("/v1/chat/completions", json=body)
+        if reply.status_code != 200:
+            raise NotReady(f"the model does not answer (HTTP {reply.status_code}): {reply.text[:300]}")
+
+
+def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]) -> None:
+    """Return when the model has answered a request.
+
+    Args:
+        watch: Looks after the server; its stopwatch shows the phases.
+        probe: How to ask.
+        limits_s: For each start-up phase the longest time without progress.
+
+    Raises:
+        TrialError: The server failed, stalled, or is not the one that was launched.
+    """
+    asking = _Asking(probe)
+    try:
+        while not asking.answered():
+            watch.check()
+            if watch.silent_s() > limits_s[watch.stopwatch.phase]:
+                raise watch.stalled()
+            time.sleep(_POLL_S)
+    finally:
+        asking.close()
+    watch.serving = True
+
+
+class _Asking:
+    """Asks the server beside the loop that watches it, since its first answer may take minutes."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="probe")
+        self._reply: Future[bool] | None = None
+        self._next_s = 0.0
+
+    def answered(self) -> bool:
+        """Whether the model has answered; asks again, if it is time to, when it has not."""
+        if self._reply and self._reply.done():
+            if self._reply.result():
+                return True
+            self._reply = None
+        if self._reply is None and time.monotonic() >= self._next_s:
+            self._reply = self._pool.submit(self._ask)
+            self._next_s = time.monotonic() + _HEALTH_EVERY_S
+        return False
+
+    def close(self) -> None:
+        """Stop asking; a question under way ends with the server."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self) -> bool:
+        if not self._probe.healthy():
+            return False
+        self._probe.answer()
+        return True

@@ -1,0 +1,261 @@
+"""What to try next, given everything that was seen.
+
+The persisted Optuna study is the honest record that people look at. A sampler needs another form of it to learn from:
+GP ignores pruned trials and models only parameters that every trial has. So each proposal starts from a fresh in-memory
+study, the sampler's view, in which
+
+- every parameter stands in every trial; one that did not act, or was left to the engine, has its default;
+- powers of two and steps are whole levels, on which distances mean something;
+- a configuration that cannot run is a finished trial with the worst value seen and a violated constraint.
+
+Measured on a synthetic landscape this brings GP within 2 % of the optimum in 32 trials, where telling it of failures as
+Optuna's own states does not in 60 (ECOSYSTEM, "Search on a synthetic landscape").
+"""
+
+import random
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import JsonValue
+
+from tuner.errors import ConfigError
+from tuner.objective import Direction
+from tuner.space import Candidate, Choice, Range, SearchSpace, Settings
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+    from tuner.config import SearchConfig
+
+_CANNOT_RUN = 1.0
+"""Violation of a configuration that cannot run: as if it missed a limit by its whole size."""
+_ATTEMPTS = 40
+_CONSTRAINT = "violation"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is known of one candidate.
+
+    Attributes:
+        candidate: Its parameters.
+        values: The goals' metrics; ``None`` if it could not be measured.
+        violation: The worst of its limits, at most 0 when all are met; 1 if it cannot run.
+    """
+
+    candidate: Candidate
+    values: tuple[float, ...] | None
+    violation: float = _CANNOT_RUN
+
+
+class Search(Protocol):
+    """Proposes candidates."""
+
+    def propose(self, seen: Sequence[Observation]) -> Candidate | None:
+        """The next candidate, none that was seen before; ``None`` when the space holds no other.
+
+        The answer depends on the arguments and the seed alone, so that a resumed study goes on as if never stopped.
+        """
+        ...
+
+
+def make_search(
+    config: "SearchConfig", space: SearchSpace, directions: Sequence[Direction], deployed: Settings, seed: int
+) -> Search:
+    """The search that the configuration names.
+
+    Raises:
+        ConfigError: It needs something that is not installed, or a space without continuous parameters.
+    """
+    kind = config.kind
+    if kind == "auto":
+        kind = "gp" if _gp_is_installed() else "tpe"
+    if kind == "gp" and not _gp_is_installed():
+        raise ConfigError("gp needs torch", place="search.kind", fix="pip install 'tuner[gp]', or search=tpe")
+    if kind == "grid":
+        return GridSearch(space, deployed)
+    return ModelSearch(kind, space, tuple(directions), deployed, seed, config.startup_trials)
+
+
+def _gp_is_installed() -> bool:
+    return all(find_spec(name) for name in ("torch", "scipy", "greenlet"))
+
+
+class GridSearch:
+    """Every candidate that keeps the rules, in the order of the parameters."""
+
+    def __init__(self, space: SearchSpace, deployed: Settings) -> None:
+        if space.size is None:
+            endless = [name for name, parameter in space.params.items() if parameter.levels is None]
+            places = ", ".join(f"space.params.{name}" for name in endless)
+            raise ConfigError(
+                f"a grid needs steps, but {places} is continuous", place="search.kind", fix="give it a step"
+            )
+        self._space = space
+        self._deployed = deployed
+
+    def propose(self, seen: Sequence[Observation]) -> Candidate | None:
+        """See ``Search.propose``."""
+        known = {observation.candidate.digest for observation in seen}
+        fresh = (candidate for candidate in self._space.all_candidates() if candidate.digest not in known)
+        return next((candidate for candidate in fresh if not self._space.violated(candidate, self._deployed)), None)
+
+
+@dataclass
+class ModelSearch:
+    """One of Optuna's samplers, shown a view from which it learns.
+
+    Attributes:
+        kind: ``gp``, ``tpe`` or ``random``.
+        space: What may be tried.
+        directions: ``maximize`` or ``minimize``, for each goal.
+        deployed: The deployment's settings, which rules may speak of.
+        seed: Of the study.
+        startup_trials: How many candidates are spread over the space before the model proposes.
+    """
+
+    kind: str
+    space: SearchSpace
+    directions: tuple[Direction, ...]
+    deployed: Settings
+    seed: int
+    startup_trials: int = 8
+
+    def propose(self, seen: Sequence[Observation]) -> Candidate | None:
+        """See ``Search.propose``. A proposal that breaks a rule is shown to the sampler as one that cannot run."""
+        known = {observation.candidate.digest for observation in seen}
+        ruled_out: list[Observation] = []
+        for attempt in range(_ATTEMPTS):
+            candidate = self._ask([*seen, *ruled_out], attempt)
+            if self.space.violated(candidate, self.deployed):
+                ruled_out.append(Observation(candidate, None))
+            elif candidate.digest not in known:
+                return candidate
+        return self._anything_else(known)
+
+    def _ask(self, seen: Sequence[Observation], attempt: int) -> Candidate:
+        """One proposal; a later attempt at the same step asks with another seed."""
+        view = _View(self.space, self.directions)
+        spread_out = len(seen) < self.startup_trials or all(observation.values is None for observation in seen)
+        kind = "random" if spread_out else self.kind
+        study = view.study(seen, _sampler(kind, _derived(self.seed, len(seen), attempt)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna's notes on experimental features are not for our users
+            trial = study.ask(view.distributions)
+        return view.candidate(trial.params)
+
+    def _anything_else(self, known: set[str]) -> Candidate | None:
+        """The sampler repeats itself: take what is left, at random, if it can be counted at all."""
+        if self.space.size is not None and self.space.size <= 100_000:
+            rest = [c for c in self.space.all_candidates() if c.digest not in known]
+            rest = [candidate for candidate in rest if not self.space.violated(candidate, self.deployed)]
+            return random.Random(_derived(self.seed, len(known))).choice(rest) if rest else None
+        drawn = (self._ask([], attempt) for attempt in range(_ATTEMPTS, 50 * _ATTEMPTS))
+        fresh = (candidate for candidate in drawn if candidate.digest not in known)
+        return next((candidate for candidate in fresh if not self.space.violated(candidate, self.deployed)), None)
+
+
+def _derived(*numbers: int) -> int:
+    """A seed of its own for each question, the same in every run of Python."""
+    return random.Random(":".join(map(str, numbers))).getrandbits(31)
+
+
+def _sampler(kind: str, seed: int) -> "BaseSampler":
+    from optuna.samplers import GPSampler, RandomSampler, TPESampler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if kind == "gp":
+            return GPSampler(seed=seed, n_startup_trials=0)
+        if kind == "tpe":
+            return TPESampler(seed=seed, n_startup_trials=0)
+        return RandomSampler(seed=seed)
+
+
+@dataclass(frozen=True)
+class _View:
+    """The space and the observations as a sampler learns from them best."""
+
+    space: SearchSpace
+    directions: tuple[Direction, ...]
+
+    @property
+    def distributions(self) -> "dict[str, BaseDistribution]":
+        """One distribution a parameter; a parameter with a single value has nothing to teach."""
+        return {name: _distribution(p) for name, p in self.space.params.items() if p.levels != 1}
+
+    def study(self, seen: Iterable[Observation], sampler: "BaseSampler") -> "optuna.Study":
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(directions=list(self.directions), sampler=sampler)
+        study.add_trials(list(self._trials(list(seen))))
+        return study
+
+    def _trials(self, seen: Sequence[Observation]) -> "Iterator[FrozenTrial]":
+        from optuna.trial import create_trial
+
+        if not any(observation.values for observation in seen):
+            return
+        worst = tuple(self._worst(goal, seen) for goal in range(len(self.directions)))
+        for observation in seen:
+            yield create_trial(
+                params={name: self._encoded(name, observation.candidate) for name in self.distributions},
+                distributions=self.distributions,
+                values=list(observation.values or worst),
+                constraints={_CONSTRAINT: observation.violation},
+            )
+
+    def _worst(self, goal: int, seen: Sequence[Observation]) -> float:
+        reached = [observation.values[goal] for observation in seen if observation.values]
+        return min(reached) if self.directions[goal] == "maximize" else max(reached)
+
+    def _encoded(self, name: str, candidate: Candidate) -> int | float:
+        parameter = self.space.params[name]
+        value = candidate.params.get(name, parameter.default)
+        return _encode(parameter, value)
+
+    def candidate(self, encoded: Mapping[str, Any]) -> Candidate:
+        """The candidate of a sampler's proposal."""
+        fixed = {name: p.value(0) for name, p in self.space.params.items() if p.levels == 1}
+        values = {name: _decode(self.space.params[name], level) for name, level in encoded.items()}
+        return self.space.candidate({**fixed, **values})
+
+
+def _distribution(parameter: Range | Choice) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(tuple(range(parameter.levels)))
+    if parameter.scale == "log" and parameter.integral:
+        return IntDistribution(int(parameter.low), int(parameter.high), log=True)
+    if parameter.levels is None:
+        return FloatDistribution(float(parameter.low), float(parameter.high), log=parameter.scale == "log")
+    return IntDistribution(0, parameter.levels - 1)
+
+
+def _in_levels(parameter: Range | Choice) -> bool:
+    """Whether a sampler sees the number of a level instead of the value."""
+    return isinstance(parameter, Choice) or not (parameter.scale == "log" or parameter.levels is None)
+
+
+def _encode(parameter: Range | Choice, value: JsonValue) -> int | float:
+    if isinstance(parameter, Choice):
+        return parameter.level(value)
+    number = value if isinstance(value, int | float) else parameter.low
+    if _in_levels(parameter):
+        return parameter.level(number)
+    clipped = min(max(number, parameter.low), parameter.high)
+    return int(clipped) if parameter.integral else float(clipped)
+
+
+def _decode(parameter: Range | Choice, encoded: int | float) -> JsonValue:
+    if _in_levels(parameter):
+        return parameter.value(int(encoded))
+    return encoded if isinstance(encoded, int) else float(f"{encoded:.4g}")

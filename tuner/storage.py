@@ -1,0 +1,247 @@
+"""A study on disk: its folder with one record a trial, and Optuna's storage beside it.
+
+Everything measured lies in ``trials/NNNN/record.json`` before Optuna is told of it, so that a kill -9 at any moment
+loses no finished trial: what Optuna has not heard is told to it when the study is resumed.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, JsonValue, ValidationError
+
+from tuner.engines.base import StartupFacts
+from tuner.errors import ConfigError, InfrastructureError
+from tuner.load.metrics import Measurement
+from tuner.load.records import StageResult, dump_records
+from tuner.load.warmup import WarmUp
+from tuner.load.workload import Skipped
+from tuner.objective import Verdict
+from tuner.readiness import PhaseSpan
+from tuner.schema import Schema, config_error
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+
+class Role(StrEnum):
+    """Why a trial was run."""
+
+    BASELINE = "baseline"
+    KNOWN_GOOD = "known good"
+    SEARCH = "search"
+    CONFIRM_BASELINE = "baseline again"
+    CONFIRM_BEST = "best again"
+
+
+class State(StrEnum):
+    """How a trial ended, in the words of Optuna."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+class Failure(Schema):
+    """Why a trial has no measurement."""
+
+    error: str
+    """Class of the error, ``OutOfMemory``."""
+    cause: str
+    """A word of ``tuner.engines.causes.Cause``, or ``rule``."""
+    message: str
+    line: str | None = None
+    """The log line that decided it."""
+    numbers: dict[str, float] = Field(default_factory=dict)
+    advice: str = ""
+
+
+class TrialRecord(Schema):
+    """One trial: what was asked, what ran, what was seen, what it is worth."""
+
+    schema_version: Literal[1] = 1
+    tuner_version: str
+    study: str
+    number: int
+    attempt: int = 1
+    role: Role
+    seed: int
+    """Seeds the prompts of this measurement."""
+    digest: str
+    """Names the candidate: equal for equal parameters."""
+    params: dict[str, JsonValue]
+    """Values by parameter; what is absent was left to the engine."""
+    argv: tuple[str, ...]
+    """The command line; ``{host}`` and ``{port}`` stand for what the launcher chose."""
+    env: dict[str, str]
+    """Environment variables that the configuration sets."""
+    started_at: str
+    """Wall clock, ISO 8601 in UTC; a label, never used to measure."""
+    state: State
+    phases: tuple[PhaseSpan, ...] = ()
+    facts: StartupFacts | None = None
+    """What the server's start-up lines say of it."""
+    warm_up: WarmUp | None = None
+    skipped: tuple[Skipped, ...] = ()
+    """Parts of the workload that did not fit, and why."""
+    measurement: Measurement | None = None
+    verdict: Verdict | None = None
+    failure: Failure | None = None
+
+    @property
+    def label(self) -> str:
+        """Short name of the trial's folder."""
+        return f"{self.number:04d}"
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the whole trial."""
+        return sum(span.seconds for span in self.phases)
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it was measured and meets every limit."""
+        return self.verdict is not None and self.verdict.feasible
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFolder:
+    """Where one trial's evidence lies."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """The server's whole output."""
+        return self.path / "server.log"
+
+    def save_requests(self, results: Iterable[StageResult]) -> None:
+        """Every request's timestamps, one JSON line each."""
+        _write(self.path / "requests.jsonl", "".join(dump_records(results)))
+
+    def save(self, record: TrialRecord) -> None:
+        """The record; from now on the trial is over."""
+        _write(self.path / "record.json", record.model_dump_json(indent=1) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """A study's folder: ``config.yaml``, ``trials/``, ``confirm/``, ``report.html``, ``profile.yaml``."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    @property
+    def profile(self) -> Path:
+        """The winner, for the deployment."""
+        return self.path / "profile.yaml"
+
+    def trial(self, number: int) -> TrialFolder:
+        """The folder of a trial."""
+        return self._made("trials", f"{number:04d}")
+
+    def confirmation(self, number: int) -> TrialFolder:
+        """The folder of a relaunch at the end of the study."""
+        return self._made("confirm", f"{number:04d}")
+
+    def _made(self, kind: str, label: str) -> TrialFolder:
+        path = self.path / kind / label
+        path.mkdir(parents=True, exist_ok=True)
+        return TrialFolder(path)
+
+    def records(self) -> list[TrialRecord]:
+        """All trials that are over, by number.
+
+        Raises:
+            ConfigError: A record is not readable by this version of tuner.
+        """
+        return [_read(path) for path in sorted(self.path.glob("trials/*/record.json"))]
+
+    def confirmations(self) -> list[TrialRecord]:
+        """The relaunches of baseline and best, in the order in which they ran."""
+        return [_read(path) for path in sorted(self.path.glob("confirm/*/record.json"))]
+
+    def write(self, path: Path, text: str) -> None:
+        """Write one of the study's files, whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write(path, text)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only tuner at work in this folder.
+
+        Raises:
+            InfrastructureError: Another one is.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = f"the study in {self.path} is being run by process {lock.read().strip()}"
+                raise InfrastructureError(holder, fix="wait for it, or choose another study.name") from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+
+def studies(folder: Path) -> list[StudyFolder]:
+    """All studies in a folder, by name."""
+    return [StudyFolder(config.parent) for config in sorted(folder.glob("*/config.yaml"))]
+
+
+def optuna_storage(folder: StudyFolder, url: str | None) -> "BaseStorage":
+    """Optuna's storage: at the URL, or an SQLite file in the study's folder.
+
+    SQLite is put into WAL mode, in which a dashboard that reads never blocks the study that writes.
+    """
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if url is None:
+        _into_wal_mode(folder.path / "optuna.db")
+        return RDBStorage(f"sqlite:///{(folder.path / 'optuna.db').resolve()}")
+    if url.startswith("journal:"):
+        return JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
+    return RDBStorage(url)
+
+
+def _into_wal_mode(path: Path) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+
+
+def _read(path: Path) -> TrialRecord:
+    try:
+        return TrialRecord.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise ConfigError(f"{path} is no trial record of this version of tuner: {config_error(error)}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, and on the disk when this returns."""
+    draft = path.with_name(f".{path.name}.tmp")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

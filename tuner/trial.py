@@ -1,0 +1,238 @@
+"""One trial, one straight line: launch, ready, warm up, measure, judge, record.
+
+The only place where the steps meet. It knows no kinds of engine, launcher or objective.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from uuid import uuid4
+
+from pydantic import JsonValue
+
+from tuner import __version__
+from tuner.engines.base import Command, Engine, Phase, StartupFacts
+from tuner.errors import InfeasibleConfig, TrialError
+from tuner.launchers.base import Launcher, LaunchSpec, Server
+from tuner.load.client import LoadClient, Target
+from tuner.load.metrics import Measurement, measure
+from tuner.load.records import StageResult
+from tuner.load.warmup import WarmUp, warm_up
+from tuner.load.workload import Skipped, Workload, plan
+from tuner.objective import Objective, Verdict
+from tuner.readiness import Probe, Stopwatch, Watch, wait_until_ready
+from tuner.space import Candidate, Settings
+from tuner.storage import Failure, Role, State, TrialFolder, TrialRecord
+
+_AFTERMATH_S = 3.0
+"""How long after failed requests the server is watched for the reason: its log is a little slower than its streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What one trial is to try.
+
+    Attributes:
+        study: Name of the study.
+        number: The trial's number.
+        role: Why it is run.
+        candidate: The parameters.
+        settings: All flags and variables of the configuration, the deployment's own included.
+        seed: Seeds its prompts.
+        attempt: Which try this is, from 1.
+        baseline: What trial 0 measured; ``None`` for trial 0 itself.
+    """
+
+    study: str
+    number: int
+    role: Role
+    candidate: Candidate
+    settings: Settings
+    seed: int
+    attempt: int = 1
+    baseline: Measurement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What every trial of a study uses.
+
+    Attributes:
+        engine: Speaks the engine's language.
+        launcher: Brings servers up.
+        client: Sends the load.
+        workload: What is sent.
+        objective: What it is worth.
+        model: The name that clients ask for.
+        limits_s: For each start-up phase the longest time without progress.
+        gpus: The GPUs that a server may see.
+        launch_args: Flags for our launches only.
+        launch_env: Environment variables for our launches only.
+        stop_grace_s: How long a server may take to end.
+        clock_scale: Simulated seconds per second; 1 for a real engine.
+        proves_itself: Whether a server can be given a name by which it proves that it is the one we launched.
+    """
+
+    engine: Engine
+    launcher: Launcher
+    client: LoadClient
+    workload: Workload
+    objective: Objective
+    model: str
+    limits_s: Mapping[Phase, float]
+    gpus: tuple[int, ...] = ()
+    launch_args: Mapping[str, JsonValue] = field(default_factory=dict)
+    launch_env: Mapping[str, str] = field(default_factory=dict)
+    stop_grace_s: float = 10.0
+    clock_scale: float = 1.0
+    proves_itself: bool = True
+
+
+def run_trial(
+    assignment: Assignment, bench: Workbench, folder: TrialFolder, on_phase: Callable[[Phase], None]
+) -> TrialRecord:
+    """Run one trial; its failure is a result, and its record is on disk when this returns.
+
+    Only what is no verdict on a trial passes through: a bug of ours, or the user's Ctrl-C.
+    """
+    trial = _Trial(assignment, bench, folder, Stopwatch(on_phase))
+    with trial.failures_noted():
+        trial.run()
+    record = trial.record()
+    folder.save(record)
+    return record
+
+
+@dataclass
+class _Trial:
+    """A trial on its way; what it has found so far becomes the record, whatever happens."""
+
+    assignment: Assignment
+    bench: Workbench
+    folder: TrialFolder
+    stopwatch: Stopwatch
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    alias: str = field(default_factory=lambda: f"tuner-{uuid4().hex[:12]}")
+    facts: StartupFacts | None = None
+    warm_up: WarmUp | None = None
+    skipped: tuple[Skipped, ...] = ()
+    measurement: Measurement | None = None
+    verdict: Verdict | None = None
+    failure: Failure | None = None
+    state: State = State.COMPLETE
+
+    def run(self) -> None:
+        """The line itself."""
+        with self.bench.launcher.launch(self.spec) as server, self._stopping():
+            watch = Watch(server, self.bench.engine, self.stopwatch)
+            wait_until_ready(watch, self._probe(server), self.bench.limits_s)
+            self.facts = self.bench.engine.facts(server.log.lines)
+            results = self._load(server, watch)
+        self.folder.save_requests(results)
+        self.measurement = measure(results, self.bench.workload, self.bench.clock_scale)
+        baseline = self.assignment.baseline or self.measurement
+        self.verdict = self.bench.objective.judge(self.measurement, baseline)
+
+    def _load(self, server: Server, watch: Watch) -> tuple[StageResult, ...]:
+        """Warm the server up, then measure it."""
+        assert self.facts is not None
+        context, kv = self.facts.max_model_len, self.facts.kv_tokens
+        client, workload, seed = self.bench.client, self.bench.workload, self.assignment.seed
+        target = Target(url=server.url, model=self.bench.model, headers=server.headers)
+        self.stopwatch.enter(Phase.WARMING_UP)
+        self.warm_up = warm_up(
+            client, target, workload, context_tokens=context, kv_tokens=kv, seed=seed, watch=watch.check
+        )
+        planned = plan(workload, seed=seed, context_tokens=context, kv_tokens=kv, calibration=self.warm_up.calibration)
+        self.skipped = planned.skipped
+        self.stopwatch.enter(Phase.MEASURING)
+        results = client.run_all(planned.stages, target, watch.check)
+        _await_reason(results, watch)
+        return results
+
+    @cached_property
+    def command(self) -> Command:
+        """How the server is started."""
+        env = {name: value for name, value in self.assignment.settings.env.items() if value is not None}
+        return self.bench.engine.command(
+            {**self.assignment.settings.args, **self.bench.launch_args},
+            {**self.bench.launch_env, **env},
+            self.alias if self.bench.proves_itself else None,
+        )
+
+    @property
+    def spec(self) -> LaunchSpec:
+        """What the launcher is told."""
+        return LaunchSpec(
+            name=f"{self.assignment.study}/{self.folder.path.name}",
+            argv=self.command.argv,
+            env=self.command.env,
+            log_path=self.folder.log,
+            gpus=self.bench.gpus,
+            stop_grace_s=self.bench.stop_grace_s,
+        )
+
+    def _probe(self, server: Server) -> Probe:
+        alias = self.alias if self.bench.proves_itself else None
+        return Probe(server.url, self.bench.model, server.headers, alias)
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """From the end of this block until the launcher's has been left, the server is being ended."""
+        try:
+            yield
+        finally:
+            self.stopwatch.enter(Phase.STOPPING)
+
+    @contextmanager
+    def failures_noted(self) -> Iterator[None]:
+        """A trial that fails is a trial with a failure."""
+        try:
+            yield
+        except TrialError as error:
+            self.state = State.PRUNED if isinstance(error, InfeasibleConfig) else State.FAILED
+            self.failure = Failure(
+                error=type(error).__name__,
+                cause=error.cause,
+                message=error.message,
+                line=error.line,
+                numbers=dict(error.numbers),
+                advice=error.fix,
+            )
+
+    def record(self) -> TrialRecord:
+        """What is kept of it."""
+        return TrialRecord(
+            tuner_version=__version__,
+            study=self.assignment.study,
+            number=self.assignment.number,
+            attempt=self.assignment.attempt,
+            role=self.assignment.role,
+            seed=self.assignment.seed,
+            digest=self.assignment.candidate.digest,
+            params=dict(self.assignment.candidate.params),
+            argv=self.command.argv,
+            env=dict(self.command.env),
+            started_at=self.started_at,
+            state=self.state,
+            phases=self.stopwatch.spans(),
+            facts=self.facts,
+            warm_up=self.warm_up,
+            skipped=self.skipped,
+            measurement=self.measurement,
+            verdict=self.verdict,
+            failure=self.failure,
+        )
+
+
+def _await_reason(results: tuple[StageResult, ...], watch: Watch) -> None:
+    """After failed requests, give the server a moment to say why: its death explains them better than they do."""
+    if not any(record.failure for result in results for record in result.records):
+        return
+    deadline = time.monotonic() + _AFTERMATH_S
+    while time.monotonic() < deadline:
+        watch.check()
+        time.sleep(0.05)
