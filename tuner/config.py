@@ -5,14 +5,13 @@ Every mistake ends here, before trial 0: nothing else in tuner ever sees a ``Dic
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
+from tuner.catalog import conf_dir, groups
 from tuner.engines.base import Phase
 from tuner.errors import ConfigError
 from tuner.load.workload import Workload
@@ -197,6 +196,7 @@ class Config(Schema):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
+        self._attached_is_fixed()
         self.space.check_rules(frozenset(self.model.args) | frozenset(self.model.env))
         baseline = self.space.deployed(self.model.settings)
         if broken := self.space.violated(baseline, self.model.settings):
@@ -204,6 +204,13 @@ class Config(Schema):
         for number, values in enumerate(self.model.known_good):
             self._check_known_good(f"model.known_good.{number}", values)
         return self
+
+    def _attached_is_fixed(self) -> None:
+        if isinstance(self.launcher, AttachLauncherConfig) and self.space.params:
+            fix = "choose space=none to measure it, or a launcher that starts servers"
+            raise ConfigError(
+                "the settings of a server that runs already cannot be searched", place="launcher", fix=fix
+            )
 
     def _check_known_good(self, place: str, values: Mapping[str, JsonValue]) -> None:
         for name, value in values.items():
@@ -228,31 +235,6 @@ def _env_texts(raw: Any) -> Any:
         for key, value in raw.items()
         if value is not None
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A Hydra group and what can be chosen in it."""
-
-    name: str
-    choices: tuple[str, ...]
-
-
-def conf_dir() -> Path:
-    """Tuner's own configuration: in the wheel inside the package, in a checkout beside it."""
-    packaged = Path(str(resources.files("tuner"))) / "conf"
-    return packaged if packaged.is_dir() else packaged.parent.parent / "conf"
-
-
-def groups(config_dir: Path | None = None) -> tuple[Group, ...]:
-    """The groups and their choices, the user's own folder included."""
-    folders = [conf_dir(), *([config_dir] if config_dir else [])]
-    names = sorted({entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()})
-    return tuple(Group(name, _choices(name, folders)) for name in names if _choices(name, folders))
-
-
-def _choices(group: str, folders: Sequence[Path]) -> tuple[str, ...]:
-    return tuple(sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")}))
 
 
 def load(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
@@ -342,14 +324,23 @@ def _adapted(override: str, group_names: frozenset[str]) -> str:
 def _plainly(message: str) -> str:
     """Hydra's message without its search path, its links and its advice for other programs."""
     message = re.sub(r"\n*(Config search path|See https|To append to your config).*", "", message, flags=re.DOTALL)
+    if missing := _missing(message):
+        return f"{missing}: a value is needed"
     message = re.sub(r"\n\s*full_key: .*", "", message, flags=re.DOTALL)
-    missing = re.match(r"Missing mandatory value: (\S+)", message)
-    return f"{missing[1]}: a value is needed" if missing else message.replace("In 'config': ", "").strip()
+    return message.replace("In 'config': ", "").strip()
 
 
 def _remedy(message: str) -> str:
-    if missing := re.search(r"Missing mandatory value: (\S+)", message):
-        return f"give {missing[1]}=VALUE on the command line"
-    if "Could not find" in message or "You must specify" in message:
+    if missing := _missing(message):
+        return f"give {missing}=VALUE on the command line"
+    if "You must specify" in message:
+        return "choose one, or all of them at once with experiment=NAME (experiment=demo needs no GPU)"
+    if "Could not find" in message:
         return "choose one of the available options, or point --config-dir to a folder that has it"
     return "see https://hydra.cc/docs/1.3/advanced/override_grammar/basic for how overrides are written"
+
+
+def _missing(message: str) -> str | None:
+    """The full key of a mandatory value that is missing."""
+    found = re.search(r"Missing mandatory value: .*full_key: (\S+)", message, flags=re.DOTALL)
+    return found[1] if found else None

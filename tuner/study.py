@@ -207,16 +207,24 @@ def observations(records: list[TrialRecord]) -> list[Observation]:
     ]
 
 
+def mean_trial_s(outcome: Outcome) -> float | None:
+    """What a trial of this study takes on average; ``None`` before the first."""
+    seconds = [record.seconds for record in outcome.searched]
+    return fmean(seconds) if seconds else None
+
+
 def left_s(outcome: Outcome) -> float | None:
     """How long the rest of the study takes, if it goes on as it went."""
-    budget, searched = outcome.config.budget, outcome.searched
-    if not searched:
+    mean_s, budget = mean_trial_s(outcome), outcome.config.budget
+    if mean_s is None:
         return None
-    mean_s = fmean(record.seconds for record in searched)
+    limits_s = []
+    if budget.trials:
+        limits_s.append(max(0, budget.trials - len(outcome.searched)) * mean_s)
+    if budget.hours:
+        limits_s.append(max(0.0, budget.hours * 3600 - sum(record.seconds for record in outcome.records)))
     relaunches = max(0, 2 * outcome.config.study.confirm - len(outcome.relaunches))
-    trials = max(0, budget.trials - len(searched)) if budget.trials else 0
-    by_hours = budget.hours * 3600 - sum(record.seconds for record in searched) if budget.hours else float("inf")
-    return min(trials * mean_s if budget.trials else float("inf"), by_hours) + relaunches * mean_s
+    return min(limits_s) + relaunches * mean_s
 
 
 def _retrying(retries: int, listener: events.Listener) -> tenacity.Retrying:

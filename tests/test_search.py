@@ -1,0 +1,125 @@
+"""A search proposes what was not tried, keeps the rules, and learns."""
+
+import pytest
+
+from tuner.config import SearchConfig
+from tuner.errors import ConfigError
+from tuner.search import Observation, make_search
+from tuner.space import Candidate, SearchSpace, Settings
+
+SPACE = SearchSpace.model_validate(
+    {
+        "params": {
+            "tokens": {"low": 256, "high": 16384, "scale": "pow2"},
+            "seqs": {"low": 4, "high": 256, "scale": "pow2"},
+            "share": {"low": 0.80, "high": 0.96, "step": 0.02},
+            "mode": {"choices": [None, "fast", "slow"]},
+            "boost": {"choices": [True, False], "when": "mode == 'fast'"},
+            "fixed": {"choices": [False]},
+        },
+        "rules": {"cover": "tokens >= seqs * 8"},
+    }
+)
+DEPLOYED = Settings({"tokens": 2048, "seqs": 64, "share": 0.9})
+
+
+def landscape(candidate):
+    """Throughput of a toy engine, or ``None`` where it runs out of memory."""
+    p = candidate.params
+    if p["share"] > 0.92 or p["tokens"] * p["seqs"] > 2**20:
+        return None
+    fit = -abs(p["tokens"].bit_length() - 13) - abs(p["seqs"].bit_length() - 6) + 20 * p["share"]
+    return 100 + fit * 5 + (25 if p.get("boost") else 0) - (30 if p["mode"] == "slow" else 0)
+
+
+def observe(candidate):
+    value = landscape(candidate)
+    return Observation(candidate, None if value is None else (value,), 1.0 if value is None else 0.0)
+
+
+def search(kind, seed=0):
+    return make_search(SearchConfig(kind=kind), SPACE, ["maximize"], DEPLOYED, seed)
+
+
+def run(kind, trials, seed=0):
+    seen = [observe(SPACE.candidate({"tokens": 2048, "seqs": 64, "share": 0.9, "mode": None, "fixed": False}))]
+    searcher = search(kind, seed)
+    while len(seen) < trials:
+        seen.append(observe(searcher.propose(seen)))
+    return seen
+
+
+KINDS = ["tpe", "random", pytest.param("gp", marks=pytest.mark.gp)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_candidate_comes_twice_and_all_keep_the_rules(kind):
+    seen = run(kind, 25)
+    assert len({observation.candidate.digest for observation in seen}) == len(seen)
+    assert all(SPACE.violated(observation.candidate, DEPLOYED) is None for observation in seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_and_history_give_the_same_proposal(kind):
+    seen = run("random", 12)
+    assert search(kind).propose(seen).digest == search(kind).propose(seen).digest
+    assert search(kind, 1).propose(seen).digest != search(kind, 2).propose(seen).digest
+
+
+@pytest.mark.parametrize("kind", ["tpe", pytest.param("gp", marks=pytest.mark.gp)])
+def test_a_model_avoids_what_it_saw_crash(kind):
+    def crashed(sampler):
+        return sum(o.values is None for seed in range(3) for o in run(sampler, 40, seed)[15:])
+
+    assert crashed(kind) < 0.7 * crashed("random")
+
+
+@pytest.mark.parametrize("kind", ["tpe", pytest.param("gp", marks=pytest.mark.gp)])
+def test_a_model_finds_more_than_chance_does(kind):
+    def best(sampler):
+        return sum(max(o.values[0] for o in run(sampler, 40, seed) if o.values) for seed in range(3))
+
+    assert best(kind) >= best("random")
+
+
+def test_a_conditional_parameter_is_proposed_only_where_it_acts():
+    for observation in run("tpe", 30):
+        assert ("boost" in observation.candidate.params) == (observation.candidate.params["mode"] == "fast")
+
+
+def test_a_grid_visits_everything_once_and_ends():
+    small = SearchSpace.model_validate(
+        {"params": {"a": {"choices": [1, 2]}, "b": {"low": 1, "high": 3}}, "rules": ["a <= b"]}
+    )
+    grid = make_search(SearchConfig(kind="grid"), small, ["maximize"], Settings(), 0)
+    seen = []
+    while (candidate := grid.propose(seen)) is not None:
+        seen.append(Observation(candidate, (1.0,), 0.0))
+    assert [(o.candidate.params["a"], o.candidate.params["b"]) for o in seen] == [
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (2, 2),
+        (2, 3),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_a_search_ends_when_the_space_is_used_up(kind):
+    small = SearchSpace.model_validate({"params": {"a": {"choices": [1, 2, 3]}}})
+    searcher = make_search(SearchConfig(kind=kind), small, ["maximize"], Settings(), 0)
+    seen = [Observation(Candidate({"a": value}), (1.0,), 0.0) for value in (1, 2)]
+    assert searcher.propose(seen).params == {"a": 3}
+    assert searcher.propose([*seen, Observation(Candidate({"a": 3}), (1.0,), 0.0)]) is None
+
+
+def test_two_goals_are_searched_together():
+    searcher = make_search(SearchConfig(kind="tpe"), SPACE, ["maximize", "minimize"], DEPLOYED, 0)
+    seen = [Observation(o.candidate, o.values and (o.values[0], -o.values[0]), o.violation) for o in run("random", 15)]
+    assert searcher.propose(seen) is not None
+
+
+def test_a_grid_over_a_continuous_parameter_names_it():
+    endless = SearchSpace.model_validate({"params": {"x": {"low": 0.1, "high": 0.9}}})
+    with pytest.raises(ConfigError, match=r"space\.params\.x"):
+        make_search(SearchConfig(kind="grid"), endless, ["maximize"], Settings(), 0)

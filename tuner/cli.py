@@ -1,0 +1,257 @@
+"""The commands: parse, call, print. Nothing heavy is imported before it is needed."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from tuner import __version__
+from tuner.errors import ConfigError, TunerError
+
+if TYPE_CHECKING:
+    from tuner.config import Config
+    from tuner.outcome import Outcome
+    from tuner.storage import StudyFolder
+
+app = typer.Typer(
+    name="tuner",
+    help="Find, prove and write back the fastest configuration of an LLM server.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+study_app = typer.Typer(help="Run a study and look at its results.", no_args_is_help=True)
+sim_app = typer.Typer(help="The simulated engine.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+app.add_typer(sim_app, name="sim")
+
+
+def main() -> NoReturn:
+    """Run the command line; errors of ours end without a traceback, with the exit code that their class names."""
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    signal.signal(signal.SIGHUP, _as_ctrl_c)
+    try:
+        code = app(standalone_mode=False)
+        raise SystemExit(code if isinstance(code, int) else 0)
+    except TunerError as error:
+        _say(f"tuner: {error}")
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        _say("tuner: interrupted")
+        raise SystemExit(130) from None
+    except typer.Exit as done:
+        raise SystemExit(done.exit_code) from None
+    except Exception as error:
+        # with standalone_mode off, what the parser has to say of a wrong command line comes as an exception
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            _say(f"tuner: {error.format_message()}")
+            raise SystemExit(error.exit_code) from None
+        raise
+
+
+def _as_ctrl_c(number: int, frame: object) -> None:
+    """A polite kill ends a study as Ctrl-C does: cleanly."""
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        _print(f"tuner {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Options before any command."""
+
+
+def _groups_help() -> str:
+    """The configuration groups and their choices, as help shows them."""
+    from tuner.catalog import groups
+
+    lines = "\n\n".join(f"{group.name}={'|'.join(group.choices)}" for group in groups())
+    return (
+        "Run a study, or resume the one of that name.\n\n"
+        "OVERRIDES choose from the groups and set any key (Hydra's grammar): experiment=demo budget.trials=40\n\n"
+        f"Groups and choices:\n\n{lines}"
+    )
+
+
+def _complete_override(incomplete: str) -> list[str]:
+    from tuner.catalog import groups
+
+    words = [f"{group.name}={choice}" for group in groups() for choice in group.choices]
+    return [word for word in words if word.startswith(incomplete)]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[OVERRIDE]...", help="group=choice or key=value", autocompletion=_complete_override),
+]
+ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="A folder with configuration groups of your own.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+StudyName = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="The study; not needed where there is only one.")
+]
+StudiesFolder = Annotated[Path, typer.Option("--folder", help="Where study folders lie.")]
+
+
+@study_app.command("start", help=_groups_help())
+def study_start(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    cfg: Annotated[bool, typer.Option("--cfg", help="Print the composed configuration and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study, or resume the one of that name."""
+    from tuner.config import load
+
+    config = load(overrides or [], config_dir)
+    if cfg:
+        return _print(config.to_yaml().rstrip())
+    if dry_run:
+        return _plan(config, as_json)
+    _run(config, as_json)
+    return None
+
+
+def _plan(config: "Config", as_json: bool) -> None:
+    from tuner.planning import plan_of
+
+    plan = plan_of(config)
+    _print(plan.model_dump_json(indent=1) if as_json else plan.text)
+
+
+def _run(config: "Config", as_json: bool) -> None:
+    from rich.console import Console
+
+    from tuner import live
+    from tuner.closing import close
+    from tuner.study import run_study
+
+    console = Console(stderr=as_json)
+    try:
+        with live.view(config.objective, console, as_json=as_json) as listener:
+            outcome = run_study(config, listener)
+    except KeyboardInterrupt:
+        _say(f"tuner: stopped; `tuner study start` with the same arguments goes on with {config.study.path}")
+        raise
+    close(outcome, console)
+    if outcome.best is None:
+        raise TunerError(outcome.sentence, fix="`tuner study report` shows what each trial died of")
+
+
+@study_app.command("status")
+def study_status(name: StudyName = None, folder: StudiesFolder = Path("studies"), as_json: AsJson = False) -> None:
+    """Where a study stands."""
+    outcome = _outcome(folder, name)
+    if as_json:
+        from tuner.closing import summary
+
+        return _print(json.dumps(summary(outcome), indent=1))
+    from rich.console import Console
+
+    from tuner.closing import table
+
+    Console().print(table(outcome))
+    return _print(outcome.sentence)
+
+
+@study_app.command("list")
+def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False) -> None:
+    """All studies in a folder, a line each."""
+    from tuner.closing import summary
+    from tuner.outcome import Outcome
+    from tuner.storage import studies
+
+    outcomes = [Outcome.of(study) for study in studies(folder)]
+    if as_json:
+        return _print(json.dumps([summary(outcome) for outcome in outcomes], indent=1))
+    for outcome in outcomes:
+        _print(f"{outcome.config.study.name:<24} {len(outcome.searched):>4} trials  {outcome.sentence}")
+    return None
+
+
+@study_app.command("report")
+def study_report(name: StudyName = None, folder: StudiesFolder = Path("studies")) -> None:
+    """Write the report and the profile anew, and print where they lie."""
+    from tuner.closing import write_results
+
+    outcome = _outcome(folder, name)
+    write_results(outcome)
+    _print(str(outcome.folder.report))
+
+
+@study_app.command("export")
+def study_export(
+    name: StudyName = None,
+    folder: StudiesFolder = Path("studies"),
+    to: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of standard output.")] = None,
+) -> None:
+    """All trials as a table."""
+    from tuner.analysis import export
+
+    text = export(_outcome(folder, name), to)
+    if output is None:
+        return _print(text.rstrip("\n"))
+    output.write_text(text)
+    return None
+
+
+@sim_app.command(
+    "serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def sim_serve(context: typer.Context) -> None:
+    """Serve a simulated model: vLLM's own command line, and --sim-* for what is simulated."""
+    from tuner.sim.cli import main as serve
+
+    raise typer.Exit(serve(["serve", *context.args]))
+
+
+@app.command()
+def clean() -> None:
+    """End what interrupted runs left behind."""
+    from tuner.launchers.traces import end_orphans
+
+    ended = end_orphans()
+    for launch in ended:
+        _print(f"ended {launch}")
+    _print(f"{len(ended)} left-over servers ended" if ended else "nothing was left behind")
+
+
+def _outcome(folder: Path, name: str | None) -> "Outcome":
+    """The study of this name, or the only one there is."""
+    from tuner.outcome import Outcome
+
+    return Outcome.of(_study_folder(folder, name))
+
+
+def _study_folder(folder: Path, name: str | None) -> "StudyFolder":
+    from tuner.storage import studies
+
+    found = {study.path.name: study for study in studies(folder)}
+    if name is None and len(found) == 1:
+        return next(iter(found.values()))
+    if name in found:
+        return found[str(name)]
+    listed = ", ".join(found) or "none"
+    raise ConfigError(
+        f"no study {name!r} in {folder} (there: {listed})" if name else f"which study? In {folder}: {listed}",
+        fix="name one of them, or say --folder",
+    )

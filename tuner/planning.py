@@ -1,0 +1,134 @@
+"""What a study would do, before it does it: ``--dry-run``."""
+
+from tuner.config import Config
+from tuner.outcome import Outcome
+from tuner.schema import Schema
+from tuner.space import Choice, Range
+from tuner.storage import StudyFolder
+from tuner.study import mean_trial_s
+
+_GUESSED_TRIAL_S = 240.0
+"""A trial's length before one has run: 90 s to start, and as long to warm up and measure (DEPLOYMENT), and to end."""
+
+
+class PlannedParameter(Schema):
+    """One parameter, ready to print."""
+
+    name: str
+    sets: str
+    values: str
+    condition: str | None
+    deployed: str
+
+
+class StudyPlan(Schema):
+    """What would be launched, and how long it would take."""
+
+    study: str
+    folder: str
+    model: str
+    hardware: str
+    objective: str
+    workload: str
+    search: str
+    parameters: tuple[PlannedParameter, ...]
+    rules: dict[str, str]
+    size: int | None
+    """Combinations, conditions not counted; null if a parameter is continuous."""
+    trials: int | None
+    finished: int
+    relaunches: int
+    launches: int | None
+    """Launches that are still to come, all told; null if only the hours are limited."""
+    expected_s: float | None
+    """Of wall time, from what trials of this study took so far, or from a first guess of four minutes each."""
+
+    @property
+    def text(self) -> str:
+        """For a person."""
+        return "\n".join([*self._head(), "", *self._parameter_lines(), "", *self._tail()])
+
+    def _head(self) -> list[str]:
+        return [
+            f"study      {self.study} in {self.folder}",
+            f"model      {self.model} on {self.hardware}",
+            f"objective  {self.objective}, workload {self.workload}, search {self.search}",
+        ]
+
+    def _parameter_lines(self) -> list[str]:
+        width = max((len(parameter.name) for parameter in self.parameters), default=0)
+        lines = []
+        for p in self.parameters:
+            condition = f"  when {p.condition}" if p.condition else ""
+            lines.append(f"  {p.name:<{width}}  {p.values}  (deployed: {p.deployed}){condition}")
+        rules = [f"  rule {name}: {text}" for name, text in self.rules.items()]
+        size = "no end of" if self.size is None else f"{self.size:,}"
+        return [f"{size} combinations of {len(self.parameters)} parameters", *lines, *rules]
+
+    def _tail(self) -> list[str]:
+        trials = (
+            f"{self.trials} trials ({self.finished} finished)" if self.trials else "trials as long as the hours last"
+        )
+        launches = "" if self.launches is None else f": {self.launches} launches"
+        expected = "" if self.expected_s is None else f", about {self.expected_s / 60:.0f} minutes"
+        return [f"{trials}, then {self.relaunches} relaunches of baseline and best{launches}{expected}"]
+
+
+def plan_of(config: Config) -> StudyPlan:
+    """The plan of a study, as far as it has come."""
+    finished = _finished(config)
+    relaunches = 2 * config.study.confirm
+    launches = None if config.budget.trials is None else max(0, config.budget.trials - finished) + relaunches
+    by_trials = None if launches is None else launches * _trial_s(config)
+    by_hours = config.budget.hours * 3600 if config.budget.hours else None
+    return StudyPlan(
+        study=config.study.name,
+        folder=str(config.study.path),
+        model=config.model.id,
+        hardware=config.hardware.name,
+        objective=config.objective.name,
+        workload=config.workload.name,
+        search=config.search.kind,
+        parameters=tuple(_parameter(config, name) for name in config.space.params),
+        rules=config.space.rules,
+        size=config.space.size,
+        trials=config.budget.trials,
+        finished=finished,
+        relaunches=relaunches,
+        launches=launches,
+        expected_s=min((s for s in (by_trials, by_hours) if s is not None), default=None),
+    )
+
+
+def _finished(config: Config) -> int:
+    return (
+        len(Outcome.of(StudyFolder(config.study.path)).searched)
+        if StudyFolder(config.study.path).config.exists()
+        else 0
+    )
+
+
+def _trial_s(config: Config) -> float:
+    folder = StudyFolder(config.study.path)
+    known = mean_trial_s(Outcome.of(folder)) if folder.config.exists() else None
+    return known or _GUESSED_TRIAL_S
+
+
+def _parameter(config: Config, name: str) -> PlannedParameter:
+    parameter = config.space.params[name]
+    kind, target = config.space.target(name)
+    deployed = config.space.deployed(config.model.settings).params
+    return PlannedParameter(
+        name=name,
+        sets=f"--{target.replace('_', '-')}" if kind == "flag" else target,
+        values=_values(parameter),
+        condition=parameter.when,
+        deployed=str(deployed[name]) if name in deployed else "unset",
+    )
+
+
+def _values(parameter: Range | Choice) -> str:
+    if isinstance(parameter, Choice):
+        return "{" + ", ".join("unset" if choice is None else str(choice) for choice in parameter.choices) + "}"
+    detail = parameter.scale if parameter.step is None else f"steps of {parameter.step}"
+    return f"{parameter.low} … {parameter.high}, {detail}"
