@@ -326,6 +326,8 @@ def _plainly(message: str) -> str:
     message = re.sub(r"\n*(Config search path|See https|To append to your config).*", "", message, flags=re.DOTALL)
     if missing := _missing(message):
         return f"{missing}: a value is needed"
+    if dangling := _dangling(message):
+        return f"{dangling[1]}: takes its value from {dangling[0]}, which is not there"
     message = re.sub(r"\n\s*full_key: .*", "", message, flags=re.DOTALL)
     return message.replace("In 'config': ", "").strip()
 
@@ -333,6 +335,9 @@ def _plainly(message: str) -> str:
 def _remedy(message: str) -> str:
     if missing := _missing(message):
         return f"give {missing}=VALUE on the command line"
+    if dangling := _dangling(message):
+        group = dangling[0].split(".")[0]
+        return f"choose a {group} that has it (`tuner study start --help` lists them), or set {dangling[0]}=VALUE"
     if "You must specify" in message:
         return "choose one, or all of them at once with experiment=NAME (experiment=demo needs no GPU)"
     if "Could not find" in message:
@@ -344,3 +349,9 @@ def _missing(message: str) -> str | None:
     """The full key of a mandatory value that is missing."""
     found = re.search(r"Missing mandatory value: .*full_key: (\S+)", message, flags=re.DOTALL)
     return found[1] if found else None
+
+
+def _dangling(message: str) -> tuple[str, str] | None:
+    """A key that an interpolation asks for in vain, and the key that asks for it."""
+    found = re.search(r"Interpolation key '(\S+)' not found.*full_key: (\S+)", message, flags=re.DOTALL)
+    return (found[1], found[2]) if found else None

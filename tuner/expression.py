@@ -10,7 +10,7 @@ expression say nothing (a rule then holds, a condition does not). ``x == null`` 
 import ast
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
@@ -68,7 +68,7 @@ class Expression:
 
     text: str
     names: frozenset[str]
-    _tree: ast.expr
+    _tree: ast.expr = field(compare=False, repr=False)
 
     def holds(self, settings: Mapping[str, JsonValue], *, vacuous: bool = True) -> bool:
         """Whether it is true of these settings.

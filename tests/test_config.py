@@ -1,0 +1,106 @@
+"""What is composed is what was asked; every mistake ends with its place, its value and the valid ones."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tuner import config, resume
+from tuner.catalog import groups
+from tuner.errors import ConfigError
+
+CASES = Path(__file__).parent / "conf"
+
+
+def cases(kind):
+    return [pytest.param(path, id=path.stem) for path in sorted((CASES / kind).glob("*.yaml"))]
+
+
+def composed(path):
+    case = yaml.safe_load(path.read_text())
+    folder = path.parent / case["config_dir"] if "config_dir" in case else None
+    return case, lambda: config.load(case["overrides"], folder)
+
+
+@pytest.mark.parametrize("path", cases("good"))
+def test_a_good_configuration_gives_what_it_says(path):
+    case, load = composed(path)
+    tree = load().model_dump(mode="json")
+    for key, value in case["gives"].items():
+        found = tree
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        assert found == value, key
+
+
+@pytest.mark.parametrize("path", cases("bad"))
+def test_a_mistake_names_its_place_its_value_and_the_valid_ones(path):
+    case, load = composed(path)
+    with pytest.raises(ConfigError) as refused:
+        load()
+    for words in case["says"]:
+        assert words in str(refused.value)
+
+
+def test_the_command_line_says_it_without_a_traceback_and_exits_with_2():
+    run = subprocess.run(
+        [sys.executable, "-m", "tuner", "study", "start", "experiment=demo", "budget.trails=4"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert "did you mean 'trials'" in run.stderr
+    assert "Traceback" not in run.stderr + run.stdout
+
+
+@pytest.mark.parametrize("group", [group for group in groups() if group.name != "experiment"], ids=lambda g: g.name)
+def test_every_choice_of_every_group_composes(group):
+    for choice in group.choices:
+        given = [
+            "experiment=demo",
+            f"{group.name}={choice}",
+            "model.id=x",
+            "launcher.url=http://x",
+            "storage.url=sqlite://",
+        ]
+        if group.name in ("model", "space", "launcher"):
+            given.append("space=none")
+        if group.name == "hardware":
+            given.append("engine=vllm")
+        needed = [
+            one
+            for one in given
+            if not one.startswith(("launcher.url", "storage.url")) or one.split(".")[0] == group.name
+        ]
+        if group.name == "launcher" and choice == "process":
+            needed.remove("launcher.url=http://x")
+        assert config.load(needed)
+
+
+def test_a_study_reads_its_own_configuration_back(tmp_path):
+    asked = config.load(["experiment=demo"])
+    (tmp_path / "config.yaml").write_text(asked.to_yaml())
+    assert config.read(tmp_path / "config.yaml") == asked
+    assert resume.changes(asked, config.read(tmp_path / "config.yaml")) == ()
+
+
+def test_a_resumed_study_says_what_changed_and_what_it_means():
+    old, new = (config.load(["experiment=demo", *more]) for more in ([], ["budget.trials=40", "search=random"]))
+    said = [str(change) for change in resume.changes(old, new)]
+    assert said == [
+        "budget.trials: 20 → 40 (the study goes on until the new budget is used up)",
+        "search.kind: auto → random (the next proposals come from the new search; it learns from all earlier trials)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change", ["model.args.max_model_len=1000", "workload=tiny", "objective=latency", "hardware=sim-h100"]
+)
+def test_a_change_that_makes_trials_incomparable_is_refused(change):
+    old = config.load(["experiment=demo"])
+    new = config.load(["experiment=demo", change])
+    with pytest.raises(ConfigError, match=r"(?s)begun with another.*study\.name"):
+        resume.changes(old, new)
