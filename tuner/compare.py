@@ -24,8 +24,8 @@ class GoalComparison(Schema):
 
     @property
     def proven(self) -> bool:
-        """Whether the gain is larger than the spread."""
-        return self.gain > self.spread
+        """Whether the gain is larger than the spread, which a single relaunch of each cannot show."""
+        return min(len(self.baseline), len(self.best)) > 1 and self.gain > self.spread
 
 
 class Comparison(Schema):

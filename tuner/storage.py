@@ -18,9 +18,9 @@ from pydantic import Field, JsonValue, ValidationError
 from tuner.engines.base import StartupFacts
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.load.metrics import Measurement
+from tuner.load.plan import Skipped
 from tuner.load.records import StageResult, dump_records
 from tuner.load.warmup import WarmUp
-from tuner.load.workload import Skipped
 from tuner.objective import Verdict
 from tuner.readiness import PhaseSpan
 from tuner.schema import Schema, config_error

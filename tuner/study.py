@@ -294,7 +294,9 @@ class Ledger:
             sampler=optuna.samplers.RandomSampler(seed=config.study.seed),
             load_if_exists=True,
         )
-        self._study.set_metric_names(list(config.objective.goals))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.set_metric_names(list(config.objective.goals))
         self._open: dict[int, optuna.Trial] = {}
 
     def reconcile(self, records: list[TrialRecord]) -> None:

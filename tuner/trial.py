@@ -19,9 +19,10 @@ from tuner.errors import InfeasibleConfig, TrialError
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.load.client import LoadClient, Target
 from tuner.load.metrics import Measurement, measure
+from tuner.load.plan import Skipped, plan
 from tuner.load.records import StageResult
 from tuner.load.warmup import WarmUp, warm_up
-from tuner.load.workload import Skipped, Workload, plan
+from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
 from tuner.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.space import Candidate, Settings

@@ -41,15 +41,32 @@ class Command:
 class StartupFacts:
     """What a server's start-up lines say of it; ``None`` where they do not.
 
+    Memory is per GPU. Where every rank says its own, weights, activations, graphs and times are the largest rank's, and
+    the KV cache's size and tokens the smallest's, which is what all of them get.
+
     Attributes:
         engine_version: As the engine names it, ``0.15.0``.
-        weights_gib: GPU memory of the weights, per GPU (the largest rank).
-        kv_cache_gib: GPU memory of the KV cache, per GPU.
+        weights_gib: GPU memory of the weights.
+        kv_cache_gib: GPU memory of the KV cache.
         kv_tokens: How many tokens the KV cache holds.
         max_model_len: The context length served, in tokens.
         compile_s: Time in torch.compile.
         graph_capture_s: Time to capture CUDA graphs.
         compile_cache_hit: Whether the compiled graphs came from the cache: a warm start.
+        init_s: Time from a loaded model to a working engine: profiling, KV cache, warm-up; compilation included.
+        peak_activation_gib: The most that the profiling run needed on top of the weights.
+        non_torch_gib: What CUDA, NCCL and other libraries hold outside torch.
+        consumed_gib: Weights and ``non_torch_gib`` together, where the engine (0.33) tells only their sum.
+        graph_gib: GPU memory of the CUDA graphs.
+        free_gib: GPU memory that was free when the server started.
+        total_gib: GPU memory in all, as torch sees it.
+        utilization: The fraction of it that the server may use.
+        requested_gib: That fraction in GiB.
+        suggested_kv_bytes: The size of the KV cache that would just fill ``requested_gib``, in bytes.
+        attention_backend: As the engine names it, ``FLASH_ATTN_MLA``.
+        eager: Whether it runs without torch.compile and CUDA graphs.
+        cudagraph_mode: ``FULL_AND_PIECEWISE`` and the like.
+        degradations: Names of what it silently does slower than it could.
     """
 
     engine_version: str | None = None
@@ -60,6 +77,20 @@ class StartupFacts:
     compile_s: float | None = None
     graph_capture_s: float | None = None
     compile_cache_hit: bool | None = None
+    init_s: float | None = None
+    peak_activation_gib: float | None = None
+    non_torch_gib: float | None = None
+    consumed_gib: float | None = None
+    graph_gib: float | None = None
+    free_gib: float | None = None
+    total_gib: float | None = None
+    utilization: float | None = None
+    requested_gib: float | None = None
+    suggested_kv_bytes: int | None = None
+    attention_backend: str | None = None
+    eager: bool | None = None
+    cudagraph_mode: str | None = None
+    degradations: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -78,6 +109,10 @@ class Engine(Protocol):
 
     def phase(self, line: str) -> Phase | None:
         """The start-up phase that this log line announces, or ``None`` if it announces none."""
+        ...
+
+    def suspicious(self, line: str) -> bool:
+        """Whether this line could decide a diagnosis: cheap, asked of every line as it comes."""
         ...
 
     def diagnose(self, evidence: Evidence) -> Diagnosis:

@@ -1,0 +1,138 @@
+"""A server on 127.0.0.1 that streams as vLLM does, at a pace that a test sets, and misbehaves on request."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tuner.load.client import LoadClient, Target
+
+
+@dataclass
+class Answer:
+    """What to do with a request: pieces of bytes, each after a delay in seconds; then end in one of three ways."""
+
+    pieces: list[tuple[float, bytes]] = field(default_factory=list)
+    status: int = 200
+    end: str = "clean"  # or "reset", "hang"
+
+
+@dataclass
+class VllmLike:
+    """The server; ``answer`` makes an Answer of a request's JSON."""
+
+    port: int = 0
+    ttft_s: float = 0.03
+    itl_s: float = 0.01
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    in_flight: int = 0
+    in_flight_at_arrival: list[int] = field(default_factory=list)
+    disconnected_at: list[float] = field(default_factory=list)
+    answer: Callable[[dict[str, Any]], Answer] | None = None
+
+    @property
+    def target(self) -> Target:
+        return Target(f"http://127.0.0.1:{self.port}", {"Authorization": "Bearer sesame-4711"}, "glm")
+
+    def prompt_tokens(self, body: dict[str, Any]) -> int:
+        """As if long words were two tokens, and the chat template seven."""
+        words = body["messages"][0]["content"].split()
+        return 7 + sum(1 + (len(word) > 5) for word in words)
+
+    def event(self, **chunk: Any) -> bytes:
+        return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
+
+    def delta(self, finish_reason: str | None = None, **delta: Any) -> bytes:
+        return self.event(choices=[{"index": 0, "delta": delta, "finish_reason": finish_reason}])
+
+    def opening(self) -> bytes:
+        return self.delta(role="assistant", content="")
+
+    def usage(self, body: dict[str, Any], output_tokens: int, **more: Any) -> bytes:
+        counts = {"prompt_tokens": self.prompt_tokens(body), "completion_tokens": output_tokens} | more
+        return self.event(choices=[], usage=counts) + b"data: [DONE]\n\n"
+
+    def stream(self, body: dict[str, Any]) -> Answer:
+        """A well-behaved stream: a chunk a token, the last one with the finish_reason."""
+        last = body["max_tokens"] - 1
+        reasons = ["length" if i == last else None for i in range(last + 1)]
+        tokens = [
+            (self.itl_s if i else self.ttft_s, self.delta(reason, content="tok")) for i, reason in enumerate(reasons)
+        ]
+        return Answer([(0, self.opening()), *tokens, (0, self.usage(body, last + 1))])
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        self.headers.append(dict(request.headers))
+        self.in_flight += 1
+        self.in_flight_at_arrival.append(self.in_flight)
+        try:
+            return await self._play(request, (self.answer or self.stream)(body))
+        except (asyncio.CancelledError, ConnectionError):
+            self.disconnected_at.append(time.perf_counter())
+            raise
+        finally:
+            self.in_flight -= 1
+
+    async def _play(self, request: web.Request, answer: Answer) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        due = time.perf_counter()
+        for delay, piece in answer.pieces:
+            due += delay  # from the start, so that lateness does not add up
+            await asyncio.sleep(due - time.perf_counter())
+            await response.write(piece)
+        if answer.end == "hang":
+            await asyncio.sleep(60)
+        if answer.end == "reset" and request.transport:
+            request.transport.abort()
+        return response
+
+
+def _serve(server: VllmLike, ready: threading.Event, loop: asyncio.AbstractEventLoop) -> None:
+    async def start() -> web.AppRunner:
+        app = web.Application(client_max_size=1 << 24)
+        app.router.add_post("/v1/chat/completions", server.handle)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        server.port = runner.addresses[0][1]
+        ready.set()
+        return runner
+
+    runner = loop.run_until_complete(start())
+    loop.run_forever()
+    loop.run_until_complete(runner.cleanup())
+    loop.close()
+
+
+@pytest.fixture
+def server() -> Iterator[VllmLike]:
+    server, ready, loop = VllmLike(), threading.Event(), asyncio.new_event_loop()
+    thread = threading.Thread(target=_serve, args=(server, ready, loop))
+    thread.start()
+    assert ready.wait(10)
+    yield server
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[LoadClient]:
+    """One worker for all tests, as over all trials of a study."""
+    with LoadClient() as client:
+        yield client
+
+
+@pytest.fixture
+def answer() -> type[Answer]:
+    return Answer

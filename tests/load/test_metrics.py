@@ -1,0 +1,181 @@
+"""Numbers against hand-computed ones."""
+
+from typing import Any
+
+import pytest
+
+from tuner.errors import MeasurementError
+from tuner.load.metrics import Measurement, measure, tpot_ms
+from tuner.load.records import Failure, FailureKind, RequestRecord, StageResult
+from tuner.load.stage import Request
+from tuner.load.workload import Workload
+
+WORKLOAD = Workload(name="w", concurrency=2, requests=2, max_failed_share=0.5)
+
+
+def record(index: int = 0, chunks: tuple[float, ...] = (100.0, 110.0, 130.0), **more: Any) -> RequestRecord:
+    """Three tokens in three chunks, unless said otherwise."""
+    said: dict[str, Any] = {"output_tokens": len(chunks), "prompt_tokens": 50, "finish_reason": "length", "status": 200}
+    request = Request(f"1/{index}", 40, 50, 3, tool_call=more.pop("tool_call", False))
+    duration = chunks[-1] if chunks else 0.0
+    return RequestRecord("s", index, 0, request, 0.0, duration, chunk_ms=chunks, **(said | more))
+
+
+def failed(index: int, kind: FailureKind = FailureKind.HTTP, text: str = "503 dead") -> RequestRecord:
+    return record(index, (), output_tokens=None, failure=Failure(kind, text))
+
+
+def stage(name: str, *records: RequestRecord, wall_ms: float = 500.0, cpu: float = 0.1, lag: float = 1.0) -> Any:
+    return StageResult(name, 2, records, wall_ms, cpu, lag, lag)
+
+
+def measured(*stages: StageResult, clock_scale: float = 1.0) -> Measurement:
+    return measure(stages, WORKLOAD, clock_scale)
+
+
+BUSY = stage("concurrent", record(0, (100.0, 110.0, 130.0)), record(1, (200.0, 240.0, 300.0, 360.0)))
+
+
+def test_throughput_is_completed_tokens_over_the_stages_wall_time():
+    measurement = measured(BUSY)
+    assert measurement.output_tokens_per_s == pytest.approx(7 / 0.5)
+    assert measurement.requests_per_s == pytest.approx(2 / 0.5)
+
+
+def test_ttft_at_concurrency_is_interpolated_between_requests():
+    measurement = measured(BUSY)
+    assert measurement.ttft_p50_ms == pytest.approx(150.0)
+    assert measurement.ttft_p95_ms == pytest.approx(195.0)
+
+
+def test_itl_pools_the_gaps_of_all_requests():
+    measurement = measured(BUSY)  # gaps 10 20 40 60 60
+    assert measurement.itl_p50_ms == pytest.approx(40.0)
+    assert measurement.itl_p99_ms == pytest.approx(60.0)
+
+
+def test_tpot_is_end_minus_first_over_the_tokens_after_the_first():
+    assert measured(BUSY).concurrent_tpot_p50_ms == pytest.approx((15.0 + 160 / 3) / 2)
+
+
+def test_tpot_counts_tokens_not_chunks():
+    assert tpot_ms(record(0, (100.0, 160.0), output_tokens=7)) == pytest.approx(10.0)
+
+
+def test_a_request_of_one_token_has_no_tpot():
+    assert tpot_ms(record(0, (100.0,))) is None
+    assert measured(stage("single_user", record(0, (100.0,)))).tpot_p50_ms is None
+
+
+def test_e2e_ends_with_the_last_chunk_that_carries_tokens():
+    assert measured(BUSY).e2e_p50_ms == pytest.approx((130 + 360) / 2)
+
+
+def test_the_single_users_tpot_comes_from_the_single_user_alone():
+    alone = stage("single_user", record(0, (10.0, 12.0, 14.0)), record(1, (10.0, 14.0, 18.0)))
+    measurement = measured(BUSY, alone)
+    assert measurement.tpot_p50_ms == pytest.approx(3.0)
+    assert measurement.tpot_p95_ms == pytest.approx(3.9)
+    assert measurement.single_user_ttft_p50_ms == pytest.approx(10.0)
+
+
+def test_what_was_not_measured_is_none_not_zero():
+    measurement = measured(stage("single_user", record()))
+    missing = measurement.output_tokens_per_s, measurement.ttft_p95_ms, measurement.itl_p50_ms, measurement.tool_call_ms
+    assert missing == (None, None, None, None)
+
+
+def test_failed_requests_are_counted_and_never_averaged_in():
+    measurement = measured(stage("concurrent", record(0), failed(1)))
+    assert (measurement.completed, measurement.failed, measurement.failures) == (1, 1, {FailureKind.HTTP: 1})
+    assert measurement.ttft_p50_ms == pytest.approx(100.0)
+    assert measurement.output_tokens_per_s == pytest.approx(3 / 0.5)
+
+
+def test_the_tokens_of_a_failed_request_do_not_count():
+    cut = record(1, failure=Failure(FailureKind.CONNECTION, "reset"))
+    assert measured(stage("concurrent", record(0), cut)).output_tokens_per_s == pytest.approx(3 / 0.5)
+
+
+def test_a_long_prompts_first_sending_is_cold_and_its_second_cached():
+    long = stage("ttft_5000", record(0, (900.0,), prompt_tokens=5003), record(1, (90.0,), prompt_tokens=5003))
+    (prompt,) = measured(long).long_prompts
+    assert prompt.model_dump() == {"asked_tokens": 5000, "prompt_tokens": 5003, "cold_ms": 900.0, "cached_ms": 90.0}
+
+
+def test_a_long_prompt_that_the_server_had_cached_has_no_cold_ttft():
+    (prompt,) = measured(stage("ttft_5000", record(0, prompt_tokens=5003, cached_tokens=4992))).long_prompts
+    assert (prompt.cold_ms, prompt.cached_ms) == (None, None)
+
+
+def test_a_tool_call_takes_until_its_last_chunk():
+    call = record(0, (50.0, 70.0), tool_call=True, tool_called=True, finish_reason="tool_calls")
+    assert measured(stage("tool_call", call)).tool_call_ms == 70.0
+
+
+def test_an_answer_without_the_tool_is_no_tool_call():
+    assert measured(stage("tool_call", record(0, tool_call=True))).tool_call_ms is None
+
+
+def test_outputs_shorter_than_asked_are_reported():
+    assert measured(stage("concurrent", record(0), record(1, (1.0, 2.0)))).short_outputs == 1
+
+
+def test_a_tool_call_may_be_shorter_than_its_limit():
+    assert measured(stage("tool_call", record(0, (1.0, 2.0), tool_call=True, tool_called=True))).short_outputs == 0
+
+
+def test_a_clock_scale_multiplies_durations_and_divides_throughput():
+    alone = stage("single_user", record())
+    wall, scaled = measured(BUSY, alone), measured(BUSY, alone, clock_scale=4.0)
+    assert wall.output_tokens_per_s is not None
+    assert scaled.output_tokens_per_s == pytest.approx(wall.output_tokens_per_s / 4)
+    for name in ("ttft_p50_ms", "ttft_p95_ms", "itl_p99_ms", "tpot_p50_ms", "e2e_p50_ms"):
+        assert getattr(scaled, name) == pytest.approx(4 * getattr(wall, name))
+    assert (scaled.loop_lag_p99_ms, scaled.clock_scale) == (wall.loop_lag_p99_ms, 4.0)
+
+
+def test_the_client_is_judged_by_its_worst_stage():
+    measurement = measured(stage("single_user", record(), cpu=0.3, lag=2.0), stage("concurrent", record(), lag=0.0))
+    assert (measurement.client_cpu_share, measurement.loop_lag_p99_ms) == (0.3, 2.0)
+
+
+def test_nothing_completed_is_an_error_that_says_why():
+    with pytest.raises(MeasurementError, match="no request completed: 2 x http; the first: 503 dead"):
+        measured(stage("concurrent", failed(0), failed(1)))
+
+
+def test_nothing_sent_is_an_error():
+    with pytest.raises(MeasurementError, match="none was sent"):
+        measured()
+
+
+def test_a_server_without_usage_is_an_error():
+    with pytest.raises(MeasurementError, match="2 x no_usage"):
+        measured(stage("concurrent", *(failed(i, FailureKind.NO_USAGE, "no usage") for i in range(2))))
+
+
+def test_more_failures_than_the_workload_allows_are_an_error():
+    with pytest.raises(MeasurementError, match="2 of 3 requests failed, above 50%"):
+        measured(stage("concurrent", record(0), failed(1), failed(2)))
+
+
+def test_a_client_that_used_up_its_core_is_an_error():
+    with pytest.raises(MeasurementError, match="used 95% of a core, above 80%"):
+        measured(stage("concurrent", record(), cpu=0.95))
+
+
+def test_a_client_that_ran_late_is_an_error():
+    with pytest.raises(MeasurementError, match="ran 80 ms late"):
+        measured(stage("concurrent", record(), lag=80.0))
+
+
+def test_another_stage_that_the_client_stamped_late_has_no_numbers_and_is_named():
+    measurement = measured(BUSY, stage("single_user", record(), lag=80.0), stage("ttft_5000", record(), lag=80.0))
+    assert (measurement.tpot_p50_ms, measurement.long_prompts) == (None, ())
+    assert measurement.unreliable == ("single_user", "ttft_5000")
+    assert measurement.output_tokens_per_s is not None
+
+
+def test_every_number_says_what_it_means():
+    assert all(info.description for info in Measurement.model_fields.values())

@@ -1,0 +1,68 @@
+from tuner.load.plan import SLACK_TOKENS, Plan, Room, plan
+from tuner.load.prompts import Calibration, text
+from tuner.load.workload import Workload
+
+CALIBRATION = Calibration(tokens_per_word=1.25, overhead_tokens=10)
+WORKLOAD = Workload(name="agents", concurrency=5, prompt_tokens=1000, output_tokens=200, requests=20)
+
+
+def planned(workload: Workload = WORKLOAD, seed: int = 1, context: int | None = None, kv: int | None = None) -> Plan:
+    return plan(workload, seed=seed, context_tokens=context, kv_tokens=kv, calibration=CALIBRATION)
+
+
+def test_a_plan_measures_concurrency_one_user_long_prompts_and_a_tool_call():
+    stages = planned().stages
+    assert [(stage.name, stage.streams, len(stage.requests)) for stage in stages] == [
+        ("concurrent", 5, 20),
+        ("single_user", 1, 3),
+        ("ttft_5000", 1, 2),
+        ("ttft_30000", 1, 2),
+        ("tool_call", 1, 1),
+    ]
+
+
+def test_a_long_prompt_is_sent_twice_and_everything_else_once():
+    for stage in planned().stages:
+        seeds = {request.seed for request in stage.requests}
+        assert len(seeds) == (1 if stage.name.startswith("ttft") else len(stage.requests))
+
+
+def test_the_words_of_a_prompt_follow_from_the_calibration():
+    assert {request.words for request in planned().stages[0].requests} == {round((1000 - 10) / 1.25)}
+
+
+def test_the_same_seed_plans_the_same_and_another_one_nothing_of_it():
+    assert planned(seed=3) == planned(seed=3)
+    mine, other = planned(seed=3), planned(seed=4)
+    starts = [{text(r.seed, 6) for stage in p.stages[:-1] for r in stage.requests} for p in (mine, other)]
+    assert starts[0].isdisjoint(starts[1])
+
+
+def test_what_exceeds_the_context_is_left_out_whole_and_said():
+    result = planned(context=30_000)
+    assert "ttft_30000" not in [stage.name for stage in result.stages]
+    (skipped,) = result.skipped
+    assert skipped.what == "ttft_30000"
+    assert "exceed the context of 30000 tokens" in skipped.reason
+
+
+def test_what_exceeds_the_kv_cache_is_left_out_whole_and_said():
+    result = planned(context=131_072, kv=4000)
+    assert [(skipped.what, "KV cache of 4000" in skipped.reason) for skipped in result.skipped] == [
+        ("ttft_5000", True),
+        ("ttft_30000", True),
+    ]
+
+
+def test_prompt_slack_and_output_may_fill_the_context_to_the_last_token():
+    assert Room(1000 + SLACK_TOKENS + 200, None).objection(1000, 200) is None
+    assert Room(1000 + SLACK_TOKENS + 199, None).objection(1000, 200) is not None
+
+
+def test_no_limit_known_leaves_nothing_out():
+    assert planned().skipped == ()
+
+
+def test_a_stage_ends_early_only_when_the_whole_measurement_is_lost():
+    workload = WORKLOAD.model_copy(update={"max_failed_share": 0.25})
+    assert {stage.max_failures for stage in planned(workload).stages} == {7}  # of 28

@@ -1,0 +1,59 @@
+"""What an engine's log says, whichever engine wrote it: ``tuner explain``."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from tuner.engines import llamacpp, sglang
+from tuner.engines.causes import Cause, Diagnosis, Evidence
+from tuner.engines.vllm import signs as vllm
+from tuner.engines.vllm.degradations import Degradation, degradations
+
+_FOREIGN: tuple[tuple[Callable[[str], object], Callable[[Evidence], Diagnosis]], ...] = (
+    (llamacpp.WROTE.search, llamacpp.diagnose),
+    (sglang.WROTE.search, sglang.diagnose),
+)
+_SHARE = 0.02
+
+
+def explain(
+    log: Sequence[str], exit_code: int | None = None, oom_killed: bool = False, running: bool = False
+) -> Diagnosis:
+    """The diagnosis of a log by the engine that wrote it.
+
+    Args:
+        log: Its lines, without line ends.
+        exit_code: The server's exit status, where it is known.
+        oom_killed: Whether the kernel or the container engine reported an out-of-memory kill.
+        running: Whether the server still runs.
+
+    Returns:
+        The engine's diagnosis; ``DEGRADED`` where nothing failed and vLLM mentions a severe degradation.
+    """
+    evidence = Evidence(log, running=running, exit_code=exit_code, oom_killed=oom_killed)
+    for wrote, diagnose in _FOREIGN:
+        if _is_by(wrote, log):
+            return diagnose(evidence)
+    return _with_degradations(vllm.diagnose(evidence), log)
+
+
+def _is_by(wrote: Callable[[str], object], log: Sequence[str]) -> bool:
+    """Whether enough lines are in this engine's own words; vLLM's logs mention others' only in passing."""
+    matching = sum(1 for line in log if wrote(line))
+    return matching > _SHARE * len(log)
+
+
+def _with_degradations(diagnosis: Diagnosis, log: Sequence[str]) -> Diagnosis:
+    nothing_failed = diagnosis.cause is Cause.HEALTHY or (diagnosis.cause is Cause.UNKNOWN and diagnosis.line is None)
+    severe = next((each for each in degradations(log) if each.severe), None) if nothing_failed else None
+    return _degraded(diagnosis, severe) if severe else diagnosis
+
+
+def _degraded(diagnosis: Diagnosis, degradation: Degradation) -> Diagnosis:
+    return replace(
+        diagnosis,
+        cause=Cause.DEGRADED,
+        line=degradation.line,
+        line_number=degradation.line_number,
+        advice=f"It runs, but with {degradation.name}: slower than it could. Drop the setting that the line names.",
+        confidence="certain" if diagnosis.cause is Cause.HEALTHY else "likely",
+    )

@@ -1,0 +1,126 @@
+"""What tuner reads in the log of llama.cpp's server: the common causes only.
+
+llama.cpp gives neither levels nor exceptions that can be relied upon, so the signs are its own sentences. The HTTP
+server listens before the model is loaded; ready is only what is said after it.
+"""
+
+import re
+
+from tuner.engines import diagnosis
+from tuner.engines import platform_signs as platform
+from tuner.engines.causes import Cause, Diagnosis, Evidence
+from tuner.engines.diagnosis import Reading
+from tuner.engines.signs import Rank, Sign
+
+_OFFLOAD_LESS = "Offload fewer layers (--n-gpu-layers), lower --ctx-size or --parallel, or quantize the KV cache."
+_NEVER = re.compile(r"(?!)")
+
+WROTE = re.compile(
+    r"\bllama[-_](?:server|model_loader|model_load|init|kv_cache|context|new_context)|\bggml_|\bgguf_init"
+    r"|\bload_tensors:|\bprint_info: |\bllm_load_|\bsrv +\w+|\bslot +\w+: id|\bcommon_init_from_params\b|GGML_ASSERT"
+    r"|couldn't bind (?:to|HTTP) server socket"
+)
+"""A line that only llama.cpp writes."""
+
+_SIGNS = (
+    Sign(
+        Cause.NO_KV_CACHE,
+        Rank.EXACT,
+        (r"failed to allocate (?:memory|buffer) for (?:the )?kv cache|llama_kv_cache\w*: failed to allocate",),
+        _OFFLOAD_LESS,
+    ),
+    Sign(
+        Cause.CUDA_OOM,
+        Rank.KNOWN,
+        (
+            r"allocating (?P<tried_mib>[\d.]+) MiB on device \d+: (?:cuda|hip)Malloc failed: out of memory",
+            r"(?:cuda|hip)Malloc failed: out of memory|(?:CUDA|HIP|ROCm) error: out of memory|ErrorOutOfDeviceMemory",
+            r"(?:unable|failed) to allocate (?:CUDA|ROCm|HIP|Vulkan|SYCL|Metal)\w* (?:\w+ )?buffer",
+        ),
+        _OFFLOAD_LESS,
+        serving=True,
+    ),
+    Sign(
+        Cause.HOST_OOM,
+        Rank.KNOWN,
+        (
+            r"(?:unable|failed) to allocate CPU\w* (?:\w+ )?buffer",
+            r"ggml_backend_cpu_buffer_type_alloc_buffer: failed|ggml_aligned_malloc: insufficient memory",
+        ),
+        platform.MORE_HOST_MEMORY,
+        serving=True,
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.EXACT,
+        (r"error: (?:invalid|unknown) argument|error while handling argument|^error: .* (?:requires|must be)\b",),
+        "Correct or drop the flag; `llama-server --help` lists what this build takes.",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.EXACT,
+        (
+            r"unknown model architecture|unknown pre-tokenizer type|wrong shape|missing tensor",
+            r"wrong number of tensors|unsupported (?:model|quantization|ftype)|invalid ggml type",
+        ),
+        "Use a newer build of llama.cpp, or a GGUF file made for it.",
+    ),
+    Sign(
+        Cause.MODEL_NOT_FOUND,
+        Rank.KNOWN,
+        (
+            r"failed to open GGUF file|gguf_init\w*: (?:failed to open|invalid magic)|llama_open_file: failed to open",
+            r"error loading model: .*(?:No such file|failed to open|invalid split)|failed to read magic",
+            r"failed to download model|error from HF API|common_\w*(?:hf|download)\w*: .*(?:failed|error|40[134])",
+        ),
+        platform.FIX_MODEL,
+    ),
+    Sign(
+        Cause.PORT_IN_USE,
+        Rank.EXACT,
+        (r"couldn't bind (?:to|HTTP) server socket",),
+        platform.OTHER_PORT,
+    ),
+    Sign(
+        Cause.DRIVER,
+        Rank.KNOWN,
+        (r"ggml_cuda_init: failed to initialize CUDA",),
+        platform.FIX_DRIVER,
+    ),
+    Sign(
+        Cause.ENGINE_DIED,
+        Rank.CRASH,
+        (r"GGML_ASSERT\(|ggml_abort|CUDA error(?!: out of memory)",),
+        platform.LOOK_ABOVE,
+        serving=True,
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.WRAPPER,
+        (r"failed to load model|exiting due to model loading error|error loading model",),
+        platform.LOOK_ABOVE,
+        serving=True,
+    ),
+    *platform.SIGNS,
+)
+
+READING = Reading(
+    signs=_SIGNS,
+    traps=re.compile(r"common_fit_params: failed to fit|failed to mlock|no usable GPU found"),
+    version=re.compile(r"^(?:build|version): (\d+ \(\w+\))"),
+    start=re.compile(r"^build: \d+|^system_info: n_threads"),
+    ready=re.compile(r"server is listening on http|starting the main loop|main: model loaded|all slots are idle"),
+    serving=re.compile(
+        r"server is listening on http|starting the main loop|main: model loaded|all slots are idle"
+        r"|log_server_r\w+: (?:done )?request: \w+ /\S+ \S+ \d{3}|print_timing"
+    ),
+    started=_NEVER,
+    told_to_stop=re.compile(r"[Rr]eceived (?:second )?interrupt|operator\(\): cleaning up before exit"),
+    not_the_root=_NEVER,
+)
+"""How a llama.cpp server's log is read."""
+
+
+def diagnose(evidence: Evidence) -> Diagnosis:
+    """What the evidence says of a llama.cpp server: a pure function, the same for every launcher."""
+    return diagnosis.diagnose(evidence, READING)

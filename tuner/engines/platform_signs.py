@@ -1,0 +1,356 @@
+"""Signs of what lies below an engine: torch, CUDA, NCCL, the Hugging Face hub and the operating system.
+
+Every engine written in Python on torch fails in these words, whatever its own version; vLLM's and SGLang's tables both
+start from here. The texts are those of the programs named, read in logs that people posted.
+"""
+
+from tuner.engines.causes import Cause
+from tuner.engines.loglines import Level
+from tuner.engines.signs import Rank, Sign
+
+LESS_GPU_MEMORY = "Lower gpu_memory_utilization, max_num_seqs or max_num_batched_tokens, or spread over more GPUs."
+FREE_THE_GPU = "End what else holds memory on the GPU, or lower gpu_memory_utilization."
+MORE_HOST_MEMORY = "Give the server more host memory (container limit, RAM, swap); load fewer processes at once."
+MORE_SHM = "Give the container more shared memory: --shm-size or --ipc=host."
+OTHER_HARDWARE = "This model, data type or kernel does not run on this GPU: choose another, or another image."
+OTHER_IMAGE = "Use an image whose engine and transformers know this model."
+FIX_MODEL = "Check the model's name or path, and the token and licence that it needs."
+CHECK_NETWORK = "Check the network, or download the model beforehand and set HF_HUB_OFFLINE=1."
+INCOMPLETE_MODEL = "The model's files are incomplete or damaged: download them again."
+FIX_COMMUNICATION = "Run with NCCL_DEBUG=INFO; behind PCIe in containers try NCCL_P2P_DISABLE=1 and a larger /dev/shm."
+FIX_DRIVER = "Make nvidia-smi work in the same container first; the driver must be as new as the image's CUDA."
+OTHER_PORT = "Choose another port, or end what listens on it."
+FREE_DISK = "Free space on the disk that holds the model and compile caches, or move them."
+LOOK_ABOVE = "The engine died; the first traceback in the log is the reason."
+
+_GPU_MEMORY = (
+    Sign(
+        Cause.CUDA_OOM,
+        Rank.KNOWN,
+        (
+            r"(?:CUDA|HIP|XPU|NPU) out of memory\.? Tried to allocate (?P<tried_mib>[\d.]+) (?P<tried_mib_unit>[KMG]iB)"
+            r"(?:.*? total capacity of (?P<total_gib>[\d.]+) (?P<total_gib_unit>[KMG]iB))?"
+            r"(?:.*? of which (?P<free_mib>[\d.]+) (?P<free_mib_unit>bytes|[KMG]iB) is free)?",
+        ),
+        LESS_GPU_MEMORY,
+        "torch",
+        serving=True,
+    ),
+    Sign(
+        Cause.CUDA_OOM,
+        Rank.KNOWN,
+        (
+            r"(?:CUDA|HIP|XPU|NPU) out of memory",
+            r"torch(?:\.cuda)?\.OutOfMemoryError",
+            r"(?:CUDA|HIP)(?: driver)? [Ee]rror: out of memory",
+            r"cudaErrorMemoryAllocation|hipErrorOutOfMemory|CUDA_ERROR_OUT_OF_MEMORY|OUT_OF_DEVICE_MEMORY",
+            r"Triton Error \[(?:CUDA|HIP)\]: out of memory",
+            r"Cuda failure (?:\d+ )?'out of memory'",
+            r"CU(?:BLAS|DNN|SPARSE)_STATUS_ALLOC_FAILED",
+            r"Error out of memory at line",
+            r"cupy\.\S*OutOfMemoryError",
+        ),
+        LESS_GPU_MEMORY,
+        "torch, Triton, NCCL, cuBLAS, CUDA, bitsandbytes, cupy",
+        serving=True,
+    ),
+)
+
+_HOST_MEMORY = (
+    Sign(
+        Cause.HOST_OOM,
+        Rank.KNOWN,
+        (
+            r"\bOOM[- ]?[Kk]illed\b",
+            r"[Oo]ut of memory: Kill(?:ed)? process|\bKilled process \d+|invoked oom-killer|oom-kill:constraint",
+            r"OutOfMemoryError: Task was killed due to the node running low on memory",
+            r"due to memory pressure \(OOM\)",
+        ),
+        MORE_HOST_MEMORY,
+        "kernel, Kubernetes, Docker, Ray",
+        serving=True,
+        level=Level.DEBUG,
+    ),
+    Sign(
+        Cause.HOST_OOM,
+        Rank.PEER,
+        (
+            r"\b[Ee][Xx][Ii][Tt](?:ed)?[ _]?(?:with )?(?:code|status)?['\"]? *[:=(]? *(?:-9|137)\b",
+            r"Failed core proc\(s\): \{[^}]*: (?:-9|137)\b",
+            r"\bdied (?:with (?:signal|<Signals\.) ?(?:9|SIGKILL)\b|\(-9\))",
+            r"^(?:\S+: line \d+: +\d+ )?Killed\b|^\[\d+\] +\+? *\d+ killed\b|signal: killed|Signal 9 \(SIGKILL\)",
+        ),
+        MORE_HOST_MEMORY,
+        "a process ended by SIGKILL, which is nearly always the kernel's memory killer",
+        serving=True,
+    ),
+    Sign(
+        Cause.HOST_OOM,
+        Rank.KNOWN,
+        (
+            r"\[Errno 12\] Cannot allocate memory|: Cannot allocate memory(?: \(12\))?$|os error 12\b",
+            r"std::bad_alloc",
+            r"DefaultCPUAllocator: (?:can't allocate|not enough) memory",
+            r"^(?:numpy\.\S+)?MemoryError\b|_ArrayMemoryError",
+        ),
+        MORE_HOST_MEMORY,
+        "Python, torch, C++",
+    ),
+    Sign(
+        Cause.HOST_OOM,
+        Rank.KNOWN,
+        (
+            r"\b[Bb]us error\b|\bSIGBUS\b|insufficient shared memory \(shm\)",
+            r"Insufficient space in /dev/shm: (?P<needed_shm_mib>\d+) MiB required",
+            r"No space left on device: '?/(?:dev/shm|psm_)",
+        ),
+        MORE_SHM,
+        "torch, Python; vLLM 0.27-0.33",
+        serving=True,
+    ),
+)
+
+_COMMUNICATION = (
+    Sign(
+        Cause.DISTRIBUTED,
+        Rank.PEER,
+        (
+            r"\bNCCL [Ee]rror\b|\bnccl(?:UnhandledCuda|System|Internal|Remote)Error\b|\bncclInvalidUsage\b",
+            r"Dist(?:Backend|Network|Store)Error",
+            r"collective operation timeout|NCCL communicator was aborted|Duplicate GPU detected",
+            r"[Gg]loo connectFullMesh failed|RuntimeError: \[.*gloo/|unsupported gloo device",
+            r"RuntimeError: (?:Connection (?:closed|reset) by peer|Broken pipe|Socket Timeout)",
+            r"Timed out initializing process group|wait timeout after \d+ms|Rendezvous(?:Timeout|Connection)Error",
+            r"client socket has (?:timed out|failed to connect to any)",
+            r"peer access is not supported between these two devices",
+            r"DeepEP error|NVSHMEM.*(?:error|failed)|ZMQError: (?:Cannot assign requested address|No such device)",
+        ),
+        FIX_COMMUNICATION,
+        "NCCL, gloo, torch, zmq, NVSHMEM",
+        serving=True,
+    ),
+    Sign(
+        Cause.DISTRIBUTED,
+        Rank.CRASH,
+        (r"NCCL_CHECK\(|^\s+self\.nccl\.nccl\w+\(|NCCL WARN (?!.*(?:NET/|Failed to open|not found))",),
+        FIX_COMMUNICATION,
+        "frames of a traceback that goes through NCCL",
+    ),
+)
+
+_PORT = (
+    Sign(
+        Cause.PORT_IN_USE,
+        Rank.KNOWN,
+        (
+            r"[Aa]ddress already in use|\bEADDRINUSE\b|Only one usage of each socket address",
+            r"[Pp]ort \d+ is (?:already )?(?:in use|allocated|occupied)|[Pp]ort \d+ is not available",
+            r"port is already allocated",
+        ),
+        OTHER_PORT,
+        "the operating system, uvicorn, zmq, Docker, torch",
+        serving=True,
+    ),
+)
+
+_DRIVER = (
+    Sign(
+        Cause.DRIVER,
+        Rank.KNOWN,
+        (
+            r"NVIDIA driver on your system is too old|CUDA driver version is insufficient",
+            r"Found no NVIDIA driver",
+            r"No (?:CUDA|HIP) GPUs are available|no CUDA-capable device is detected|Torch not compiled with CUDA",
+            r"system has unsupported display driver|system not yet initialized|CUDA unknown error",
+            r"CUDA error: (?:unknown error|initialization error|uncorrectable ECC|OS call failed)",
+            r"CUDA error: system driver mismatch",
+            r"CUDA error: (?:CUDA-capable device\(s\) is/are busy|driver shutting down)",
+            r"forward compatibility was attempted on non supported HW",
+            r"provided PTX was compiled with an unsupported toolchain",
+            r"cudaErrorInsufficientDriver|cudaErrorNoDevice",
+            r"CUDA_ERROR_(?:NO_DEVICE|NOT_INITIALIZED|SYSTEM_DRIVER_MISMATCH)",
+            r"GPU (?:is lost|has fallen off the bus)",
+        ),
+        FIX_DRIVER,
+        "torch, CUDA",
+        serving=True,
+    ),
+    Sign(
+        Cause.DRIVER,
+        Rank.KNOWN,
+        (
+            r"could not select device driver|unknown or invalid runtime name: nvidia|failed to inject CDI devices",
+            r"nvidia-container-(?:cli|runtime)\S*:? .*(?:error|unsatisfied|failed)|unsatisfied condition: cuda",
+            r"Driver/library version mismatch|NVIDIA-SMI has failed|NVMLError_\w+|NVML Shared Library Not Found",
+            r"Failed to initialize NVML|[Cc]an't initialize NVML|Can't find libcuda\.so",
+            r"lib(?:cuda|cudart|nvidia-ml|cublas\w*|cudnn\w*|nvrtc)\.so\S*: cannot open shared object file",
+        ),
+        FIX_DRIVER,
+        "Docker, NVIDIA container toolkit, NVML, the dynamic linker",
+    ),
+)
+
+_DISK = (
+    Sign(
+        Cause.DISK_FULL,
+        Rank.KNOWN,
+        (
+            r"(?i:^(?!.*(?:/dev/shm|nccl|psm_)).*(?:no space left on device|errno 28\b|os error 28\b))",
+            r"(?i:disk quota exceeded|there is not enough space on the disk)",
+        ),
+        FREE_DISK,
+        "the operating system",
+        serving=True,
+    ),
+    Sign(
+        Cause.DISK_FULL,
+        Rank.CRASH,
+        (r"Not enough free disk space to download",),
+        FREE_DISK,
+        "huggingface_hub",
+        level=Level.WARNING,
+    ),
+)
+
+_MODEL = (
+    Sign(
+        Cause.MODEL_NOT_FOUND,
+        Rank.EXACT,
+        (
+            r"is not a local folder and is not a valid model identifier|[Ii]ncorrect path_or_model_id",
+            r"Repository Not Found|(?:Repository|Revision|Entry)NotFoundError|The request model: .* does not exist",
+            r"GatedRepoError|[Cc]annot access gated repo|access a gated repo|is gated\. You must",
+            r"Access to model \S+ is restricted|is awaiting a review from the repo authors",
+            r"HFValidationError|Repo id must (?:be in the fro?m|use alphanumeric)",
+            r"does not appear to have (?:a file|files) named|Error no file named|No model weights found in",
+            r"Cannot find any (?:safetensors )?model weights|(?:non-existent path|path does not exist).*HF Hub repo id",
+            r"No such file or directory: '[^']*(?:\.safetensors|\.gguf|config\.json|tokenizer[^']*|/models?/[^']*)'",
+            r"Can't load (?:the configuration|tokenizer|config|the model) (?:of|for) '",
+        ),
+        FIX_MODEL,
+        "huggingface_hub, modelscope, transformers, vLLM",
+    ),
+    Sign(
+        Cause.MODEL_NOT_FOUND,
+        Rank.KNOWN,
+        (
+            r"\b(?:401|403|404) Client Error|HfHubHTTPError|Invalid (?:user token|credentials|username or password)",
+            r"LocalEntryNotFoundError|OfflineModeIsEnabled|We couldn't connect to '?https?://|offline mode is enabled",
+            r"outgoing traffic has been disabled|cannot find the (?:requested|appropriate) (?:files|snapshot)",
+        ),
+        FIX_MODEL,
+        "huggingface_hub, transformers",
+    ),
+    Sign(
+        Cause.MODEL_NOT_FOUND,
+        Rank.KNOWN,
+        (
+            r"Error while deserializing header|MetadataIncompleteBuffer|HeaderTooLarge",
+            r"InvalidHeader(?:Deserialization|Length)|PytorchStreamReader failed reading zip|invalid load key, 'v'",
+        ),
+        INCOMPLETE_MODEL,
+        "safetensors, torch",
+    ),
+    Sign(
+        Cause.MODEL_NOT_FOUND,
+        Rank.FAMILY,
+        (
+            r"Max retries exceeded with url|HTTPSConnectionPool|Failed to resolve 'hugging|CAS service error",
+            r"Temporary failure in name resolution|Name or service not known",
+        ),
+        CHECK_NETWORK,
+        "requests, httpx, huggingface_hub",
+    ),
+    Sign(
+        Cause.MODEL_NOT_FOUND,
+        Rank.FAMILY,
+        (r"^\s*[\w.]*(?:Error|Exception)\b",),
+        FIX_MODEL,
+        "huggingface_hub, transformers",
+        raised_in=r"huggingface_hub/|transformers/utils/hub\.py",
+    ),
+)
+
+_HARDWARE = (
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.KNOWN,
+        (
+            r"no kernel image is available for execution|cudaErrorNoKernelImageForDevice|hipErrorNoBinaryForGpu",
+            r"(?:CUDA|HIP) error: (?:operation not supported|invalid device function)|cudaErrorUnsupportedPtxVersion",
+            r"requires \.target sm_|not supported on \.target|ptxas fatal|is not defined for option 'gpu-name'",
+            r"Unsupported gpu architecture|not supported in this architecture|LLVM ERROR: Cannot select",
+            r"only supports Ampere GPUs or newer",
+        ),
+        OTHER_HARDWARE,
+        "CUDA, Triton, FlashAttention",
+        serving=True,
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.KNOWN,
+        (
+            r"out of resource: shared memory, Required: (?P<required_bytes>\d+), Hardware limit: (?P<limit_bytes>\d+)",
+            r"triton\.runtime\.errors\.OutOfResources",
+        ),
+        OTHER_HARDWARE,
+        "Triton",
+        serving=True,
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.CRASH,
+        (r"with CUDA capability sm_\d+ is not compatible with the current PyTorch",),
+        OTHER_HARDWARE,
+        "torch",
+        level=Level.WARNING,
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.EXACT,
+        (
+            r"but Transformers does not recognize this architecture|Unrecognized configuration class",
+            r"Unrecognized model in .*Should have a `model_type`",
+        ),
+        OTHER_IMAGE,
+        "transformers",
+    ),
+)
+
+_CRASHES = (
+    Sign(
+        Cause.ENGINE_DIED,
+        Rank.CRASH,
+        (
+            r"an illegal memory access was encountered|device-side assert|unspecified launch failure",
+            r"misaligned address",
+            r"CUBLAS_STATUS_(?!ALLOC_FAILED|NOT_SUPPORTED)\w+|(?:CUDA|HIP) error: (?!out of memory)|\bXid\b",
+            r"Fatal Python error|[Ss]egmentation fault|Segfault encountered|\bSIGSEGV\b(?! or)|\bSIGABRT\b|core dumped",
+            r"terminate called after throwing|free\(\): invalid pointer|double free or corruption",
+            r"Memory access fault by GPU|\bexit(?:ed)? (?:with )?code:? *(?:-?11|139|-6|134)\b",
+        ),
+        LOOK_ABOVE,
+        "CUDA, Python, the operating system",
+        serving=True,
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.KNOWN,
+        (r"CUDA error: invalid device ordinal",),
+        "Fewer GPUs are visible than the parallel sizes ask for.",
+        "CUDA",
+    ),
+)
+
+SIGNS: tuple[Sign, ...] = (
+    *_GPU_MEMORY,
+    *_HOST_MEMORY,
+    *_COMMUNICATION,
+    *_PORT,
+    *_DRIVER,
+    *_DISK,
+    *_MODEL,
+    *_HARDWARE,
+    *_CRASHES,
+)
+"""All of them, in no particular order: ranks decide."""

@@ -1,0 +1,101 @@
+"""What tuner reads in the log of an SGLang server: the common causes only."""
+
+import re
+
+from tuner.engines import diagnosis
+from tuner.engines import platform_signs as platform
+from tuner.engines.causes import Cause, Diagnosis, Evidence
+from tuner.engines.diagnosis import Reading
+from tuner.engines.loglines import Level
+from tuner.engines.signs import Rank, Sign
+
+_MORE_STATIC = "Raise --mem-fraction-static, lower --chunked-prefill-size, or spread over more GPUs (--tp)."
+_LESS_STATIC = "Lower --mem-fraction-static, --cuda-graph-max-bs or --chunked-prefill-size."
+
+WROTE = re.compile(
+    r"\bsglang\b|\bsgl[-_]kernel\b|server_args=ServerArgs|The server is fired up|mem[-_]fraction[-_]static"
+)
+"""A line that only SGLang writes."""
+
+_SIGNS = (
+    Sign(
+        Cause.NO_KV_CACHE,
+        Rank.EXACT,
+        (
+            r"Not enough memory\. Please try to (?:in|de)crease --mem-fraction-static",
+            r"larger than the profiled value (?P<profiled_tokens>-\d+)",
+        ),
+        _MORE_STATIC,
+    ),
+    Sign(
+        Cause.CUDA_OOM,
+        Rank.EXACT,
+        (r"Capture cuda graph failed: .*out of memory",),
+        _LESS_STATIC,
+    ),
+    Sign(
+        Cause.INSUFFICIENT_FREE_MEMORY,
+        Rank.EXACT,
+        (r"The memory capacity is unbalanced",),
+        platform.FREE_THE_GPU,
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.EXACT,
+        (r"\berror: (?:unrecognized arguments|argument \S|the following arguments are required|ambiguous option)",),
+        "Correct or drop the flag; `python -m sglang.launch_server --help` lists what this version takes.",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.EXACT,
+        (r"Model architectures? .*\b(?:are|is) not supported|is not supported for the current GPU",),
+        platform.OTHER_IMAGE,
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.FAMILY,
+        (
+            r"^\s*NotImplementedError\b|(?:Error|Exception): .*(?:not (?:yet )?supported|does not support|only supports)",
+        ),
+        platform.OTHER_HARDWARE,
+    ),
+    Sign(
+        Cause.ENGINE_DIED,
+        Rank.AFTERMATH,
+        (r"run_event_loop|scheduler\.event_loop_\w+\(\)|[Ww]atchdog timeout|scheduler is dead",),
+        platform.LOOK_ABOVE,
+        serving=True,
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.WRAPPER,
+        (
+            r"Scheduler hit an exception|Received sigquit from a child process|Exception in \w*(?:Worker|Runner|RpcClient)",
+        ),
+        platform.LOOK_ABOVE,
+        serving=True,
+        level=Level.WARNING,
+    ),
+    *platform.SIGNS,
+)
+
+READING = Reading(
+    signs=_SIGNS,
+    traps=re.compile(r"can be ignored|\[Autotuner\]|for benchmark choice"),
+    version=re.compile(r"\bsglang(?:==|[ :]v?| [Vv]ersion:? v?)(\d+\.\d+\.\d+[\w.]*)"),
+    start=re.compile(r"server_args=ServerArgs"),
+    ready=re.compile(r"The server is fired up and ready to roll|Application startup complete|Uvicorn running on"),
+    serving=re.compile(
+        r"The server is fired up and ready to roll|Uvicorn running on|Decode batch\b"
+        r'|"(?:GET|POST) /\S* HTTP/1\.[01]" \d{3}'
+    ),
+    started=re.compile(r"The server is fired up"),
+    told_to_stop=re.compile(r"KeyboardInterrupt|[Gg]racefully exit|SIGTERM received"),
+    not_the_root=re.compile(r"CalledProcessError|HTTPException"),
+)
+"""How an SGLang server's log is read."""
+
+
+def diagnose(evidence: Evidence) -> Diagnosis:
+    """What the evidence says of an SGLang server: a pure function, the same for every launcher."""
+    return diagnosis.diagnose(evidence, READING)

@@ -1,0 +1,161 @@
+"""What a sign in a log is, and how a log is searched for them: the mechanism; the signs themselves are tables.
+
+A sign ties a shape of line to a cause. Many lines of a failing log match some sign, and most of them are not why it
+failed: a worker runs out of memory, its neighbours report a lost connection, the engine that it has died, and the API
+server that initialisation failed. So each sign has a rank, which says how close its words are to the root cause; the
+highest rank found decides, and among equals the earliest line.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+
+from tuner.engines.causes import Cause
+from tuner.engines.loglines import Level, LogLine
+
+
+class Rank(IntEnum):
+    """How close a sign's words are to the root cause."""
+
+    WRAPPER = 10
+    """Says that something failed, and that the reason stands elsewhere."""
+    AFTERMATH = 20
+    """Says that the engine is dead; the reason may stand elsewhere."""
+    CRASH = 30
+    """Says how a process died: a signal, a segmentation fault, a CUDA error."""
+    PEER = 40
+    """Says that a process was killed or lost its peers, which is often the doing of another that failed first."""
+    FAMILY = 50
+    """A kind of sentence that many versions word differently; it may also tell of an error that was survived."""
+    KNOWN = 60
+    """A fixed text of torch, CUDA, the hub or the operating system."""
+    EXACT = 70
+    """The engine's own sentence about this very cause."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A shape of line that speaks for a cause.
+
+    Attributes:
+        cause: What it speaks for.
+        rank: How close it is to the root cause.
+        any_of: Regular expressions, searched in the program's own words; one is enough. Their named groups are the
+            line's numbers; a group's name carries the unit (``free_gib``), and ``free_gib_unit`` the unit printed.
+        advice: What to do, in one sentence.
+        versions: Where the words were seen.
+        serving: Whether it still counts once the server serves. A rejected flag can only come before; after that the
+            same words are about a single request.
+        level: The quietest level at which it counts.
+        after: A shape that must stand in one of the few lines before it.
+        raised_in: A shape of the file in which the exception was raised, as the traceback above names it.
+    """
+
+    cause: Cause
+    rank: Rank
+    any_of: tuple[str, ...]
+    advice: str
+    versions: str = ""
+    serving: bool = False
+    level: Level = Level.NONE
+    after: str = ""
+    raised_in: str = ""
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """``any_of`` as one pattern."""
+        return re.compile("|".join(self.any_of))
+
+    @cached_property
+    def _after(self) -> re.Pattern[str]:
+        return re.compile(self.after)
+
+    @cached_property
+    def _raised_in(self) -> re.Pattern[str]:
+        return re.compile(self.raised_in)
+
+    def match(self, line: LogLine, context: "Context") -> re.Match[str] | None:
+        """The match, if this line in this context is the sign."""
+        if line.level < self.level or not (found := self.regex.search(line.text)):
+            return None
+        if self.after and not any(self._after.search(text) for text in context.recent):
+            return None
+        if self.raised_in and not self._raised_in.search(context.frame):
+            return None
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What stands above a line: the last few lines of the log, and the innermost frame of its process's traceback."""
+
+    recent: Sequence[str] = ()
+    frame: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A sign that was found.
+
+    Attributes:
+        sign: Which.
+        line: Where.
+        index: The line's place among the logical lines, counted from 0.
+        numbers: The figures in it.
+    """
+
+    sign: Sign
+    line: LogLine
+    index: int
+    numbers: Mapping[str, float]
+
+
+_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line \d+')
+_RECENT = 6
+_BYTES = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_UNIT_OF_NAME = {"bytes": "bytes", "mib": "MiB", "gib": "GiB"}
+
+
+def find(lines: Sequence[LogLine], table: Sequence[Sign], traps: re.Pattern[str]) -> Iterator[Finding]:
+    """Every sign in a log, in order; at most one per line, the one of highest rank (first in the table among equals).
+
+    Args:
+        lines: The log.
+        table: The signs to look for.
+        traps: Shapes of lines that look like a failure and are none.
+    """
+    recent: deque[str] = deque(maxlen=_RECENT)
+    frames: dict[str, str] = {}
+    for index, line in enumerate(lines):
+        if frame := _FRAME.match(line.text):
+            frames[line.process] = frame["file"]
+        elif finding := _best(index, line, table, traps, Context(recent, frames.get(line.process, ""))):
+            yield finding
+        recent.append(line.text)
+
+
+def numbers_of(match: re.Match[str]) -> dict[str, float]:
+    """The numbers in a match's named groups, in the unit that each group's name carries."""
+    groups = {name: text for name, text in match.groupdict().items() if text}
+    figures = {name: text for name, text in groups.items() if not name.endswith("_unit")}
+    return {name: _number(text) * _factor(name, groups.get(f"{name}_unit")) for name, text in figures.items()}
+
+
+def _best(index: int, line: LogLine, table: Sequence[Sign], traps: re.Pattern[str], context: Context) -> Finding | None:
+    found = [(sign, match) for sign in table if (match := sign.match(line, context))]
+    if not found or traps.search(line.text):
+        return None
+    sign, match = max(found, key=lambda pair: pair[0].rank)
+    return Finding(sign, line, index, numbers_of(match))
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", "").rstrip("."))
+
+
+def _factor(name: str, printed: str | None) -> float:
+    wanted = _UNIT_OF_NAME.get(name.rsplit("_", 1)[-1])
+    return _BYTES[printed] / _BYTES[wanted] if printed and wanted else 1.0

@@ -1,0 +1,527 @@
+"""The signs in a vLLM log, from 0.6 to 0.33: which line speaks for which cause.
+
+vLLM's own sentences were read in its source: 0.6.3, 0.7.3, 0.8.5, 0.9.2, 0.10.2, 0.11.2, 0.15.0, 0.20.0, 0.26.0 and
+0.33.0. What stands below vLLM is in ``platform_signs``. Wrong cases that are accepted: a ``ValueError`` that vLLM's
+configuration raises about a damaged model is called a bad flag, and any ``NotImplementedError`` unsupported.
+"""
+
+import re
+
+from tuner.engines import diagnosis
+from tuner.engines import platform_signs as platform
+from tuner.engines.causes import Cause, Diagnosis, Evidence
+from tuner.engines.diagnosis import Reading
+from tuner.engines.loglines import Level
+from tuner.engines.signs import Rank, Sign
+
+_SMALLER_CONTEXT = "Lower max_model_len to what fits, raise gpu_memory_utilization, or use an fp8 KV cache."
+_MORE_KV = "Raise gpu_memory_utilization, lower max_num_batched_tokens or max_num_seqs, or spread over more GPUs."
+_FIX_FLAG = "Correct or drop the flag; `vllm serve --help=all` lists what this version takes."
+_FIX_VALUE = "Give the setting a value that the message allows."
+_FEWER_RANKS = "Choose parallel sizes that divide the model's dimensions and do not exceed the visible GPUs."
+_ASK_RAY = "Check `ray status`: the cluster must offer the GPUs that the parallel sizes ask for."
+_WAIT_LONGER = "Look at what the slowest worker does; raise VLLM_ENGINE_READY_TIMEOUT_S where loading is slow."
+_DROP_FEATURE = "Drop the feature that the line names, or take an image without the V0 engine (0.11 on)."
+_CHOOSE_TOGETHER = "Let vLLM choose attention backend, block size and KV data type, or pick ones that go together."
+
+_CONFIG_REJECTED = r"validation errors? for \w*(?:Config|Args)\b"
+_NOT_SUPPORTED = (
+    r"(?:\bnot (?:yet |currently )?(?:be )?(?:supported|implemented)\b|(?:does|do|did) not (?:yet |currently )?support"
+    r"|\b[Uu]nsupported\b|\bonly supports?\b|[Oo]nly supported"
+    r"|requires? (?:a )?(?:GPU|compute capability|CUDA|Hopper|Blackwell|Ampere|sm_?\d+))"
+)
+
+_MEMORY = (
+    Sign(
+        Cause.CUDA_OOM,
+        Rank.EXACT,
+        (r"CUDA out of memory occurred when warming up (?:sampler|pooler)(?: .*?with (?P<dummy_requests>\d+) dummy)?",),
+        "Lower max_num_seqs (the sampler's buffers are max_num_seqs x vocabulary) or gpu_memory_utilization.",
+        "0.7-0.33",
+    ),
+    Sign(
+        Cause.CUDA_OOM,
+        Rank.KNOWN,
+        (r"This might be due to insufficient GPU memory",),
+        "Lower max_model_len or the number of images per prompt.",
+        "0.6-0.7",
+    ),
+    Sign(
+        Cause.INSUFFICIENT_FREE_MEMORY,
+        Rank.EXACT,
+        (
+            r"Free memory on device (?:\w+:\d+ )?\((?P<free_gib>[\d.]+)/(?P<total_gib>[\d.]+) GiB\) on startup\s+is "
+            r"less than (?:desired|the engine's).*?\((?P<utilization>[\d.]+), (?P<desired_gib>[\d.]+) GiB\)",
+        ),
+        platform.FREE_THE_GPU,
+        "0.9-0.33",
+    ),
+    Sign(
+        Cause.INSUFFICIENT_FREE_MEMORY,
+        Rank.KNOWN,
+        (
+            r"Free memory on device .{0,60}on startup\s+is less",
+            r"is less than desired GPU memory utilization",
+            r"[Aa]vailable memory on node \d+ \((?P<free_gib>[\d.]+)/(?P<total_gib>[\d.]+) GiB\) on "
+            r"(?:kv cache allocation|startup) is less than",
+        ),
+        platform.FREE_THE_GPU,
+        "0.9-0.33, cut or wrapped; the CPU backend",
+    ),
+    Sign(
+        Cause.INSUFFICIENT_FREE_MEMORY,
+        Rank.KNOWN,
+        (r"Error in memory profiling\. Initial (?:free|used) memory (?P<initial_free_gib>[\d.]+)? ?",),
+        "Another process changed its GPU memory while vLLM measured: end it, or start again.",
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.NO_KV_CACHE,
+        Rank.EXACT,
+        (
+            r"No available memory for the cache blocks|No usable cache memory left",
+            r"Cannot auto-fit max_model_len: not enough GPU memory",
+            r"The worker already uses (?P<used_gib>[\d.]+) GiB.*for the KV cache",
+        ),
+        _MORE_KV,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.NO_KV_CACHE,
+        Rank.FAMILY,
+        (r"Available KV cache memory: (?P<available_kv_gib>-[\d.]+) GiB",),
+        _MORE_KV,
+        "0.9-0.33, before the error",
+        level=Level.INFO,
+    ),
+    Sign(
+        Cause.CONTEXT_EXCEEDS_KV_CACHE,
+        Rank.EXACT,
+        (
+            r"To serve at least one request with the models?'s max seq len \((?P<max_model_len>[\d,]+)\)"
+            r"(?:, \(?(?P<needed_kv_gib>[\d.]+) Gi?B KV cache is needed, which is larger than the available KV cache "
+            r"memory \((?P<available_kv_gib>[\d.]+) Gi?B\))?"
+            r"(?:.*estimated maximum model length is (?P<estimated_max_model_len>[\d,]+))?",
+        ),
+        _SMALLER_CONTEXT,
+        "0.8-0.33",
+    ),
+    Sign(
+        Cause.CONTEXT_EXCEEDS_KV_CACHE,
+        Rank.EXACT,
+        (
+            r"max seq len \((?P<max_model_len>[\d,]+)\) is larger than the maximum number of tokens that can be stored "
+            r"in KV cache \((?P<kv_tokens>[\d,]+)\)",
+        ),
+        _SMALLER_CONTEXT,
+        "0.6-0.10, the V0 engine",
+    ),
+    Sign(
+        Cause.CONTEXT_EXCEEDS_KV_CACHE,
+        Rank.KNOWN,
+        (
+            r"To serve at least one request with the model",
+            r"KV cache is needed, which is larger than the available KV cache",
+            r"larger than the maximum number of tokens that can be stored in KV",
+        ),
+        _SMALLER_CONTEXT,
+        "0.6-0.33, cut or wrapped",
+    ),
+    Sign(
+        Cause.HOST_OOM,
+        Rank.EXACT,
+        (r"Too large swap space",),
+        "Lower swap_space, or give the host more memory.",
+        "0.6-0.15",
+    ),
+)
+
+_SUPPORT = (
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.EXACT,
+        (
+            r"Model architectures? .*\b(?:are|is) not supported",
+            r"has no vLLM implementation and the Transformers implementation",
+            r"The Transformers implementation of .* is not compatible with vLLM",
+            r"Unknown RoPE scaling type",
+        ),
+        platform.OTHER_IMAGE,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.EXACT,
+        (
+            r"[Bb]float16 is only supported on GPUs with compute capability|is not supported for the current GPU",
+            r"'Quantization scheme is not supported for|GPUs with compute capability below \S+ are not supported",
+            r"No compiled cutlass_scaled_mm|FP8 KV cache not yet supported|Current platform does not support",
+        ),
+        platform.OTHER_HARDWARE,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.EXACT,
+        (
+            r"No valid (?:\w+ )*backend found|[Ss]elected backend .*is not valid for this config",
+            r"Invalid attention backend for|Head size \d+ is not supported",
+            r"The selected backend, \S+ ?(?:does not support|is not MLA)",
+        ),
+        _CHOOSE_TOGETHER,
+        "0.8-0.33",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.EXACT,
+        (
+            r"is not supported for quantization method|Unknown quantization method|min_thread_[nk] =",
+            r"does not match the quantization method specified|quantization is currently not supported",
+            r"Cannot find the config file for \w+",
+        ),
+        "Choose a quantization and data type that this model's checkpoint and this GPU have.",
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.KNOWN,
+        (rf"^\s*Value error, .*{_NOT_SUPPORTED}",),
+        platform.OTHER_HARDWARE,
+        "0.10-0.33, pydantic",
+        after=_CONFIG_REJECTED,
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.FAMILY,
+        (rf"^\s*[\w.]*(?:Error|Exception): .*{_NOT_SUPPORTED}",),
+        platform.OTHER_HARDWARE,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.FAMILY,
+        (
+            r"^\s*NotImplementedError\b",
+            r"^\s*(?:Value error, |ImportError: )Please (?:install|upgrade)|ImportError: .*[Pp]lease install",
+        ),
+        "This image lacks what the setting or the model needs: choose another setting or image.",
+        "0.6-0.33",
+    ),
+)
+
+_CONFIGURATION = (
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.EXACT,
+        (
+            r"\berror: (?:unrecognized arguments|argument \S|the following arguments are required|ambiguous option)",
+            r"^(?:\S+\.py|vllm(?: \w+)*): error: ",
+        ),
+        _FIX_FLAG,
+        "argparse",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.EXACT,
+        (
+            r"User-specified max_model_len \((?P<max_model_len>\d+)\) is greater than the derived max_model_len "
+            r"\(\w+=(?P<derived_max_model_len>[\d.]+)",
+        ),
+        "Lower max_model_len to the derived one.",
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.EXACT,
+        (
+            r"max_num_batched_tokens \((?P<max_num_batched_tokens>\d+)\) must be greater than or equal to max_num_seqs "
+            r"\((?P<max_num_seqs>\d+)\)",
+        ),
+        "Raise max_num_batched_tokens to at least max_num_seqs.",
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.EXACT,
+        (
+            r"max_num_batched_tokens \((?P<max_num_batched_tokens>\d+)\) is smaller than max_model_len "
+            r"\((?P<max_model_len>\d+)\)",
+        ),
+        "Raise max_num_batched_tokens to max_model_len, or leave chunked prefill on.",
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.EXACT,
+        (
+            r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size "
+            r"\((?P<tensor_parallel_size>\d+)\)",
+        ),
+        _FEWER_RANKS,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.EXACT,
+        (
+            r"World size \((?P<world_size>\d+)\) is larger than the number of available GPUs \((?P<gpus>\d+)\)",
+            r"please set tensor_parallel_size \((?P<tensor_parallel_size>\d+)\) to less than",
+            r"please ensure that world_size|exceeds the number of visible \w+ devices",
+        ),
+        _FEWER_RANKS,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.KNOWN,
+        (
+            r"is not divisible by \d+$|(?:must be|not) divisible by (?:the )?(?:tensor|tp|number of|world|pipeline)",
+            r"can be caused by too large tensor parallel size|divisible by weight quantization block_n",
+        ),
+        _FEWER_RANKS,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.EXACT,
+        (
+            r"invalid (?:tool call|reasoning) parser|--enable-auto-tool-choice requires",
+            r"GPU memory utilization must be less than|The supplied chat template .* (?:file path|path-like)",
+            r"VLLM_PORT '[^']*' appears to be a URI|Invalid value '[^']*' for VLLM_",
+            r"Unknown (?:load_format|dtype|kv cache dtype|tokenizer mode)\b|Invalid (?:kv cache dtype|middleware)",
+            r"should (?:be provided|provide the model) as (?:a|the first) positional argument",
+            r"max_cudagraph_capture_size should be|compile_sizes contains",
+        ),
+        _FIX_VALUE,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.FAMILY,
+        (r"\b\w*(?:Engine|LLM)\w*\.?(?:__init__)?\(\) got an unexpected keyword argument",),
+        _FIX_FLAG,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.KNOWN,
+        (
+            r"^\s*Value error, |^\s*Assertion failed, |^\s*Input should be |^\s*Extra inputs are not",
+            r"^\s*Unexpected keyword argument",
+        ),
+        _FIX_VALUE,
+        "0.10-0.33, pydantic",
+        after=_CONFIG_REJECTED,
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.KNOWN,
+        (r"Value error, .*\[type=\w+, input_value=ArgsKwargs\(",),
+        _FIX_VALUE,
+        "0.10-0.33: only configuration classes are built from ArgsKwargs",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.FAMILY,
+        (r"^\s*(?:ValueError|AssertionError|TypeError|KeyError|NotImplementedError|json\S*JSONDecodeError)\b",),
+        _FIX_VALUE,
+        "0.6-0.33",
+        raised_in=(
+            r"vllm/(?:config(?:/\w+)?\.py|engine/arg_utils\.py|entrypoints/openai/cli_args\.py|entrypoints/cli/"
+            r"|utils/argparse_utils\.py|platforms/\w+\.py)"
+        ),
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.AFTERMATH,
+        (_CONFIG_REJECTED,),
+        _FIX_VALUE,
+        "0.10-0.33, where what follows is cut off",
+    ),
+)
+
+_RAY = (
+    Sign(
+        Cause.DISTRIBUTED,
+        Rank.EXACT,
+        (
+            r"exceeds the total number of available \w+ in the placement group|Cannot provide a placement group",
+            r"Placement group bundle cannot have more than|is not included in a placement group",
+            r"Current node has no GPU available|Ray does not allocate any GPUs|Not enough resources to allocate",
+            r"Every node should have a unique IP address|Ray workers have not started",
+            r"Could not find any running Ray instance|Version mismatch: The cluster was started with",
+        ),
+        _ASK_RAY,
+        "0.6-0.33, Ray",
+    ),
+    Sign(
+        Cause.DISTRIBUTED,
+        Rank.PEER,
+        (r"custom_all_reduce\.cuh:\d+ '(?!out of memory)|CUDART error|DP Coordinator process failed",),
+        "Try --disable-custom-all-reduce.",
+        "0.6-0.33",
+        serving=True,
+    ),
+)
+
+_DEVICE = (
+    Sign(
+        Cause.DRIVER,
+        Rank.EXACT,
+        (r"Failed to infer device type|Device string must not be empty",),
+        platform.FIX_DRIVER,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.DRIVER,
+        Rank.FAMILY,
+        (r"No platform detected, vLLM is running on UnspecifiedPlatform",),
+        platform.FIX_DRIVER,
+        "0.7-0.33",
+        level=Level.INFO,
+    ),
+)
+
+_DEATH = (
+    Sign(
+        Cause.ENGINE_DIED,
+        Rank.CRASH,
+        (
+            r"Worker proc \S+ died unexpectedly(?: \(exit code: (?P<exit_code>-?\d+)\))?",
+            r"Engine core proc \S+ died unexpectedly",
+            r"Worker \S+ pid \d+ died, exit code: (?P<worker_exit_code>-?\d+)|\bworker died\b",
+            r"Actor(?:Died|Unavailable)Error|RayActorError|WorkerCrashedError|A worker died or was killed",
+        ),
+        platform.LOOK_ABOVE,
+        "0.6-0.33, Ray",
+        serving=True,
+    ),
+    Sign(
+        Cause.ENGINE_DIED,
+        Rank.AFTERMATH,
+        (
+            r"EngineDeadError|EngineGenerationError|[Bb]ackground loop (?:has errored|is not running|is stopped)",
+            r"AsyncLLM output_handler failed|raise self\._format_exception\(outputs\)|engine_core\.run_busy_loop\(\)",
+            r"MQLLMEngine is already dead|AsyncLLMEngine (?:is already dead|has failed)|[Ee]ngine is dead",
+            r"Engine (?:loop|background task) (?:is not running|failed|has died)|Task finished unexpectedly",
+            r"RPC call to \S+ timed out|Engine iteration timed out|execute_model timed out|^RuntimeError: cancelled",
+            r"Executor failed\.|Worker failed with error|Request \S+ failed \(engine dead\)",
+        ),
+        platform.LOOK_ABOVE,
+        "0.6-0.33",
+        serving=True,
+        level=Level.INFO,
+    ),
+    Sign(
+        Cause.STALLED,
+        Rank.CRASH,
+        (
+            r"Timed out waiting for (?:engine core processes to start|engines? to send initial message)",
+            r"Did not receive response from front-end process|(?:MQLLMEngine|[Ss]erver) didn't reply within",
+        ),
+        _WAIT_LONGER,
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.WRAPPER,
+        (
+            r"Engine core initialization failed|Engine process failed to start|Frontend process failed during engine",
+            r"WorkerProc (?:initialization )?failed|WorkerProc hit an exception|got fatal signal from worker processes",
+            r"EngineCore (?:failed to start|encountered a fatal error|hit an exception)",
+            r"engine core exited unexpectedly",
+            r"Exception in worker \S+ while processing method|Error executing method",
+        ),
+        platform.LOOK_ABOVE,
+        "0.6-0.33",
+        serving=True,
+        level=Level.WARNING,
+    ),
+)
+
+_FALLBACK = (
+    Sign(
+        Cause.V0_FALLBACK,
+        Rank.EXACT,
+        (r"[Ff]alling back to V0\b",),
+        _DROP_FEATURE,
+        "0.8-0.10",
+        level=Level.INFO,
+    ),
+    Sign(
+        Cause.V0_FALLBACK,
+        Rank.KNOWN,
+        (r"Initializing a V0 LLM engine \(v0\.(?:[89]|1\d)\.",),
+        "This image chose the V0 engine: unset VLLM_USE_V1=0, or drop what V1 does not know.",
+        "0.8-0.10; up to 0.7 V0 was the default",
+        level=Level.INFO,
+    ),
+)
+
+SIGNS: tuple[Sign, ...] = (
+    *_MEMORY,
+    *_SUPPORT,
+    *_RAY,
+    *_DEVICE,
+    *_DEATH,
+    *_FALLBACK,
+    *platform.SIGNS,
+    *_CONFIGURATION,
+)
+"""All of them; where two of one rank match a line, the first stands: configuration's shapes are the widest."""
+
+_TRAPS = re.compile(
+    "|".join(
+        (
+            r"for benchmark choice|Ignoring this choice|\[Autotuner\]|[Aa]utotuning",
+            r", retrying \d+ of \d+|Error retrieving safetensors",
+            r"Found ulimit of|socket has failed to connect to .*errno: 97",
+            r"destroy_process_group\(\) was not called|destroyEvent",
+        )
+    )
+)
+"""Lines that read like a failure and stand in healthy logs.
+
+Autotuners try kernels that do not fit, the hub's client retries, torch asks IPv6 first. What vLLM says at INFO or
+WARNING needs no trap: a sign counts from the level that it names, and that is usually an error.
+"""
+
+READING = Reading(
+    signs=SIGNS,
+    traps=_TRAPS,
+    version=re.compile(
+        r"vLLM API server version v?(\d+\.\d+[\w.+-]*)|\bversion +(\d+\.\d+\.\d+[\w.+-]*)\s*$"
+        r"|LLM engine \(v(\d+\.\d+[\w.+-]*)\)|vLLM Version *: *v?(\d+\.\d+\.[\w.+-]*)|\bvllm==(\d+\.\d+[\w.+-]*)"
+    ),
+    start=re.compile(r"vLLM API server version|[█▀▄ ]{4,}version \d"),
+    ready=re.compile(r"Application startup complete|Uvicorn running on"),
+    serving=re.compile(
+        r"Application startup complete|Uvicorn running on|Avg (?:prompt|generation) throughput"
+        r'|"(?:GET|POST|HEAD) /\S* HTTP/1\.[01]" \d{3}|Processed prompts: +(?:\d\d|100)%'
+    ),
+    started=re.compile(
+        r"init engine \(profile, create kv cache, warmup model\) took|Starting vLLM (?:API )?server|Route: /"
+    ),
+    told_to_stop=re.compile(
+        r"API server: shutdown triggered|^Shutting down$|KeyboardInterrupt|^\^C|trigger received signal"
+        r"|[Rr]eceived (?:SIGTERM|SIGINT|shutdown signal)|[Gg]racefully (?:stopping|shutting down)"
+    ),
+    not_the_root=re.compile(
+        r"EngineDeadError|Engine core initialization failed|initialization failed due to an exception in a background"
+        r"|Engine process failed to start|CalledProcessError|IncompleteReadError|HTTPException|RequestError"
+    ),
+)
+"""How a vLLM log is read."""
+
+
+def diagnose(evidence: Evidence) -> Diagnosis:
+    """What the evidence says of a vLLM server, 0.6 to 0.33: a pure function, the same for every launcher."""
+    return diagnosis.diagnose(evidence, READING)
+
+
+def is_suspicious(line: str) -> bool:
+    """Whether this line may decide a diagnosis: only then is a full ``diagnose`` worth its time.
+
+    Meant for every line of a log that is being followed.
+    """
+    return diagnosis.is_suspicious(line, READING)

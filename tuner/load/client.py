@@ -1,0 +1,167 @@
+"""The load worker's owner: starts it early, tells it what to send, and ends it the moment that something is wrong."""
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import IO, Self
+
+from pydantic import ValidationError
+
+from tuner.errors import MeasurementError
+from tuner.load.records import StageResult, decode_result, encode
+from tuner.load.secrets import redact, secrets
+from tuner.load.stage import Command, Stage
+
+_WATCH_EVERY_MS = 40
+_READ_BYTES = 1 << 20
+_STDERR_TAIL = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the load goes.
+
+    Attributes:
+        url: Base URL without a trailing slash; ``/v1/chat/completions`` is appended.
+        headers: Sent with every request; may hold a bearer token, so they are not shown.
+        model: The model's name in the requests.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    model: str
+
+
+def _unwatched() -> None:
+    """Nothing to look after while a stage runs."""
+
+
+class LoadClient:
+    """A load worker process, kept over stages and servers, and gone when the block is left.
+
+    Example::
+
+        with LoadClient() as client:  # the worker imports its libraries while the server starts
+            result = client.run(stage, Target(server.url, server.headers, "glm"), watch=readiness.check)
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
+
+    def __enter__(self) -> Self:
+        self._worker()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        self._stderr.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id while there is one."""
+        return self._process.pid if self._process else None
+
+    def run(self, stage: Stage, target: Target, watch: Callable[[], None] = _unwatched) -> StageResult:
+        """Send a stage and wait for its end.
+
+        Args:
+            stage: What to send.
+            target: Where to.
+            watch: Called at least every 50 ms until the stage is over. Whatever it raises kills the worker, which
+                closes all streams, and is passed on.
+
+        Raises:
+            MeasurementError: The worker died.
+        """
+        job = Command(stage, target.url, dict(target.headers), target.model)
+        try:
+            return self._answer(self._worker(), job, watch)
+        except BaseException:  # KeyboardInterrupt too: no stream may outlive its stage
+            self.kill()
+            raise
+
+    def run_all(
+        self, stages: Iterable[Stage], target: Target, watch: Callable[[], None] = _unwatched
+    ) -> tuple[StageResult, ...]:
+        """Run stages in order; the first one that had to be aborted is the last: nothing after it can be used."""
+        results: list[StageResult] = []
+        for stage in stages:
+            results.append(self.run(stage, target, watch))
+            if results[-1].aborted:
+                break
+        return tuple(results)
+
+    def kill(self) -> None:
+        """End the worker and its streams now; the next ``run`` starts another."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            _close(pipe)
+
+    def _worker(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self.kill()
+        if self._process is None:
+            self._stderr.seek(0)  # the worker writes on from here: what its predecessor said is not its own
+            self._stderr.truncate()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tuner.load.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                start_new_session=True,  # a Ctrl-C at the terminal is ours to handle
+            )
+        return self._process
+
+    def _answer(self, process: subprocess.Popen[bytes], job: Command, watch: Callable[[], None]) -> StageResult:
+        hidden = secrets(job.headers)
+        try:
+            _tell(process, job)
+            return decode_result(self._line(process, watch))
+        except (EOFError, BrokenPipeError):
+            said = redact(self._stderr_tail(), hidden)
+            raise MeasurementError(f"the load worker died with exit code {process.wait()}: {said}") from None
+        except ValidationError as error:
+            raise MeasurementError(f"the server's answers cannot be read: {redact(str(error), hidden)[:_STDERR_TAIL]}") from None
+
+    def _line(self, process: subprocess.Popen[bytes], watch: Callable[[], None]) -> bytes:
+        assert process.stdout is not None
+        fd = process.stdout.fileno()
+        poll = select.poll()
+        poll.register(fd, select.POLLIN | select.POLLHUP)
+        parts: list[bytes] = []
+        while not (parts and parts[-1].endswith(b"\n")):
+            watch()
+            if poll.poll(_WATCH_EVERY_MS):
+                parts.append(os.read(fd, _READ_BYTES))
+                if not parts[-1]:
+                    raise EOFError
+        return b"".join(parts)
+
+    def _stderr_tail(self) -> str:
+        self._stderr.seek(0)
+        return self._stderr.read()[-_STDERR_TAIL:].decode("utf-8", "replace").strip()
+
+
+def _tell(process: subprocess.Popen[bytes], job: Command) -> None:
+    assert process.stdin is not None
+    process.stdin.write(encode(job).encode() + b"\n")
+    process.stdin.flush()
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    assert pipe is not None
+    with contextlib.suppress(BrokenPipeError):  # what was not flushed has nobody to go to
+        pipe.close()

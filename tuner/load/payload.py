@@ -1,0 +1,42 @@
+"""The body of a chat completion request, as vLLM and its likes take it."""
+
+import json
+from typing import Any
+
+from tuner.load.prompts import text
+from tuner.load.stage import Request
+
+PATH = "/v1/chat/completions"
+
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The current weather at a place.",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
+    },
+}
+
+
+def body(request: Request, *, model: str, temperature: float) -> bytes:
+    """The JSON to post to ``PATH``."""
+    fields: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": text(request.seed, request.words)}],
+        "max_tokens": request.output_tokens,
+        "temperature": temperature,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    return json.dumps(fields | (_tool_use(request) if request.tool_call else {"ignore_eos": True})).encode()
+
+
+def _tool_use(request: Request) -> dict[str, Any]:
+    # "auto" as coding agents send it: "required" would measure guided decoding instead
+    place = text(request.seed, request.words).title()
+    question = f"Use the tool to tell the current weather at {place}. Do nothing else."
+    return {
+        "messages": [{"role": "user", "content": question}],
+        "tools": [_TOOL],
+        "tool_choice": "auto",
+    }

@@ -1,0 +1,172 @@
+"""What happened to every request: the evidence that all numbers are made of, one JSON line each on disk."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from tuner.load.stage import Request
+
+
+class FailureKind(StrEnum):
+    """How a request failed."""
+
+    HTTP = "http"
+    """A status other than 200; the text is the body's beginning."""
+    SSE_ERROR = "sse_error"
+    """An error chunk inside an HTTP 200 stream: the engine died, or refused half-way."""
+    CONNECTION = "connection"
+    """Refused, reset, or closed before the stream was complete."""
+    TIMEOUT = "timeout"
+    """Not complete within the stage's ``request_timeout_s``."""
+    TRUNCATED = "truncated"
+    """The stream ended in order, but without a ``finish_reason``."""
+    NO_USAGE = "no_usage"
+    """The stream is complete but says no token counts, so it measures nothing."""
+    MALFORMED = "malformed"
+    """An event that is no chat completion chunk."""
+    ENGINE_ABORT = "engine_abort"
+    """``finish_reason`` says that the engine gave the request up."""
+    ABANDONED = "abandoned"
+    """Cut off by us, because too many others had failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request counts as failed.
+
+    Attributes:
+        kind: What went wrong.
+        text: The server's or the client's own words, without secrets.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: FailureKind
+    text: str
+
+
+def describe(failures: Sequence[Failure]) -> str:
+    """Kinds and counts, and in its own words the first one that we did not cause."""
+    kinds = ", ".join(f"{count} x {kind}" for kind, count in Counter(f.kind for f in failures).most_common())
+    own = [failure for failure in failures if failure.kind is not FailureKind.ABANDONED]
+    return f"{kinds}; the first: {own[0].text}" if own else kinds
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request, as it was sent and answered. Times are milliseconds of wall time.
+
+    Attributes:
+        stage: Name of the stage.
+        index: Its place in the stage, from 0.
+        stream: Which of the stage's users sent it, from 0.
+        request: What was asked.
+        started_ms: When it was sent, since the stage began.
+        duration_ms: From sending until its last byte, or until it failed.
+        chunk_ms: When each chunk that carries tokens arrived, since it was sent. A server may put several tokens in
+            one chunk. The role-only chunk that opens a stream and the usage chunk that closes it carry none.
+        prompt_tokens: As the server counted; ``None`` if it did not say. Likewise the next two.
+        cached_tokens: How many of them came out of the prefix cache (vLLM tells with --enable-prompt-tokens-details).
+        output_tokens: Generated, reasoning and tool calls included.
+        finish_reason: ``length``, ``stop``, ``tool_calls``.
+        tool_called: Whether any part of a tool call came.
+        status: HTTP status; ``None`` without a response.
+        failure: Why it failed; ``None`` when it completed.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    stage: str
+    index: int
+    stream: int
+    request: Request
+    started_ms: float
+    duration_ms: float
+    chunk_ms: tuple[float, ...] = ()
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    finish_reason: str | None = None
+    tool_called: bool = False
+    status: int | None = None
+    failure: Failure | None = None
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Time to first token: from sending to the first delta of any kind (reasoning, content, tool call)."""
+        return self.chunk_ms[0] if self.chunk_ms else None
+
+    @property
+    def e2e_ms(self) -> float | None:
+        """End-to-end latency as vLLM's benchmark has it: from sending to the last chunk that carries tokens."""
+        return self.chunk_ms[-1] if self.chunk_ms else None
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """A stage as it ran.
+
+    Attributes:
+        stage: Its name.
+        streams: How many users it had.
+        records: Every request that was sent, by index.
+        wall_ms: From the first request's sending to the last one's end.
+        client_cpu_share: The load worker's CPU time over ``wall_ms``; 1 is one core.
+        loop_lag_p99_ms: How late the worker stamps what arrives at a random moment, 99th percentile: how wrong a
+            time may be.
+        loop_lag_max_ms: The worst of it.
+        aborted: Whether it was ended early because too many requests had failed.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    stage: str
+    streams: int
+    records: tuple[RequestRecord, ...]
+    wall_ms: float
+    client_cpu_share: float
+    loop_lag_p99_ms: float
+    loop_lag_max_ms: float
+    aborted: bool = False
+
+
+def encode(value: Any) -> str:
+    """One line of JSON of any of this package's plain dataclasses."""
+    return json.dumps(value, default=_fields, separators=(",", ":"), ensure_ascii=False)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def decode_result(line: str | bytes) -> StageResult:
+    """The inverse of ``encode``.
+
+    Raises:
+        pydantic.ValidationError: A field is unknown, missing or of another type.
+    """
+    from pydantic import TypeAdapter  # not at the top: the load worker only encodes
+
+    return TypeAdapter(StageResult).validate_json(line)
+
+
+def dump_records(results: Iterable[StageResult]) -> Iterator[str]:
+    """All requests of a measurement as JSON lines, each with its line end."""
+    for result in results:
+        for record in result.records:
+            yield encode(record) + "\n"
+
+
+def load_records(lines: Iterable[str]) -> Iterator[RequestRecord]:
+    """The inverse of ``dump_records``.
+
+    Raises:
+        pydantic.ValidationError: As ``decode_result``.
+    """
+    from pydantic import TypeAdapter
+
+    adapter = TypeAdapter(RequestRecord)
+    return (adapter.validate_json(line) for line in lines if line.strip())

@@ -1,0 +1,106 @@
+r"""A streamed chat completion, read after it has ended: which chunk came when, and what the last ones say.
+
+The worker only stamps and keeps raw bytes while it measures. Events are cut out of the bytes before they are decoded,
+so neither a multi-byte character nor an event that is split over two reads matters. Lines end at ``\n`` alone:
+U+2028 and its kind are legal inside a JSON string, and vLLM sends them unescaped.
+"""
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_TOKEN_KEYS = ("content", "reasoning", "reasoning_content", "tool_calls")
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a stream said.
+
+    Attributes:
+        chunk_ms: Arrival of each chunk that carries tokens.
+        prompt_tokens: From the last ``usage``; likewise the next two. ``None`` if there was none.
+        cached_tokens: Part of the prompt found in the prefix cache.
+        output_tokens: Generated tokens.
+        finish_reason: Of the only choice.
+        tool_called: Whether a tool call delta came.
+        error: The message of an error chunk.
+        malformed: The beginning of the first event that is no chunk.
+    """
+
+    chunk_ms: list[float] = field(default_factory=list)
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    finish_reason: str | None = None
+    tool_called: bool = False
+    error: str | None = None
+    malformed: str | None = None
+
+
+def read(data: bytes, ends: Sequence[int], times_ms: Sequence[float]) -> Reply:
+    """Read a whole stream.
+
+    Args:
+        data: All its bytes.
+        ends: How many bytes there were after each read.
+        times_ms: When each read returned.
+
+    Returns:
+        The reply; an event has the time of the read that completed its data line.
+    """
+    reply = Reply()
+    for end, event in _events(data):
+        if event == b"[DONE]":
+            continue
+        try:
+            _take(reply, json.loads(event), times_ms[bisect_left(ends, end)])
+        except (ValueError, TypeError, AttributeError):
+            reply.malformed = reply.malformed or event[:200].decode("utf-8", "replace")
+    return reply
+
+
+def _events(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Each event's data and the position of its end. What a blank line does not close is an event as well."""
+    position, end, lines = 0, 0, list[bytes]()
+    for line in data.split(b"\n"):
+        if line.startswith(b"data:"):
+            lines.append(line[5:].strip())
+            end = position + len(line)
+        elif not line.strip() and lines:
+            yield end, b"\n".join(lines)
+            lines = []
+        position += len(line) + 1
+    if lines:
+        yield end, b"\n".join(lines)
+
+
+def _take(reply: Reply, chunk: dict[str, Any], at_ms: float) -> None:
+    if "error" in chunk or chunk.get("object") == "error":
+        reply.error = reply.error or _message(chunk)
+        return
+    if usage := chunk.get("usage"):
+        _take_usage(reply, usage)
+    for choice in (chunk.get("choices") or [])[:1]:
+        delta = choice.get("delta") or {}
+        reply.finish_reason = choice.get("finish_reason") or reply.finish_reason
+        reply.tool_called = reply.tool_called or bool(delta.get("tool_calls"))
+        if _carries_tokens(delta, choice):
+            reply.chunk_ms.append(at_ms)
+
+
+def _carries_tokens(delta: dict[str, Any], choice: dict[str, Any]) -> bool:
+    # an empty delta without a role is a token whose text is still to come (half a character), or the last one
+    return "role" not in delta or choice.get("finish_reason") is not None or any(delta.get(key) for key in _TOKEN_KEYS)
+
+
+def _take_usage(reply: Reply, usage: dict[str, Any]) -> None:
+    reply.prompt_tokens = usage.get("prompt_tokens")
+    reply.output_tokens = usage.get("completion_tokens")
+    reply.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+
+
+def _message(chunk: dict[str, Any]) -> str:
+    error = chunk.get("error") or chunk
+    return str(error.get("message") or error) if isinstance(error, dict) else str(error)

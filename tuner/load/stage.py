@@ -1,0 +1,64 @@
+"""What the load worker is told to do: plain data, importable without pydantic."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One chat completion to ask for.
+
+    Attributes:
+        seed: Seeds the prompt; two requests of the same seed and length send the same prompt.
+        words: Length of the prompt in words; see ``tuner.load.prompts``.
+        prompt_tokens: The length in tokens that those words aim at; ``None`` where any will do. The true one is the
+            server's ``usage``.
+        output_tokens: How many tokens to generate: exactly so many (``ignore_eos``), or at most for a tool call.
+        tool_call: Whether to offer a tool and ask for its use.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    seed: str
+    words: int
+    prompt_tokens: int | None
+    output_tokens: int
+    tool_call: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A closed loop: each of ``streams`` users sends its next request when its last one is answered.
+
+    Attributes:
+        name: What is measured; unique within a plan.
+        streams: How many requests are in flight at any time, until none are left to send.
+        requests: What to send, in this order.
+        temperature: Of sampling.
+        request_timeout_s: After which a request has failed, from sending to its last byte.
+        max_failures: One more failure than this ends the stage, since its numbers cannot be used any more.
+    """
+
+    name: str
+    streams: int
+    requests: tuple[Request, ...]
+    temperature: float
+    request_timeout_s: float
+    max_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One line on the worker's standard input: a stage and where to send it."""
+
+    stage: Stage
+    url: str
+    headers: dict[str, str]
+    model: str
+
+
+def command(raw: dict[str, Any]) -> Command:
+    """A command out of the JSON that ``tuner.load.records.encode`` made of it."""
+    stage = raw["stage"]
+    requests = tuple(Request(**request) for request in stage["requests"])
+    return Command(Stage(**{**stage, "requests": requests}), raw["url"], raw["headers"], raw["model"])

@@ -1,0 +1,159 @@
+"""The load generator, alone in its process so that nothing but the load delays its time stamps.
+
+``python -m tuner.load.worker`` reads one ``Command`` a line from standard input and writes one ``StageResult`` a line
+to standard output. It ends with its standard input: whatever kills tuner, the streams close with it.
+
+ECOSYSTEM's measurement chose the parts: aiohttp on uvloop, an unlimited connector (the default of 100 connections
+queues streams), reads of whatever arrived (``iter_any``), no JSON before the stage is over.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import aiohttp
+import uvloop
+
+from tuner.load.attempt import Attempt
+from tuner.load.meter import Meter, lateness_ms
+from tuner.load.payload import PATH, body
+from tuner.load.priority import realtime
+from tuner.load.records import Failure, FailureKind, StageResult, encode
+from tuner.load.secrets import secrets
+from tuner.load.stage import Command, command
+
+# identity: a compressed stream would arrive in other pieces than the engine sent it
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+
+
+class Load:
+    """One stage under way."""
+
+    def __init__(self, job: Command) -> None:
+        self.job = job
+        self.attempts: list[Attempt] = []
+        self.aborted = False
+        self._url = job.url + PATH
+        self._left = _bodies(job)
+        self._failures = 0
+        self._users: list[asyncio.Task[None]] = []
+
+    async def run(self) -> StageResult:
+        """Send everything, then read what came."""
+        with realtime():
+            async with self._session() as session, Meter() as meter:
+                start_ns = time.perf_counter_ns()
+                await self._send_all(session)
+        return self._result(start_ns, meter)
+
+    async def _send_all(self, session: aiohttp.ClientSession) -> None:
+        self._users = [asyncio.create_task(self._user(session, n)) for n in range(self.job.stage.streams)]
+        await asyncio.wait(self._users)
+        for user in self._users:
+            if not user.cancelled():
+                user.result()
+
+    def _session(self) -> aiohttp.ClientSession:
+        timeout = aiohttp.ClientTimeout(total=self.job.stage.request_timeout_s)
+        # a session for each stage: a server closes connections that idle between stages, just as they are used again
+        connector = aiohttp.TCPConnector(limit=0)
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=_HEADERS | self.job.headers)
+
+    async def _user(self, session: aiohttp.ClientSession, stream: int) -> None:
+        for index, data in self._left:
+            attempt = Attempt(index, stream)
+            self.attempts.append(attempt)
+            await self._send(session, data, attempt)
+            self._count(attempt)
+            if self.aborted:
+                return
+
+    async def _send(self, session: aiohttp.ClientSession, data: bytes, attempt: Attempt) -> None:
+        attempt.sent_ns = time.perf_counter_ns()
+        try:
+            async with session.post(self._url, data=data) as response:
+                attempt.status = response.status
+                async for read in response.content.iter_any():
+                    attempt.take(read)
+        except TimeoutError:
+            attempt.failure = Failure(FailureKind.TIMEOUT, f"after {self.job.stage.request_timeout_s:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            attempt.failure = Failure(FailureKind.CONNECTION, f"{type(error).__name__}: {error}")
+        except asyncio.CancelledError:
+            attempt.failure = Failure(FailureKind.ABANDONED, "too many other requests failed")
+            raise
+        finally:
+            attempt.ended_ns = time.perf_counter_ns()
+
+    def _count(self, attempt: Attempt) -> None:
+        self._failures += attempt.looks_failed()
+        if self._failures > self.job.stage.max_failures and not self.aborted:
+            self.aborted = True
+            for user in self._users:
+                user.cancel()
+
+    def _result(self, start_ns: int, meter: Meter) -> StageResult:
+        stage, hidden = self.job.stage, secrets(self.job.headers)
+        ordered = sorted(self.attempts, key=lambda attempt: attempt.index)
+        return StageResult(
+            stage=stage.name,
+            streams=stage.streams,
+            records=tuple(attempt.record(stage, start_ns, hidden) for attempt in ordered),
+            wall_ms=round(meter.wall_ms, 3),
+            client_cpu_share=round(meter.cpu_share, 4),
+            loop_lag_p99_ms=round(lateness_ms(meter.lags_ms, meter.wall_ms, 99), 3),
+            loop_lag_max_ms=round(max(meter.lags_ms, default=0.0), 3),
+            aborted=self.aborted,
+        )
+
+
+def _bodies(job: Command) -> Iterator[tuple[int, bytes]]:
+    """All bodies, made before the clock starts."""
+    stage = job.stage
+    made = [body(request, model=job.model, temperature=stage.temperature) for request in stage.requests]
+    return iter(list(enumerate(made)))
+
+
+def run(job: Command) -> StageResult:
+    """Run one stage on an event loop of its own, without the garbage collector's pauses."""
+    gc.collect()
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Load(job).run())
+    finally:
+        gc.enable()
+
+
+def _commands() -> "queue.SimpleQueue[bytes]":
+    """Standard input's lines as they come. Its end is the process's end, also in mid-stage."""
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read() -> None:
+        # not sys.stdin: Python locks that one as it ends, and this thread holds the lock
+        with open(0, "rb", closefd=False) as stdin:
+            for line in stdin:
+                lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
+def main() -> None:
+    """Serve commands until standard input ends."""
+    lines = _commands()
+    while True:
+        result = run(command(json.loads(lines.get())))
+        sys.stdout.write(encode(result) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

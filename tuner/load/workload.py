@@ -1,0 +1,83 @@
+"""What traffic a study measures with: the YAML of ``conf/workload``."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SingleUser(_Model):
+    """One user alone, one request after the other: decode speed as that user feels it."""
+
+    prompt_tokens: PositiveInt = 100
+    """Length of each prompt, in tokens."""
+    output_tokens: Annotated[int, Field(ge=2)] = 256
+    """Tokens generated for each request, exactly. TPOT needs two at least."""
+    requests: PositiveInt = 3
+    """How many requests."""
+
+
+class WarmUpLimits(_Model):
+    """How a fresh server is warmed up before anything is measured."""
+
+    shortest_tokens: PositiveInt = 50
+    """The shortest prompt, in tokens."""
+    longest_tokens: PositiveInt = 50_000
+    """The longest prompt, in tokens. What does not fit the context or the KV cache is left out, and said."""
+    settle_tolerance: PositiveFloat = 0.15
+    """TTFT has settled when a round's median differs from the round before by no more than this share of it."""
+    max_rounds: Annotated[int, Field(ge=2)] = 5
+    """Rounds after which measuring begins all the same, marked as not settled."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.shortest_tokens > self.longest_tokens:
+            raise ValueError(f"shortest_tokens {self.shortest_tokens} is above longest_tokens {self.longest_tokens}")
+        return self
+
+
+class Workload(_Model):
+    """The traffic of a measurement: what is sent, how much of it, and when its numbers would lie."""
+
+    name: str
+    """What it is called in records and reports."""
+    concurrency: PositiveInt = 5
+    """Users of the concurrent stage; each sends its next request when its last one is answered (closed loop)."""
+    prompt_tokens: PositiveInt = 1000
+    """Length of each prompt of the concurrent stage, in tokens."""
+    output_tokens: Annotated[int, Field(ge=2)] = 256
+    """Tokens generated for each request of the concurrent stage, exactly (``ignore_eos``)."""
+    requests: PositiveInt = 20
+    """Requests in the whole concurrent stage. A multiple of ``concurrency`` keeps its end short."""
+    single_user: SingleUser = SingleUser()
+    """One user alone."""
+    ttft_prompt_tokens: tuple[PositiveInt, ...] = (5000, 30_000)
+    """Prompt lengths, in tokens, whose TTFT is measured once with an empty and once with a filled prefix cache."""
+    ttft_output_tokens: PositiveInt = 16
+    """Tokens generated after each of them."""
+    tool_call: bool = True
+    """Whether to measure one tool call; the server needs a tool call parser."""
+    warm_up: WarmUpLimits = WarmUpLimits()
+    """What is sent before measuring."""
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    """Sampling temperature of all requests; 0 would spare the server its sampler."""
+    request_timeout_s: PositiveFloat = 600.0
+    """A request that is not complete after so many seconds has failed."""
+    max_failed_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """With a greater share of failed requests there is no measurement. They are never part of a mean."""
+    max_client_cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Above this share of one core, the load client is what was measured: no measurement."""
+    max_loop_lag_ms: PositiveFloat = 50.0
+    """A stage in which the load client stamped later than this (99th percentile over time, in milliseconds of wall)
+    has no numbers; if it is the concurrent stage, there is no measurement."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.requests < self.concurrency:
+            raise ValueError(f"{self.requests} requests never reach a concurrency of {self.concurrency}")
+        if len(set(self.ttft_prompt_tokens)) < len(self.ttft_prompt_tokens):
+            raise ValueError(f"ttft_prompt_tokens {self.ttft_prompt_tokens} names a length twice")
+        return self

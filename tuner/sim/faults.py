@@ -1,0 +1,116 @@
+"""Faults that a simulated server is asked to have: ``NAME[=ARG][@SETTING=VALUE[,…]]``."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from tuner.sim.settings import Settings
+
+NAMES = frozenset(
+    (
+        "oom-weights",
+        "oom-profile",
+        "oom-kv",
+        "oom-graphs",
+        "oom-sampler",
+        "oom-serving",
+        "hang",
+        "die-after",
+        "exit-zero",
+        "sse-error",
+        "silent-change",
+        "v0-fallback",
+        "port-in-use",
+        "crash-at",
+        "slow-start",
+        "segfault",
+        "orphan-worker",
+        "garbled",
+    )
+)
+PHASES = ("api", "config", "engine", "weights", "compile", "profile", "kv", "graphs", "opening")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        name: Which; one of ``NAMES``.
+        argument: What follows the equals sign; a number of requests, a phase of ``PHASES``, or seconds.
+        conditions: Settings, as text, that must all hold for it to act; always where there are none.
+    """
+
+    name: str
+    argument: str = ""
+    conditions: tuple[tuple[str, str], ...] = ()
+
+    def applies_to(self, settings: Settings) -> bool:
+        """Whether these settings meet its conditions."""
+        return all(str(getattr(settings, key, None)).lower() == value.lower() for key, value in self.conditions)
+
+    @property
+    def count(self) -> int:
+        """The argument as a number of requests."""
+        return int(self.argument or 0)
+
+
+def parse(text: str) -> Fault:
+    """A fault from the command line.
+
+    Raises:
+        ValueError: No such fault, condition or argument; the message says what there is.
+    """
+    what, _, conditions = text.partition("@")
+    name, _, argument = what.partition("=")
+    if name not in NAMES:
+        raise ValueError(f"no fault {name!r}; there are {', '.join(sorted(NAMES))}")
+    if name in ("hang", "crash-at") and argument not in PHASES:
+        raise ValueError(f"{name} needs a phase: {', '.join(PHASES)}; not {argument!r}")
+    if name in ("die-after", "sse-error", "oom-serving") and not argument.isdigit():
+        raise ValueError(f"{name} needs a number of requests, not {argument!r}")
+    if name == "silent-change" and argument.partition(":")[0].replace("-", "_") not in Settings.__dataclass_fields__:
+        raise ValueError(f"silent-change needs SETTING:VALUE, not {argument!r}")
+    return Fault(name, argument, tuple(_conditions(conditions)))
+
+
+def _conditions(text: str) -> Iterator[tuple[str, str]]:
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or key not in Settings.__dataclass_fields__:
+            raise ValueError(f"a condition is SETTING=VALUE, with a setting such as max_num_seqs; not {part!r}")
+        yield key, value
+
+
+class Faults:
+    """The faults that act on these settings.
+
+    Args:
+        faults: All that were asked for.
+        settings: What the engine runs with; ``None`` as long as that is not known, when conditions cannot hold.
+    """
+
+    def __init__(self, faults: Iterable[Fault], settings: Settings | None = None) -> None:
+        self._faults = [
+            fault for fault in faults if not fault.conditions or (settings is not None and fault.applies_to(settings))
+        ]
+
+    def get(self, name: str) -> Fault | None:
+        """The fault of that name, if it acts."""
+        return next((fault for fault in self._faults if fault.name == name), None)
+
+    def at(self, phase: str) -> str | None:
+        """``hang``, ``crash-at`` or another fault that strikes when a phase begins."""
+        for name in ("hang", "crash-at"):
+            if any(fault.name == name and fault.argument == phase for fault in self._faults):
+                return name
+        for name, default in (("segfault", "weights"), ("exit-zero", "profile")):
+            fault = self.get(name)
+            if fault is not None and (fault.argument or default) == phase:
+                return name
+        return None
+
+    @property
+    def out_of_memory(self) -> str | None:
+        """The stage at which the start is to run out of memory."""
+        stages = ("weights", "profile", "kv", "graphs", "sampler")
+        return next((stage for stage in stages if self.get(f"oom-{stage}")), None)

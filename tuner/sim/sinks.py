@@ -1,0 +1,250 @@
+"""Where a request's tokens go: server-sent events written straight to the connection, or one answer at the end.
+
+Streams are the hot path: what surrounds a token is encoded once, and all tokens of a step go out without a task switch.
+"""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.sim.replies import Kind, Reply
+from tuner.sim.scheduler import Request
+
+DONE = b"data: [DONE]\n\n"
+_MARK = "\0"
+
+
+def usage(reply: Reply, generated: int, cached: int | None) -> dict[str, Any]:
+    """The ``usage`` object; ``cached`` is shown under ``--enable-prompt-tokens-details`` only."""
+    counts: dict[str, Any] = {
+        "prompt_tokens": reply.prompt_tokens,
+        "total_tokens": reply.prompt_tokens + generated,
+        "completion_tokens": generated,
+    }
+    if cached is not None:
+        counts["prompt_tokens_details"] = {"cached_tokens": cached}
+    return counts
+
+
+def error_object(message: str, kind: str, code: int, parameter: str | None = None) -> dict[str, Any]:
+    """An error as vLLM words it."""
+    return {"error": {"message": message, "type": kind, "param": parameter, "code": code}}
+
+
+DEAD = error_object(
+    "EngineCore encountered an issue. See stack trace (above) for the root cause.", "InternalServerError", 500
+)
+
+
+class Envelope:
+    """What surrounds the tokens of one response.
+
+    Args:
+        model: The name that the client asked for.
+        is_chat: Chat completion or text completion.
+        reasoning_fields: What the version calls reasoning in its deltas.
+    """
+
+    def __init__(self, model: str, is_chat: bool, reasoning_fields: tuple[str, ...]) -> None:
+        self.id = f"{'chatcmpl' if is_chat else 'cmpl'}-{uuid.uuid4().hex[:16]}"
+        self.created = int(time.time())
+        self.model = model
+        self.is_chat = is_chat
+        self.reasoning_fields = reasoning_fields
+        self.tool_id = f"chatcmpl-tool-{uuid.uuid4().hex[:16]}"
+        self._parts: dict[tuple[Kind, bool], tuple[bytes, ...]] = {}
+
+    def head(self) -> bytes:
+        """The first chunk, which only says who speaks; nothing for text completions."""
+        if not self.is_chat:
+            return b""
+        return _event(self._chunk([self._choice({"role": "assistant", "content": ""}, None)]))
+
+    def token(self, kind: Kind, text: str) -> bytes:
+        """A chunk with more text."""
+        parts = self._parts.get((kind, False)) or self._prepare(kind, None)
+        return json.dumps(text)[1:-1].encode().join(parts)
+
+    def last(self, kind: Kind, text: str, reason: str) -> bytes:
+        """The chunk with the last text and the reason why it is the last."""
+        return json.dumps(text)[1:-1].encode().join(self._prepare(kind, reason))
+
+    def tool_head(self, name: str, reason: str | None) -> bytes:
+        """The chunk that begins a tool call."""
+        call = {"id": self.tool_id, "type": "function", "index": 0, "function": {"name": name, "arguments": ""}}
+        return _event(self._chunk([self._choice({"tool_calls": [call]}, reason)]))
+
+    def tail(self, counts: Mapping[str, Any]) -> bytes:
+        """The chunk that holds nothing but the usage."""
+        return _event({**self._chunk([]), "usage": counts})
+
+    def _prepare(self, kind: Kind, reason: str | None) -> tuple[bytes, ...]:
+        choice = self._choice(self._delta(kind), reason)
+        parts = tuple(part.encode() for part in json.dumps(self._chunk([choice]), separators=_TIGHT).split("\\u0000"))
+        whole = (b"data: " + parts[0], *parts[1:-1], parts[-1] + b"\n\n")
+        if reason is None:
+            self._parts[kind, False] = whole
+        return whole
+
+    def _delta(self, kind: Kind) -> dict[str, Any]:
+        if kind == "reasoning":
+            return dict.fromkeys(self.reasoning_fields, _MARK)
+        if kind == "tool":
+            return {"tool_calls": [{"index": 0, "function": {"arguments": _MARK}}]}
+        return {"content": _MARK}
+
+    def _choice(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
+        if self.is_chat:
+            return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason, "token_ids": None}
+        text = delta.get("content", "")
+        return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason, "stop_reason": None}
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        kind = "chat.completion.chunk" if self.is_chat else "text_completion"
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+
+_TIGHT = (",", ":")
+
+
+def _event(body: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, separators=_TIGHT).encode() + b"\n\n"
+
+
+class _Sink:
+    """What both kinds of answer share."""
+
+    def __init__(self, reply: Reply, job: Request, transport: asyncio.Transport) -> None:
+        self.reply = reply
+        self.job = job
+        self.transport = transport
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.sent_s = asyncio.get_running_loop().time()
+        self.first_s: float | None = None
+        self.last_s = 0.0
+        self.generated = 0
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has hung up."""
+        if not self.transport.is_closing():
+            return self.done.done()
+        self._end(False)
+        return True
+
+    @property
+    def finish_reason(self) -> str:
+        """Why generation ends."""
+        return self.reply.finish_reason
+
+    def _end(self, complete: bool) -> None:
+        if not self.done.done():
+            self.done.set_result(complete)
+
+
+class Answer(_Sink):
+    """Counts tokens; the answer is written when all are there."""
+
+    def emit(self, finished: bool) -> None:
+        """One more token."""
+        self.generated += 1
+        if finished:
+            self._end(True)
+
+    def fail(self) -> None:
+        """The engine is dead."""
+        self._end(False)
+
+
+class Stream(_Sink):
+    """Writes every token as it comes.
+
+    Args:
+        reply: What is generated.
+        job: The request that generates it.
+        transport: The connection, its response's head already written, in chunked encoding.
+        envelope: What surrounds the tokens.
+        include_usage: Whether the stream ends with the usage.
+        token_details: Whether the usage tells cached tokens.
+        interval: How many tokens go into one event (``--stream-interval``); the first goes alone.
+        error_after: Break off with an error after so many tokens; ``None`` never.
+    """
+
+    def __init__(
+        self,
+        reply: Reply,
+        job: Request,
+        transport: asyncio.Transport,
+        envelope: Envelope,
+        *,
+        include_usage: bool,
+        token_details: bool = False,
+        interval: int = 1,
+        error_after: int | None = None,
+    ) -> None:
+        super().__init__(reply, job, transport)
+        self.envelope = envelope
+        self.include_usage = include_usage
+        self.token_details = token_details
+        self._pieces = reply.pieces()
+        self._interval = interval
+        self._error_after = error_after
+        self._held: list[str] = []
+        self._held_kind: Kind = "content"
+        self._tool_begun = False
+
+    def emit(self, finished: bool) -> None:
+        """One more token."""
+        self.generated += 1
+        kind, text = next(self._pieces)
+        data = self.envelope.head() if self.generated == 1 else b""
+        if self._interval == 1:
+            data += self._one(kind, text, finished)
+        else:
+            data += self._held_back(kind, text, finished)
+        if finished:
+            data += self._tail()
+        elif self._error_after is not None and self.generated >= self._error_after:
+            self.fail()
+            return
+        if data:
+            self._write(data)
+        if finished:
+            self._end(True)
+
+    def fail(self) -> None:
+        """The engine is dead: an error inside the stream, which then ends as if nothing were wrong."""
+        if not self.done.done() and not self.transport.is_closing():
+            self._write(_event(DEAD) + DONE)
+        self._end(False)
+
+    def _one(self, kind: Kind, text: str, finished: bool) -> bytes:
+        reason = self.reply.finish_reason if finished else None
+        if kind == "tool" and not self._tool_begun:
+            self._tool_begun = True
+            return self.envelope.tool_head(text, reason)
+        return self.envelope.token(kind, text) if reason is None else self.envelope.last(kind, text, reason)
+
+    def _held_back(self, kind: Kind, text: str, finished: bool) -> bytes:
+        data = b""
+        if self._held and (kind != self._held_kind or kind == "tool"):
+            data = self._one(self._held_kind, "".join(self._held), False)
+            self._held = []
+        self._held_kind = kind
+        self._held.append(text)
+        if finished or self.generated == 1 or len(self._held) >= self._interval:
+            data += self._one(kind, "".join(self._held), finished)
+            self._held = []
+        return data
+
+    def _tail(self) -> bytes:
+        if not self.include_usage:
+            return DONE
+        cached = self.job.cached if self.token_details else None
+        return self.envelope.tail(usage(self.reply, self.generated, cached)) + DONE
+
+    def _write(self, data: bytes) -> None:
+        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
