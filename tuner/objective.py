@@ -1,13 +1,13 @@
 """What is optimised, and under which limits: a measurement becomes a verdict."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from tuner.errors import MeasurementError
 from tuner.load.metrics import Measurement
-from tuner.schema import Schema
+from tuner.schema import Schema, without_nulls
 
 Direction = Literal["maximize", "minimize"]
 
@@ -80,6 +80,11 @@ class Objective(Schema):
     name: str
     goals: dict[str, Direction] = Field(min_length=1)
     limits: dict[str, Limit] = Field(default_factory=dict)
+
+    @field_validator("goals", "limits", mode="before")
+    @classmethod
+    def _without_nulls(cls, raw: Any) -> Any:
+        return without_nulls(raw)
 
     @field_validator("goals", "limits")
     @classmethod

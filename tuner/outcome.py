@@ -125,8 +125,6 @@ class Outcome:
         )
 
     def _why_nothing(self) -> str:
-        if self.causes:
-            return ", ".join(f"{count} × {cause}" for cause, count in self.causes.most_common())
         missed = Counter(
             name
             for record in self.searched
@@ -134,7 +132,9 @@ class Outcome:
             for name, violation in record.verdict.violations.items()
             if violation > 0
         )
-        return ", ".join(f"{count} trials miss {name}" for name, count in missed.most_common()) or "none was measured"
+        reasons = [f"{count} × {cause}" for cause, count in self.causes.most_common()]
+        reasons += [f"{count} × {name} beyond its limit" for name, count in missed.most_common()]
+        return ", ".join(reasons) or "none was measured"
 
 
 def best_of(records: Sequence[TrialRecord], objective: Objective, baseline: TrialRecord | None) -> TrialRecord | None:

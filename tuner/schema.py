@@ -30,6 +30,13 @@ def _unknown(key: str, valid: set[str]) -> str:
     return f"no such key {key!r}{hint} (valid: {', '.join(sorted(valid))})"
 
 
+def without_nulls(raw: Any) -> Any:
+    """A mapping in which null removes what was inherited; null in place of all of it leaves nothing."""
+    if raw is None:
+        return {}
+    return {key: value for key, value in raw.items() if value is not None} if isinstance(raw, Mapping) else raw
+
+
 def config_error(error: ValidationError, tags: frozenset[str] = frozenset()) -> ConfigError:
     """All the mistakes that pydantic found, each with its place, the value given and what is valid.
 

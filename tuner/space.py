@@ -19,7 +19,10 @@ from pydantic import Discriminator, Field, JsonValue, PrivateAttr, Tag, field_va
 
 from tuner.errors import ConfigError, RuleViolated
 from tuner.expression import Expression, parse
-from tuner.schema import Schema
+from tuner.schema import Schema, without_nulls
+
+
+_RANGE_KEYS = frozenset({"low", "high", "scale", "step"})
 
 
 class _Parameter(Schema):
@@ -33,6 +36,18 @@ class _Parameter(Schema):
     """The condition under which the parameter acts at all; elsewhere it is left out of the candidate."""
     default: JsonValue = None
     """What the engine does when the setting is not given: where the search places a candidate that leaves it out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _range_or_choices(cls, raw: Any) -> Any:
+        """Null takes a key back that was inherited, so that a range can become a choice and the other way round."""
+        given = without_nulls(raw)
+        if isinstance(given, dict) and "choices" in given and (range_keys := sorted(_RANGE_KEYS & set(given))):
+            nulls = ", ".join(f"{key}: null" for key in range_keys)
+            raise ValueError(
+                f"choices and {', '.join(range_keys)} exclude each other; take the others back with {nulls}"
+            )
+        return given
 
     @model_validator(mode="after")
     def _one_target(self) -> "_Parameter":
@@ -147,7 +162,7 @@ class Choice(_Parameter):
 
 def _kind(raw: Any) -> str:
     if isinstance(raw, dict):
-        return "choice" if "choices" in raw else "range"
+        return "choice" if raw.get("choices") is not None else "range"
     return "choice" if isinstance(raw, Choice) else "range"
 
 
@@ -205,9 +220,7 @@ class SearchSpace(Schema):
     @classmethod
     def _without_nulls(cls, raw: Any) -> Any:
         """Null removes what was inherited; a list of rules is named by the rules themselves."""
-        if isinstance(raw, list):
-            return {str(rule): rule for rule in raw}
-        return {name: value for name, value in raw.items() if value is not None} if isinstance(raw, dict) else raw
+        return {str(rule): rule for rule in raw} if isinstance(raw, list) else without_nulls(raw)
 
     @model_validator(mode="after")
     def _conditions_name_parameters(self) -> "SearchSpace":

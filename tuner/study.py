@@ -91,8 +91,12 @@ class _Run:
     def run(self) -> Outcome:
         """Search until the budget is used up, then launch baseline and best again."""
         self._ledger.reconcile(self._folder.records())
-        budget, done = self._config.budget.trials, len(self._outcome.searched)
-        self._listener(events.StudyStarted(self._config.study.name, budget, done, 2 * self._config.study.confirm))
+        outcome = self._outcome
+        if outcome.over and outcome.confirmed:
+            self._listener(events.Noted(f"study {self._config.study.name} is complete: nothing is left to be run"))
+            return outcome
+        done, relaunches = len(outcome.searched), 2 * self._config.study.confirm
+        self._listener(events.StudyStarted(self._config.study.name, self._config.budget.trials, done, relaunches))
         while not self._outcome.over and (proposal := self._next()) is not None:
             self._verdict(*proposal)
         self._confirm()

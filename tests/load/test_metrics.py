@@ -135,8 +135,9 @@ def test_a_clock_scale_multiplies_durations_and_divides_throughput():
     assert (scaled.loop_lag_p99_ms, scaled.clock_scale) == (wall.loop_lag_p99_ms, 4.0)
 
 
-def test_the_client_is_judged_by_its_worst_stage():
-    measurement = measured(stage("single_user", record(), cpu=0.3, lag=2.0), stage("concurrent", record(), lag=0.0))
+def test_the_clients_lateness_is_that_of_its_worst_stage_and_its_cpu_share_that_of_the_busy_one():
+    tiny = stage("tool_call", record(), wall_ms=2.0, cpu=0.97, lag=2.0)
+    measurement = measured(tiny, stage("concurrent", record(), cpu=0.3, lag=0.0))
     assert (measurement.client_cpu_share, measurement.loop_lag_p99_ms) == (0.3, 2.0)
 
 

@@ -7,6 +7,7 @@ from tuner.engines import llamacpp, sglang
 from tuner.engines.causes import Cause, Diagnosis, Evidence
 from tuner.engines.vllm import signs as vllm
 from tuner.engines.vllm.degradations import Degradation, degradations
+from tuner.engines.vllm.phases import phase
 
 _FOREIGN: tuple[tuple[Callable[[str], object], Callable[[Evidence], Diagnosis]], ...] = (
     (llamacpp.WROTE.search, llamacpp.diagnose),
@@ -43,9 +44,14 @@ def _is_by(wrote: Callable[[str], object], log: Sequence[str]) -> bool:
 
 
 def _with_degradations(diagnosis: Diagnosis, log: Sequence[str]) -> Diagnosis:
-    nothing_failed = diagnosis.cause is Cause.HEALTHY or (diagnosis.cause is Cause.UNKNOWN and diagnosis.line is None)
-    severe = next((each for each in degradations(log) if each.severe), None) if nothing_failed else None
-    return _degraded(diagnosis, severe) if severe else diagnosis
+    """The same, or degraded: by a severe degradation, or by any where the log is about nothing else."""
+    undecided = diagnosis.cause is Cause.UNKNOWN and diagnosis.line is None
+    if not undecided and diagnosis.cause is not Cause.HEALTHY:
+        return diagnosis
+    is_excerpt = undecided and not any(phase(line) for line in log)
+    named = (each for each in degradations(log) if each.severe or is_excerpt)
+    first = next(named, None)
+    return _degraded(diagnosis, first) if first else diagnosis
 
 
 def _degraded(diagnosis: Diagnosis, degradation: Degradation) -> Diagnosis:

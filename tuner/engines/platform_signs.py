@@ -64,7 +64,7 @@ _HOST_MEMORY = (
             r"\bOOM[- ]?[Kk]illed\b",
             r"[Oo]ut of memory: Kill(?:ed)? process|\bKilled process \d+|invoked oom-killer|oom-kill:constraint",
             r"OutOfMemoryError: Task was killed due to the node running low on memory",
-            r"due to memory pressure \(OOM\)",
+            r"due to memory pressure \(OOM\)|low on resource: memory",
         ),
         MORE_HOST_MEMORY,
         "kernel, Kubernetes, Docker, Ray",
@@ -132,9 +132,12 @@ _COMMUNICATION = (
     Sign(
         Cause.DISTRIBUTED,
         Rank.CRASH,
-        (r"NCCL_CHECK\(|^\s+self\.nccl\.nccl\w+\(|NCCL WARN (?!.*(?:NET/|Failed to open|not found))",),
+        (
+            r"NCCL_CHECK\(|^\s+self\.nccl\.nccl\w+\(|NCCL WARN (?!.*(?:NET/|Failed to open|not found))",
+            r"^\s+\S.*\b(?:ProcessGroup(?:Gloo|NCCL)|_new_process_group_helper|init_process_group)\(",
+        ),
         FIX_COMMUNICATION,
-        "frames of a traceback that goes through NCCL",
+        "frames of a traceback that goes through NCCL or gloo",
     ),
 )
 
@@ -197,6 +200,7 @@ _DISK = (
         (
             r"(?i:^(?!.*(?:/dev/shm|nccl|psm_)).*(?:no space left on device|errno 28\b|os error 28\b))",
             r"(?i:disk quota exceeded|there is not enough space on the disk)",
+            r"low on resource: ephemeral-storage|ephemeral local storage usage exceeds|\bDiskPressure\b",
         ),
         FREE_DISK,
         "the operating system",
@@ -264,6 +268,13 @@ _MODEL = (
     Sign(
         Cause.MODEL_NOT_FOUND,
         Rank.FAMILY,
+        (r"\bhuggingface_hub\.(?:errors|utils[\w.]*)\.\w+",),
+        FIX_MODEL,
+        "huggingface_hub",
+    ),
+    Sign(
+        Cause.MODEL_NOT_FOUND,
+        Rank.FAMILY,
         (r"^\s*[\w.]*(?:Error|Exception)\b",),
         FIX_MODEL,
         "huggingface_hub, transformers",
@@ -327,6 +338,7 @@ _CRASHES = (
             r"CUBLAS_STATUS_(?!ALLOC_FAILED|NOT_SUPPORTED)\w+|(?:CUDA|HIP) error: (?!out of memory)|\bXid\b",
             r"Fatal Python error|[Ss]egmentation fault|Segfault encountered|\bSIGSEGV\b(?! or)|\bSIGABRT\b|core dumped",
             r"terminate called after throwing|free\(\): invalid pointer|double free or corruption",
+            r"\.cu:\d+: .*Assertion `.*` failed",
             r"Memory access fault by GPU|\bexit(?:ed)? (?:with )?code:? *(?:-?11|139|-6|134)\b",
         ),
         LOOK_ABOVE,

@@ -55,7 +55,8 @@ _SIGNS = (
         Cause.UNSUPPORTED,
         Rank.FAMILY,
         (
-            r"^\s*NotImplementedError\b|(?:Error|Exception): .*(?:not (?:yet )?supported|does not support|only supports)",
+            r"^\s*NotImplementedError\b",
+            r"(?:Error|Exception): .*(?:not (?:yet )?supported|does not support|only supports)",
         ),
         platform.OTHER_HARDWARE,
     ),
@@ -70,7 +71,8 @@ _SIGNS = (
         Cause.UNKNOWN,
         Rank.WRAPPER,
         (
-            r"Scheduler hit an exception|Received sigquit from a child process|Exception in \w*(?:Worker|Runner|RpcClient)",
+            r"Scheduler hit an exception|Received sigquit from a child process",
+            r"Exception in \w*(?:Worker|Runner|RpcClient)",
         ),
         platform.LOOK_ABOVE,
         serving=True,

@@ -20,7 +20,7 @@ from tuner.load.stage import Command, Stage
 
 _WATCH_EVERY_MS = 40
 _READ_BYTES = 1 << 20
-_STDERR_TAIL = 2000
+_TEXT_LIMIT = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,8 @@ class LoadClient:
             said = redact(self._stderr_tail(), hidden)
             raise MeasurementError(f"the load worker died with exit code {process.wait()}: {said}") from None
         except ValidationError as error:
-            raise MeasurementError(f"the server's answers cannot be read: {redact(str(error), hidden)[:_STDERR_TAIL]}") from None
+            said = redact(str(error), hidden)[:_TEXT_LIMIT]
+            raise MeasurementError(f"the server's answers cannot be read: {said}") from None
 
     def _line(self, process: subprocess.Popen[bytes], watch: Callable[[], None]) -> bytes:
         assert process.stdout is not None
@@ -152,7 +153,7 @@ class LoadClient:
 
     def _stderr_tail(self) -> str:
         self._stderr.seek(0)
-        return self._stderr.read()[-_STDERR_TAIL:].decode("utf-8", "replace").strip()
+        return self._stderr.read()[-_TEXT_LIMIT:].decode("utf-8", "replace").strip()
 
 
 def _tell(process: subprocess.Popen[bytes], job: Command) -> None:

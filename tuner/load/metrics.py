@@ -88,7 +88,7 @@ class Measurement(_Model):
     short_outputs: int
     """Completed requests with fewer output tokens than were asked for: the server does not honour ``ignore_eos``."""
     client_cpu_share: float | None
-    """CPU share of the load client in its busiest stage; 1 is one core."""
+    """CPU share of the load client in the concurrent stage; 1 is one core."""
     loop_lag_p99_ms: float | None
     """How late the load client stamped in its worst stage, in wall time, 99th percentile over time."""
     loop_lag_max_ms: float | None
@@ -140,7 +140,7 @@ def _measurement(results: Sequence[StageResult], workload: Workload, scale: floa
         failed=failures.total(),
         failures=dict(failures),
         short_outputs=sum(_is_short(record) for record in every),
-        client_cpu_share=max((result.client_cpu_share for result in results), default=None),
+        client_cpu_share=concurrent.client_cpu_share if concurrent else None,
         loop_lag_p99_ms=max((result.loop_lag_p99_ms for result in results), default=None),
         loop_lag_max_ms=max((result.loop_lag_max_ms for result in results), default=None),
         unreliable=tuple(result.stage for result in results if _is_late(result, workload)),
@@ -237,15 +237,18 @@ def _reject_failures(results: Sequence[StageResult], workload: Workload) -> None
 
 
 def _reject_saturation(results: Sequence[StageResult], workload: Workload) -> None:
-    cpu = max(result.client_cpu_share for result in results)
-    if cpu > workload.max_client_cpu_share:
+    """Only the concurrent stage can saturate the client, and without it a measurement is worth little."""
+    result = _stage(results, CONCURRENT)
+    if result is None:
+        return
+    if result.client_cpu_share > workload.max_client_cpu_share:
+        share = f"{result.client_cpu_share:.0%} of a core, above {workload.max_client_cpu_share:.0%}"
         raise MeasurementError(
-            f"the load client used {cpu:.0%} of a core, above {workload.max_client_cpu_share:.0%}: it measured itself",
+            f"the load client used {share}: it measured itself",
             fix="lower the concurrency, or raise workload.max_client_cpu_share knowingly",
         )
-    concurrent = _stage(results, CONCURRENT)
-    if concurrent is not None and _is_late(concurrent, workload):
-        lag = f"{concurrent.loop_lag_p99_ms:.0f} ms late (p99), above {workload.max_loop_lag_ms:g} ms"
+    if _is_late(result, workload):
+        lag = f"{result.loop_lag_p99_ms:.0f} ms late (p99), above {workload.max_loop_lag_ms:g} ms"
         raise MeasurementError(
             f"the load client ran {lag}",
             fix="leave it a core to itself, let it use SCHED_RR (CAP_SYS_NICE), or raise workload.max_loop_lag_ms",

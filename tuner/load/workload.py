@@ -69,7 +69,7 @@ class Workload(_Model):
     max_failed_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """With a greater share of failed requests there is no measurement. They are never part of a mean."""
     max_client_cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Above this share of one core, the load client is what was measured: no measurement."""
+    """Above this share of one core in the concurrent stage, the load client is what was measured: no measurement."""
     max_loop_lag_ms: PositiveFloat = 50.0
     """A stage in which the load client stamped later than this (99th percentile over time, in milliseconds of wall)
     has no numbers; if it is the concurrent stage, there is no measurement."""

@@ -42,7 +42,7 @@ def parse(version: Version, argv: Sequence[str]) -> dict[str, Value]:
     Raises:
         UsageError: A flag that this version does not have, or a value of the wrong type.
     """
-    parsed, unknown = _parser(version).parse_known_args(_normalized(argv))
+    parsed, unknown = _parser(version).parse_known_args(_normalized(argv, version))
     if unknown:
         raise UsageError(_unrecognized(version, unknown))
     return {key: value for key, value in vars(parsed).items() if value is not None}
@@ -98,8 +98,9 @@ _TYPES: dict[Kind, Callable[[str], object]] = {
 }
 
 
-def _normalized(argv: Sequence[str]) -> list[str]:
+def _normalized(argv: Sequence[str], version: Version) -> list[str]:
     """Spellings that vLLM's own parser turns into the usual ones: underscores and dotted JSON keys."""
+    names = {alias: f"--{flag.name}" for flag in flags(version) for alias in flag.aliases}
     words: list[str] = []
     dotted: dict[str, dict[str, object]] = {}
     rest = list(argv)
@@ -108,7 +109,11 @@ def _normalized(argv: Sequence[str]) -> list[str]:
         name, equals, value = word.partition("=")
         if name.startswith("-") and "." in name and not _is_number(name):
             flag, key = name.split(".", 1)
-            _nest(dotted.setdefault(_dashed(flag), {}), key, value if equals else rest.pop(0) if rest else "")
+            _nest(
+                dotted.setdefault(names.get(flag, _dashed(flag)), {}),
+                key,
+                value if equals else rest.pop(0) if rest else "",
+            )
         elif word.startswith("--"):
             words.append(_dashed(name) + equals + value)
         else:

@@ -31,7 +31,7 @@ COLD_PEAK_GIB = 1.3
 AUTOTUNE_PEAK_GIB = 0.4
 """What benchmarking kernel candidates adds to it."""
 GRAPH_MIB, GRAPH_LAYER_MIB = 4.75, 0.19
-"""One CUDA graph, and each layer in it (three H100 runs)."""
+"""One CUDA graph of a model 2,048 wide, and each layer in it (three H100 runs; vllm#48601 for a wider model)."""
 GRAPH_TP_FACTOR = 1.1
 """Graphs with all-reduces are larger."""
 GRAPH_ESTIMATE = 0.875
@@ -135,6 +135,12 @@ class _Terms:
         return max(peak, COLD_PEAK_GIB + (AUTOTUNE_PEAK_GIB if settings.tuned_sizes else 0.0))
 
     @property
+    def _idle(self) -> float:
+        """What of the profiled peak is free again during warm-up: MLA's workspace, and the sampler's own share."""
+        forward = activation_gib(self.settings, self.settings.max_num_batched_tokens)
+        return mla_workspace_bytes(self.settings) / GIB + max(sampler_gib(self.settings) - forward, 0.0)
+
+    @property
     def available(self) -> float:
         return self.requested - self.weights - self.activation - self.non_torch - self.graph_estimate
 
@@ -152,9 +158,8 @@ class _Terms:
         return None
 
     def failure_after_kv(self, kv_gib: float) -> StartupFailure | None:
-        """Before 0.20 graphs and sampler must fit into what the profiled peak leaves: only MLA's workspace is idle."""
-        idle = mla_workspace_bytes(self.settings) / GIB
-        resident = self.weights + self.non_torch + kv_gib + self.activation - idle + self.graphs
+        """Before 0.20 graphs and sampler must fit beside what the profiled peak has set aside for the forward pass."""
+        resident = self.weights + self.non_torch + kv_gib + self.activation - self._idle + self.graphs
         if self.counts_graphs:
             return None
         if resident > self.free:
@@ -244,7 +249,8 @@ def graph_gib(settings: Settings) -> float:
     """What all CUDA graphs take together."""
     layers = -(-settings.model.layers // settings.pipeline_parallel_size)
     factor = GRAPH_TP_FACTOR if settings.tensor_parallel_size > 1 else 1.0
-    return sum(settings.graphs) * (GRAPH_MIB + GRAPH_LAYER_MIB * layers) * factor / 1024
+    one_mib = GRAPH_MIB * settings.model.hidden / 2048 + GRAPH_LAYER_MIB * layers
+    return sum(settings.graphs) * one_mib * factor / 1024
 
 
 _NO_BLOCKS = (

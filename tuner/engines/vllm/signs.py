@@ -151,6 +151,14 @@ _SUPPORT = (
     ),
     Sign(
         Cause.UNSUPPORTED,
+        Rank.FAMILY,
+        (r"^\s*KeyError: '",),
+        platform.OTHER_IMAGE,
+        "transformers' table of architectures",
+        raised_in=r"transformers/models/auto/",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
         Rank.EXACT,
         (
             r"[Bb]float16 is only supported on GPUs with compute capability|is not supported for the current GPU",
@@ -275,7 +283,8 @@ _CONFIGURATION = (
         Cause.BAD_FLAG,
         Rank.KNOWN,
         (
-            r"is not divisible by \d+$|(?:must be|not) divisible by (?:the )?(?:tensor|tp|number of|world|pipeline)",
+            r"is not divisible by \d+$",
+            r"(?:must be|not) divisible by (?:the )?(?:number of |tensor|pipeline|expert|world|\w*(?:tp|pp|ep|dp)_?\w*size)",
             r"can be caused by too large tensor parallel size|divisible by weight quantization block_n",
         ),
         _FEWER_RANKS,
@@ -390,7 +399,8 @@ _DEATH = (
             r"Worker proc \S+ died unexpectedly(?: \(exit code: (?P<exit_code>-?\d+)\))?",
             r"Engine core proc \S+ died unexpectedly",
             r"Worker \S+ pid \d+ died, exit code: (?P<worker_exit_code>-?\d+)|\bworker died\b",
-            r"Actor(?:Died|Unavailable)Error|RayActorError|WorkerCrashedError|A worker died or was killed",
+            r"Actor(?:Died|Unavailable)Error(?!: The actor died because of an error)|RayActorError|WorkerCrashedError",
+            r"A worker died or was killed|actor is dead because its worker process has died",
         ),
         platform.LOOK_ABOVE,
         "0.6-0.33, Ray",

@@ -1,0 +1,273 @@
+"""A study from its first trial to its verdict, on the simulated engine, and what happens when something goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import optuna
+import psutil
+import pytest
+import tenacity
+
+from tuner import config, events, study
+from tuner.errors import InfrastructureError
+from tuner.outcome import Outcome
+from tuner.storage import Role, State, StudyFolder, optuna_storage
+from tuner.study import StudyStopped, run_study
+from tuner.testing.launcher import until
+
+FAST = [
+    "experiment=demo",
+    "engine.clock_scale=40",
+    "engine.launch_args.sim_clock_startup=400",
+    "workload.prompt_tokens=64",
+    "workload.output_tokens=16",
+    "workload.requests=5",
+    "workload.single_user={prompt_tokens: 32, output_tokens: 16, requests: 1}",
+    "workload.ttft_prompt_tokens=[]",
+    "workload.tool_call=false",
+    "workload.warm_up={shortest_tokens: 16, longest_tokens: 64, max_rounds: 2}",
+    # a tiny workload at a fast clock is noisy; what is tested here is the loop
+    "objective.limits=null",
+    "study.name=fast",
+    "budget.trials=3",
+    "study.confirm=0",
+]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(study, "_RETRY_WAIT", tenacity.wait_none())
+
+
+@pytest.fixture
+def load(tmp_path):
+    return lambda *overrides: config.load([*FAST, f"study.folder={tmp_path}/studies", *overrides])
+
+
+class Heard(list):
+    """A listener that remembers."""
+
+    def of(self, kind):
+        return [event for event in self if isinstance(event, kind)]
+
+    def __call__(self, event):
+        self.append(event)
+
+
+def run(asked):
+    heard = Heard()
+    return run_study(asked, heard), heard
+
+
+def optuna_study(asked):
+    folder = StudyFolder(asked.study.path)
+    return optuna.load_study(study_name=asked.study.name, storage=optuna_storage(folder, None))
+
+
+def test_a_study_leaves_its_evidence_and_comes_back_complete(load):
+    asked = load("study.confirm=1")
+    outcome, heard = run(asked)
+    assert [record.role for record in outcome.searched] == [Role.BASELINE, Role.SEARCH, Role.SEARCH]
+    for record in outcome.searched:
+        folder = asked.study.path / "trials" / record.label
+        assert "vLLM" in (folder / "server.log").read_text()
+        assert (folder / "requests.jsonl").exists() == (record.measurement is not None)
+    assert len({record.digest for record in outcome.searched}) == 3
+    assert {event.phase for event in heard.of(events.PhaseEntered)} >= {"loading weights", "warming up", "measuring"}
+    launched = len(heard.of(events.TrialStarted))
+    again, heard = run(asked)
+    assert len(heard.of(events.TrialStarted)) == 0 < launched
+    assert any("complete" in note.text for note in heard.of(events.Noted))
+    assert again.sentence == outcome.sentence
+
+
+def test_a_crash_is_pruned_with_its_line_and_no_value(load):
+    asked = load("model.known_good=[{gpu_memory_utilization: 0.96}]", "budget.trials=2")
+    outcome, _ = run(asked)
+    crashed = outcome.searched[1]
+    assert crashed.state is State.PRUNED
+    assert crashed.failure.cause == "insufficient_free_memory"
+    assert "less than desired GPU memory utilization" in crashed.failure.line
+    kept = optuna_study(asked).trials[1]
+    assert kept.state is optuna.trial.TrialState.PRUNED
+    assert kept.values is None
+    assert kept.user_attrs["cause"] == "insufficient_free_memory"
+    assert "less than desired" in kept.user_attrs["line"]
+
+
+def test_what_people_see_in_optuna_is_what_was_measured(load):
+    asked = load("objective.limits={tpot_p50_ms: {max: 0.001}}", "budget.trials=1")
+    outcome, _ = run(asked)
+    (trial,) = optuna_study(asked).trials
+    assert trial.values == list(outcome.searched[0].verdict.values)
+    assert trial.constraints["tpot_p50_ms"] > 0
+    assert trial.params["max_num_seqs"] == 64
+
+
+def test_a_study_in_which_nothing_is_feasible_says_why(load):
+    outcome, _ = run(load("objective.limits={tpot_p50_ms: {max: 0.001}}", "budget.trials=2"))
+    assert outcome.best is None
+    assert "× tpot_p50_ms beyond its limit" in outcome.sentence
+
+
+def test_known_good_values_come_right_after_the_baseline(load):
+    outcome, _ = run(load("model.known_good=[{max_num_seqs: 16}, {max_num_seqs: 32}]"))
+    assert [(r.role, r.params["max_num_seqs"]) for r in outcome.searched] == [
+        (Role.BASELINE, 64),
+        (Role.KNOWN_GOOD, 16),
+        (Role.KNOWN_GOOD, 32),
+    ]
+
+
+def test_a_larger_budget_goes_on_where_the_study_ended(load):
+    run(load("budget.trials=1"))
+    outcome, heard = run(load("budget.trials=2"))
+    assert [event.number for event in heard.of(events.TrialStarted)] == [1]
+    assert any("budget.trials: 1 → 2" in note.text for note in heard.of(events.Noted))
+    assert len(outcome.searched) == 2
+
+
+def test_a_space_that_is_used_up_ends_the_study(load):
+    only_two = [f"space.params.{name}=null" for name in load().space.params if name != "max_num_seqs"]
+    outcome, heard = run(load(*only_two, "space.params.max_num_seqs={low: 32, high: 64}", "search=grid"))
+    assert len(outcome.searched) == 2
+    assert any("no other configuration" in note.text for note in heard.of(events.Noted))
+
+
+def test_an_executable_that_is_not_there_stops_the_study_with_what_to_do(load):
+    asked = load("engine.executable=[no-such-vllm]", "study.retries=1")
+    with pytest.raises(StudyStopped, match=r"(?s)no-such-vllm.*engine\.executable"):
+        run(asked)
+    records = StudyFolder(asked.study.path).records()
+    assert [record.state for record in records] == [State.FAILED, State.FAILED]
+    assert all(trial.state is optuna.trial.TrialState.FAIL for trial in optuna_study(asked).trials)
+
+
+def test_a_baseline_that_does_not_run_stops_the_study_with_its_cause(load):
+    asked = load("model.args.gpu_memory_utilization=0.96", "objective.limits={tpot_p50_ms: {max: 1.05, of: baseline}}")
+    with pytest.raises(StudyStopped, match="less than desired"):
+        run(asked)
+
+
+def test_a_configuration_that_dies_twice_alike_is_blamed_only_while_the_baseline_runs(load):
+    asked = load(
+        "model.known_good=[{max_num_seqs: 32}]",
+        "engine.launch_args.sim_fault=['crash-at=graphs@max_num_seqs=32']",
+        "budget.trials=2",
+    )
+    outcome, _ = run(asked)
+    blamed = outcome.searched[1]
+    assert blamed.state is State.PRUNED
+    assert "unexplained" in blamed.failure.message
+    assert [record.role for record in outcome.records].count(Role.CONFIRM_BASELINE) == 1
+
+
+def test_an_engine_that_dies_under_load_is_no_measurement(load):
+    asked = load(
+        "model.known_good=[{max_num_seqs: 32}]",
+        "engine.launch_args.sim_fault=['die-after=8@max_num_seqs=32']",
+        "budget.trials=2",
+    )
+    outcome, _ = run(asked)
+    dead = [record for record in outcome.records if record.params["max_num_seqs"] == 32]
+    assert dead
+    assert all(record.measurement is None and record.failure.cause == "engine_died" for record in dead)
+
+
+def test_two_processes_never_run_one_study(load):
+    asked = load()
+    with StudyFolder(asked.study.path).locked(), pytest.raises(InfrastructureError, match=str(os.getpid())):
+        run(asked)
+
+
+def test_the_relaunches_decide_and_not_the_search(load):
+    outcome, _ = run(load("study.confirm=2", "budget.trials=4"))
+    roles = [record.role for record in outcome.relaunches]
+    if outcome.improved:
+        assert roles == [Role.CONFIRM_BASELINE, Role.CONFIRM_BEST, Role.CONFIRM_BEST, Role.CONFIRM_BASELINE]
+        assert outcome.comparison is not None
+        seeds = [record.seed for record in (*outcome.records, *outcome.relaunches)]
+        assert len(set(seeds)) == len(seeds)
+    else:
+        assert roles == []
+
+
+def command(load_overrides, tmp_path):
+    arguments = [*FAST, f"study.folder={tmp_path}/studies", *load_overrides]
+    return [sys.executable, "-m", "tuner", "study", "start", *arguments]
+
+
+@pytest.fixture
+def interrupted(tmp_path, state_dir):
+    """A study in a process of its own, caught while its second trial's server is up."""
+    process = subprocess.Popen(command(["budget.trials=4"], tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    first, second = (
+        tmp_path / "studies" / "fast" / "trials" / f"000{n}" / name
+        for n, name in ((0, "record.json"), (1, "server.log"))
+    )
+    until(lambda: first.exists() and second.exists(), 60)
+    until(lambda: list((state_dir / "launches").glob("*.json")), 10)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def servers():
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "tuner.sim" in line and os.environ["TUNER_STATE_DIR"] == (process.info["environ"] or {}).get(
+            "TUNER_STATE_DIR"
+        ):
+            found.append(process.pid)
+    return found
+
+
+def test_kill_9_loses_no_finished_trial_and_leaves_no_server(interrupted, load, tmp_path):
+    assert servers()
+    interrupted.send_signal(signal.SIGKILL)
+    interrupted.wait()
+    until(lambda: not servers(), 5)
+    asked = load("budget.trials=4")
+    outcome, heard = run(asked)
+    assert len(outcome.searched) == 4
+    assert 0 not in [event.number for event in heard.of(events.TrialStarted)]
+    states = [trial.state.name for trial in optuna_study(asked).trials]
+    assert "RUNNING" not in states
+    assert states.count("FAIL") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_cleanly_and_says_how_to_go_on(interrupted, number):
+    interrupted.send_signal(number)
+    output, _ = interrupted.communicate(timeout=30)
+    assert interrupted.returncode == 130
+    assert "goes on with" in output.decode()
+    assert "Traceback" not in output.decode()
+    assert not servers()
+
+
+def test_json_output_is_one_event_a_line(tmp_path):
+    done = subprocess.run(
+        [*command(["budget.trials=1"], tmp_path), "--json"], capture_output=True, text=True, check=True
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["event"] == "StudyStarted"
+    assert lines[-1]["event"] == "TrialEnded"
+    assert {line["event"] for line in lines} >= {"TrialStarted", "PhaseEntered"}
+
+
+def test_a_study_with_nothing_feasible_exits_non_zero(tmp_path):
+    arguments = command(["budget.trials=1", "objective.limits={tpot_p50_ms: {max: 0.001}}"], tmp_path)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "No configuration could be used" in done.stderr
+
+
+def test_outcome_is_read_from_the_folder_alone(load):
+    asked = load("budget.trials=1")
+    outcome, _ = run(asked)
+    assert Outcome.of(StudyFolder(asked.study.path)).sentence == outcome.sentence
