@@ -6,8 +6,9 @@ line that decides its fate ends the wait at once.
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -19,6 +20,7 @@ from tuner.launchers.base import Server
 
 _POLL_S = 0.05
 _HEALTH_EVERY_S = 0.25
+_AFTERMATH_S = 3.0
 _UNDECIDED = (Cause.UNKNOWN, Cause.HEALTHY, Cause.DEGRADED)
 _PROBE_TIMEOUT_S = 600.0
 """The model's first answer may wait for just-in-time compilation; the phase's own limit ends it earlier."""
@@ -93,6 +95,26 @@ class Watch:
             self.server.log.finish()
             evidence = Evidence(self.server.log.lines, exit_code=life.exit_code, oom_killed=life.oom_killed)
             raise self._failure(self.engine.diagnose(evidence), f"the server ended (exit status {life.exit_code})")
+
+    def linger(self) -> None:
+        """After failed requests, give the server a moment to say why: its log is a little slower than its streams.
+
+        Raises:
+            TrialError: Of the kind that the evidence shows, if it shows one.
+        """
+        deadline = time.monotonic() + _AFTERMATH_S
+        while time.monotonic() < deadline:
+            self.check()
+            time.sleep(_POLL_S)
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """A measurement that fails in this block is explained by the server's own end, if it ended."""
+        try:
+            yield
+        except MeasurementError:
+            self.linger()
+            raise
 
     def silent_s(self) -> float:
         """How long the log has shown no progress."""

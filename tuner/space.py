@@ -21,7 +21,6 @@ from tuner.errors import ConfigError, RuleViolated
 from tuner.expression import Expression, parse
 from tuner.schema import Schema, without_nulls
 
-
 _RANGE_KEYS = frozenset({"low", "high", "scale", "step"})
 
 

@@ -3,7 +3,6 @@
 The only place where the steps meet. It knows no kinds of engine, launcher or objective.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,9 +26,6 @@ from tuner.objective import Objective, Verdict
 from tuner.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.space import Candidate, Settings
 from tuner.storage import Failure, Role, State, TrialFolder, TrialRecord
-
-_AFTERMATH_S = 3.0
-"""How long after failed requests the server is watched for the reason: its log is a little slower than its streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +140,17 @@ class _Trial:
         client, workload, seed = self.bench.client, self.bench.workload, self.assignment.seed
         target = Target(url=server.url, model=self.bench.model, headers=server.headers)
         self.stopwatch.enter(Phase.WARMING_UP)
-        self.warm_up = warm_up(
-            client, target, workload, context_tokens=context, kv_tokens=kv, seed=seed, watch=watch.check
-        )
+        with watch.explaining():
+            self.warm_up = warm_up(
+                client, target, workload, context_tokens=context, kv_tokens=kv, seed=seed, watch=watch.check
+            )
         planned = plan(workload, seed=seed, context_tokens=context, kv_tokens=kv, calibration=self.warm_up.calibration)
         self.skipped = planned.skipped
         self.stopwatch.enter(Phase.MEASURING)
-        results = client.run_all(planned.stages, target, watch.check)
-        _await_reason(results, watch)
+        with watch.explaining():
+            results = client.run_all(planned.stages, target, watch.check)
+        if any(record.failure for result in results for record in result.records):
+            watch.linger()
         return results
 
     @cached_property
@@ -227,13 +226,3 @@ class _Trial:
             verdict=self.verdict,
             failure=self.failure,
         )
-
-
-def _await_reason(results: tuple[StageResult, ...], watch: Watch) -> None:
-    """After failed requests, give the server a moment to say why: its death explains them better than they do."""
-    if not any(record.failure for result in results for record in result.records):
-        return
-    deadline = time.monotonic() + _AFTERMATH_S
-    while time.monotonic() < deadline:
-        watch.check()
-        time.sleep(0.05)

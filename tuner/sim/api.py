@@ -1,8 +1,9 @@
 """vLLM's HTTP API over the simulated engine."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from aiohttp import web
@@ -31,6 +32,7 @@ class Options:
         dev_mode: Whether the development routes are open.
         access_log: Whether requests are logged.
         token_details: Whether usage tells cached tokens.
+        always_usage: Whether streams end with the usage without being asked.
         environment: The ``VLLM_*`` variables, for ``/server_info``.
     """
 
@@ -39,7 +41,25 @@ class Options:
     dev_mode: bool
     access_log: bool
     token_details: bool
+    always_usage: bool
     environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that was understood.
+
+    Attributes:
+        body: Its JSON body.
+        reply: What it will be answered.
+        envelope: What surrounds the answer.
+        sent_s: Loop time at which it arrived.
+    """
+
+    body: Mapping[str, Any]
+    reply: Reply
+    envelope: Envelope
+    sent_s: float
 
 
 class Api:
@@ -150,55 +170,49 @@ class Api:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """``/v1/chat/completions``."""
-        body = await _json(request)
-        self._check_model(body)
-        return await self._serve(request, body, chat(body, self.settings, self.options.parsers), is_chat=True)
+        return await self._serve(request, is_chat=True)
 
     async def completion(self, request: web.Request) -> web.StreamResponse:
         """``/v1/completions``."""
-        body = await _json(request)
-        self._check_model(body)
-        return await self._serve(request, body, completion(body, self.settings), is_chat=False)
+        return await self._serve(request, is_chat=False)
 
     def _check_model(self, body: Mapping[str, Any]) -> None:
         name = body.get("model")
         if name is not None and name not in self.settings.served_model_name:
             raise BadRequest(f"The model `{name}` does not exist.", 404, "NotFoundError", "model")
 
-    async def _serve(
-        self, request: web.Request, body: Mapping[str, Any], reply: Reply, *, is_chat: bool
-    ) -> web.StreamResponse:
+    async def _serve(self, request: web.Request, *, is_chat: bool) -> web.StreamResponse:
+        sent_s = asyncio.get_running_loop().time()
+        body = await _json(request)
+        self._check_model(body)
+        reply = chat(body, self.settings, self.options.parsers) if is_chat else completion(body, self.settings)
         if self.engine.dead:
             return web.json_response(DEAD, status=500)
         if self._faults.get("garbled"):
-            reply = garbled(reply)
-        envelope = Envelope(
-            str(body.get("model") or self.settings.served_model_name[0]), is_chat, reasoning_fields(self.settings)
-        )
+            reply = replace(reply, garbled=True)
+        name = str(body.get("model") or self.settings.served_model_name[0])
+        asked = Asked(body, reply, Envelope(name, is_chat, reasoning_fields(self.settings)), sent_s)
         self._received += 1
         self.open += 1
         try:
-            if body.get("stream"):
-                return await self._stream(request, body, reply, envelope)
-            return await self._answer(request, reply, envelope)
+            return await (self._stream if body.get("stream") else self._answer)(request, asked)
         finally:
             self.open -= 1
 
-    async def _stream(
-        self, request: web.Request, body: Mapping[str, Any], reply: Reply, envelope: Envelope
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, asked: Asked) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         response.enable_chunked_encoding()
         transport = request.transport
         if transport is None:
             return response
-        options = body.get("stream_options") or {}
+        options = asked.body.get("stream_options") or {}
         stream = Stream(
-            reply,
-            self._job(reply),
+            asked.reply,
+            self._job(asked.reply),
             transport,
-            envelope,
-            include_usage=bool(options.get("include_usage")),
+            asked.sent_s,
+            asked.envelope,
+            include_usage=bool(options.get("include_usage")) or self.options.always_usage,
             token_details=self.options.token_details,
             interval=self.settings.stream_interval,
             error_after=self._error_after(),
@@ -222,16 +236,16 @@ class Api:
         await self.engine.submit(sink.job, sink)
         await sink.done
 
-    async def _answer(self, request: web.Request, reply: Reply, envelope: Envelope) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
         transport = request.transport
         if transport is None:
             return web.Response(status=499)
-        answer = Answer(reply, self._job(reply), transport)
+        answer = Answer(asked.reply, self._job(asked.reply), transport, asked.sent_s)
         await self._generate(answer)
         if not answer.done.result():
             return web.json_response(DEAD, status=500)
-        counts = usage(reply, answer.generated, answer.job.cached if self.options.token_details else None)
-        return web.json_response(whole_answer(reply, envelope, counts))
+        counts = usage(asked.reply, answer.generated, answer.job.cached if self.options.token_details else None)
+        return web.json_response(whole_answer(asked.reply, asked.envelope, counts))
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -262,13 +276,6 @@ def reasoning_fields(settings: Settings) -> tuple[str, ...]:
     if not version.at_least(0, 12):
         return ("reasoning_content",)
     return ("reasoning",) if version.at_least(0, 20) else ("reasoning", "reasoning_content")
-
-
-def garbled(reply: Reply) -> Reply:
-    """The same reply with nonsense for an answer."""
-    return Reply(
-        reply.prompt, reply.prompt_tokens, reply.reasoning, reply.content, reply.tool, reply.finish_reason, True
-    )
 
 
 def whole_answer(reply: Reply, envelope: Envelope, counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,6 @@ class Engine:
         self.jitted: Callable[[], None] = lambda: None
         self.dead = False
         self.paused = False
-        self.submitted = 0
         self._timer = timer
         self._speed = speed
         self._stepped = stepped
@@ -82,7 +81,9 @@ class Engine:
         loop = asyncio.get_running_loop()
         delay_s = frontend_s(self.settings, request.prompt_tokens) / self._speed
         await asyncio.sleep(sink.sent_s + delay_s - loop.time())
-        self.submitted += 1
+        if self.dead:
+            sink.fail()
+            return
         request.tag = sink
         self.scheduler.add(request)
         self._wake.set()
@@ -111,6 +112,7 @@ class Engine:
             self.drop_gone()
             batch = self.scheduler.next_batch()
             if batch is None:
+                await asyncio.sleep(0.01)
                 continue
             now_s += self._duration_s(batch) / self._speed
             await asyncio.sleep(max(0.0, now_s - loop.time()))

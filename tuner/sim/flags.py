@@ -8,7 +8,6 @@ from typing import NoReturn
 from tuner.sim.versions import Flag, Kind, Version, flags
 
 Value = bool | int | float | str | list[str] | list[int] | dict[str, object]
-BLOCK_SIZES = (1, 8, 16, 32, 64, 128, 256)
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _COMMANDS = "{chat,complete,serve,launch,bench,collect-env,run-batch}"
 
@@ -59,19 +58,19 @@ def _parser(version: Version) -> _Parser:
     parser = _Parser(prog="vllm serve", add_help=False, allow_abbrev=False)
     parser.add_argument("model_tag", nargs="?")
     for flag in flags(version):
-        _add(parser, flag, version)
+        _add(parser, flag)
     return parser
 
 
-def _add(parser: _Parser, flag: Flag, version: Version) -> None:
+def _add(parser: _Parser, flag: Flag) -> None:
     names = (f"--{flag.name}", *flag.aliases)
     if flag.kind == "bool":
         parser.add_argument(*names, dest=flag.key, action=argparse.BooleanOptionalAction, default=None)
-    elif flag.name == "block-size" and not version.at_least(0, 20):
-        parser.add_argument(*names, dest=flag.key, type=int, choices=BLOCK_SIZES)
-    else:
-        nargs = "+" if flag.kind in ("strs", "ints") else None
-        parser.add_argument(*names, dest=flag.key, type=_TYPES[flag.kind], nargs=nargs)
+        return
+    kind = _TYPES[flag.kind]
+    nargs = "+" if flag.kind in ("strs", "ints") else None
+    choices = [kind(choice) for choice in flag.choices] or None
+    parser.add_argument(*names, dest=flag.key, type=kind, nargs=nargs, choices=choices)
 
 
 def _size(text: str) -> int:

@@ -102,6 +102,7 @@ class Server:
             dev_mode=env.get("VLLM_SERVER_DEV_MODE", "0") == "1",
             access_log=not args.get("disable_uvicorn_access_log") and args.get("uvicorn_log_level", "info") == "info",
             token_details=bool(args.get("enable_prompt_tokens_details")),
+            always_usage=bool(args.get("enable_force_include_usage")),
             environment={key: value for key, value in env.items() if key.startswith("VLLM_") and "KEY" not in key},
         )
 

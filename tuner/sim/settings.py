@@ -69,6 +69,7 @@ class Settings:
         capture_sizes: Batch sizes with a CUDA graph, ascending; empty without graphs.
         full_graphs: Whether pure decode batches run as one graph.
         use_mla: Whether latent attention is used.
+        reduced_precision: Whether float32 products may use tensor cores (VLLM_FLOAT32_MATMUL_PRECISION).
         v0: Whether old vLLM fell back to its V0 engine, and why; empty otherwise.
         speculative_tokens: Draft tokens a step; none is ever accepted here (4-bit weights).
         warm: Whether the compile cache held everything.
@@ -107,6 +108,7 @@ class Settings:
     use_mla: bool = True
     atomic_add: bool = False
     omp_num_threads: int | None = None
+    reduced_precision: bool = False
     v0: str = ""
     speculative_tokens: int = 0
     warm: bool = True
@@ -220,7 +222,9 @@ class _Resolver:
         if model.heads % tp:
             text = f"Total number of attention heads ({model.heads}) must be divisible by tensor parallel size ({tp})."
             raise _invalid("parallel", "VllmConfig", [text])
-        world = tp * pp * self._int("data_parallel_size", 1)
+        if self._int("data_parallel_size", 1) > 1:
+            raise Rejected("parallel", ["NotImplementedError: the simulator has one engine: data_parallel_size > 1"])
+        world = tp * pp
         if world > self.site.gpus:
             raise _invalid("parallel", "ParallelConfig", [_WORLD_SIZE.format(world=world, gpus=self.site.gpus)])
 
@@ -230,7 +234,8 @@ class _Resolver:
         batched = self._optional_int("max_num_batched_tokens")
         given = batched is not None
         if batched is None:
-            batched = min(default_tokens, seqs * max_model_len)
+            whole = 0 if self._bool("enable_chunked_prefill", True) else max_model_len
+            batched = max(min(default_tokens, seqs * max_model_len), whole)
         self._check_scheduler(seqs, batched, max_model_len, given)
         return seqs, batched
 
@@ -309,6 +314,7 @@ class _Resolver:
             "coordinate_descent_tuning": toggles
             and self.env.get("VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING", "1") == "1",
             "atomic_add": self.env.get("VLLM_MARLIN_USE_ATOMIC_ADD", "0") == "1",
+            "reduced_precision": self.env.get("VLLM_FLOAT32_MATMUL_PRECISION", "highest") in ("high", "medium"),
             "omp_num_threads": int(threads) if threads.isdigit() else None,
             "speculative_tokens": speculative if isinstance(speculative, int) else 0,
         }

@@ -117,12 +117,12 @@ def _event(body: Mapping[str, Any]) -> bytes:
 class _Sink:
     """What both kinds of answer share."""
 
-    def __init__(self, reply: Reply, job: Request, transport: asyncio.Transport) -> None:
+    def __init__(self, reply: Reply, job: Request, transport: asyncio.Transport, sent_s: float) -> None:
         self.reply = reply
         self.job = job
         self.transport = transport
         self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.sent_s = asyncio.get_running_loop().time()
+        self.sent_s = sent_s
         self.first_s: float | None = None
         self.last_s = 0.0
         self.generated = 0
@@ -166,6 +166,7 @@ class Stream(_Sink):
         reply: What is generated.
         job: The request that generates it.
         transport: The connection, its response's head already written, in chunked encoding.
+        sent_s: Loop time at which the client's request arrived.
         envelope: What surrounds the tokens.
         include_usage: Whether the stream ends with the usage.
         token_details: Whether the usage tells cached tokens.
@@ -178,6 +179,7 @@ class Stream(_Sink):
         reply: Reply,
         job: Request,
         transport: asyncio.Transport,
+        sent_s: float,
         envelope: Envelope,
         *,
         include_usage: bool,
@@ -185,7 +187,7 @@ class Stream(_Sink):
         interval: int = 1,
         error_after: int | None = None,
     ) -> None:
-        super().__init__(reply, job, transport)
+        super().__init__(reply, job, transport, sent_s)
         self.envelope = envelope
         self.include_usage = include_usage
         self.token_details = token_details

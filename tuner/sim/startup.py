@@ -36,6 +36,10 @@ ROUTES = (
     ("/v1/completions", "POST"),
 )
 MAX_BAR_STEPS = 20
+AUTOTUNE_TIME = 1.6
+"""Benchmarking candidates makes compiling a size longer."""
+SILENCE_S = 60.0
+"""After so long without a word from its workers the engine prints a reminder: also in healthy starts."""
 
 
 def banner(site: Site, model: str, args: Mapping[str, Value]) -> Iterator[Event]:
@@ -281,11 +285,12 @@ class _Script:
 
     def _cold_compile(self, dynamo_s: float) -> Iterator[Event]:
         total = dynamo_s
-        tuned = self.settings.tuned_sizes
+        sizes = (None, *self.settings.compile_sizes)
+        if sum(map(self._compile_time, sizes)) > SILENCE_S and self.settings.world_size > 1:
+            yield Log("engine", source(self.version, "broadcast"), _BROADCAST)
         for size in (None, *self.settings.compile_sizes):
             name = compile_range(self.version, size, self.settings.max_num_batched_tokens)
-            seconds = self.times.compile_s if size is None else self.times.compile_size_s
-            seconds *= 1.6 if size in tuned else 1.0
+            seconds = self._compile_time(size)
             yield self._timed(seconds * 0.4)
             yield self._log(self.lead, "cache_graph", f"Cache the graph of {name} for later use")
             yield self._timed(seconds * 0.6)
@@ -295,6 +300,10 @@ class _Script:
         if self.version.family != "0.10":
             yield self._log(self.lead, "aot_saved", f"saved AOT compiled function to {self._aot()}")
         yield self._compile_total(total)
+
+    def _compile_time(self, size: int | None) -> float:
+        seconds = self.times.compile_s if size is None else self.times.compile_size_s
+        return seconds * (AUTOTUNE_TIME if size in self.settings.tuned_sizes else 1.0)
 
     def _aot(self) -> str:
         root = self.launch.cache.folder.parent.parent
@@ -351,7 +360,9 @@ class _Script:
         if self.settings.v0:
             yield from self._v0_capacity()
             return
-        if kv_gib is not None:
+        if self.settings.kv_cache_memory_bytes is not None:
+            yield from self._ranks("fixed_cache", _FIXED_CACHE.format(self.site.hardware.free_gib, kv_gib))
+        elif kv_gib is not None:
             yield from self._ranks("available", f"Available KV cache memory: {kv_gib:.2f} GiB")
         if self.failed is not None and self.failed.stage in ("kv", "context"):
             return
@@ -501,6 +512,17 @@ def describe(settings: Settings) -> str:
     )
 
 
+_BROADCAST = (
+    "No available shared memory broadcast block found in 60 seconds. This typically happens when some processes are "
+    "hanging or doing some time-consuming work (e.g. compilation, weight/kv cache quantization)."
+)
+_FIXED_CACHE = (
+    "Initial free memory {:.2f} GiB, reserved {:.2f} GiB memory for KV Cache as specified by kv_cache_memory_bytes config "
+    "and skipped memory profiling. This does not respect the gpu_memory_utilization config. Only use "
+    "kv_cache_memory_bytes config when you want manual control of KV cache memory size. If OOM'ed, check the difference "
+    "of initial free memory between the current run and the previous run where kv_cache_memory_bytes is suggested and "
+    "update it correspondingly."
+)
 _NO_CUSTOM_ALL_REDUCE = (
     "Custom allreduce is disabled because your platform lacks GPU P2P capability or P2P test failed. To silence this "
     "warning, specify disable_custom_all_reduce=True explicitly."

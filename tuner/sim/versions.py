@@ -1,7 +1,8 @@
 """Which command-line flags each vLLM version has, and what a version is.
 
 The table holds the flags that matter to tuning and the usual serving ones, by the versions in which the published
-wheels have them. One line a flag: name, kind, other spellings, ``>=`` and ``<`` the versions that have it.
+wheels have them. One line a flag: name, kind, other spellings, ``>=`` and ``<`` the versions that have it, ``=`` the
+values it takes.
 """
 
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ chat-template str
 chat-template-content-format str
 response-role str
 seed int
-dtype str
+dtype str =auto|half|float16|bfloat16|float|float32
 quantization str -q
 max-model-len size
 max-logprobs int
@@ -57,10 +58,11 @@ all2all-backend str >=0.11
 distributed-executor-backend str
 disable-custom-all-reduce bool
 max-parallel-loading-workers int
-block-size int
+block-size int >=0.20
+block-size int <0.20 =1|8|16|32|64|128|256
 gpu-memory-utilization float
 kv-cache-memory-bytes size >=0.10
-kv-cache-dtype str
+kv-cache-dtype str =auto|bfloat16|fp8|fp8_e4m3|fp8_e5m2|fp8_inc|fp8_ds_mla
 swap-space float <0.20
 calculate-kv-scales bool <0.33
 num-gpu-blocks-override int
@@ -75,10 +77,10 @@ long-prefill-token-threshold size
 num-scheduler-steps int <0.10
 num-lookahead-slots int <0.15
 scheduler-delay-factor float <0.11
-preemption-mode str <0.11
+preemption-mode str <0.11 =recompute|swap
 disable-async-output-proc bool <0.11
 enable-chunked-prefill bool
-scheduling-policy str
+scheduling-policy str =fcfs|priority
 scheduler-cls str
 async-scheduling bool >=0.10
 stream-interval int >=0.11
@@ -90,7 +92,7 @@ cudagraph-capture-sizes ints >=0.11
 max-cudagraph-capture-size int >=0.11
 compilation-config json -cc
 optimization-level str -O
-performance-mode str >=0.20
+performance-mode str >=0.20 =balanced|interactivity|throughput
 attention-backend str >=0.15
 attention-config json -ac >=0.15
 moe-backend str >=0.20
@@ -180,6 +182,7 @@ class Flag:
         name: Without dashes in front, with dashes inside.
         kind: What its value is; ``size`` takes ``32k`` as well, ``bool`` has a ``--no-`` form instead of a value.
         aliases: Other spellings, with their dashes.
+        choices: The values it takes; empty for any of its kind.
         since: First version that has it.
         until: First version that does not have it any more.
     """
@@ -187,6 +190,7 @@ class Flag:
     name: str
     kind: Kind
     aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
     since: tuple[int, ...] = ()
     until: tuple[int, ...] = (99,)
 
@@ -206,6 +210,7 @@ def _flag(line: str) -> Flag:
         name=name,
         kind=kind,  # type: ignore[arg-type]  # the table above is the only caller
         aliases=tuple(word for word in rest if word.startswith("-")),
+        choices=next((tuple(word[1:].split("|")) for word in rest if word.startswith("=")), ()),
         since=next((_numbers(word[2:]) for word in rest if word.startswith(">=")), ()),
         until=next((_numbers(word[1:]) for word in rest if word.startswith("<")), (99,)),
     )

@@ -40,6 +40,8 @@ _SOURCES: Mapping[str, tuple[str, str, str]] = {
     "graph_profile": ("gpu_model_runner.py:6612",) * 3,
     "graph_estimate": ("gpu_model_runner.py:6737",) * 3,
     "available": ("gpu_worker.py:298", "gpu_worker.py:355", "gpu_worker.py:560"),
+    "fixed_cache": ("gpu_worker.py:243", "gpu_worker.py:336", "gpu_worker.py:541"),
+    "broadcast": ("shm_broadcast.py:466", "shm_broadcast.py:542", "shm_broadcast.py:681"),
     "equivalent": ("gpu_worker.py:575",) * 3,
     "capacity": ("kv_cache_utils.py:864", "kv_cache_utils.py:1307", "kv_cache_utils.py:2177"),
     "concurrency": ("kv_cache_utils.py:868", "kv_cache_utils.py:1312", "kv_cache_utils.py:2178"),

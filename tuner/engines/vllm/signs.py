@@ -284,7 +284,8 @@ _CONFIGURATION = (
         Rank.KNOWN,
         (
             r"is not divisible by \d+$",
-            r"(?:must be|not) divisible by (?:the )?(?:number of |tensor|pipeline|expert|world|\w*(?:tp|pp|ep|dp)_?\w*size)",
+            r"(?:must be|not) divisible by (?:the )?"
+            r"(?:number of |tensor|pipeline|expert|world|\w*(?:tp|pp|ep|dp)_?\w*size)",
             r"can be caused by too large tensor parallel size|divisible by weight quantization block_n",
         ),
         _FEWER_RANKS,
