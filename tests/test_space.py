@@ -144,7 +144,18 @@ def test_the_deployment_is_a_candidate():
         {"max_num_seqs": 100, "compilation_config": {"compile_sizes": [1, 2]}, "other": 1}, {"VLLM_TUNE": "1"}
     )
     candidate = space(max_num_seqs={"low": 4, "high": 64, "scale": "pow2"}, absent={"choices": [1]}, **CONDITIONAL)
-    assert candidate.deployed(deployed).params == {"max_num_seqs": 100, "compile_sizes": [1, 2], "VLLM_TUNE": True}
+    assert candidate.deployed(deployed).params == {
+        "max_num_seqs": 100,
+        "absent": None,
+        "compile_sizes": [1, 2],
+        "VLLM_TUNE": True,
+    }
+
+
+def test_a_setting_left_to_the_engine_is_the_same_candidate_however_it_is_said():
+    choices = space(a={"choices": [None, 1]}, b={"choices": [2, 3]})
+    assert choices.deployed(Settings({"b": 2})).digest == choices.candidate({"a": None, "b": 2}).digest
+    assert choices.settings(choices.candidate({"a": None, "b": 2})).args == {"a": None, "b": 2}
 
 
 def test_a_deployed_value_that_is_no_choice_names_the_place():

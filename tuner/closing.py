@@ -69,7 +69,7 @@ def _gains(outcome: Outcome) -> list[tuple[str, str]]:
     return [
         (
             "gain" if number == 0 else "",
-            f"{name} {goal.gain:+.1%}, spread {goal.spread:.1%}, over {len(goal.best)} relaunches of each"
+            f"{name} {goal}, over {len(goal.best)} relaunches of each"
             + (" (proven)" if goal.proven else " (unproven)"),
         )
         for number, (name, goal) in enumerate(outcome.comparison.goals.items())

@@ -19,13 +19,23 @@ class GoalComparison(Schema):
     best: tuple[float, ...]
     gain: float
     """By which share the means differ; positive is better."""
-    spread: float
-    """The widest range within one of the two, as a share of the baseline's mean: a gain must exceed it."""
+    spread: float | None
+    """The widest range within one of the two, as a share of the baseline's mean; null where single relaunches show
+    none. A gain must exceed it."""
 
     @property
     def proven(self) -> bool:
-        """Whether the gain is larger than the spread, which a single relaunch of each cannot show."""
-        return min(len(self.baseline), len(self.best)) > 1 and self.gain > self.spread
+        """Whether the gain is larger than the spread."""
+        return self.spread is not None and self.gain > self.spread
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is worse than the baseline by more than the spread."""
+        return self.gain < -(self.spread or 0.0)
+
+    def __str__(self) -> str:
+        spread = "unknown" if self.spread is None else f"{self.spread:.1%}"
+        return f"{self.gain:+.1%}, spread {spread}"
 
 
 class Comparison(Schema):
@@ -42,7 +52,7 @@ class Comparison(Schema):
         """Whether a goal has a proven gain, none has lost, and limits and launches held."""
         goals = self.goals.values()
         held = not self.missed_limits and not self.failures
-        return held and any(goal.proven for goal in goals) and not any(goal.gain < -goal.spread for goal in goals)
+        return held and any(goal.proven for goal in goals) and not any(goal.lost for goal in goals)
 
 
 def order(repeats: int) -> tuple[Role, ...]:
@@ -78,8 +88,13 @@ def _goal(
 ) -> GoalComparison:
     old, new = _metrics(baseline, name), _metrics(best, name)
     sign = 1 if objective.goals[name] == "maximize" else -1
-    spread = max(max(values) - min(values) for values in (old, new)) / fmean(old)
-    return GoalComparison(baseline=old, best=new, gain=sign * (fmean(new) / fmean(old) - 1), spread=spread)
+    return GoalComparison(baseline=old, best=new, gain=sign * (fmean(new) / fmean(old) - 1), spread=_spread(old, new))
+
+
+def _spread(old: Sequence[float], new: Sequence[float]) -> float | None:
+    if min(len(old), len(new)) < 2:
+        return None
+    return max(max(values) - min(values) for values in (old, new)) / fmean(old)
 
 
 def _missed(objective: Objective, baseline: Sequence[TrialRecord], best: Sequence[TrialRecord]) -> tuple[str, ...]:
@@ -87,7 +102,6 @@ def _missed(objective: Objective, baseline: Sequence[TrialRecord], best: Sequenc
     missed = []
     for name, limit in objective.limits.items():
         old, new = _metrics(baseline, name), _metrics(best, name)
-        spread = max(max(values) - min(values) for values in (old, new)) / fmean(old)
-        if limit.violation(fmean(new), fmean(old)) > spread:
+        if limit.violation(fmean(new), fmean(old)) > (_spread(old, new) or 0.0):
             missed.append(name)
     return tuple(missed)

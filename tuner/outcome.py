@@ -113,8 +113,7 @@ class Outcome:
             return (
                 f"Unproven: trial {best.number} did not survive its relaunches ({comparison.failures[0]}); keep yours."
             )
-        goals = comparison.goals.items()
-        gains = ", ".join(f"{name} {goal.gain:+.1%} (spread {goal.spread:.1%})" for name, goal in goals)
+        gains = "; ".join(f"{name} {goal}" for name, goal in comparison.goals.items())
         if comparison.missed_limits:
             missed = ", ".join(comparison.missed_limits)
             return f"Unproven: trial {best.number} misses {missed} when launched again; keep yours."

@@ -218,8 +218,8 @@ class _View:
 
     def _encoded(self, name: str, candidate: Candidate) -> int | float:
         parameter = self.space.params[name]
-        value = candidate.params.get(name, parameter.default)
-        return _encode(parameter, value)
+        value = candidate.params.get(name)
+        return _encode(parameter, value if parameter.accepts(value) else parameter.default)
 
     def candidate(self, encoded: Mapping[str, Any]) -> Candidate:
         """The candidate of a sampler's proposal."""

@@ -173,7 +173,7 @@ class Candidate:
     """One configuration to try: the values of the parameters that act in it.
 
     Attributes:
-        params: Values by parameter name; a parameter that is absent is left to the engine.
+        params: Values by parameter name: of those that act, ``None`` where the setting is left to the engine.
     """
 
     params: Mapping[str, JsonValue]
@@ -319,7 +319,7 @@ class SearchSpace(Schema):
         return "flag", parameter.flag or name
 
     def deployed(self, deployed: Settings) -> Candidate:
-        """The candidate that the deployment runs today; what it does not set is left out.
+        """The candidate that the deployment runs today; what it does not set is ``None``.
 
         Raises:
             ConfigError: It runs a value that the parameter cannot take.
@@ -328,8 +328,7 @@ class SearchSpace(Schema):
         for name, parameter in self.params.items():
             kind, target = self.target(name)
             value = _lookup(deployed.args, target) if kind == "flag" else deployed.env.get(target)
-            if value is not None:
-                values[name] = self._accepted(name, parameter, value)
+            values[name] = None if value is None else self._accepted(name, parameter, value)
         return self.candidate(values)
 
     def _accepted(self, name: str, parameter: Range | Choice, value: JsonValue) -> JsonValue:

@@ -72,6 +72,8 @@ class TrialRecord(Schema):
     role: Role
     seed: int
     """Seeds the prompts of this measurement."""
+    ask_s: float = 0.0
+    """What the search took to propose it, in seconds."""
     digest: str
     """Names the candidate: equal for equal parameters."""
     params: dict[str, JsonValue]

@@ -7,7 +7,9 @@ learns from is ``search``'s own view of the records.
 
 import json
 import random
+import time
 import warnings
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -70,6 +72,15 @@ def _begin(folder: StudyFolder, config: Config) -> tuple[resume.Change, ...]:
     return changed
 
 
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """What to run next, why, and how long the search thought about it."""
+
+    role: Role
+    candidate: Candidate
+    ask_s: float = 0.0
+
+
 class _Run:
     """One sitting of a study."""
 
@@ -98,25 +109,30 @@ class _Run:
         done, relaunches = len(outcome.searched), 2 * self._config.study.confirm
         self._listener(events.StudyStarted(self._config.study.name, self._config.budget.trials, done, relaunches))
         while not self._outcome.over and (proposal := self._next()) is not None:
-            self._verdict(*proposal)
+            self._verdict(proposal)
         self._confirm()
         return self._outcome
 
-    def _next(self) -> tuple[Role, Candidate] | None:
+    def _next(self) -> "_Proposal | None":
         """The baseline first, then what is known to work, then what the search proposes."""
         tried = {record.digest for record in self._outcome.searched}
         if self._deployed.digest not in tried:
-            return Role.BASELINE, self._deployed
+            return _Proposal(Role.BASELINE, self._deployed)
         for values in self._config.model.known_good:
             candidate = self._config.space.candidate({**self._deployed.params, **values})
             if candidate.digest not in tried:
-                return Role.KNOWN_GOOD, candidate
-        proposal = self._search.propose(observations(self._outcome.searched))
-        if proposal is None:
-            self._listener(events.Noted("the space holds no other configuration: the search ends here"))
-        return (Role.SEARCH, proposal) if proposal else None
+                return _Proposal(Role.KNOWN_GOOD, candidate)
+        return self._asked()
 
-    def _verdict(self, role: Role, candidate: Candidate) -> TrialRecord:
+    def _asked(self) -> "_Proposal | None":
+        asked_ns = time.perf_counter_ns()
+        candidate = self._search.propose(observations(self._outcome.searched))
+        if candidate is None:
+            self._listener(events.Noted("the space holds no other configuration: the search ends here"))
+            return None
+        return _Proposal(Role.SEARCH, candidate, (time.perf_counter_ns() - asked_ns) / 1e9)
+
+    def _verdict(self, proposal: "_Proposal") -> TrialRecord:
         """Run a candidate until it has a verdict.
 
         Raises:
@@ -125,13 +141,13 @@ class _Run:
         history: list[TrialRecord] = []
 
         def attempt() -> TrialRecord:
-            history.append(self._attempt(role, candidate, history))
+            history.append(self._attempt(proposal, history))
             return history[-1]
 
         record = _retrying(self._config.study.retries, self._listener)(attempt)
         if record.state is State.FAILED:
             raise _stopped(record, self._config.study.name)
-        if role is Role.BASELINE and record.failure and self._needs_baseline:
+        if proposal.role is Role.BASELINE and record.failure and self._needs_baseline:
             raise StudyStopped(
                 f"the deployed configuration itself does not run: {record.failure.message}",
                 cause=record.failure.cause,
@@ -144,10 +160,11 @@ class _Run:
     def _needs_baseline(self) -> bool:
         return any(limit.of == "baseline" for limit in self._config.objective.limits.values())
 
-    def _attempt(self, role: Role, candidate: Candidate, history: list[TrialRecord]) -> TrialRecord:
-        number = self._ledger.begin(candidate)
-        record = self._launch(role, candidate, number, self._folder.trial(number), len(history) + 1)
-        if history and role is not Role.BASELINE and _died_alike(record, history[-1]) and self._baseline_launches():
+    def _attempt(self, proposal: "_Proposal", history: list[TrialRecord]) -> TrialRecord:
+        number = self._ledger.begin(proposal.candidate)
+        record = self._launch(proposal, number, self._folder.trial(number), len(history) + 1)
+        alike = bool(history) and proposal.role is not Role.BASELINE and _died_alike(record, history[-1])
+        if alike and self._baseline_launches():
             record = _blamed(record)
             self._folder.trial(number).save(record)
         self._ledger.end(record)
@@ -157,26 +174,27 @@ class _Run:
     def _baseline_launches(self) -> bool:
         """Whether it is the candidate: the baseline is measured once more, and its record kept."""
         number = self._ledger.begin(self._deployed)
-        record = self._launch(Role.CONFIRM_BASELINE, self._deployed, number, self._folder.trial(number), 1)
+        record = self._launch(_Proposal(Role.CONFIRM_BASELINE, self._deployed), number, self._folder.trial(number))
         self._ledger.end(record)
         self._ended(record)
         return record.measurement is not None
 
-    def _launch(self, role: Role, candidate: Candidate, number: int, folder: TrialFolder, attempt: int) -> TrialRecord:
+    def _launch(self, proposal: "_Proposal", number: int, folder: TrialFolder, attempt: int = 1) -> TrialRecord:
         baseline = self._outcome.baseline
-        settings = self._config.model.settings.merged(self._config.space.settings(candidate))
         seed = random.Random(f"{self._config.study.seed}:{folder.path.parent.name}:{number}").getrandbits(31)
         assignment = Assignment(
             study=self._config.study.name,
             number=number,
-            role=role,
-            candidate=candidate,
-            settings=settings,
+            role=proposal.role,
+            candidate=proposal.candidate,
+            settings=self._config.model.settings.merged(self._config.space.settings(proposal.candidate)),
             seed=seed,
+            ask_s=proposal.ask_s,
             attempt=attempt,
             baseline=baseline.measurement if baseline else None,
         )
-        self._listener(events.TrialStarted(number, role, candidate.changed(self._deployed), attempt))
+        changed = proposal.candidate.changed(self._deployed)
+        self._listener(events.TrialStarted(number, proposal.role, changed, attempt))
         return run_trial(assignment, self._bench, folder, lambda phase: self._listener(events.PhaseEntered(phase)))
 
     def _ended(self, record: TrialRecord) -> None:
@@ -195,7 +213,7 @@ class _Run:
                 made.remove(role)
                 continue
             number = len(self._folder.confirmations())
-            record = self._launch(role, finalists[role], number, self._folder.confirmation(number), 1)
+            record = self._launch(_Proposal(role, finalists[role]), number, self._folder.confirmation(number))
             self._ended(record)
 
 
@@ -321,7 +339,8 @@ class Ledger:
         """Open a trial with the candidate's parameters; returns its number."""
         import optuna
 
-        shown = {name: self._shown(name, value) for name, value in candidate.params.items()}
+        acting = {name: value for name, value in candidate.params.items() if self._space.params[name].accepts(value)}
+        shown = {name: self._shown(name, value) for name, value in acting.items()}
         distributions = {name: self._distribution(name) for name in shown}
         with warnings.catch_warnings():
             # the deployment may run a value outside of the range that is searched

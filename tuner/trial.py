@@ -39,6 +39,7 @@ class Assignment:
         candidate: The parameters.
         settings: All flags and variables of the configuration, the deployment's own included.
         seed: Seeds its prompts.
+        ask_s: What the search took to propose it, in seconds.
         attempt: Which try this is, from 1.
         baseline: What trial 0 measured; ``None`` for trial 0 itself.
     """
@@ -49,6 +50,7 @@ class Assignment:
     candidate: Candidate
     settings: Settings
     seed: int
+    ask_s: float = 0.0
     attempt: int = 1
     baseline: Measurement | None = None
 
@@ -212,6 +214,7 @@ class _Trial:
             attempt=self.assignment.attempt,
             role=self.assignment.role,
             seed=self.assignment.seed,
+            ask_s=self.assignment.ask_s,
             digest=self.assignment.candidate.digest,
             params=dict(self.assignment.candidate.params),
             argv=self.command.argv,

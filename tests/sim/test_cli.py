@@ -39,6 +39,20 @@ def test_refusals_exit_as_vllm_does(launch: Launch, arguments: str, code: int, l
     assert last in server.log()[-1]
 
 
+def test_memory_that_others_hold_is_missing(launch: Launch) -> None:
+    server = launch(SITE_FLAGS, sim=f"{START} --sim-free-gib 12.5")
+    assert server.wait_exit() == 1
+    assert any(
+        "Free memory on device cuda:0 (12.50/23.99 GiB) on startup is less than" in line for line in server.log()
+    )
+
+
+def test_help_is_printed_and_exits_zero(launch: Launch) -> None:
+    server = launch("--help=all", sim="--sim-version 0.26")
+    assert server.wait_exit() == 0
+    assert any(line.strip().startswith("--max-num-seqs") for line in server.log())
+
+
 def test_a_removed_flag_is_refused_by_the_version_that_removed_it(launch: Launch) -> None:
     server = launch("--disable-log-requests", sim="--sim-version 0.26")
     assert server.wait_exit() == 2

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tuner.engines.vllm.flags import known_flags
 from tuner.sim import flags, versions
 from tuner.sim.flags import UsageError
 
@@ -57,6 +58,30 @@ def test_block_size_has_choices_before_0_20_and_none_after() -> None:
     with pytest.raises(UsageError, match="argument --block-size: invalid choice: 24"):
         flags.parse(versions.parse("0.15"), ["model", "--block-size", "24"])
     assert flags.parse(versions.parse("0.26"), ["model", "--block-size", "24"])["block_size"] == 24
+
+
+def test_flags_that_do_nothing_here_are_still_known() -> None:
+    words = ["model", "--no-disable-chunked-mm-input", "--hf-token", "x", "--max-num-seqs", "8"]
+    assert flags.parse(versions.parse("0.15"), words)["max_num_seqs"] == 8
+
+
+@pytest.mark.parametrize("version", ["0.9.2", "0.10.2", "0.11.2", "0.15.0", "0.20.0", "0.26.0", "0.33.0"])
+def test_the_simulators_own_table_agrees_with_the_wheels(version: str) -> None:
+    """Every flag of the table is in that wheel, but for -O, whose long form came later."""
+    wheel = {name.removeprefix("--") for name in known_flags(version)}
+    assert {flag.name for flag in versions.flags(versions.parse(version))} - wheel <= {"optimization-level"}
+
+
+def test_help_lists_the_flags_of_its_version_only() -> None:
+    old, new = (flags.help_text(versions.parse(version)) for version in ("0.15", "0.26"))
+    assert "--swap-space" in old
+    assert "--swap-space" not in new
+    assert "--no-enable-prefix-caching" in new
+
+
+def test_a_value_outside_its_choices_is_refused() -> None:
+    with pytest.raises(UsageError, match="argument --kv-cache-dtype: invalid choice: 'fp7'"):
+        flags.parse(versions.parse("0.15"), ["model", "--kv-cache-dtype", "fp7"])
 
 
 def test_spellings_that_vllm_takes_mean_the_same() -> None:

@@ -255,7 +255,7 @@ def test_sigterm_hangs_while_a_stream_is_open_until_the_client_goes(launch: Laun
         client.sendall(head + body)
         assert client.recv(4096)
         server.process.terminate()
-        time.sleep(1.0)
+        time.sleep(0.5)
         assert server.process.poll() is None
     assert server.wait_exit() == 0
 
@@ -338,6 +338,22 @@ def test_many_streams_get_their_tokens_together(launch: Launch) -> None:
     for thread in threads:
         thread.join()
     assert counts == [100] * 8
+
+
+def test_the_newest_version_names_reasoning_once_and_warns_of_compilation_under_load(launch: Launch) -> None:
+    arguments = f"{SITE_FLAGS} --reasoning-parser glm45 --stream-interval 4"
+    server = launch(arguments, sim=f"{QUICK} --sim-version 0.26").wait_ready()
+    streamed = server.stream(question())
+    assert "".join(streamed.deltas("reasoning")) != ""
+    assert streamed.deltas("reasoning_content") == []
+    texts = [len(text) // 4 for text in [*streamed.deltas("reasoning"), *streamed.deltas("content")]]
+    assert (sum(texts), texts[0], max(texts)) == (20, 1, 4)
+    assert any("Triton kernel JIT compilation during inference" in line for line in server.log())
+
+
+def test_a_garbled_engine_answers_nonsense(launch: Launch) -> None:
+    server = launch(SITE_FLAGS, sim=f"{QUICK} --sim-fault garbled").wait_ready()
+    assert server.request("/v1/chat/completions", question()).body["choices"][0]["message"]["content"] == "!" * 80
 
 
 def test_a_port_in_use_ends_the_start_at_once(launch: Launch) -> None:

@@ -92,6 +92,19 @@ def test_inductor_toggles_act_only_on_compile_sizes(configure: Configure) -> Non
     assert configure(f"{sizes} --enforce-eager").tuned_sizes == frozenset()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE", "true", "invalid literal for int() with base 10: 'true'"),
+        ("VLLM_FLOAT32_MATMUL_PRECISION", "low", "Invalid value 'low' for VLLM_FLOAT32_MATMUL_PRECISION."),
+    ],
+)
+def test_an_environment_variable_that_vllm_cannot_read_ends_the_start(
+    configure: Configure, name: str, value: str, said: str
+) -> None:
+    assert said in refused(configure, SITE_FLAGS, env={name: value})
+
+
 def test_compile_sizes_may_name_the_captured_ones(configure: Configure) -> None:
     settings = configure('-cc {"compile_sizes":["cudagraph_capture_sizes"]} --max-num-seqs 4')
     assert settings.compile_sizes == settings.capture_sizes == (1, 2, 4, 8)
@@ -123,6 +136,12 @@ def test_insisting_on_v1_turns_the_fallback_into_an_error(configure: Configure) 
 
 def test_there_is_no_v0_from_0_11_on(configure: Configure) -> None:
     assert configure("-tp 2 --enable-chunked-prefill", env={"VLLM_USE_V1": "0"}).v0 == ""
+
+
+def test_without_chunked_prefill_a_batch_must_hold_a_whole_prompt(configure: Configure) -> None:
+    assert configure("--no-enable-chunked-prefill --max-model-len 30000").max_num_batched_tokens == 30000
+    text = refused(configure, "--no-enable-chunked-prefill --max-model-len 30000 --max-num-batched-tokens 8192")
+    assert "max_num_batched_tokens (8192) is smaller than max_model_len (30000)" in text
 
 
 def test_switching_mla_off_costs_17_8_times_the_kv_cache(configure: Configure) -> None:

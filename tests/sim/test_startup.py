@@ -145,6 +145,14 @@ def test_the_cache_is_keyed_by_what_is_compiled(configure: Configure, tmp_path: 
     assert not hit(SITE_FLAGS, VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE="0")
 
 
+def test_healthy_starts_print_the_lines_that_mislead(configure: Configure) -> None:
+    """A long compile brings the hang's reminder, a fixed KV cache an advice about running out of memory."""
+    long = replace(configure(f"{SITE_FLAGS} -cc.compile_sizes=[1,2,4,8]"), warm=False)
+    assert any(line.startswith("No available shared memory broadcast block found") for line in texts(events(long)))
+    fixed = configure(f"{SITE_FLAGS} --kv-cache-memory-bytes 8G")
+    assert any("If OOM'ed, check the difference of initial free memory" in line for line in texts(events(fixed)))
+
+
 @pytest.mark.parametrize(
     ("arguments", "last", "root"),
     [

@@ -28,7 +28,7 @@ _GPU_MEMORY = (
         Cause.CUDA_OOM,
         Rank.KNOWN,
         (
-            r"(?:CUDA|HIP|XPU|NPU) out of memory\.? Tried to allocate (?P<tried_mib>[\d.]+) (?P<tried_mib_unit>[KMG]iB)"
+            r"Tried to allocate (?P<tried_mib>[\d.]+) (?P<tried_mib_unit>[KMG]iB)"
             r"(?:.*? total capacity of (?P<total_gib>[\d.]+) (?P<total_gib_unit>[KMG]iB))?"
             r"(?:.*? of which (?P<free_mib>[\d.]+) (?P<free_mib_unit>bytes|[KMG]iB) is free)?",
         ),
@@ -61,7 +61,7 @@ _HOST_MEMORY = (
         Cause.HOST_OOM,
         Rank.KNOWN,
         (
-            r"\bOOM[- ]?[Kk]illed\b",
+            r"\bOOM[- ]?[Kk]illed\b(?!\"?: false)",
             r"[Oo]ut of memory: Kill(?:ed)? process|\bKilled process \d+|invoked oom-killer|oom-kill:constraint",
             r"OutOfMemoryError: Task was killed due to the node running low on memory",
             r"due to memory pressure \(OOM\)|low on resource: memory",
@@ -78,11 +78,20 @@ _HOST_MEMORY = (
             r"\b[Ee][Xx][Ii][Tt](?:ed)?[ _]?(?:with )?(?:code|status)?['\"]? *[:=(]? *(?:-9|137)\b",
             r"Failed core proc\(s\): \{[^}]*: (?:-9|137)\b",
             r"\bdied (?:with (?:signal|<Signals\.) ?(?:9|SIGKILL)\b|\(-9\))",
-            r"^(?:\S+: line \d+: +\d+ )?Killed\b|^\[\d+\] +\+? *\d+ killed\b|signal: killed|Signal 9 \(SIGKILL\)",
+            r"signal: killed|Signal 9 \(SIGKILL\)|was sent SIGKILL",
         ),
         MORE_HOST_MEMORY,
         "a process ended by SIGKILL, which is nearly always the kernel's memory killer",
         serving=True,
+    ),
+    Sign(
+        Cause.HOST_OOM,
+        Rank.PEER,
+        (r"^(?:\S+: line \d+: +\d+ )?Killed\b|^\[\d+\] +\+? *\d+ killed\b",),
+        MORE_HOST_MEMORY,
+        "the shell, of a server that did not kill itself",
+        serving=True,
+        unless=r"[Gg]ot fatal signal from worker processes",
     ),
     Sign(
         Cause.HOST_OOM,
@@ -102,7 +111,7 @@ _HOST_MEMORY = (
         (
             r"\b[Bb]us error\b|\bSIGBUS\b|insufficient shared memory \(shm\)",
             r"Insufficient space in /dev/shm: (?P<needed_shm_mib>\d+) MiB required",
-            r"No space left on device: '?/(?:dev/shm|psm_)",
+            r"No space left on device: .*/(?:dev/shm|psm_)",
         ),
         MORE_SHM,
         "torch, Python; vLLM 0.27-0.33",
@@ -134,6 +143,7 @@ _COMMUNICATION = (
         Rank.CRASH,
         (
             r"NCCL_CHECK\(|^\s+self\.nccl\.nccl\w+\(|NCCL WARN (?!.*(?:NET/|Failed to open|not found))",
+            r"= PyNcclCommunicator\(",
             r"^\s+\S.*\b(?:ProcessGroup(?:Gloo|NCCL)|_new_process_group_helper|init_process_group)\(",
         ),
         FIX_COMMUNICATION,
@@ -165,7 +175,8 @@ _DRIVER = (
             r"Found no NVIDIA driver",
             r"No (?:CUDA|HIP) GPUs are available|no CUDA-capable device is detected|Torch not compiled with CUDA",
             r"system has unsupported display driver|system not yet initialized|CUDA unknown error",
-            r"CUDA error: (?:unknown error|initialization error|uncorrectable ECC|OS call failed)",
+            r"CUDA(?: driver)? error: (?:unknown error|initialization error|uncorrectable ECC|OS call failed)",
+            r"CUDA driver error: device not ready|Unexpected error from cudaGetDeviceCount",
             r"CUDA error: system driver mismatch",
             r"CUDA error: (?:CUDA-capable device\(s\) is/are busy|driver shutting down)",
             r"forward compatibility was attempted on non supported HW",
@@ -177,6 +188,14 @@ _DRIVER = (
         FIX_DRIVER,
         "torch, CUDA",
         serving=True,
+    ),
+    Sign(
+        Cause.DRIVER,
+        Rank.FAMILY,
+        (r"CUDA initialization: (?:The NVIDIA driver|Found no NVIDIA|CUDA unknown|Unexpected error)",),
+        FIX_DRIVER,
+        "torch, as a warning: the reason of what follows",
+        level=Level.WARNING,
     ),
     Sign(
         Cause.DRIVER,
@@ -223,9 +242,7 @@ _MODEL = (
         (
             r"is not a local folder and is not a valid model identifier|[Ii]ncorrect path_or_model_id",
             r"Repository Not Found|(?:Repository|Revision|Entry)NotFoundError|The request model: .* does not exist",
-            r"GatedRepoError|[Cc]annot access gated repo|access a gated repo|is gated\. You must",
-            r"Access to model \S+ is restricted|is awaiting a review from the repo authors",
-            r"HFValidationError|Repo id must (?:be in the fro?m|use alphanumeric)",
+            r"HFValidationError|Repo id must (?:be in the (?:form|from)|use alphanumeric)",
             r"does not appear to have (?:a file|files) named|Error no file named|No model weights found in",
             r"Cannot find any (?:safetensors )?model weights|(?:non-existent path|path does not exist).*HF Hub repo id",
             r"No such file or directory: '[^']*(?:\.safetensors|\.gguf|config\.json|tokenizer[^']*|/models?/[^']*)'",
@@ -233,6 +250,17 @@ _MODEL = (
         ),
         FIX_MODEL,
         "huggingface_hub, modelscope, transformers, vLLM",
+    ),
+    Sign(
+        Cause.MODEL_NOT_FOUND,
+        Rank.EXACT,
+        (
+            r"GatedRepoError|[Cc]annot access gated repo|access a gated repo|is gated\. You must",
+            r"Access to model \S+ is restricted|is awaiting a review from the repo authors",
+        ),
+        FIX_MODEL,
+        "huggingface_hub",
+        level=Level.INFO,
     ),
     Sign(
         Cause.MODEL_NOT_FOUND,
@@ -291,7 +319,7 @@ _HARDWARE = (
             r"(?:CUDA|HIP) error: (?:operation not supported|invalid device function)|cudaErrorUnsupportedPtxVersion",
             r"requires \.target sm_|not supported on \.target|ptxas fatal|is not defined for option 'gpu-name'",
             r"Unsupported gpu architecture|not supported in this architecture|LLVM ERROR: Cannot select",
-            r"only supports Ampere GPUs or newer",
+            r"only supports Ampere GPUs or newer|UVA is not available",
         ),
         OTHER_HARDWARE,
         "CUDA, Triton, FlashAttention",
@@ -334,12 +362,12 @@ _CRASHES = (
         Rank.CRASH,
         (
             r"an illegal memory access was encountered|device-side assert|unspecified launch failure",
-            r"misaligned address",
-            r"CUBLAS_STATUS_(?!ALLOC_FAILED|NOT_SUPPORTED)\w+|(?:CUDA|HIP) error: (?!out of memory)|\bXid\b",
+            r"misaligned address|(?:CUDA|HIP)(?: driver)? error: (?!out of memory)|\bXid\b",
+            r"CUBLAS_STATUS_(?!ALLOC_FAILED|NOT_SUPPORTED)\w+",
             r"Fatal Python error|[Ss]egmentation fault|Segfault encountered|\bSIGSEGV\b(?! or)|\bSIGABRT\b|core dumped",
             r"terminate called after throwing|free\(\): invalid pointer|double free or corruption",
             r"\.cu:\d+: .*Assertion `.*` failed",
-            r"Memory access fault by GPU|\bexit(?:ed)? (?:with )?code:? *(?:-?11|139|-6|134)\b",
+            r"Memory access fault by GPU|\b(?:exit|exited with|status) code:? *(?:-?11|139|-6|134)\b",
         ),
         LOOK_ABOVE,
         "CUDA, Python, the operating system",

@@ -14,6 +14,7 @@ _LESS_STATIC = "Lower --mem-fraction-static, --cuda-graph-max-bs or --chunked-pr
 
 WROTE = re.compile(
     r"\bsglang\b|\bsgl[-_]kernel\b|server_args=ServerArgs|The server is fired up|mem[-_]fraction[-_]static"
+    r"|\b(?:Decode|Prefill) batch\b.*#|Scheduler hit an exception|--max-running-requests"
 )
 """A line that only SGLang writes."""
 
@@ -63,7 +64,10 @@ _SIGNS = (
     Sign(
         Cause.ENGINE_DIED,
         Rank.AFTERMATH,
-        (r"run_event_loop|scheduler\.event_loop_\w+\(\)|[Ww]atchdog timeout|scheduler is dead",),
+        (
+            r"run_event_loop|scheduler\.event_loop_\w+\(\)|[Ww]atchdog timeout|scheduler is dead",
+            r"self\.forward_step\(\)|alloc_\w+ runs out of memory",
+        ),
         platform.LOOK_ABOVE,
         serving=True,
     ),
@@ -88,7 +92,7 @@ READING = Reading(
     start=re.compile(r"server_args=ServerArgs"),
     ready=re.compile(r"The server is fired up and ready to roll|Application startup complete|Uvicorn running on"),
     serving=re.compile(
-        r"The server is fired up and ready to roll|Uvicorn running on|Decode batch\b"
+        r"The server is fired up and ready to roll|Uvicorn running on|(?:Decode|Prefill) batch\b"
         r'|"(?:GET|POST) /\S* HTTP/1\.[01]" \d{3}'
     ),
     started=re.compile(r"The server is fired up"),

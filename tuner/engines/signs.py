@@ -51,6 +51,7 @@ class Sign:
             same words are about a single request.
         level: The quietest level at which it counts.
         after: A shape that must stand in one of the few lines before it.
+        unless: A shape that must not.
         raised_in: A shape of the file in which the exception was raised, as the traceback above names it.
     """
 
@@ -62,6 +63,7 @@ class Sign:
     serving: bool = False
     level: Level = Level.NONE
     after: str = ""
+    unless: str = ""
     raised_in: str = ""
 
     @cached_property
@@ -74,6 +76,10 @@ class Sign:
         return re.compile(self.after)
 
     @cached_property
+    def _unless(self) -> re.Pattern[str]:
+        return re.compile(self.unless)
+
+    @cached_property
     def _raised_in(self) -> re.Pattern[str]:
         return re.compile(self.raised_in)
 
@@ -82,6 +88,8 @@ class Sign:
         if line.level < self.level or not (found := self.regex.search(line.text)):
             return None
         if self.after and not any(self._after.search(text) for text in context.recent):
+            return None
+        if self.unless and any(self._unless.search(text) for text in context.recent):
             return None
         if self.raised_in and not self._raised_in.search(context.frame):
             return None
@@ -114,7 +122,7 @@ class Finding:
 
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line \d+')
-_RECENT = 6
+_RECENT = 10
 _BYTES = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _UNIT_OF_NAME = {"bytes": "bytes", "mib": "MiB", "gib": "GiB"}
 

@@ -91,6 +91,9 @@ def main(argv: Sequence[str]) -> int:
         The exit status: vLLM's own in the same case.
     """
     try:
+        if any(word in ("-h", "--help") or word.startswith("--help=") for word in argv):
+            log.raw(NOBODY, help_text(argv, os.environ), log.STDOUT)
+            return 0
         command = parse(argv, os.environ)
     except UsageError as error:
         log.raw(NOBODY, error.text)
@@ -115,6 +118,16 @@ def parse(argv: Sequence[str], env: Mapping[str, str]) -> Command:
     return Command(str(model), args, env, simulation)
 
 
+def help_text(argv: Sequence[str], env: Mapping[str, str]) -> str:
+    """All flags of the vLLM version that ``argv`` asks for.
+
+    Raises:
+        UsageError: The simulator's own options are wrong.
+    """
+    own, _ = _parser().parse_known_args(list(argv))
+    return flags.help_text(_simulation(own, env).site.version)
+
+
 class _OwnParser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UsageError(f"{_USAGE}\nserve: error: {message}")
@@ -127,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sim-version", default="0.15", help="which vLLM to be: 0.10, 0.15, 0.26, or a full version")
     add("--sim-hardware", default="rtx4090", choices=sorted(PRESETS), help="which GPUs")
     add("--sim-gpus", type=int, default=2, help="how many of them the machine has")
+    add("--sim-free-gib", type=float, help="memory free at the start, where others hold some; the site's own without")
     add("--sim-seed", type=int, default=0, help="what chance is drawn from")
     add("--sim-launch-id", help="with the seed, makes a launch repeatable; random without")
     add("--sim-noise-launch", type=float, default=Noise().launch, help="spread of speed between launches")
@@ -141,7 +155,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _simulation(own: argparse.Namespace, env: Mapping[str, str]) -> Simulation:
     try:
-        site = Site(PRESETS[own.sim_hardware], _visible(own.sim_gpus, env), versions.parse(own.sim_version))
+        hardware = PRESETS[own.sim_hardware]
+        if own.sim_free_gib is not None:
+            hardware = replace(hardware, free_gib=own.sim_free_gib)
+        site = Site(hardware, _visible(own.sim_gpus, env), versions.parse(own.sim_version))
         wrong = tuple(faults.parse(text) for text in own.sim_fault)
     except ValueError as error:
         raise UsageError(f"{_USAGE}\nserve: error: {error}") from None

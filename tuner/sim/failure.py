@@ -166,6 +166,13 @@ def segfault() -> Iterator[Event]:
     yield Exit(1)
 
 
+def died_starting() -> Iterator[Event]:
+    """The engine's process is gone and has not said why."""
+    text = "Engine core proc EngineCore_DP0 died unexpectedly, shutting down client."
+    yield Log("api", "core_client.py:605", text, "ERROR")
+    yield from engine_gone("{}")
+
+
 def dead_engine(who: Who) -> str:
     """The traceback that a dead engine leaves in the API server, wherever it is noticed."""
     frames = (

@@ -1,4 +1,24 @@
-"""Faults that a simulated server is asked to have: ``NAME[=ARG][@SETTING=VALUE[,…]]``."""
+"""Faults that a simulated server is asked to have: ``NAME[=ARG][@SETTING=VALUE[,…]]``.
+
+::
+
+    oom-weights  oom-profile  oom-kv  oom-graphs  oom-sampler    the start runs out of memory there
+    oom-serving=N        after N requests an allocation fails and the engine dies under load
+    die-after=N          after N requests the engine dies under load; exit status 0, as real vLLM
+    sse-error=N          the stream of the Nth request breaks off with an error inside HTTP 200; the engine lives
+    garbled              answers are nonsense
+    hang=PHASE           the start stops in that phase, without end
+    crash-at=PHASE       exit status 1 in that phase, without a word
+    exit-zero[=PHASE]    the engine dies in that phase (profile), exit status 0
+    segfault[=PHASE]     the engine dies of a signal in that phase (weights)
+    slow-start=SECONDS   the start takes so much longer, in seconds of the wall clock
+    port-in-use          somebody holds the port
+    silent-change=SETTING:VALUE    it runs with that instead of what was asked
+    v0-fallback          vLLM before 0.11 falls back to its V0 engine
+    orphan-worker        the engine's process outlives the server and ignores SIGTERM
+
+A condition names settings as they are in effect: ``die-after=20@max_num_seqs=128`` fails one configuration only.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -2,10 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NoReturn
 
-from tuner.sim.versions import Flag, Kind, Version, flags
+from tuner.sim.versions import Flag, Kind, Version, flags, others
 
 Value = bool | int | float | str | list[str] | list[int] | dict[str, object]
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -47,6 +48,11 @@ def parse(version: Version, argv: Sequence[str]) -> dict[str, Value]:
     return {key: value for key, value in vars(parsed).items() if value is not None}
 
 
+def help_text(version: Version) -> str:
+    """What ``vllm serve --help=all`` prints: every flag that the version has."""
+    return _parser(version).format_help()
+
+
 def _unrecognized(version: Version, unknown: Sequence[str]) -> str:
     usage, program = "usage: vllm serve [model_tag] [options]", "vllm serve"
     if version.at_least(0, 20):
@@ -54,11 +60,14 @@ def _unrecognized(version: Version, unknown: Sequence[str]) -> str:
     return f"{usage}\n{program}: error: unrecognized arguments: {' '.join(unknown)}"
 
 
+@cache
 def _parser(version: Version) -> _Parser:
     parser = _Parser(prog="vllm serve", add_help=False, allow_abbrev=False)
     parser.add_argument("model_tag", nargs="?")
     for flag in flags(version):
         _add(parser, flag)
+    for name in others(version):
+        parser.add_argument(f"--{name}", f"--no-{name}", dest=name.replace("-", "_"), nargs="*")
     return parser
 
 
@@ -99,7 +108,7 @@ _TYPES: dict[Kind, Callable[[str], object]] = {
 
 def _normalized(argv: Sequence[str], version: Version) -> list[str]:
     """Spellings that vLLM's own parser turns into the usual ones: underscores and dotted JSON keys."""
-    names = {alias: f"--{flag.name}" for flag in flags(version) for alias in flag.aliases}
+    names = _aliases(version)
     words: list[str] = []
     dotted: dict[str, dict[str, object]] = {}
     rest = list(argv)
@@ -118,6 +127,11 @@ def _normalized(argv: Sequence[str], version: Version) -> list[str]:
         else:
             words.append(word)
     return words + [text for flag, tree in dotted.items() for text in (flag, json.dumps(tree))]
+
+
+@cache
+def _aliases(version: Version) -> Mapping[str, str]:
+    return {alias: f"--{flag.name}" for flag in flags(version) for alias in flag.aliases}
 
 
 def _dashed(name: str) -> str:

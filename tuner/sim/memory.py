@@ -283,7 +283,8 @@ def _context_text(settings: Settings, kv_gib: float, blocks: int) -> str:
 def _out_of_memory(
     stage: Stage, settings: Settings, wanted: float, allocation: float, free: float, kv_gib: float | None = None
 ) -> StartupFailure:
-    line = out_of_memory_line(settings, allocation, max(free - wanted + allocation, 0.02))
+    left = min(max(free - wanted + allocation, 0.005), 0.6 * allocation)
+    line = out_of_memory_line(settings, allocation, left)
     return StartupFailure(stage, (line,), plan_gib=kv_gib, allocation_gib=allocation)
 
 

@@ -1,7 +1,6 @@
 """Plays a start: writes its lines at the right times, and lets faults strike."""
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from tuner.sim.faults import Faults
 from tuner.sim.log import Process
 from tuner.sim.settings import Settings
 from tuner.sim.startup import MAX_BAR_STEPS
+from tuner.sim.wording import BROADCAST
 
 NOBODY = Process("", 0)
 
@@ -133,22 +133,12 @@ class Player:
             case "segfault":
                 return self.play(failure.segfault())
             case "exit-zero":
-                self.play(failure.engine_gone("{}"))
+                self.play(failure.died_starting())
                 return 0
         return None
 
     def _hang(self) -> None:
         """Nothing happens any more, but vLLM's reminder every minute."""
-        text = (
-            "No available shared memory broadcast block found in 60 seconds. This typically happens when some "
-            "processes are hanging or doing some time-consuming work (e.g. compilation, weight/kv cache quantization)."
-        )
         while True:
             time.sleep(max(60 / self.speed, 0.5))
-            log.line(self.cast.engine, "INFO", "shm_broadcast.py:542", text)
-
-
-def die_of(number: int) -> None:
-    """End this process by a signal."""
-    os.kill(os.getpid(), number)
-    signal.pause()
+            log.line(self.cast.engine, "INFO", "shm_broadcast.py:542", BROADCAST)

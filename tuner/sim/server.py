@@ -80,11 +80,14 @@ class Server:
             log.raw(self.processes.api, failure.port_in_use())
             return 1
         log.raw(self.processes.api, uvicorn_lines(os.getpid()).text)
-        work = [asyncio.create_task(self.engine.run()), asyncio.create_task(self._report())]
+        engine, report = asyncio.create_task(self.engine.run()), asyncio.create_task(self._report())
+        engine.add_done_callback(lambda _: self.stopping.set())
         await self.stopping.wait()
+        if engine.done() and not self.engine.dead:
+            engine.result()
         await self._stop()
-        for task in work:
-            task.cancel()
+        engine.cancel()
+        report.cancel()
         await runner.cleanup()
         log.raw(self.processes.api, "INFO:     Application shutdown complete.")
         return 0

@@ -189,7 +189,7 @@ class _Resolver:
             num_gpu_blocks_override=self._optional_int("num_gpu_blocks_override"),
             capture_sizes=() if eager else self._capture_sizes(max_num_seqs, batched),
             full_graphs=self.compilation.get("cudagraph_mode") not in ("PIECEWISE", "NONE"),
-            use_mla=model.mla is not None and self.env.get("VLLM_MLA_DISABLE", "0") != "1",
+            use_mla=model.mla is not None and not self._switch("VLLM_MLA_DISABLE", "0"),
             **self._plain(),
             **self._environment(),
         )
@@ -310,14 +310,29 @@ class _Resolver:
         threads = self.env.get("OMP_NUM_THREADS", "")
         speculative = self._json("speculative_config").get("num_speculative_tokens", 0)
         return {
-            "max_autotune": toggles and self.env.get("VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE", "1") == "1",
+            "max_autotune": toggles and self._switch("VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE", "1"),
             "coordinate_descent_tuning": toggles
-            and self.env.get("VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING", "1") == "1",
+            and self._switch("VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING", "1"),
             "atomic_add": self.env.get("VLLM_MARLIN_USE_ATOMIC_ADD", "0") == "1",
-            "reduced_precision": self.env.get("VLLM_FLOAT32_MATMUL_PRECISION", "highest") in ("high", "medium"),
+            "reduced_precision": self._precision() != "highest",
             "omp_num_threads": int(threads) if threads.isdigit() else None,
             "speculative_tokens": speculative if isinstance(speculative, int) else 0,
         }
+
+    def _switch(self, name: str, default: str) -> bool:
+        """An environment variable that vLLM reads as a number."""
+        text = self.env.get(name, default)
+        try:
+            return bool(int(text))
+        except ValueError:
+            raise Rejected("model", [f"ValueError: invalid literal for int() with base 10: {text!r}"]) from None
+
+    def _precision(self) -> str:
+        name, valid = "VLLM_FLOAT32_MATMUL_PRECISION", ["highest", "high", "medium"]
+        text = self.env.get(name, valid[0])
+        if text not in valid:
+            raise Rejected("model", [f"ValueError: Invalid value '{text}' for {name}. Valid options: {valid}."])
+        return text
 
     def _v0(self, settings: Settings) -> str:
         """The feature that sends vLLM before 0.11 back to its V0 engine; empty when none does."""

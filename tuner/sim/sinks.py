@@ -219,7 +219,7 @@ class Stream(_Sink):
 
     def fail(self) -> None:
         """The engine is dead: an error inside the stream, which then ends as if nothing were wrong."""
-        if not self.done.done() and not self.transport.is_closing():
+        if not self.done.done():
             self._write(_event(DEAD) + DONE)
         self._end(False)
 
@@ -249,4 +249,6 @@ class Stream(_Sink):
         return self.envelope.tail(usage(self.reply, self.generated, cached)) + DONE
 
     def _write(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))

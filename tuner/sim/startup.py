@@ -10,7 +10,7 @@ from tuner.sim.flags import Value
 from tuner.sim.hardware import GIB
 from tuner.sim.memory import MemoryPlan, StartupFailure
 from tuner.sim.settings import Rejected, Settings, Site
-from tuner.sim.wording import compile_range, source
+from tuner.sim.wording import BROADCAST, compile_range, source
 
 _LOGO = (
     "",
@@ -99,6 +99,7 @@ class _Script:
         self.version = launch.settings.site.version
         self.times = launch.settings.site.hardware.startup
         self.init_s = 0.0
+        self.compile_s = 0.0
         self.failed = launch.outcome if isinstance(launch.outcome, StartupFailure) else None
         self.lead: Who = "worker" if self.settings.world_size > 1 else "engine"
 
@@ -284,10 +285,7 @@ class _Script:
         yield self._compile_total(dynamo_s + seconds)
 
     def _cold_compile(self, dynamo_s: float) -> Iterator[Event]:
-        total = dynamo_s
-        sizes = (None, *self.settings.compile_sizes)
-        if sum(map(self._compile_time, sizes)) > SILENCE_S and self.settings.world_size > 1:
-            yield Log("engine", source(self.version, "broadcast"), _BROADCAST)
+        total, reminded = dynamo_s, self.settings.world_size == 1
         for size in (None, *self.settings.compile_sizes):
             name = compile_range(self.version, size, self.settings.max_num_batched_tokens)
             seconds = self._compile_time(size)
@@ -296,6 +294,9 @@ class _Script:
             yield self._timed(seconds * 0.6)
             yield self._log(self.lead, "compiled", f"Compiling a graph for {name} takes {seconds:.2f} s")
             total += seconds
+            if total > SILENCE_S and not reminded:
+                reminded = True
+                yield self._log("engine", "broadcast", BROADCAST)
         yield Compiled()
         if self.version.family != "0.10":
             yield self._log(self.lead, "aot_saved", f"saved AOT compiled function to {self._aot()}")
@@ -484,8 +485,6 @@ class _Script:
         for path, methods in routes:
             yield self._log("api", "route", f"Route: {path}, Methods: {methods}")
 
-    compile_s = 0.0
-
 
 def describe(settings: Settings) -> str:
     """The engine's configuration as its first line spells it out: the effective values."""
@@ -512,16 +511,12 @@ def describe(settings: Settings) -> str:
     )
 
 
-_BROADCAST = (
-    "No available shared memory broadcast block found in 60 seconds. This typically happens when some processes are "
-    "hanging or doing some time-consuming work (e.g. compilation, weight/kv cache quantization)."
-)
 _FIXED_CACHE = (
-    "Initial free memory {:.2f} GiB, reserved {:.2f} GiB memory for KV Cache as specified by kv_cache_memory_bytes config "
-    "and skipped memory profiling. This does not respect the gpu_memory_utilization config. Only use "
-    "kv_cache_memory_bytes config when you want manual control of KV cache memory size. If OOM'ed, check the difference "
-    "of initial free memory between the current run and the previous run where kv_cache_memory_bytes is suggested and "
-    "update it correspondingly."
+    "Initial free memory {:.2f} GiB, reserved {:.2f} GiB memory for KV Cache as specified by kv_cache_memory_bytes "
+    "config and skipped memory profiling. This does not respect the gpu_memory_utilization config. Only use "
+    "kv_cache_memory_bytes config when you want manual control of KV cache memory size. If OOM'ed, check the "
+    "difference of initial free memory between the current run and the previous run where kv_cache_memory_bytes is "
+    "suggested and update it correspondingly."
 )
 _NO_CUSTOM_ALL_REDUCE = (
     "Custom allreduce is disabled because your platform lacks GPU P2P capability or P2P test failed. To silence this "

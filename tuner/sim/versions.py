@@ -1,24 +1,27 @@
 """Which command-line flags each vLLM version has, and what a version is.
 
-The table holds the flags that matter to tuning and the usual serving ones, by the versions in which the published
-wheels have them. One line a flag: name, kind, other spellings, ``>=`` and ``<`` the versions that have it, ``=`` the
-values it takes.
+The table holds the flags that do something here, and the usual serving ones, by the versions in which the published
+wheels have them; all others that a version has are known by name (``engines/vllm/flags.json``). One line a flag: name,
+kind, other spellings, ``>=`` and ``<`` the versions that have it, ``=`` the values it takes.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Kind = Literal["bool", "int", "size", "float", "str", "strs", "ints", "json"]
 Family = Literal["0.10", "0.15", "0.26"]
 
+_WHEELS = Path(__file__).parent.parent / "engines" / "vllm" / "flags.json"
 _DEFAULTS = {"0.10": "0.10.2", "0.15": "0.15.0", "0.26": "0.26.0"}
 
 _TABLE = """
 model str
 host str
 port int
-uds str
+uds str >=0.10
 api-key strs
 served-model-name strs
 tokenizer str
@@ -59,10 +62,13 @@ distributed-executor-backend str
 disable-custom-all-reduce bool
 max-parallel-loading-workers int
 block-size int >=0.20
-block-size int <0.20 =1|8|16|32|64|128|256
+block-size int <0.11 =1|8|16|32|64|128
+block-size int >=0.11 <0.20 =1|8|16|32|64|128|256
 gpu-memory-utilization float
 kv-cache-memory-bytes size >=0.10
-kv-cache-dtype str =auto|bfloat16|fp8|fp8_e4m3|fp8_e5m2|fp8_inc|fp8_ds_mla
+kv-cache-dtype str <0.11 =auto|fp8|fp8_e4m3|fp8_e5m2|fp8_inc
+kv-cache-dtype str >=0.11 <0.20 =auto|bfloat16|fp8|fp8_e4m3|fp8_e5m2|fp8_inc|fp8_ds_mla
+kv-cache-dtype str >=0.20
 swap-space float <0.20
 calculate-kv-scales bool <0.33
 num-gpu-blocks-override int
@@ -84,9 +90,9 @@ scheduling-policy str =fcfs|priority
 scheduler-cls str
 async-scheduling bool >=0.10
 stream-interval int >=0.11
-max-num-scheduled-tokens int >=0.33
+max-num-scheduled-tokens int >=0.26
 max-num-active-seqs int >=0.33
-watermark float >=0.33
+watermark float >=0.26
 cuda-graph-sizes ints >=0.9 <0.15
 cudagraph-capture-sizes ints >=0.11
 max-cudagraph-capture-size int >=0.11
@@ -99,30 +105,30 @@ moe-backend str >=0.20
 kernel-config json >=0.20
 enable-flashinfer-autotune bool >=0.20
 speculative-config json -sc
-guided-decoding-backend str <0.15
+guided-decoding-backend str <0.11
 structured-outputs-config json >=0.11
 additional-config json
 limit-mm-per-prompt json
-language-model-only bool >=0.15
+language-model-only bool >=0.20
 enable-lora bool
 max-loras int
 max-lora-rank int
 enable-sleep-mode bool
 enable-prompt-embeds bool >=0.9
 enable-auto-tool-choice bool
-exclude-tools-when-tool-choice-none bool
+exclude-tools-when-tool-choice-none bool >=0.10
 tool-call-parser str
 tool-parser-plugin str
 reasoning-parser str
 enable-reasoning bool <0.10
 enable-prompt-tokens-details bool
-enable-force-include-usage bool >=0.10
+enable-force-include-usage bool >=0.9
 enable-server-load-tracking bool
 return-tokens-as-token-ids bool
 disable-log-stats bool
 disable-log-requests bool <0.20
 enable-log-requests bool >=0.10
-enable-log-outputs bool >=0.11
+enable-log-outputs bool >=0.10
 max-log-len int
 uvicorn-log-level str
 disable-uvicorn-access-log bool
@@ -138,7 +144,7 @@ api-server-count int -asc >=0.9
 headless bool >=0.9
 otlp-traces-endpoint str
 collect-detailed-traces str
-enable-mfu-metrics bool >=0.20
+enable-mfu-metrics bool >=0.15
 jit-monitor-mode str >=0.26
 jit-monitor-verbose bool >=0.26
 shutdown-timeout int >=0.20
@@ -218,6 +224,24 @@ def _flag(line: str) -> Flag:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
+
+
+def others(version: Version) -> list[str]:
+    """Flags that the version's wheel has and the simulator only accepts, without dashes in front."""
+    table = json.loads(_WHEELS.read_text("utf-8"))
+    releases = [_release(text) for text in table["versions"]]
+    at = max((release for release in releases if release <= version.numbers), default=releases[0])
+    own = {_flag(line).name for line in _TABLE.split("\n")[1:-1]}
+    names = (name.removeprefix("--") for name, entry in table["flags"].items() if _present(entry["present"], at))
+    return [name for name in names if name not in own]
+
+
+def _present(runs: Sequence[tuple[str, str]], at: tuple[int, ...]) -> bool:
+    return any(_release(first) <= at <= _release(last) for first, last in runs)
+
+
+def _release(text: str) -> tuple[int, ...]:
+    return _numbers(text.partition(".post")[0])
 
 
 def flags(version: Version) -> Iterator[Flag]:

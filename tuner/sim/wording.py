@@ -67,6 +67,10 @@ _SOURCES: Mapping[str, tuple[str, str, str]] = {
     "shutdown": ("launcher.py:98", "launcher.py:110", "launcher.py:100"),
     "client_shutdown": ("core_client.py:560", "core_client.py:600", "core_client.py:655"),
 }
+BROADCAST = (
+    "No available shared memory broadcast block found in 60 seconds. This typically happens when some processes are "
+    "hanging or doing some time-consuming work (e.g. compilation, weight/kv cache quantization)."
+)
 _COLUMN: Mapping[str, int] = {"0.10": 0, "0.15": 1, "0.26": 2}
 
 

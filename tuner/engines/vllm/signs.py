@@ -360,6 +360,7 @@ _RAY = (
             r"Current node has no GPU available|Ray does not allocate any GPUs|Not enough resources to allocate",
             r"Every node should have a unique IP address|Ray workers have not started",
             r"Could not find any running Ray instance|Version mismatch: The cluster was started with",
+            r"No available node types can fulfill resource request|[Rr]egister worker (?:to|with) [Rr]aylet",
         ),
         _ASK_RAY,
         "0.6-0.33, Ray",
@@ -399,7 +400,7 @@ _DEATH = (
         (
             r"Worker proc \S+ died unexpectedly(?: \(exit code: (?P<exit_code>-?\d+)\))?",
             r"Engine core proc \S+ died unexpectedly",
-            r"Worker \S+ pid \d+ died, exit code: (?P<worker_exit_code>-?\d+)|\bworker died\b",
+            r"Worker \S+ pid \d+ died, exit code: (?P<worker_exit_code>(?!-15)-?\d+)|\bworker died\b",
             r"Actor(?:Died|Unavailable)Error(?!: The actor died because of an error)|RayActorError|WorkerCrashedError",
             r"A worker died or was killed|actor is dead because its worker process has died",
         ),
@@ -413,6 +414,10 @@ _DEATH = (
         (
             r"EngineDeadError|EngineGenerationError|[Bb]ackground loop (?:has errored|is not running|is stopped)",
             r"AsyncLLM output_handler failed|raise self\._format_exception\(outputs\)|engine_core\.run_busy_loop\(\)",
+            r"await engine_core\.get_output_async\(\)|self\._process_engine_step\(\)|self\.step_fn\(\)",
+            r"_log_task_completion|self\.run_engine_loop\(\)|in (?:run_engine_loop|engine_step)$|llm_engine\.step\(\)",
+            r"EngineCore encountered an issue|MQEngineDeadError",
+            r"[Dd]umping (?:input data|scheduler output)|EngineCore encountered a fatal error",
             r"MQLLMEngine is already dead|AsyncLLMEngine (?:is already dead|has failed)|[Ee]ngine is dead",
             r"Engine (?:loop|background task) (?:is not running|failed|has died)|Task finished unexpectedly",
             r"RPC call to \S+ timed out|Engine iteration timed out|execute_model timed out|^RuntimeError: cancelled",
@@ -439,7 +444,7 @@ _DEATH = (
         (
             r"Engine core initialization failed|Engine process failed to start|Frontend process failed during engine",
             r"WorkerProc (?:initialization )?failed|WorkerProc hit an exception|got fatal signal from worker processes",
-            r"EngineCore (?:failed to start|encountered a fatal error|hit an exception)",
+            r"EngineCore (?:failed to start|hit an exception)",
             r"engine core exited unexpectedly",
             r"Exception in worker \S+ while processing method|Error executing method",
         ),
@@ -488,6 +493,7 @@ _TRAPS = re.compile(
             r", retrying \d+ of \d+|Error retrieving safetensors",
             r"Found ulimit of|socket has failed to connect to .*errno: 97",
             r"destroy_process_group\(\) was not called|destroyEvent",
+            r"(?:Readiness|Liveness|Startup) probe failed",
         )
     )
 )

@@ -1,0 +1,1 @@
+"""Measurements of tuner itself: `make bench` prints them; they never fail on time."""

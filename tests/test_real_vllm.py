@@ -1,0 +1,48 @@
+"""A study on real vLLM: the architecture of GLM-4.7-Flash in miniature, on a CPU."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tuner import config
+from tuner.storage import State
+from tuner.study import run_study
+
+HERE = os.environ.get("TUNER_TEST_VLLM")
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(
+        not HERE, reason="needs real vLLM: TUNER_TEST_VLLM=DIR make test (DIR/venv/bin/vllm, DIR/models)"
+    ),
+]
+
+
+def test_a_study_finds_the_most_sequences_and_prunes_what_vllm_rejects(tmp_path):
+    vllm = Path(str(HERE))
+    asked = config.load(
+        [
+            "experiment=vllm-cpu",
+            f"engine.executable=[{vllm}/venv/bin/vllm,serve]",
+            f"model.id={vllm}/models/glm-tiny",
+            f"study.folder={tmp_path}",
+            "study.confirm=1",
+            # the noise of a busy CPU must not make the sixteen streams infeasible
+            "objective.limits.tpot_p50_ms.max=2",
+            "space.params={max_num_batched_tokens: null, not_a_flag: {choices: [null, 3]}}",
+            "model.known_good=[{max_num_seqs: 1}, {max_num_seqs: 16}, {not_a_flag: 3}]",
+            "budget.trials=4",
+        ]
+    )
+    outcome = run_study(asked, print)
+    baseline, one, sixteen, rejected = outcome.searched
+    assert outcome.best == sixteen
+    assert sixteen.verdict.values > baseline.verdict.values > one.verdict.values
+    assert rejected.state is State.PRUNED
+    assert rejected.failure.cause == "bad_flag"
+    assert rejected.failure.line == "vllm: error: unrecognized arguments: --not-a-flag 3"
+    assert rejected.seconds < 60
+    assert baseline.facts.engine_version == "0.32.0"
+    assert outcome.comparison.goals["output_tokens_per_s"].gain > 0.3
