@@ -72,7 +72,8 @@ class EngineConfig(Schema):
     executable: tuple[str, ...]
     """How it is started, before the model; ``{python}`` stands for the Python that runs tuner."""
     launch_args: dict[str, JsonValue] = Field(default_factory=dict)
-    """Flags for tuner's own launches only: they are left out of the exported profile."""
+    """Flags for tuner's own launches only: they are left out of the exported profile. ``{trial}`` stands for the
+    trial's name."""
     launch_env: dict[str, str] = Field(default_factory=dict)
     """Environment variables for tuner's own launches only."""
     phase_limits_s: dict[Phase, PositiveFloat] = Field(default_factory=dict)

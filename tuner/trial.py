@@ -68,7 +68,7 @@ class Workbench:
         model: The name that clients ask for.
         limits_s: For each start-up phase the longest time without progress.
         gpus: The GPUs that a server may see.
-        launch_args: Flags for our launches only.
+        launch_args: Flags for our launches only; ``{trial}`` in them stands for the trial's name.
         launch_env: Environment variables for our launches only.
         stop_grace_s: How long a server may take to end.
         clock_scale: Simulated seconds per second; 1 for a real engine.
@@ -160,16 +160,27 @@ class _Trial:
         """How the server is started."""
         env = {name: value for name, value in self.assignment.settings.env.items() if value is not None}
         return self.bench.engine.command(
-            {**self.assignment.settings.args, **self.bench.launch_args},
+            {**self.assignment.settings.args, **self._launch_args},
             {**self.bench.launch_env, **env},
             self.alias if self.bench.proves_itself else None,
         )
 
     @property
+    def _launch_args(self) -> dict[str, JsonValue]:
+        """Flags for our launches only; ``{trial}`` in them stands for the trial's name."""
+        args = self.bench.launch_args.items()
+        return {name: arg.replace("{trial}", self.name) if isinstance(arg, str) else arg for name, arg in args}
+
+    @property
+    def name(self) -> str:
+        """Names the launch: ``demo/trials/0003``."""
+        return f"{self.assignment.study}/{self.folder.path.parent.name}/{self.folder.path.name}"
+
+    @property
     def spec(self) -> LaunchSpec:
         """What the launcher is told."""
         return LaunchSpec(
-            name=f"{self.assignment.study}/{self.folder.path.name}",
+            name=self.name,
             argv=self.command.argv,
             env=self.command.env,
             log_path=self.folder.log,

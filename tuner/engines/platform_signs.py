@@ -126,6 +126,7 @@ _COMMUNICATION = (
         (
             r"\bNCCL [Ee]rror\b|\bnccl(?:UnhandledCuda|System|Internal|Remote)Error\b|\bncclInvalidUsage\b",
             r"Dist(?:Backend|Network|Store)Error",
+            r"ProcessGroupNCCL's watchdog got stuck|Heartbeat monitor timed out",
             r"collective operation timeout|NCCL communicator was aborted|Duplicate GPU detected",
             r"[Gg]loo connectFullMesh failed|RuntimeError: \[.*gloo/|unsupported gloo device",
             r"RuntimeError: (?:Connection (?:closed|reset) by peer|Broken pipe|Socket Timeout)",
@@ -244,7 +245,8 @@ _MODEL = (
             r"Repository Not Found|(?:Repository|Revision|Entry)NotFoundError|The request model: .* does not exist",
             r"HFValidationError|Repo id must (?:be in the (?:form|from)|use alphanumeric)",
             r"does not appear to have (?:a file|files) named|Error no file named|No model weights found in",
-            r"Cannot find any (?:safetensors )?model weights|(?:non-existent path|path does not exist).*HF Hub repo id",
+            r"No adapter found for|Cannot find any (?:safetensors )?model weights",
+            r"(?:non-existent path|path does not exist).*HF Hub repo id",
             r"No such file or directory: '[^']*(?:\.safetensors|\.gguf|config\.json|tokenizer[^']*|/models?/[^']*)'",
             r"Can't load (?:the configuration|tokenizer|config|the model) (?:of|for) '",
         ),
