@@ -101,7 +101,8 @@ def is_suspicious(line: str, reading: Reading) -> bool:
 def _is_suspicious(line: LogLine, reading: Reading) -> bool:
     if reading.traps.search(line.text):
         return False
-    return any(sign.level <= line.level and sign.regex.search(line.text) for sign in reading.signs)
+    said = any(sign.level <= line.level and sign.regex.search(line.text) for sign in reading.signs)
+    return said or _is_exception(line, reading)
 
 
 def _judge_runs(lines: Sequence[LogLine], evidence: Evidence, reading: Reading) -> Diagnosis | None:
@@ -152,12 +153,17 @@ def _judge(run: _Run, evidence: Evidence, reading: Reading) -> Diagnosis | None:
     if evidence.running and not wrappers:
         causes = [finding for finding in causes if finding.sign.rank is not Rank.FAMILY]
     if causes:
-        return _explained(max(causes, key=lambda finding: finding.sign.rank), run, reading)
+        return _explained(max(causes, key=_closeness), run, reading)
     if wrappers and not (evidence.running and run.serving_at is None):
         return _unexplained(wrappers[0], run, reading)
     if survived:
-        return _said(max(survived, key=lambda finding: finding.sign.rank))
+        return _said(max(survived, key=_closeness))
     return _quiet(run, evidence, reading)
+
+
+def _closeness(finding: Finding) -> tuple[int, bool]:
+    """By rank; of one rank, words come before the source code that a traceback quotes, which is indented."""
+    return finding.sign.rank, not finding.line.text.startswith("  ")
 
 
 def _counts(finding: Finding, run: _Run) -> bool:

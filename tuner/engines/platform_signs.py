@@ -111,7 +111,7 @@ _HOST_MEMORY = (
         (
             r"\b[Bb]us error\b|\bSIGBUS\b|insufficient shared memory \(shm\)",
             r"Insufficient space in /dev/shm: (?P<needed_shm_mib>\d+) MiB required",
-            r"No space left on device: .*/(?:dev/shm|psm_)",
+            r"No space left on device: .*/(?:dev/shm|psm_)|unable to (?:write to|allocate shared|mmap).*</torch_",
         ),
         MORE_SHM,
         "torch, Python; vLLM 0.27-0.33",
@@ -218,7 +218,7 @@ _DISK = (
         Cause.DISK_FULL,
         Rank.KNOWN,
         (
-            r"(?i:^(?!.*(?:/dev/shm|nccl|psm_)).*(?:no space left on device|errno 28\b|os error 28\b))",
+            r"(?i:^(?!.*(?:/dev/shm|nccl|psm_|</torch_)).*(?:no space left on device|errno 28\b|os error 28\b))",
             r"(?i:disk quota exceeded|there is not enough space on the disk)",
             r"low on resource: ephemeral-storage|ephemeral local storage usage exceeds|\bDiskPressure\b",
         ),
