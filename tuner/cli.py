@@ -24,9 +24,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 study_app = typer.Typer(help="Run a study and look at its results.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure a server that runs already.", no_args_is_help=True)
 sim_app = typer.Typer(help="The simulated engine.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 app.add_typer(sim_app, name="sim")
+app.add_typer(bench_app, name="bench")
 
 
 def main() -> NoReturn:
@@ -77,6 +79,12 @@ def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Options before any command."""
+
+
+@bench_app.callback()
+@sim_app.callback()
+def _group() -> None:
+    """Typer would make a group of a single command that command itself."""
 
 
 def _groups_help() -> str:
@@ -212,6 +220,25 @@ def study_export(
         return _print(text.rstrip("\n"))
     output.write_text(text)
     return None
+
+
+@bench_app.command("run")
+def bench_run(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Base URL of the server: http://127.0.0.1:8000")],
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    token_env: Annotated[
+        str | None, typer.Option("--token-env", help="Environment variable that holds the bearer token.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a running server once; OVERRIDES choose the workload: workload=quick."""
+    from tuner.bench import bench, text
+
+    record = bench(url, overrides or [], config_dir, token_env, lambda phase: None if as_json else _say(f"{phase} …"))
+    if record.failure or record.measurement is None:
+        raise TunerError(record.failure.message if record.failure else "nothing was measured")
+    _print(record.measurement.model_dump_json(indent=1) if as_json else text(record.measurement))
 
 
 @sim_app.command(

@@ -185,8 +185,8 @@ class Probe:
         except httpx.HTTPError:
             return False
 
-    def answer(self) -> None:
-        """Have the model answer one request.
+    def answer(self) -> int | None:
+        """Have the model answer one request; returns the context length that the server says it has, in tokens.
 
         Raises:
             PortTaken: Another server answers at this URL.
@@ -195,18 +195,16 @@ class Probe:
         """
         try:
             with httpx.Client(base_url=self.url, headers=dict(self.headers), timeout=_PROBE_TIMEOUT_S) as http:
-                self._identify(http)
+                listed = http.get("/v1/models").json().get("data", [])
+                self._identify([str(model.get("id")) for model in listed])
                 self._ask(http)
+                return next((model.get("max_model_len") for model in listed), None)
         except httpx.HTTPError as error:
             raise MeasurementError(f"the first request broke off: {error!r}") from error
 
-    def _identify(self, http: httpx.Client) -> None:
+    def _identify(self, names: list[str]) -> None:
         """An orphan of an earlier launch, or a stranger, does not know the name that we gave to this one."""
-        if self.alias is None:
-            return
-        listed = http.get("/v1/models").json()
-        names = [str(model.get("id")) for model in listed.get("data", [])]
-        if self.alias not in names:
+        if self.alias is not None and self.alias not in names:
             raise PortTaken(
                 f"another server answers at {self.url}: it serves {', '.join(names)}, not our {self.alias}",
                 cause=str(Cause.PORT_IN_USE),
@@ -221,8 +219,8 @@ class Probe:
             raise NotReady(f"the model does not answer (HTTP {reply.status_code}): {reply.text[:300]}")
 
 
-def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]) -> None:
-    """Return when the model has answered a request.
+def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]) -> int | None:
+    """Return when the model has answered a request, with the context length that the server says it has.
 
     Args:
         watch: Looks after the server; its stopwatch shows the phases.
@@ -234,7 +232,7 @@ def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]
     """
     asking = _Asking(probe)
     try:
-        while not asking.answered():
+        while not asking.answered:
             watch.check()
             if watch.silent_s() > limits_s[watch.stopwatch.phase]:
                 raise watch.stalled()
@@ -242,17 +240,20 @@ def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]
     finally:
         asking.close()
     watch.serving = True
+    return asking.context_tokens
 
 
 class _Asking:
     """Asks the server beside the loop that watches it, since its first answer may take minutes."""
 
     def __init__(self, probe: Probe) -> None:
+        self.context_tokens: int | None = None
         self._probe = probe
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="probe")
         self._reply: Future[bool] | None = None
         self._next_s = 0.0
 
+    @property
     def answered(self) -> bool:
         """Whether the model has answered; asks again, if it is time to, when it has not."""
         if self._reply and self._reply.done():
@@ -271,5 +272,5 @@ class _Asking:
     def _ask(self) -> bool:
         if not self._probe.healthy():
             return False
-        self._probe.answer()
+        self.context_tokens = self._probe.answer()
         return True

@@ -127,18 +127,17 @@ class _Trial:
         """The line itself."""
         with self.bench.launcher.launch(self.spec) as server, self._stopping():
             watch = Watch(server, self.bench.engine, self.stopwatch)
-            wait_until_ready(watch, self._probe(server), self.bench.limits_s)
+            context_tokens = wait_until_ready(watch, self._probe(server), self.bench.limits_s)
             self.facts = self.bench.engine.facts(server.log.lines)
-            results = self._load(server, watch)
+            results = self._load(server, watch, context_tokens)
         self.folder.save_requests(results)
         self.measurement = measure(results, self.bench.workload, self.bench.clock_scale)
         baseline = self.assignment.baseline or self.measurement
         self.verdict = self.bench.objective.judge(self.measurement, baseline)
 
-    def _load(self, server: Server, watch: Watch) -> tuple[StageResult, ...]:
+    def _load(self, server: Server, watch: Watch, context: int | None) -> tuple[StageResult, ...]:
         """Warm the server up, then measure it."""
-        assert self.facts is not None
-        context, kv = self.facts.max_model_len, self.facts.kv_tokens
+        kv = self.facts.kv_tokens if self.facts else None
         client, workload, seed = self.bench.client, self.bench.workload, self.assignment.seed
         target = Target(url=server.url, model=self.bench.model, headers=server.headers)
         self.stopwatch.enter(Phase.WARMING_UP)

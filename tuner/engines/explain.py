@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from tuner.engines import llamacpp, sglang
 from tuner.engines.causes import Cause, Diagnosis, Evidence
+from tuner.engines.loglines import LogLine, parse
 from tuner.engines.vllm import signs as vllm
 from tuner.engines.vllm.degradations import Degradation, degradations
 from tuner.engines.vllm.phases import phase
@@ -31,21 +32,23 @@ def explain(
         The engine's diagnosis; ``DEGRADED`` where nothing failed and vLLM mentions a severe degradation.
     """
     evidence = Evidence(log, running=running, exit_code=exit_code, oom_killed=oom_killed)
+    lines = parse(log)
     for wrote, diagnose in _FOREIGN:
-        if _is_by(wrote, log):
+        if _is_by(wrote, lines):
             return diagnose(evidence)
-    return _with_degradations(vllm.diagnose(evidence), log)
+    return _with_degradations(vllm.diagnose(evidence), evidence)
 
 
-def _is_by(wrote: Callable[[str], object], log: Sequence[str]) -> bool:
+def _is_by(wrote: Callable[[str], object], lines: Sequence[LogLine]) -> bool:
     """Whether enough lines are in this engine's own words; vLLM's logs mention others' only in passing."""
-    matching = sum(1 for line in log if wrote(line))
-    return matching > _SHARE * len(log)
+    matching = sum(1 for line in lines if wrote(line.text))
+    return matching > _SHARE * len(lines)
 
 
-def _with_degradations(diagnosis: Diagnosis, log: Sequence[str]) -> Diagnosis:
+def _with_degradations(diagnosis: Diagnosis, evidence: Evidence) -> Diagnosis:
     """The same, or degraded: by a severe degradation, or by any where the log is about nothing else."""
-    undecided = diagnosis.cause is Cause.UNKNOWN and diagnosis.line is None
+    log = evidence.log
+    undecided = diagnosis.cause is Cause.UNKNOWN and diagnosis.line is None and not evidence.running
     if not undecided and diagnosis.cause is not Cause.HEALTHY:
         return diagnosis
     is_excerpt = undecided and not any(phase(line) for line in log)

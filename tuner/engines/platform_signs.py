@@ -45,7 +45,7 @@ _GPU_MEMORY = (
             r"(?:CUDA|HIP)(?: driver)? [Ee]rror: out of memory",
             r"cudaErrorMemoryAllocation|hipErrorOutOfMemory|CUDA_ERROR_OUT_OF_MEMORY|OUT_OF_DEVICE_MEMORY",
             r"Triton Error \[(?:CUDA|HIP)\]: out of memory",
-            r"Cuda failure (?:\d+ )?'out of memory'",
+            r"Cuda (?:failure|error)[^']{0,80}'out of memory'",
             r"CU(?:BLAS|DNN|SPARSE)_STATUS_ALLOC_FAILED",
             r"Error out of memory at line",
             r"cupy\.\S*OutOfMemoryError",

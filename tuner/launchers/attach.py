@@ -46,12 +46,18 @@ class AttachLauncher:
     @contextmanager
     def launch(self, spec: LaunchSpec) -> Iterator[Server]:
         """The server as it stands; ``spec`` only says where an (empty) log would lie."""
-        server = AttachedServer(self.url.rstrip("/"), self._bearer(), ServerLog(spec.log_path))
+        server = AttachedServer(self.url.rstrip("/"), self.headers, ServerLog(spec.log_path))
         if not server.life().running:
             raise EngineUnavailable(f"nothing answers at {server.url}", fix="start the server, or mend launcher.url")
         yield server
 
-    def _bearer(self) -> dict[str, str]:
+    @property
+    def headers(self) -> dict[str, str]:
+        """The bearer token as a header, if one is wanted.
+
+        Raises:
+            EngineUnavailable: The environment variable that should hold it is not set.
+        """
         if self.token_env is None:
             return {}
         token = os.environ.get(self.token_env)

@@ -1,0 +1,82 @@
+"""`tuner bench run` measures a server that it did not start, and keeps the record."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tuner.launchers.base import LaunchSpec
+from tuner.launchers.process import ProcessLauncher
+from tuner.storage import StudyFolder
+from tuner.testing.launcher import answer
+
+SIM = (
+    sys.executable,
+    "-m",
+    "tuner.sim",
+    "serve",
+    "QuantTrio/GLM-4.7-Flash-AWQ",
+    "--host",
+    "{host}",
+    "--port",
+    "{port}",
+)
+SETTINGS = ("--tensor-parallel-size", "2", "--max-model-len", "4096", "--max-num-seqs", "32")
+CLOCKS = ("--sim-clock-startup", "300", "--sim-clock-serving", "20")
+QUICK = (
+    "workload.prompt_tokens=64",
+    "workload.output_tokens=16",
+    "workload.requests=5",
+    "workload.single_user.output_tokens=16",
+    "workload.ttft_prompt_tokens=[2000, 30000]",
+    "workload.tool_call=false",
+    "workload.warm_up={shortest_tokens: 16, longest_tokens: 64, max_rounds: 2}",
+)
+
+
+@pytest.fixture
+def server(tmp_path):
+    argv = (*SIM, *SETTINGS, *CLOCKS, "--api-key", "hush-hush")
+    with ProcessLauncher().launch(
+        LaunchSpec("stranger/0000", argv, tmp_path / "stranger.log", stop_grace_s=1)
+    ) as server:
+        answer(server)
+        yield server
+
+
+def bench(server, tmp_path, *options, **env):
+    command = [sys.executable, "-m", "tuner", "bench", "run", server.url, *QUICK, f"study.folder={tmp_path}", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env})
+
+
+def test_a_running_server_is_measured_and_the_record_kept(server, tmp_path):
+    done = bench(server, tmp_path, "--token-env", "KEY", "--json", KEY="hush-hush")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert measured["output_tokens_per_s"] > 0
+    (record,) = StudyFolder(tmp_path / "bench").records()
+    assert record.measurement.output_tokens_per_s == measured["output_tokens_per_s"]
+    assert server.life().running
+
+
+def test_what_does_not_fit_the_servers_context_is_left_out_and_said(server, tmp_path):
+    bench(server, tmp_path, "--token-env", "KEY", KEY="hush-hush")
+    (record,) = StudyFolder(tmp_path / "bench").records()
+    assert [prompt.asked_tokens for prompt in record.measurement.long_prompts] == [2000]
+    assert [skipped.what for skipped in record.skipped] == ["ttft_30000"]
+
+
+def test_the_token_is_written_nowhere(server, tmp_path):
+    bench(server, tmp_path, "--token-env", "KEY", KEY="hush-hush")
+    files = [path for path in (tmp_path / "bench").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"hush-hush" in path.read_bytes()]
+
+
+def test_without_its_token_a_server_is_refused_with_the_remedy(server, tmp_path):
+    done = bench(server, tmp_path)
+    assert done.returncode == 1
+    assert "--token-env" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,168 @@
+"""How tuner says things to people: metrics in the field's words with their units, causes in plain ones, three digits.
+
+Live view, closing table, report, notes and notebooks all speak through this module, so that a number reads the same
+everywhere. Names as they stand in records and configurations are for machines.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import floor, log10
+
+from pydantic import JsonValue
+
+from tuner.engines.causes import Cause
+from tuner.space import SearchSpace, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number of a measurement, as people know it.
+
+    Attributes:
+        label: What it is.
+        unit: What it is counted in.
+        short: What it is where there is little room, as over a column.
+    """
+
+    label: str
+    unit: str
+    short: str
+
+    def said(self, value: float | None) -> str:
+        """The value with its unit: ``190 tokens/s``."""
+        return "not measured" if value is None else f"{digits(value)} {self.unit}".rstrip()
+
+    @property
+    def axis(self) -> str:
+        """What stands beside a figure's axis."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+_METRICS: Mapping[str, Metric] = {
+    "output_tokens_per_s": Metric("Output throughput, all users", "tokens/s", "throughput"),
+    "requests_per_s": Metric("Requests answered, all users", "/s", "requests"),
+    "ttft_p50_ms": Metric("Time to first token, all users, median", "ms", "TTFT p50"),
+    "ttft_p95_ms": Metric("Time to first token, all users, 95th percentile", "ms", "TTFT p95"),
+    "itl_p50_ms": Metric("Gap between tokens, all users, median", "ms", "ITL p50"),
+    "itl_p99_ms": Metric("Gap between tokens, all users, 99th percentile", "ms", "ITL p99"),
+    "concurrent_tpot_p50_ms": Metric("Time per output token, all users, median", "ms", "TPOT p50 at concurrency"),
+    "e2e_p50_ms": Metric("Whole answer, all users, median", "ms", "E2E p50"),
+    "tpot_p50_ms": Metric("Time per output token, one user, median", "ms", "TPOT p50"),
+    "tpot_p95_ms": Metric("Time per output token, one user, 95th percentile", "ms", "TPOT p95"),
+    "single_user_ttft_p50_ms": Metric("Time to first token, one user, median", "ms", "TTFT p50 of one user"),
+    "tool_call_ms": Metric("Tool call, one user", "ms", "tool call"),
+}
+
+_CAUSES: Mapping[str, str] = {
+    Cause.CUDA_OOM: "GPU memory ran out",
+    Cause.INSUFFICIENT_FREE_MEMORY: "asks for more GPU memory than is free",
+    Cause.NO_KV_CACHE: "no GPU memory is left for the KV cache",
+    Cause.CONTEXT_EXCEEDS_KV_CACHE: "one request of full length does not fit in the KV cache",
+    Cause.HOST_OOM: "the host ran out of memory",
+    Cause.BAD_FLAG: "the engine rejects a flag or its value",
+    Cause.UNSUPPORTED: "model, hardware or combination is not supported",
+    Cause.MODEL_NOT_FOUND: "the model was not found",
+    Cause.DISTRIBUTED: "the GPUs could not work together",
+    Cause.PORT_IN_USE: "the port was taken",
+    Cause.DRIVER: "the GPU or its driver failed",
+    Cause.DISK_FULL: "the disk is full",
+    Cause.ENGINE_DIED: "the engine died",
+    Cause.STALLED: "the start-up made no progress",
+    Cause.V0_FALLBACK: "fell back to the old V0 engine",
+    Cause.DEGRADED: "ran with something slower than asked",
+    Cause.UNKNOWN: "no known cause",
+    "rule": "a rule forbids it",
+}
+
+_UNITS: Mapping[str, str] = {
+    "_per_s": "/s",
+    "_ms": "ms",
+    "_s": "s",
+    "_gib": "GiB",
+    "_tokens": "tokens",
+    "_bytes": "bytes",
+    "_share": "share",
+}
+
+
+def metric(name: str) -> Metric:
+    """How to say a metric; one that is not known by a better name keeps its own, without the unit in it."""
+    if known := _METRICS.get(name):
+        return known
+    ending = next((ending for ending in _UNITS if name.endswith(ending)), "")
+    plain = name.removesuffix(ending).replace("_", " ")
+    return Metric(plain, _UNITS.get(ending, ""), plain)
+
+
+def unit(name: str) -> str:
+    """The unit that a name ends in, empty if it has none."""
+    return metric(name).unit
+
+
+def cause(name: str) -> str:
+    """A cause in plain words."""
+    return _CAUSES.get(name, name.replace("_", " "))
+
+
+def digits(value: float) -> str:
+    """Three significant digits, thousands apart: ``0.0123``, ``18.3``, ``179,000``."""
+    if not value:
+        return "0"
+    places = 2 - floor(log10(abs(value)))
+    rounded = round(value, places)
+    places = 2 - floor(log10(abs(rounded)))  # 9.999 is 10.0
+    return f"{rounded:,.{max(0, places)}f}"
+
+
+def percent(share: float, *, sign: bool = False) -> str:
+    """A share as a percentage: ``27.4%``; with ``sign`` also ``+27.4%``."""
+    text = f"{abs(share):.1%}"
+    if sign and float(text[:-1]):
+        return ("+" if share > 0 else "−") + text
+    return text
+
+
+def duration(seconds: float) -> str:
+    """A length of time: ``0.42 s``, ``45 s``, ``2 min 43 s``, ``1 h 12 min``."""
+    if seconds < 9.95:
+        return f"{digits(seconds)} s" if seconds >= 0.005 else "0 s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest_s} s"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours else f"{minutes} min {rest_s} s"
+
+
+def value(given: JsonValue) -> str:
+    """A setting's value."""
+    if given is None:
+        return "unset"
+    if isinstance(given, bool):
+        return "on" if given else "off"
+    return given if isinstance(given, str) else json.dumps(given)
+
+
+def setting(space: SearchSpace, name: str) -> str:
+    """What a parameter sets, as a command line or an environment spells it."""
+    kind, target = space.target(name)
+    if kind == "env":
+        return target
+    flag, _, path = target.partition(".")
+    return f"--{flag.replace('_', '-')} {path}".rstrip()
+
+
+def lines(settings: Settings) -> dict[str, str]:
+    """Flags and variables as one types them, by what they set; what is left to the engine is missing."""
+    flags = {name: _flag(name, given) for name, given in settings.args.items() if given is not None}
+    return flags | {name: f"{name}={text}" for name, text in settings.env.items() if text is not None}
+
+
+def _flag(name: str, given: JsonValue) -> str:
+    flag, _, path = name.partition(".")
+    dashed = flag.replace("_", "-")
+    if isinstance(given, bool) and not path:
+        return f"--{dashed}" if given else f"--no-{dashed}"
+    for key in reversed(path.split(".") if path else []):
+        given = {key: given}
+    return f"--{dashed} {given if isinstance(given, str) else json.dumps(given)}"
