@@ -252,6 +252,26 @@ def sim_serve(context: typer.Context) -> None:
 
 
 @app.command()
+def explain(
+    log: Annotated[
+        typer.FileBinaryRead, typer.Argument(metavar="LOG", help="The log's file, or - for standard input.")
+    ],
+    exit_code: Annotated[int | None, typer.Option("--exit-code", help="The server's exit status, if known.")] = None,
+    oom_killed: Annotated[bool, typer.Option("--oom-killed", help="The kernel killed it for memory.")] = False,
+    running: Annotated[bool, typer.Option("--running", help="It still runs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What an engine's log says: cause, deciding line, what to do."""
+    from dataclasses import asdict
+
+    from tuner.engines.causes import described
+    from tuner.engines.explain import explain as diagnose
+
+    diagnosis = diagnose(log.read().decode("utf-8", "replace").splitlines(), exit_code, oom_killed, running)
+    _print(json.dumps(asdict(diagnosis), indent=1, default=str) if as_json else described(diagnosis))
+
+
+@app.command()
 def clean() -> None:
     """End what interrupted runs left behind."""
     from tuner.launchers.traces import end_orphans

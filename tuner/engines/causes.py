@@ -131,3 +131,25 @@ def error_of(diagnosis: Diagnosis, message: str) -> errors.TrialError | None:
         numbers=diagnosis.numbers,
         fix=diagnosis.advice,
     )
+
+
+def described(diagnosis: Diagnosis) -> str:
+    """A diagnosis for a person: cause and certainty, the line that decided it, its figures, what to do."""
+    place = "" if diagnosis.line_number is None else f" (line {diagnosis.line_number})"
+    rows = [
+        ("cause", f"{diagnosis.cause} ({diagnosis.confidence})"),
+        ("line", f"{(diagnosis.line or 'none decides it').strip()}{place}"),
+        ("numbers", ", ".join(f"{name} {value:g}" for name, value in diagnosis.numbers.items())),
+        ("do", diagnosis.advice),
+        ("engine", diagnosis.engine_version or ""),
+        ("study", _CONSEQUENCE_SPOKEN[CONSEQUENCES[diagnosis.cause].action]),
+    ]
+    return "\n".join(f"{name:<8} {text}" for name, text in rows if text)
+
+
+_CONSEQUENCE_SPOKEN: Mapping[Action, str] = {
+    Action.TEACH: "a trial that ends so is pruned, and the search learns from it",
+    Action.RETRY: "a trial that ends so is tried again: the machine may be at fault",
+    Action.STOP: "a study that meets it stops: no retry can help",
+    Action.NONE: "nothing is wrong",
+}

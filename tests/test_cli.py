@@ -1,0 +1,92 @@
+"""The commands as a person types them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def tuner(*arguments, stdin=None):
+    return subprocess.run([sys.executable, "-m", "tuner", *arguments], input=stdin, capture_output=True, check=False)
+
+
+OOM = b"""INFO fine \xff\rINFO vLLM API server version 0.15.0
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
+"""
+
+
+def test_explain_reads_a_file_or_standard_input(tmp_path):
+    log = tmp_path / "server.log"
+    log.write_bytes(OOM)
+    for done in (tuner("explain", str(log), "--json"), tuner("explain", "-", "--json", stdin=OOM)):
+        said = json.loads(done.stdout)
+        assert said["cause"] == "cuda_oom"
+        assert "Tried to allocate" in said["line"]
+
+
+def test_explain_tells_a_person_what_to_do(tmp_path):
+    done = tuner("explain", "-", stdin=OOM)
+    assert done.returncode == 0
+    assert b"cause    cuda_oom" in done.stdout
+    assert b"the search learns from it" in done.stdout
+
+
+def test_explain_takes_what_the_log_does_not_say():
+    said = json.loads(
+        tuner("explain", "-", "--exit-code", "137", "--oom-killed", "--json", stdin=b"INFO loading\n").stdout
+    )
+    assert said["cause"] == "host_oom"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["explain", "no-such.log"], "no-such.log"),
+        (["study", "strat"], "strat"),
+        (["study", "status", "--folder", "/nonexistent"], "which study"),
+        (["study", "export", "nope", "--folder", "/nonexistent"], "no study 'nope'"),
+        (["study", "start", "--nope"], "--nope"),
+        (["study", "start", "--config-dir", "/nonexistent", "experiment=demo"], "not a folder"),
+    ],
+)
+def test_a_wrong_command_line_says_what_is_wrong_and_exits_with_2(arguments, says):
+    done = tuner(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_help_lists_groups_and_choices():
+    shown = tuner("study", "start", "--help").stdout.decode()
+    assert "objective=" in shown
+    assert "glm-flash" in shown
+
+
+def test_the_plan_is_shown_before_any_gpu_time_is_spent(tmp_path):
+    done = tuner("study", "start", "experiment=demo", f"study.folder={tmp_path}", "--dry-run")
+    text = done.stdout.decode()
+    assert "1,410,048 combinations of 12 parameters" in text
+    assert "24 launches" in text
+    assert "rule tokens_cover_sequences" in text
+    assert not list(tmp_path.iterdir())
+    plan = json.loads(
+        tuner("study", "start", "experiment=demo", f"study.folder={tmp_path}", "--dry-run", "--json").stdout
+    )
+    assert plan["launches"] == 24
+
+
+def test_cfg_prints_what_a_study_would_read_back(tmp_path):
+    from tuner import config
+
+    printed = tmp_path / "config.yaml"
+    printed.write_bytes(tuner("study", "start", "experiment=demo", "--cfg").stdout)
+    assert config.read(printed) == config.load(["experiment=demo"])
+
+
+def test_clean_says_when_nothing_was_left():
+    assert b"nothing was left behind" in tuner("clean").stdout
+
+
+def test_version():
+    assert tuner("--version").stdout.startswith(b"tuner ")
