@@ -63,13 +63,18 @@ def test_no_candidate_comes_twice_and_all_keep_the_rules(kind):
 def test_the_same_seed_and_history_give_the_same_proposal(kind):
     seen = run("random", 12)
     assert search(kind).propose(seen).digest == search(kind).propose(seen).digest
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_another_seed_gives_another_proposal(kind):
+    seen = run("random", 12)
     assert search(kind, 1).propose(seen).digest != search(kind, 2).propose(seen).digest
 
 
 @pytest.mark.parametrize("kind", ["tpe", pytest.param("gp", marks=pytest.mark.gp)])
 def test_a_model_avoids_what_it_saw_crash(kind):
     def crashed(sampler):
-        return sum(o.values is None for seed in range(3) for o in run(sampler, 40, seed)[15:])
+        return sum(o.values is None for seed in range(2) for o in run(sampler, 30, seed)[10:])
 
     assert crashed(kind) < 0.7 * crashed("random")
 
@@ -77,9 +82,19 @@ def test_a_model_avoids_what_it_saw_crash(kind):
 @pytest.mark.parametrize("kind", ["tpe", pytest.param("gp", marks=pytest.mark.gp)])
 def test_a_model_finds_more_than_chance_does(kind):
     def best(sampler):
-        return sum(max(o.values[0] for o in run(sampler, 40, seed) if o.values) for seed in range(3))
+        return sum(max(o.values[0] for o in run(sampler, 30, seed) if o.values) for seed in range(2))
 
     assert best(kind) >= best("random")
+
+
+def test_a_sampler_that_repeats_itself_gives_way_to_a_neighbour():
+    """Around every seen candidate there is something new, one step away."""
+    seen = run("tpe", 10)
+    known = {observation.candidate.digest for observation in seen}
+    for observation in seen:
+        near = search("tpe")._neighbour(observation.candidate, known)
+        assert near.digest not in known
+        assert SPACE.violated(near, DEPLOYED) is None
 
 
 def test_a_conditional_parameter_is_proposed_only_where_it_acts():

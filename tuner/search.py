@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 
 _CANNOT_RUN = 1.0
 """Violation of a configuration that cannot run: as if it missed a limit by its whole size."""
-_ATTEMPTS = 40
+_ASKS = 8
+"""How often the sampler is asked again when its proposal breaks a rule."""
+_STEPS = 200
 _CONSTRAINT = "violation"
+_FEWEST_MEASURED = 4
+"""Importances of fewer are noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +132,40 @@ class ModelSearch:
     startup_trials: int = 8
 
     def propose(self, seen: Sequence[Observation]) -> Candidate | None:
-        """See ``Search.propose``. A proposal that breaks a rule is shown to the sampler as one that cannot run."""
+        """See ``Search.propose``.
+
+        A proposal that breaks a rule is shown to the sampler as one that cannot run. One that was seen before (4 % of
+        GP's are) gives way to a neighbour: the sampler would only say it again.
+        """
         known = {observation.candidate.digest for observation in seen}
         ruled_out: list[Observation] = []
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(_ASKS):
             candidate = self._ask([*seen, *ruled_out], attempt)
-            if self.space.violated(candidate, self.deployed):
-                ruled_out.append(Observation(candidate, None))
-            elif candidate.digest not in known:
+            if self._fresh(candidate, known):
                 return candidate
-        return self._anything_else(known)
+            if candidate.digest in known:
+                break
+            ruled_out.append(Observation(candidate, None))
+        return self._neighbour(candidate, known) or self._anything_else(known)
+
+    def _fresh(self, candidate: Candidate, known: set[str]) -> bool:
+        return candidate.digest not in known and not self.space.violated(candidate, self.deployed)
+
+    def _neighbour(self, candidate: Candidate, known: set[str]) -> Candidate | None:
+        """A candidate that differs in one parameter by one level, or by another choice; a second step if need be."""
+        dice = random.Random(_derived(self.seed, len(known)))
+        for _ in range(_STEPS):
+            name = dice.choice(list(self.space.params))
+            stepped = _step(self.space.params[name], candidate.params.get(name), dice)
+            candidate = self.space.candidate({**self._defaults, **candidate.params, name: stepped})
+            if self._fresh(candidate, known):
+                return candidate
+        return None
+
+    @property
+    def _defaults(self) -> dict[str, JsonValue]:
+        """A value for every parameter, so that one whose condition comes to hold has one."""
+        return {name: _decode(p, _encode(p, p.default)) for name, p in self.space.params.items()}
 
     def _ask(self, seen: Sequence[Observation], attempt: int) -> Candidate:
         """One proposal; a later attempt at the same step asks with another seed."""
@@ -153,12 +181,10 @@ class ModelSearch:
     def _anything_else(self, known: set[str]) -> Candidate | None:
         """The sampler repeats itself: take what is left, at random, if it can be counted at all."""
         if self.space.size is not None and self.space.size <= 100_000:
-            rest = [c for c in self.space.all_candidates() if c.digest not in known]
-            rest = [candidate for candidate in rest if not self.space.violated(candidate, self.deployed)]
+            rest = [candidate for candidate in self.space.all_candidates() if self._fresh(candidate, known)]
             return random.Random(_derived(self.seed, len(known))).choice(rest) if rest else None
-        drawn = (self._ask([], attempt) for attempt in range(_ATTEMPTS, 50 * _ATTEMPTS))
-        fresh = (candidate for candidate in drawn if candidate.digest not in known)
-        return next((candidate for candidate in fresh if not self.space.violated(candidate, self.deployed)), None)
+        drawn = (self._ask([], attempt) for attempt in range(_ASKS, _ASKS + _STEPS))
+        return next((candidate for candidate in drawn if self._fresh(candidate, known)), None)
 
 
 def _derived(*numbers: int) -> int:
@@ -259,3 +285,58 @@ def _decode(parameter: Range | Choice, encoded: int | float) -> JsonValue:
     if _in_levels(parameter):
         return parameter.value(int(encoded))
     return encoded if isinstance(encoded, int) else float(f"{encoded:.4g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Importances:
+    """Which share of a goal's differences each parameter explains; each column adds up to 1.
+
+    Attributes:
+        ped_anova: What it takes to be among the best (arXiv 2304.10255).
+        fanova: What it does anywhere in the space (Hutter et al., ICML 2014); ``None`` without scikit-learn.
+    """
+
+    ped_anova: Mapping[str, float]
+    fanova: Mapping[str, float] | None
+
+
+def importances(space: SearchSpace, direction: Direction, seen: Sequence[Observation], seed: int) -> Importances | None:
+    """The importance of each parameter to one goal.
+
+    Args:
+        space: The parameters.
+        direction: The goal's.
+        seen: Measured candidates with that goal's value alone; one that was not measured does not count.
+        seed: Of fANOVA's forest.
+
+    Returns:
+        ``None`` with fewer than four measurements, or nothing to tell apart.
+    """
+    from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+
+    measured = [observation for observation in seen if observation.values]
+    view = _View(space, (direction,))
+    if len(measured) < _FEWEST_MEASURED or len(view.distributions) < 2 or len({o.values for o in measured}) < 2:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna's notes on small studies are not for our users
+        study = view.study(measured, _sampler("random", seed))
+        # the best tenth is too few of a small study: five at least, as Optuna's documentation asks
+        best = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, 5 / len(measured))))
+        forest = FanovaImportanceEvaluator(n_trees=min(64, max(16, 12_800 // len(measured))), seed=seed)
+        has_forests = find_spec("sklearn") is not None
+        return Importances(
+            ped_anova=get_param_importances(study, evaluator=best),
+            fanova=get_param_importances(study, evaluator=forest) if has_forests else None,
+        )
+
+
+def _step(parameter: Range | Choice, value: JsonValue, dice: random.Random) -> JsonValue:
+    """A value beside this one: the next level up or down, another choice, or a little more or less."""
+    encoded = _encode(parameter, value if parameter.accepts(value) else parameter.default)
+    if isinstance(parameter, Choice):
+        return parameter.value(dice.randrange(parameter.levels))
+    if _in_levels(parameter):
+        return parameter.value(min(max(int(encoded) + dice.choice((-1, 1)), 0), (parameter.levels or 1) - 1))
+    stepped = min(max(encoded * dice.uniform(0.9, 1.1), parameter.low), parameter.high)
+    return _decode(parameter, round(stepped) if parameter.integral else stepped)

@@ -122,9 +122,14 @@ class TrialFolder:
         """The server's whole output."""
         return self.path / "server.log"
 
+    @property
+    def requests(self) -> Path:
+        """Every request's timestamps, one JSON line each; only a measured trial has it."""
+        return self.path / "requests.jsonl"
+
     def save_requests(self, results: Iterable[StageResult]) -> None:
-        """Every request's timestamps, one JSON line each."""
-        _write(self.path / "requests.jsonl", "".join(dump_records(results)))
+        """Keep every request of the measurement."""
+        _write(self.requests, "".join(dump_records(results)))
 
     def save(self, record: TrialRecord) -> None:
         """The record; from now on the trial is over."""
@@ -151,6 +156,11 @@ class StudyFolder:
     def profile(self) -> Path:
         """The winner, for the deployment."""
         return self.path / "profile.yaml"
+
+    @property
+    def sittings(self) -> Path:
+        """With which command, where and with which versions the study was run, a line a sitting."""
+        return self.path / "sittings.jsonl"
 
     def trial(self, number: int) -> TrialFolder:
         """The folder of a trial."""

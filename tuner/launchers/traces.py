@@ -67,7 +67,7 @@ class LaunchTrace:
     @property
     def guarded(self) -> bool:
         """Whether its guard still lives and will end it in its own time."""
-        return _is(self.guard, self.guard_created)
+        return alive(self.guard, self.guard_created)
 
 
 def survivors(trace: LaunchTrace, ancestor: int | None = None) -> list[int]:
@@ -103,11 +103,16 @@ def end_orphans(only: str | None = None) -> list[str]:
     Args:
         only: End just the launch of this name.
     """
-    orphans = [trace for trace in _traces() if not trace.guarded and only in (None, trace.launch_id)]
-    for trace in orphans:
+    ended = [trace for trace in orphans() if only in (None, trace.launch_id)]
+    for trace in ended:
         if kill_survivors(trace):
             trace.erase()
-    return [trace.launch_id for trace in orphans]
+    return [trace.launch_id for trace in ended]
+
+
+def orphans() -> list[LaunchTrace]:
+    """Every launch whose guard is gone."""
+    return [trace for trace in _traces() if not trace.guarded]
 
 
 def _traces() -> Iterator[LaunchTrace]:
@@ -140,7 +145,13 @@ def _children(ancestor: int | None) -> list[psutil.Process]:
         return []
 
 
-def _is(pid: int, created: float) -> bool:
+def birth(pid: int) -> float:
+    """When a process was created, seconds since the epoch as the kernel counts it."""
+    return psutil.Process(pid).create_time()
+
+
+def alive(pid: int, created: float) -> bool:
+    """Whether the process of this id that was created then still runs; a zombie does not."""
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from tuner.load import sse
 from tuner.load.records import Failure, FailureKind, RequestRecord
-from tuner.load.secrets import redact
 from tuner.load.stage import Stage
+from tuner.secrets import redact
 
 _TEXT_LIMIT = 500
 _ENGINE_GAVE_UP = ("abort", "error")

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from tuner.errors import MeasurementError
 from tuner.load.records import StageResult, decode_result, encode
-from tuner.load.secrets import redact, secrets
 from tuner.load.stage import Command, Stage
+from tuner.secrets import of_headers, redact
 
 _WATCH_EVERY_MS = 40
 _READ_BYTES = 1 << 20
@@ -126,7 +126,7 @@ class LoadClient:
         return self._process
 
     def _answer(self, process: subprocess.Popen[bytes], job: Command, watch: Callable[[], None]) -> StageResult:
-        hidden = secrets(job.headers)
+        hidden = of_headers(job.headers)
         try:
             _tell(process, job)
             return decode_result(self._line(process, watch))

@@ -25,8 +25,8 @@ from tuner.load.meter import Meter, lateness_ms
 from tuner.load.payload import PATH, body
 from tuner.load.priority import realtime
 from tuner.load.records import Failure, FailureKind, StageResult, encode
-from tuner.load.secrets import secrets
 from tuner.load.stage import Command, command
+from tuner.secrets import of_headers
 
 # identity: a compressed stream would arrive in other pieces than the engine sent it
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
@@ -99,7 +99,7 @@ class Load:
                 user.cancel()
 
     def _result(self, start_ns: int, meter: Meter) -> StageResult:
-        stage, hidden = self.job.stage, secrets(self.job.headers)
+        stage, hidden = self.job.stage, of_headers(self.job.headers)
         ordered = sorted(self.attempts, key=lambda attempt: attempt.index)
         return StageResult(
             stage=stage.name,

@@ -16,7 +16,7 @@ def names(*lines):
         ("INFO [a] Using Transformers modeling backend.", "transformers_backend", True),
         ("WARNING [a] FooForCausalLM has no vLLM implementation, falling back to Transformers implementation.",
          "transformers_backend", True),
-        ("WARNING [a] gptq quantization is not fully optimized yet. The speed can be slower", "quantization_fallback", True),
+        ("WARNING [a] gptq quantization is not fully optimized yet.", "quantization_fallback", True),
         ("WARNING [a] Your GPU does not have native support for FP8 computation but FP8 quantization is being used",
          "fp8_weight_only", False),
         ("WARNING [a] Using default MoE config. Performance might be sub-optimal! Config file", "moe_untuned", False),

@@ -69,8 +69,9 @@ def test_a_version_that_is_not_in_the_table_is_answered_by_the_nearest_below(ver
 
 
 def test_choices_are_known_where_a_flag_is_limited_to_some():
-    assert "fp8" in known_choices("0.33.0")["--kv-cache-dtype"]
-    assert "fp8" in known_choices("0.6.3.post1")["--kv-cache-dtype"]
+    assert "fp8" in known_choices("0.10.2")["--kv-cache-dtype"]
+    assert "swap" in known_choices("0.8.5")["--preemption-mode"]
+    assert "bfloat16" in known_choices("0.33.0")["--dtype"]
     assert "--max-num-seqs" not in known_choices("0.33.0")
 
 

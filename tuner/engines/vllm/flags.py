@@ -86,7 +86,10 @@ def known_flags(version: str) -> frozenset[str]:
 
 
 def known_choices(version: str) -> Mapping[str, tuple[str, ...]]:
-    """The values that a flag is limited to, for the flags that are; of the same version as ``known_flags``."""
+    """The values that a flag is limited to, of the same version as ``known_flags``.
+
+    Where a flag is missing, any value may be right: the table does not know every list.
+    """
     at = _shipped(version)
     limited = ((name, _choices_at(entry, at)) for name, entry in _table().flags.items() if _has(entry, at))
     return {name: tuple(values) for name, values in limited if values}

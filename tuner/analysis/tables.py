@@ -1,0 +1,180 @@
+"""Baseline against best, and one study against another: the numbers that a person compares deployments by."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import pandas as pd
+
+from tuner import words
+from tuner.load.metrics import Measurement
+from tuner.objective import METRICS
+from tuner.outcome import Outcome
+from tuner.storage import Role, TrialRecord
+
+_MORE_IS_BETTER = ("output_tokens_per_s", "requests_per_s")
+_PER_S_OF_ONE_USER = "Decoding speed, one user"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One number, measured one or several times.
+
+    Attributes:
+        values: One a launch.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the launches."""
+        return fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Range from the lowest to the highest, as a share of the mean; ``None`` for a single launch."""
+        return (max(self.values) - min(self.values)) / self.mean if len(self.values) > 1 and self.mean else None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One quantity of baseline and best.
+
+    Attributes:
+        label: What it is, in plain words.
+        unit: Its unit.
+        more_is_better: Or less.
+        matters: Whether the objective names it, as a goal or as a limit.
+        baseline: ``None`` if it was not measured. Likewise the next.
+        best: Of the best configuration; ``None`` also where nothing beats the baseline.
+    """
+
+    label: str
+    unit: str
+    more_is_better: bool
+    matters: bool
+    baseline: Sample | None
+    best: Sample | None
+
+    @property
+    def change(self) -> float | None:
+        """By which share the best differs from the baseline, as it is: positive is more, not better."""
+        if self.baseline is None or self.best is None or not self.baseline.mean:
+            return None
+        return self.best.mean / self.baseline.mean - 1
+
+    @property
+    def better(self) -> bool | None:
+        """Whether the change is for the better; ``None`` if it is within the spread, or unknown."""
+        spreads = [s.spread or 0.0 for s in (self.baseline, self.best) if s]
+        if self.change is None or abs(self.change) <= max(spreads, default=0.0):
+            return None
+        return (self.change > 0) == self.more_is_better
+
+
+def rows(outcome: Outcome) -> list[Row]:
+    """Every quantity that either of the two was measured by: goals first, then limits, then the rest."""
+    before, after = launches(outcome)
+    goals, limits = outcome.config.objective.goals, outcome.config.objective.limits
+    names = list(dict.fromkeys([*goals, *limits, *METRICS]))
+    found = [_row(name, name in {**goals, **limits}, before, after) for name in names]
+    found += [_speed(before, after), *_long_prompts(before, after)]
+    return [row for row in found if row.baseline or row.best]
+
+
+def launches(outcome: Outcome) -> tuple[list[Measurement], list[Measurement]]:
+    """The measurements that stand for baseline and best: those of their relaunches, or else of their own trials.
+
+    The best of many noisy trials reads too high, so that its own trial counts only while there is nothing better.
+    """
+    return _measured(outcome, Role.CONFIRM_BASELINE, outcome.baseline), _measured(
+        outcome, Role.CONFIRM_BEST, outcome.best if outcome.improved else None
+    )
+
+
+def _measured(outcome: Outcome, role: Role, record: TrialRecord | None) -> list[Measurement]:
+    if record is None:
+        return []
+    again = [r.measurement for r in outcome.relaunches if r.role is role and r.digest == record.digest]
+    return [m for m in again if m] or [m for m in (record.measurement,) if m]
+
+
+def _row(name: str, matters: bool, before: Sequence[Measurement], after: Sequence[Measurement]) -> Row:
+    said = words.metric(name)
+    old, new = ([getattr(m, name) for m in measured] for measured in (before, after))
+    return Row(said.label, said.unit, name in _MORE_IS_BETTER, matters, _sample(old), _sample(new))
+
+
+def _speed(before: Sequence[Measurement], after: Sequence[Measurement]) -> Row:
+    """Tokens a second as one user sees them arrive: the inverse of TPOT."""
+    old, new = ([1000 / m.tpot_p50_ms if m.tpot_p50_ms else None for m in measured] for measured in (before, after))
+    return Row(_PER_S_OF_ONE_USER, "tokens/s", True, False, _sample(old), _sample(new))
+
+
+def _long_prompts(before: Sequence[Measurement], after: Sequence[Measurement]) -> Iterator[Row]:
+    lengths = dict.fromkeys(prompt.asked_tokens for m in (*before, *after) for prompt in m.long_prompts)
+    for length in lengths:
+        for cached, how in ((False, "nothing cached"), (True, "cached")):
+            label = f"Time to first token, prompt of {length:,} tokens, {how}"
+            old, new = (_sample([_ttft(m, length, cached) for m in measured]) for measured in (before, after))
+            yield Row(label, "ms", False, False, old, new)
+
+
+def _ttft(measurement: Measurement, length: int, cached: bool) -> float | None:
+    prompt = next((p for p in measurement.long_prompts if p.asked_tokens == length), None)
+    return prompt and (prompt.cached_ms if cached else prompt.cold_ms)
+
+
+def _sample(values: Sequence[float | None]) -> Sample | None:
+    known = tuple(value for value in values if value is not None)
+    return Sample(known) if known else None
+
+
+def comparison(outcome: Outcome) -> pd.DataFrame:
+    """Baseline against best of one study: means over their launches, their spreads, and the change."""
+    return pd.DataFrame(
+        {
+            "unit": [row.unit for row in rows(outcome)],
+            "deployed": [row.baseline and row.baseline.mean for row in rows(outcome)],
+            "best": [row.best and row.best.mean for row in rows(outcome)],
+            "change": [row.change for row in rows(outcome)],
+            "spread": [_widest(row) for row in rows(outcome)],
+        },
+        index=pd.Index([row.label for row in rows(outcome)], name="quantity"),
+    )
+
+
+def _widest(row: Row) -> float | None:
+    return max((s.spread for s in (row.baseline, row.best) if s and s.spread is not None), default=None)
+
+
+def side_by_side(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
+    """Deployments in columns, quantities in rows: what each study started from and what it found.
+
+    Args:
+        outcomes: Studies by the name that heads their columns.
+
+    Returns:
+        Columns ``(study, "deployed" | "best")``, rows ``(quantity, unit)``; missing where one did not measure it.
+    """
+    columns = {}
+    for name, outcome in outcomes.items():
+        measured = {(row.label, row.unit): row for row in rows(outcome)}
+        columns[name, "deployed"] = {key: row.baseline and row.baseline.mean for key, row in measured.items()}
+        columns[name, "best"] = {key: row.best and row.best.mean for key, row in measured.items()}
+    order = list(dict.fromkeys(key for column in columns.values() for key in column))
+    index = pd.MultiIndex.from_tuples(order, names=["quantity", "unit"])
+    table = {column: [values.get(key) for key in order] for column, values in columns.items()}
+    return pd.DataFrame(table, index=index).astype(float)
+
+
+def settings(outcome: Outcome) -> pd.DataFrame:
+    """Every flag and variable of baseline and best, as one types them; missing where it is left to the engine."""
+    config = outcome.config
+    old = words.lines(config.model.settings)
+    best = outcome.best.params if outcome.best else {}
+    new = words.lines(config.model.settings.merged(config.space.settings(config.space.candidate(best))))
+    names = list(dict.fromkeys([*old, *new]))
+    table = {"deployed": [old.get(name) for name in names], "best": [new.get(name) for name in names]}
+    return pd.DataFrame(table, index=pd.Index(names, name="setting"))

@@ -1,0 +1,225 @@
+"""The containers that tuner makes: known by their labels, and ended by whoever comes first.
+
+``python -m tuner.launchers.docker.containers LAUNCH`` ends one launch; it is the errand of a launch's watchdog.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from docker import DockerClient
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+from docker.types import DeviceRequest, LogConfig, Mount
+
+from tuner.errors import EngineUnavailable
+from tuner.launchers.base import LaunchSpec
+from tuner.launchers.docker.daemon import connected, translated
+from tuner.launchers.docker.options import CONTAINER_PORT, HUB_FOLDER, DockerLauncherConfig, volume_name
+from tuner.launchers.owner import Owner
+
+LAUNCH = "tuner.launch"
+STUDY = "tuner.study"
+TRIAL = "tuner.trial"
+OWNER = "tuner.owner"
+CREATED = "tuner.created"
+
+_GIB = 1 << 30
+_IN_FLIGHT_S = 1.0
+"""How long a request that a killed tuner had sent may take to become a container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a container is made of, besides what a launch asks for.
+
+    Attributes:
+        image: The image's id.
+        options: The user's choices.
+        hub: The host's folder of models, or ``None``.
+        env: Variables that every container of the study gets, secrets among them; never shown.
+        wsl: Whether the engine runs on WSL2.
+    """
+
+    image: str
+    options: DockerLauncherConfig
+    hub: str | None
+    env: Mapping[str, str]
+    wsl: bool
+
+
+def labels(launch_id: str, name: str) -> dict[str, str]:
+    """By which a container is known.
+
+    Args:
+        launch_id: Names the launch.
+        name: ``study/trials/0003``.
+    """
+    study, _, trial = name.partition("/")
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {LAUNCH: launch_id, STUDY: study, TRIAL: trial, OWNER: str(Owner.me()), CREATED: created}
+
+
+def create(client: DockerClient, contents: Contents, spec: LaunchSpec, launch_id: str) -> Container:
+    """The container of a launch, not yet started.
+
+    Raises:
+        InfrastructureError: The engine refuses.
+    """
+    argv = [part.replace("{host}", "0.0.0.0").replace("{port}", str(CONTAINER_PORT)) for part in spec.argv]
+    options = contents.options
+    with translated("creating the container"):
+        return client.containers.create(
+            contents.image,
+            entrypoint=argv[:1],
+            command=argv[1:],
+            name=f"tuner-{launch_id}",
+            labels=labels(launch_id, spec.name),
+            environment={**contents.env, **spec.env, **gpu_env(spec.gpus, contents.wsl)},
+            mounts=mounts(options, contents.hub),
+            ports={f"{CONTAINER_PORT}/tcp": ("127.0.0.1", options.port)},
+            ipc_mode=options.ipc,
+            shm_size=None if options.ipc == "host" else int(options.shm_gib * _GIB),
+            mem_limit=None if options.memory_gib is None else int(options.memory_gib * _GIB),
+            device_requests=gpu_requests(spec.gpus),
+            init=True,
+            # the engine's default may write where nothing can be read back from
+            log_config=LogConfig(type=LogConfig.types.JSON),
+        )
+
+
+def gpu_env(gpus: tuple[int, ...], wsl: bool) -> dict[str, str]:
+    """By which CUDA sees these GPUs and no others.
+
+    A container is given its GPUs, which are then numbered from 0. WSL2's driver gives it all of the host's, under the
+    host's numbers.
+    """
+    if not gpus:
+        return {}
+    visible = sorted(gpus) if wsl else range(len(gpus))
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, visible))}
+
+
+def gpu_requests(gpus: tuple[int, ...]) -> list[DeviceRequest] | None:
+    """What the engine is asked for."""
+    if not gpus:
+        return None
+    return [DeviceRequest(driver="nvidia", device_ids=[str(gpu) for gpu in sorted(gpus)], capabilities=[["gpu"]])]
+
+
+def mounts(options: DockerLauncherConfig, hub: str | None) -> list[Mount]:
+    """The user's mounts, the models, and the caches."""
+    binds = [Mount(m.target, str(m.source), type="bind", read_only=m.read_only) for m in options.binds]
+    models = [Mount(HUB_FOLDER, hub, type="bind")] if hub else []
+    caches = [Mount(target, volume_name(name), type="volume") for name, target in options.caches.items()]
+    return [*binds, *models, *caches]
+
+
+def published_port(container: Container) -> int | None:
+    """The port on the loopback interface, which is another at each start; ``None`` while it is not running."""
+    with translated():
+        container.reload()
+    found = (container.attrs["NetworkSettings"]["Ports"] or {}).get(f"{CONTAINER_PORT}/tcp")
+    return int(found[0]["HostPort"]) if found else None
+
+
+def of_launch(client: DockerClient, launch_id: str) -> list[Container]:
+    """The containers of a launch, running or not."""
+    with translated():
+        return client.containers.list(all=True, filters={"label": f"{LAUNCH}={launch_id}"}, ignore_removed=True)
+
+
+def stop(container: Container, grace_s: float) -> None:
+    """SIGTERM, a grace period, SIGKILL; nothing happens if it has ended."""
+    with translated("stopping the container"), suppress(NotFound):
+        container.stop(timeout=math.ceil(grace_s))
+
+
+def end(client: DockerClient, launch_id: str) -> None:
+    """Remove every container of a launch, at once.
+
+    Raises:
+        InfrastructureError: One of them resists.
+    """
+    for container in of_launch(client, launch_id):
+        remove(container)
+
+
+def remove(container: Container) -> None:
+    """Remove a container with its anonymous volumes, running or not."""
+    with translated("removing the container"):
+        for _ in range(50):
+            try:
+                return container.remove(force=True, v=True)
+            except NotFound:
+                return None
+            except APIError as error:
+                if error.status_code != 409:  # somebody else is removing it
+                    raise
+                time.sleep(0.1)
+        return container.remove(force=True, v=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOver:
+    """A container of tuner's whose owner is gone, or may be.
+
+    Attributes:
+        launch_id: Its launch.
+        name: Its name in Docker.
+        study: The study that it belongs to.
+        state: Docker's word: ``running``, ``exited``.
+        owner: Who made it; ``None`` if its label does not say.
+    """
+
+    launch_id: str
+    name: str
+    study: str
+    state: str
+    owner: Owner | None
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether nobody looks after it any more."""
+        return self.owner is None or not self.owner.lives
+
+
+def ours(client: DockerClient) -> list[LeftOver]:
+    """All containers that a tuner on this host has made."""
+    with translated():
+        found = client.containers.list(all=True, filters={"label": LAUNCH}, ignore_removed=True)
+    return [_described(container) for container in found]
+
+
+def _described(container: Container) -> LeftOver:
+    held = container.labels
+    return LeftOver(
+        held[LAUNCH],
+        str(container.name),
+        held.get(STUDY, ""),
+        container.status,
+        Owner.parse(held.get(OWNER, "")),
+    )
+
+
+def main(launch_id: str, patience_s: float = 90.0) -> None:
+    """End a launch whose tuner is gone, waiting for an engine that is just starting again."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            with connected() as client:
+                end(client, launch_id)
+                time.sleep(_IN_FLIGHT_S)
+                return end(client, launch_id)
+        except EngineUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

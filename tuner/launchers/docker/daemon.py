@@ -1,0 +1,182 @@
+"""The Docker engine: reaching it, and saying in our words what it says in its own.
+
+Every call into the SDK runs inside ``translated``, which turns what it raises into the error that names the cause and
+the fix. The shapes are those of Docker 20.10 to 28 (tests/launchers/test_docker_errors.py); what is not known by its
+shape keeps Docker's own words.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+import urllib3
+from docker import DockerClient
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from tuner.engines.causes import Cause
+from tuner.errors import EngineUnavailable, ImageMissing, InfrastructureError, PortTaken
+
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+_TIMEOUT_S = 60
+
+
+class NameTaken(InfrastructureError):
+    """A container or volume of that name exists."""
+
+
+class PullFailed(ImageMissing):
+    """The image could not be fetched."""
+
+
+class NoNvidiaRuntime(EngineUnavailable):
+    """The engine cannot give a container its GPUs."""
+
+
+def engine_url() -> str:
+    """Where the engine listens: as ``DOCKER_HOST`` says, else the docker command's own context."""
+    if given := os.environ.get("DOCKER_HOST"):
+        return given
+    from docker import ContextAPI
+
+    context = ContextAPI.get_current_context()
+    return (context.Host if context else None) or DEFAULT_SOCKET
+
+
+def seems_there() -> bool:
+    """Whether an engine may answer, without asking it: its socket exists."""
+    url = engine_url()
+    return not url.startswith("unix://") or Path(url.removeprefix("unix://")).exists()
+
+
+@contextmanager
+def connected(url: str | None = None) -> Iterator[DockerClient]:
+    """A client of the engine on this host.
+
+    Args:
+        url: Where it listens; by default where the environment says.
+
+    Raises:
+        EngineUnavailable: It cannot be reached, or is not on this host: its ports would not be ours.
+    """
+    url = url or engine_url()
+    if not url.startswith(("unix://", "npipe://")):
+        fix = "unset DOCKER_HOST, or run tuner on that machine"
+        raise EngineUnavailable(f"the Docker engine at {url} is not on this host", fix=fix)
+    with translated():
+        client = DockerClient(base_url=url, timeout=_TIMEOUT_S, version="auto")
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def translated(what: str = "") -> Iterator[None]:
+    """What the SDK raises in this block becomes an error of ours.
+
+    Args:
+        what: What was being done, for messages: ``"starting the container"``.
+    """
+    try:
+        yield
+    except ImageNotFound as error:
+        raise _image_missing(error) from error
+    except APIError as error:
+        raise _refused(error, what) from error
+    except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise unreachable(error) from error
+
+
+def unreachable(error: Exception) -> EngineUnavailable:
+    """Why the engine does not answer."""
+    said = str(error)
+    if "PermissionError" in said or "Permission denied" in said:
+        fix = "add yourself to its group (`sudo usermod -aG docker $USER`, then log in again), or use rootless Docker"
+        return EngineUnavailable(f"permission denied for the Docker engine at {engine_url()}", fix=fix)
+    if "FileNotFoundError" in said or "ConnectionRefusedError" in said:
+        fix = "start Docker (`sudo systemctl start docker`, or Docker Desktop), or mend DOCKER_HOST"
+        return EngineUnavailable(f"no Docker engine answers at {engine_url()}", fix=fix)
+    return EngineUnavailable(f"the Docker engine went away: {said}", fix="see `docker info` and the engine's own log")
+
+
+def _image_missing(error: APIError) -> ImageMissing:
+    return ImageMissing(
+        f"the engine says: {error.explanation}", fix="pull or build it, or mend launcher.image and launcher.build"
+    )
+
+
+_REFUSALS: tuple[tuple[re.Pattern[str], type[InfrastructureError], str, str], ...] = (
+    (
+        re.compile(r"could not select device driver|unknown or invalid runtime name: nvidia|nvidia-container-cli", re.I),
+        NoNvidiaRuntime,
+        "the Docker engine cannot give a container GPUs",
+        "install nvidia-container-toolkit, run `sudo nvidia-ctk runtime configure --runtime=docker`, and restart Docker",
+    ),
+    (
+        re.compile(r"port is already allocated|address already in use|ports are not available", re.I),
+        PortTaken,
+        "the port is taken",
+        "end what listens there (`docker ps`, `ss -ltnp`), or set launcher.port=null for a free one",
+    ),
+    (
+        re.compile(r"is already in use by container", re.I),
+        NameTaken,
+        "a container of that name exists",
+        "`tuner clean` removes what interrupted runs left; `docker rm` removes the rest",
+    ),
+    (
+        re.compile(r"executable file not found|no such file or directory: unknown", re.I),
+        EngineUnavailable,
+        "the image does not have the program that is to be started",
+        "mend engine.executable, or choose another launcher.image",
+    ),
+    (
+        re.compile(r"no space left on device", re.I),
+        InfrastructureError,
+        "the Docker engine's disk is full",
+        "`docker system df` says what holds it; `docker image prune` frees some",
+    ),
+    (
+        re.compile(r"mounts? denied|bind source path does not exist|invalid mount config", re.I),
+        EngineUnavailable,
+        "a mount cannot be made",
+        "mend launcher.mounts",
+    ),
+)
+_CAUSES = {PortTaken: Cause.PORT_IN_USE, NoNvidiaRuntime: Cause.DRIVER}
+
+
+def _refused(error: APIError, what: str) -> InfrastructureError:
+    said = str(error.explanation or error)
+    for pattern, kind, message, fix in _REFUSALS:
+        if pattern.search(said):
+            return kind(f"{message}: {said}", cause=_CAUSES.get(kind, Cause.UNKNOWN).value, fix=fix)
+    doing = f" while {what}" if what else ""
+    return EngineUnavailable(f"the Docker engine refused{doing}: {said}", fix="see its message and the engine's log")
+
+
+def pull_failed(reference: str, said: str) -> PullFailed:
+    """Why an image could not be pulled."""
+    if re.search(r"manifest unknown|not found|does not exist|denied|unauthorized", said, re.I):
+        fix = "mend launcher.image; for a private one `docker login` first"
+        return PullFailed(f"there is no image {reference} to pull, or not for you: {said}", fix=fix)
+    fix = "check the network and the registry, or load the image by hand and set launcher.pull=never"
+    return PullFailed(f"{reference} could not be pulled: {said}", fix=fix)
+
+
+def has_nvidia(client: DockerClient) -> bool:
+    """Whether the engine knows the NVIDIA runtime, or devices by CDI."""
+    with translated():
+        info = client.info()
+    listed = [str(device.get("ID", "")) for device in info.get("DiscoveredDevices") or []]
+    return "nvidia" in (info.get("Runtimes") or {}) or any("nvidia.com/gpu" in device for device in listed)
+
+
+def is_wsl(client: DockerClient) -> bool:
+    """Whether the engine runs on WSL2's kernel, whose GPU driver ignores device filters (nvidia-container-toolkit#21)."""
+    with translated():
+        return "microsoft" in str(client.info().get("KernelVersion", "")).lower()
+

@@ -1,0 +1,98 @@
+"""Follows one container: its output goes to a file as it comes, and its end is known at once.
+
+The engine's stream of output ends when the container does, and also, silently, when the engine itself stops. Which of
+the two it was, the engine is asked then: a question that a stopped engine does not answer.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from docker.models.containers import Container
+
+from tuner.errors import EngineUnavailable, InfrastructureError
+from tuner.launchers.base import Life
+from tuner.launchers.docker.daemon import connected, translated
+from tuner.secrets import redact
+
+_CLOSING_S = 10.0
+
+
+class Follower:
+    """A thread beside one container.
+
+    Args:
+        container_id: The container.
+        log_path: Where its output goes, secrets cut.
+        hidden: The secrets.
+    """
+
+    def __init__(self, container_id: str, log_path: Path, hidden: Iterable[str]) -> None:
+        self._id = container_id
+        self._path = log_path
+        self._hidden = tuple(hidden)
+        self._life = Life(running=True)
+        self._lost: InfrastructureError | None = None
+        self._thread = threading.Thread(target=self._follow, name=f"follow-{container_id[:12]}", daemon=True)
+        self._thread.start()
+
+    def life(self) -> Life:
+        """Whether the container lives.
+
+        Raises:
+            EngineUnavailable: The engine went away, and with it whoever could say.
+        """
+        if self._lost:
+            raise EngineUnavailable(
+                f"the Docker engine stopped or restarted under the running trial: {self._lost.message}",
+                fix="nothing, if it was restarted on purpose: the trial is tried again",
+            )
+        return self._life
+
+    def join(self) -> None:
+        """Wait until the output is written; the container has ended."""
+        self._thread.join(_CLOSING_S)
+
+    def _follow(self) -> None:
+        try:
+            with connected() as client:
+                with translated():
+                    container = client.containers.get(self._id)
+                self._copy(container)
+                self._life = _ended(container)
+        except InfrastructureError as error:
+            self._lost = error
+
+    def _copy(self, container: Container) -> None:
+        with translated(), self._path.open("ab", buffering=0) as file:
+            stream = container.logs(stream=True, follow=True, stdout=True, stderr=True)
+            for text in whole_lines(stream):
+                file.write(redact(text, self._hidden).encode("utf-8", "surrogateescape"))
+
+
+def whole_lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """The text of a stream in pieces that end where a line does, so that no secret is cut in two."""
+    held = b""
+    for chunk in chunks:
+        held += chunk
+        end = max(held.rfind(b"\n"), held.rfind(b"\r")) + 1
+        if end:
+            yield held[:end].decode("utf-8", "surrogateescape")
+            held = held[end:]
+    if held:
+        yield held.decode("utf-8", "surrogateescape")
+
+
+def _ended(container: Container) -> Life:
+    """How it ended.
+
+    Raises:
+        EngineUnavailable: The engine does not answer, or says that the container still runs: it was the engine that
+            ended the stream.
+    """
+    with translated():
+        container.reload()
+    state = container.attrs["State"]
+    if state["Running"]:
+        raise EngineUnavailable("its log ended while the container runs")
+    return Life(running=False, exit_code=state["ExitCode"], oom_killed=bool(state["OOMKilled"]))

@@ -1,0 +1,108 @@
+"""A server in a container of its own, made for one trial and removed after it."""
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from docker import DockerClient
+from docker.models.containers import Container
+
+from tuner.errors import EngineUnavailable, InfrastructureError
+from tuner.launchers.base import LaunchSpec, Life, Server
+from tuner.launchers.docker.containers import Contents, create, end, published_port, stop
+from tuner.launchers.docker.daemon import connected, translated
+from tuner.launchers.docker.follower import Follower
+from tuner.launchers.leases import gpu_lease
+from tuner.launchers.log import ServerLog
+from tuner.launchers.watchdog import Watchdog, watchdog
+
+
+@dataclass(frozen=True)
+class ContainerServer:
+    """A server in a running container."""
+
+    url: str
+    log: ServerLog
+    follower: Follower
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def life(self) -> Life:
+        """Whether it lives, from what the follower has seen; the exit status of a signal is 128 and its number.
+
+        Raises:
+            EngineUnavailable: The Docker engine went away.
+        """
+        return self.follower.life()
+
+
+@dataclass(frozen=True)
+class DockerLauncher:
+    """Starts servers as containers; ``{host}`` is every interface inside, ``{port}`` is published on 127.0.0.1 only.
+
+    Attributes:
+        contents: What the containers are made of.
+        hidden: Secrets to cut out of their output.
+    """
+
+    contents: Contents
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+
+    @contextmanager
+    def launch(self, spec: LaunchSpec) -> Iterator[Server]:
+        """See ``Launcher.launch``."""
+        spec.log_path.parent.mkdir(parents=True, exist_ok=True)
+        spec.log_path.touch()
+        holder = f"{spec.name} (process {os.getpid()})"
+        launch_id = f"{spec.name.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
+        with ExitStack() as held:
+            locks = [held.enter_context(gpu_lease(gpu, holder)) for gpu in spec.gpus]
+            client = held.enter_context(connected())
+            dog = held.enter_context(watchdog(("-m", "tuner.launchers.docker.containers", launch_id), locks))
+            with _removed(client, launch_id, dog):
+                container = create(client, self.contents, spec, launch_id)
+                url = _started(container)
+                with self._followed(container, spec) as follower:
+                    yield ContainerServer(url, ServerLog(spec.log_path), follower)
+
+    @contextmanager
+    def _followed(self, container: Container, spec: LaunchSpec) -> Iterator[Follower]:
+        """The follower, until the container was stopped and all of its output is written."""
+        follower = Follower(str(container.id), spec.log_path, self.hidden)
+        try:
+            yield follower
+        finally:
+            stop(container, spec.stop_grace_s)
+            follower.join()
+
+
+def _started(container: Container) -> str:
+    """Start it; returns its base URL.
+
+    Raises:
+        InfrastructureError: The engine cannot start it.
+    """
+    with translated("starting the container"):
+        container.start()
+    port = published_port(container)
+    if port is None:
+        # it may have ended in the meantime: its log says why, and its URL matters to nobody
+        return "http://127.0.0.1:9"
+    return f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _removed(client: DockerClient, launch_id: str, dog: Watchdog) -> Iterator[None]:
+    """After the block nothing of the launch is left; an engine that went away leaves that to the watchdog."""
+    try:
+        yield
+    finally:
+        try:
+            end(client, launch_id)
+            dog.dismiss()
+        except EngineUnavailable:
+            pass  # leaving the watchdog's block waits until it has done it
+
+
+__all__ = ["ContainerServer", "DockerLauncher", "InfrastructureError"]

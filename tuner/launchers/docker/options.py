@@ -1,0 +1,94 @@
+"""How a trial's container is made, as the user says it."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, field_validator
+
+from tuner.schema import Schema
+
+_MOUNT = re.compile(r"^(?P<source>[^:]+):(?P<target>/[^:]*)(?::(?P<mode>ro|rw))?$")
+_CACHE_NAME = r"^[a-z0-9][a-z0-9_.-]*$"
+
+CONTAINER_PORT = 8000
+"""Where the server listens inside the container, as vLLM's image does by default."""
+
+HUB_FOLDER = "/root/.cache/huggingface/hub"
+"""Where vLLM's image looks for models. Only this folder is mounted: the one above it holds the user's token."""
+
+
+class Build(Schema):
+    """How the image is made, where it is not pulled."""
+
+    dockerfile: str
+    """One of tuner's own by name (``sim``, ``glm-flash``), or the path of a Dockerfile; its folder is the context."""
+    args: dict[str, str] = Field(default_factory=dict)
+    """Build arguments."""
+
+
+class BindMount(Schema):
+    """A file or folder of this host inside the container."""
+
+    source: Path
+    target: str
+    read_only: bool
+
+
+class DockerLauncherConfig(Schema):
+    """The server is a container of the Docker engine on this host."""
+
+    kind: Literal["docker"]
+    image: str
+    """The image's name; a moving tag stands for one image for the whole study: the one it named at the start."""
+    build: Build | None = None
+    """Builds the image under that name; null takes it as it is, or pulls it."""
+    pull: Literal["missing", "always", "never"] = "missing"
+    """When the image is pulled, at the start of a study."""
+    hf_home: str | None = "auto"
+    """The host's Hugging Face cache, so that nothing is downloaded twice; ``auto``: ``$HF_HOME``, or its usual place.
+    Null where the server needs no model files, or finds them in ``mounts``."""
+    mounts: tuple[str, ...] = ()
+    """``HOST:CONTAINER`` or ``HOST:CONTAINER:ro``."""
+    caches: dict[Annotated[str, Field(pattern=_CACHE_NAME)], str] = Field(default_factory=dict)
+    """Folders of the container that outlive it, by name: the compile cache. `tuner clean --caches` removes them."""
+    ipc: Literal["host", "private"] = "host"
+    """vLLM's workers speak through shared memory: the host's, or ``shm_gib`` of their own."""
+    shm_gib: Annotated[float, Field(ge=8)] = 8
+    memory_gib: PositiveFloat | None = None
+    """The most host memory that a container may use."""
+    port: Annotated[int, Field(ge=1024, le=65535)] | None = None
+    """The port on 127.0.0.1 that it is published on; null takes a free one."""
+
+    @field_validator("mounts")
+    @classmethod
+    def _mounts_parse(cls, mounts: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [mount for mount in mounts if not _MOUNT.match(mount)]:
+            raise ValueError(f"{wrong[0]!r} is not HOST:CONTAINER or HOST:CONTAINER:ro, with CONTAINER an absolute path")
+        return mounts
+
+    @property
+    def binds(self) -> tuple[BindMount, ...]:
+        """``mounts``, taken apart."""
+        found = [_MOUNT.match(mount) for mount in self.mounts]
+        return tuple(
+            BindMount(source=Path(m["source"]).expanduser().absolute(), target=m["target"], read_only=m["mode"] == "ro")
+            for m in found
+            if m
+        )
+
+    def hub(self, environ_hf_home: str | None) -> Path | None:
+        """The host's folder of models, or ``None`` where the server needs none.
+
+        Args:
+            environ_hf_home: ``$HF_HOME``.
+        """
+        if self.hf_home is None:
+            return None
+        given = environ_hf_home if self.hf_home == "auto" else self.hf_home
+        return Path(given or "~/.cache/huggingface").expanduser().absolute() / "hub"
+
+
+def volume_name(cache: str) -> str:
+    """The Docker volume that keeps a cache."""
+    return f"tuner-cache-{cache}"
