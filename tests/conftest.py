@@ -1,8 +1,11 @@
 """What all tests share: a state folder of their own, and what to do where a part is not installed."""
 
+import os
 from importlib.util import find_spec
 
 import pytest
+
+NO_ENGINE = "needs a Docker engine and an image with Python: TUNER_TEST_DOCKER=python:3.11-slim .venv/bin/pytest -m docker"
 
 
 @pytest.fixture(autouse=True)
@@ -13,8 +16,18 @@ def state_dir(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture(scope="session")
+def base_image():
+    """The image with Python in it that tests of containers start from."""
+    return os.environ["TUNER_TEST_DOCKER"]
+
+
 def pytest_collection_modifyitems(items):
-    """Skip what needs torch where there is none."""
+    """Skip what needs torch or a Docker engine where there is none."""
+    if not os.environ.get("TUNER_TEST_DOCKER"):
+        for item in items:
+            if item.get_closest_marker("docker"):
+                item.add_marker(pytest.mark.skip(reason=NO_ENGINE))
     if all(find_spec(name) for name in ("torch", "scipy", "greenlet")):
         return
     for item in items:

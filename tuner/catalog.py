@@ -16,8 +16,17 @@ class Group:
 
 def conf_dir() -> Path:
     """Tuner's own configuration: in the wheel inside the package, in a checkout beside it."""
-    packaged = Path(str(resources.files("tuner"))) / "conf"
-    return packaged if packaged.is_dir() else packaged.parent.parent / "conf"
+    return _shipped("conf")
+
+
+def dockerfiles_dir() -> Path:
+    """Tuner's own Dockerfiles, and what they copy."""
+    return _shipped("dockerfiles")
+
+
+def _shipped(name: str) -> Path:
+    packaged = Path(str(resources.files("tuner"))) / name
+    return packaged if packaged.is_dir() else packaged.parent.parent / name
 
 
 def groups(config_dir: Path | None = None) -> tuple[Group, ...]:

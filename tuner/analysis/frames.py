@@ -192,7 +192,7 @@ def gain(outcome: Outcome, record: TrialRecord) -> float | None:
 
 def _measured(measurement: Measurement) -> dict[str, JsonValue]:
     plain = measurement.model_dump(exclude={"long_prompts", "failures", "unreliable"})
-    cells = {name: value for name, value in plain.items() if isinstance(value, int | float | str | None)}
+    cells: dict[str, JsonValue] = {n: cell for n, cell in plain.items() if isinstance(cell, int | float | str | None)}
     return cells | dict(cell for prompt in measurement.long_prompts for cell in _long_prompt(prompt))
 
 

@@ -65,17 +65,21 @@ class Row:
         return self.best.mean / self.baseline.mean - 1
 
     @property
+    def spread(self) -> float | None:
+        """The wider of the two spreads; ``None`` where neither was launched twice."""
+        return max((s.spread for s in (self.baseline, self.best) if s and s.spread is not None), default=None)
+
+    @property
     def better(self) -> bool | None:
-        """Whether the change is for the better; ``None`` if it is within the spread, or unknown."""
-        spreads = [s.spread or 0.0 for s in (self.baseline, self.best) if s]
-        if self.change is None or abs(self.change) <= max(spreads, default=0.0):
+        """Whether the change is for the better; ``None`` if it is within the spread, or the spread is unknown."""
+        if self.change is None or self.spread is None or abs(self.change) <= self.spread:
             return None
         return (self.change > 0) == self.more_is_better
 
 
 def rows(outcome: Outcome) -> list[Row]:
     """Every quantity that either of the two was measured by: goals first, then limits, then the rest."""
-    before, after = launches(outcome)
+    before, after = ([r.measurement for r in records if r.measurement] for records in finalists(outcome))
     goals, limits = outcome.config.objective.goals, outcome.config.objective.limits
     names = list(dict.fromkeys([*goals, *limits, *METRICS]))
     found = [_row(name, name in {**goals, **limits}, before, after) for name in names]
@@ -83,21 +87,22 @@ def rows(outcome: Outcome) -> list[Row]:
     return [row for row in found if row.baseline or row.best]
 
 
-def launches(outcome: Outcome) -> tuple[list[Measurement], list[Measurement]]:
-    """The measurements that stand for baseline and best: those of their relaunches, or else of their own trials.
+def finalists(outcome: Outcome) -> tuple[list[TrialRecord], list[TrialRecord]]:
+    """The launches that stand for baseline and best: their relaunches, or else their own trials.
 
     The best of many noisy trials reads too high, so that its own trial counts only while there is nothing better.
     """
-    return _measured(outcome, Role.CONFIRM_BASELINE, outcome.baseline), _measured(
-        outcome, Role.CONFIRM_BEST, outcome.best if outcome.improved else None
-    )
+    best = outcome.best if outcome.improved else None
+    pairs = ((Role.CONFIRM_BASELINE, outcome.baseline), (Role.CONFIRM_BEST, best))
+    before, after = (_launches(outcome, role, record) for role, record in pairs)
+    return before, after
 
 
-def _measured(outcome: Outcome, role: Role, record: TrialRecord | None) -> list[Measurement]:
+def _launches(outcome: Outcome, role: Role, record: TrialRecord | None) -> list[TrialRecord]:
     if record is None:
         return []
-    again = [r.measurement for r in outcome.relaunches if r.role is role and r.digest == record.digest]
-    return [m for m in again if m] or [m for m in (record.measurement,) if m]
+    again = [r for r in outcome.relaunches if r.role is role and r.digest == record.digest and r.measurement]
+    return again or [record]
 
 
 def _row(name: str, matters: bool, before: Sequence[Measurement], after: Sequence[Measurement]) -> Row:
@@ -123,7 +128,9 @@ def _long_prompts(before: Sequence[Measurement], after: Sequence[Measurement]) -
 
 def _ttft(measurement: Measurement, length: int, cached: bool) -> float | None:
     prompt = next((p for p in measurement.long_prompts if p.asked_tokens == length), None)
-    return prompt and (prompt.cached_ms if cached else prompt.cold_ms)
+    if prompt is None:
+        return None
+    return prompt.cached_ms if cached else prompt.cold_ms
 
 
 def _sample(values: Sequence[float | None]) -> Sample | None:
@@ -132,21 +139,18 @@ def _sample(values: Sequence[float | None]) -> Sample | None:
 
 
 def comparison(outcome: Outcome) -> pd.DataFrame:
-    """Baseline against best of one study: means over their launches, their spreads, and the change."""
+    """Baseline against best of one study: means over their launches, the change, and the wider of their spreads."""
+    compared = rows(outcome)
     return pd.DataFrame(
         {
-            "unit": [row.unit for row in rows(outcome)],
-            "deployed": [row.baseline and row.baseline.mean for row in rows(outcome)],
-            "best": [row.best and row.best.mean for row in rows(outcome)],
-            "change": [row.change for row in rows(outcome)],
-            "spread": [_widest(row) for row in rows(outcome)],
+            "unit": [row.unit for row in compared],
+            "deployed": [row.baseline and row.baseline.mean for row in compared],
+            "best": [row.best and row.best.mean for row in compared],
+            "change": [row.change for row in compared],
+            "spread": [row.spread for row in compared],
         },
-        index=pd.Index([row.label for row in rows(outcome)], name="quantity"),
+        index=pd.Index([row.label for row in compared], name="quantity"),
     )
-
-
-def _widest(row: Row) -> float | None:
-    return max((s.spread for s in (row.baseline, row.best) if s and s.spread is not None), default=None)
 
 
 def side_by_side(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:

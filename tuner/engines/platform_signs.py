@@ -41,7 +41,7 @@ _GPU_MEMORY = (
         Rank.KNOWN,
         (
             r"(?:CUDA|HIP|XPU|NPU) out of memory",
-            r"torch(?:\.cuda)?\.OutOfMemoryError",
+            r"(?<!exceptions\.)\bOutOfMemoryError\b(?!: (?:out of resource|Task was killed))",
             r"(?:CUDA|HIP)(?: driver)? [Ee]rror: out of memory",
             r"cudaErrorMemoryAllocation|hipErrorOutOfMemory|CUDA_ERROR_OUT_OF_MEMORY|OUT_OF_DEVICE_MEMORY",
             r"Triton Error \[(?:CUDA|HIP)\]: out of memory",
@@ -205,7 +205,8 @@ _DRIVER = (
             r"could not select device driver|unknown or invalid runtime name: nvidia|failed to inject CDI devices",
             r"nvidia-container-(?:cli|runtime)\S*:? .*(?:error|unsatisfied|failed)|unsatisfied condition: cuda",
             r"Driver/library version mismatch|NVIDIA-SMI has failed|NVMLError_\w+|NVML Shared Library Not Found",
-            r"Failed to initialize NVML|[Cc]an't initialize NVML|Can't find libcuda\.so",
+            r"Failed to initialize NVML|[Cc]an't initialize NVML|Can't find libcuda\.so|libcuda\.so cannot found",
+            r"^(?!.*NCCL (?:INFO|WARN)).*"
             r"lib(?:cuda|cudart|nvidia-ml|cublas\w*|cudnn\w*|nvrtc)\.so\S*: cannot open shared object file",
         ),
         FIX_DRIVER,

@@ -30,6 +30,10 @@ from tuner.secrets import of_headers
 
 # identity: a compressed stream would arrive in other pieces than the engine sent it
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+_GAP_S = 0.01
+_RAMP_S = 0.1
+"""Users come one after the other, so many seconds apart and all within the ramp. Were they to come at once, chance
+would decide how many of them the engine's first step takes, and the first wave's TTFT would be either of two numbers."""
 
 
 class Load:
@@ -66,6 +70,7 @@ class Load:
         return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=_HEADERS | self.job.headers)
 
     async def _user(self, session: aiohttp.ClientSession, stream: int) -> None:
+        await asyncio.sleep(stream * min(_GAP_S, _RAMP_S / self.job.stage.streams))
         for index, data in self._left:
             attempt = Attempt(index, stream)
             self.attempts.append(attempt)

@@ -7,6 +7,7 @@ shape keeps Docker's own words.
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,21 @@ def seems_there() -> bool:
     """Whether an engine may answer, without asking it: its socket exists."""
     url = engine_url()
     return not url.startswith("unix://") or Path(url.removeprefix("unix://")).exists()
+
+
+def accepts(url: str) -> bool:
+    """Whether somebody listens there; yes, where that cannot be told without asking."""
+    if not url.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(url.removeprefix("unix://"))
+        except TimeoutError:
+            return True  # it is busy
+        except OSError:
+            return False
+    return True
 
 
 @contextmanager

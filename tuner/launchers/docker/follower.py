@@ -5,6 +5,7 @@ the two it was, the engine is asked then: a question that a stopped engine does 
 """
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from docker.models.containers import Container
 
 from tuner.errors import EngineUnavailable, InfrastructureError
 from tuner.launchers.base import Life
-from tuner.launchers.docker.daemon import connected, translated
+from tuner.launchers.docker.daemon import accepts, connected, engine_url, translated
 from tuner.secrets import redact
 
 _CLOSING_S = 10.0
+_LOOK_EVERY_S = 0.5
 
 
 class Follower:
@@ -33,6 +35,7 @@ class Follower:
         self._hidden = tuple(hidden)
         self._life = Life(running=True)
         self._lost: InfrastructureError | None = None
+        self._next_look_s = time.monotonic() + _LOOK_EVERY_S
         self._thread = threading.Thread(target=self._follow, name=f"follow-{container_id[:12]}", daemon=True)
         self._thread.start()
 
@@ -42,12 +45,22 @@ class Follower:
         Raises:
             EngineUnavailable: The engine went away, and with it whoever could say.
         """
+        if self._life.running and self._lost is None:
+            self._look_after_engine()
         if self._lost:
             raise EngineUnavailable(
                 f"the Docker engine stopped or restarted under the running trial: {self._lost.message}",
                 fix="nothing, if it was restarted on purpose: the trial is tried again",
             )
         return self._life
+
+    def _look_after_engine(self) -> None:
+        """An engine that is told to stop closes its socket at once, and its streams only when all containers ended."""
+        if time.monotonic() < self._next_look_s:
+            return
+        self._next_look_s = time.monotonic() + _LOOK_EVERY_S
+        if not accepts(engine_url()):
+            self._lost = EngineUnavailable("it accepts no connections")
 
     def join(self) -> None:
         """Wait until the output is written; the container has ended."""

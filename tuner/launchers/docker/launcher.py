@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from docker import DockerClient
 from docker.models.containers import Container
 
-from tuner.errors import EngineUnavailable, InfrastructureError
+from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec, Life, Server
 from tuner.launchers.docker.containers import Contents, create, end, published_port, stop
 from tuner.launchers.docker.daemon import connected, translated
@@ -85,11 +85,8 @@ def _started(container: Container) -> str:
     """
     with translated("starting the container"):
         container.start()
-    port = published_port(container)
-    if port is None:
-        # it may have ended in the meantime: its log says why, and its URL matters to nobody
-        return "http://127.0.0.1:9"
-    return f"http://127.0.0.1:{port}"
+    # port 0 where nobody can answer: it has ended already, and its log says why
+    return f"http://127.0.0.1:{published_port(container) or 0}"
 
 
 @contextmanager
@@ -104,5 +101,3 @@ def _removed(client: DockerClient, launch_id: str, dog: Watchdog) -> Iterator[No
         except EngineUnavailable:
             pass  # leaving the watchdog's block waits until it has done it
 
-
-__all__ = ["ContainerServer", "DockerLauncher", "InfrastructureError"]

@@ -1,0 +1,67 @@
+"""A study for whoever wants to know more: frames with documented columns, tables, and figures.
+
+The report, the notebooks and ``tuner study export`` use nothing else. Start with ``study``::
+
+    from tuner import analysis
+
+    outcome = analysis.study("studies/demo")
+    analysis.trials(outcome).sort_values("gain")
+"""
+
+from pathlib import Path
+
+from tuner.analysis.export import FORMATS, TABLES, export
+from tuner.analysis.figures import (
+    LATENCIES,
+    history,
+    importance,
+    importance_of,
+    latencies,
+    parallel,
+    pareto_front,
+    slice_of,
+    timeline,
+    tradeoff,
+)
+from tuner.analysis.frames import documented, failures, phases, requests, trials
+from tuner.analysis.tables import comparison, settings, side_by_side
+from tuner.errors import ConfigError
+from tuner.outcome import Outcome
+from tuner.storage import StudyFolder
+
+__all__ = [
+    "FORMATS",
+    "LATENCIES",
+    "TABLES",
+    "comparison",
+    "documented",
+    "export",
+    "failures",
+    "history",
+    "importance",
+    "importance_of",
+    "latencies",
+    "parallel",
+    "pareto_front",
+    "phases",
+    "requests",
+    "settings",
+    "side_by_side",
+    "slice_of",
+    "study",
+    "timeline",
+    "tradeoff",
+    "trials",
+]
+
+
+def study(path: str | Path) -> Outcome:
+    """The study in a folder, ``studies/demo``.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    folder = StudyFolder(Path(path))
+    if not folder.config.exists():
+        raise ConfigError(f"{path} holds no study", fix="name a folder with a config.yaml, such as studies/demo")
+    return Outcome.of(folder)

@@ -1,0 +1,125 @@
+"""The GPUs that a server may use, as far as a prediction needs to know them.
+
+What the engine itself printed counts most, then ``nvidia-smi``, then the user's configuration. For simulated hardware
+nobody asks this host: its real GPUs are not the ones meant.
+"""
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tuner.config import HardwareConfig
+    from tuner.engines.base import StartupFacts
+
+Source = Literal["the engine's log", "nvidia-smi", "the configuration"]
+
+_QUERY = "index,name,memory.total,memory.free,compute_cap"
+_SMI_OVERSTATES = 0.025
+"""nvidia-smi counts memory that CUDA never sees: 2.0 % of an RTX 4090 (24,564 MiB against 23.52 GiB in vllm#33920),
+0.6 % of an H100."""
+_MULTIPROCESSORS = {
+    "RTX 4090": 128,
+    "RTX 3090": 82,
+    "RTX 5090": 170,
+    "L40S": 142,
+    "A100": 108,
+    "H100 PCIe": 114,
+    "H100": 132,
+    "H200": 132,
+}
+"""Streaming multiprocessors, from the vendor's data sheets: nvidia-smi does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The GPUs of one server; memory is that of the smallest.
+
+    Attributes:
+        name: For people.
+        gpus: How many the server may use; 0 for a machine without.
+        total_gib: Memory in all; ``None`` where nobody knows.
+        free_gib: Memory that is free when a server starts.
+        capability: Compute capability.
+        multiprocessors: Streaming multiprocessors of one GPU.
+        source: Who says total and free.
+    """
+
+    name: str
+    gpus: int
+    total_gib: float | None = None
+    free_gib: float | None = None
+    capability: tuple[int, int] | None = None
+    multiprocessors: int | None = None
+    source: Source = "the configuration"
+
+    @property
+    def least_total_gib(self) -> float | None:
+        """The least that ``total_gib`` may really be, of which the engine takes its share."""
+        if self.total_gib is None or self.source != "nvidia-smi":
+            return self.total_gib
+        return self.total_gib * (1 - _SMI_OVERSTATES)
+
+    def learned(self, starts: "Iterable[StartupFacts]") -> "Hardware":
+        """What starts on it said of its memory put in: the total, and the most that was ever free at a start.
+
+        The most, since memory that others held at one start may be free at the next.
+        """
+        said = [(facts.total_gib, facts.free_gib) for facts in starts]
+        totals, frees = [total for total, _ in said if total], [free for _, free in said if free]
+        if not totals:
+            return self
+        return replace(self, total_gib=totals[-1], free_gib=max(frees, default=None), source="the engine's log")
+
+
+def hardware_of(config: "HardwareConfig") -> Hardware:
+    """The hardware of a study: asked of this host's driver where it is real, else as configured."""
+    facts, simulated = config.gpu, config.simulated
+    count = simulated.get("count", 1) if simulated else len(config.gpus)
+    stated = Hardware(
+        name=config.name,
+        gpus=count if isinstance(count, int) else 1,
+        total_gib=facts.total_gib,
+        free_gib=facts.free_gib,
+        capability=facts.capability,
+        multiprocessors=facts.multiprocessors,
+    )
+    return stated if simulated or not config.gpus else _asked(stated, config.gpus)
+
+
+def _asked(stated: Hardware, indices: Sequence[int]) -> Hardware:
+    rows = [row for row in _smi() if row[0] in indices]
+    if not rows:
+        return stated
+    return replace(
+        stated,
+        total_gib=min(total for _, _, total, _, _ in rows),
+        free_gib=min(free for _, _, _, free, _ in rows),
+        capability=min(capability for *_, capability in rows),
+        multiprocessors=stated.multiprocessors or _multiprocessors(rows[0][1]),
+        source="nvidia-smi",
+    )
+
+
+_Row = tuple[int, str, float, float, tuple[int, int]]
+
+
+def _smi() -> list[_Row]:
+    """Index, name, total and free GiB, and compute capability of each GPU of this host; empty without a driver."""
+    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return [_row(line) for line in done.stdout.splitlines() if line.strip()]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
+
+
+def _row(line: str) -> _Row:
+    index, name, total, free, capability = (cell.strip() for cell in line.split(","))
+    major, minor = capability.split(".")
+    return int(index), name, float(total) / 1024, float(free) / 1024, (int(major), int(minor))
+
+
+def _multiprocessors(name: str) -> int | None:
+    return next((count for part, count in _MULTIPROCESSORS.items() if part in name), None)
