@@ -4,7 +4,7 @@ import pytest
 
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError
-from tuner.search import Observation, make_search
+from tuner.search import Observation, _View, make_search
 from tuner.space import Candidate, SearchSpace, Settings
 
 SPACE = SearchSpace.model_validate(
@@ -92,9 +92,29 @@ def test_a_sampler_that_repeats_itself_gives_way_to_a_neighbour():
     seen = run("tpe", 10)
     known = {observation.candidate.digest for observation in seen}
     for observation in seen:
-        near = search("tpe")._neighbour(observation.candidate, known)
+        near = search("tpe")._neighbour(_View(SPACE, ("maximize",)), observation.candidate, known)
         assert near.digest not in known
         assert SPACE.violated(near, DEPLOYED) is None
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random", "grid"])
+def test_a_settled_parameter_keeps_its_value(kind):
+    seen = run("random", 12)
+    small = SearchSpace.model_validate({"params": {"a": {"choices": [1, 2]}, "b": {"low": 1, "high": 3}}})
+    settled = {"mode": "slow"} if kind != "grid" else {"a": 2}
+    searcher = (
+        search(kind) if kind != "grid" else make_search(SearchConfig(kind=kind), small, ["maximize"], Settings(), 0)
+    )
+    for _ in range(3):
+        proposed = searcher.propose(seen if kind != "grid" else [], settled)
+        assert settled.items() <= proposed.params.items()
+
+
+def test_what_ran_instead_is_not_worth_another_launch():
+    ran, asked = Candidate({"a": 1}), Candidate({"a": 2})
+    small = SearchSpace.model_validate({"params": {"a": {"choices": [1, 2, 3]}}})
+    grid = make_search(SearchConfig(kind="grid"), small, ["maximize"], Settings(), 0)
+    assert grid.propose([Observation(ran, (1.0,), 0.0, asked.digest)]).params == {"a": 3}
 
 
 def test_a_conditional_parameter_is_proposed_only_where_it_acts():

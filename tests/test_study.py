@@ -177,6 +177,44 @@ def test_an_engine_that_dies_under_load_is_no_measurement(load):
     assert all(record.measurement is None and record.failure.cause == "engine_died" for record in dead)
 
 
+def test_a_silent_fallback_that_the_baseline_does_not_show_is_pruned_and_one_that_it_shows_is_not(load):
+    asked = load(
+        "hardware.simulated.version='0.10'",
+        "model.known_good=[{max_num_seqs: 32}]",
+        "engine.launch_args.sim_fault=['v0-fallback@max_num_seqs=32']",
+        "budget.trials=2",
+    )
+    outcome, _ = run(asked)
+    assert outcome.searched[1].failure.cause == "v0_fallback"
+    assert "V0" in outcome.searched[1].failure.line
+    everywhere = load(
+        "study.name=v0",
+        "hardware.simulated.version='0.10'",
+        "engine.launch_args.sim_fault=[v0-fallback]",
+        "budget.trials=1",
+    )
+    assert run(everywhere)[0].baseline is not None
+
+
+def test_what_ran_otherwise_than_asked_is_marked_and_the_search_stops_spending_on_what_does_nothing(load):
+    only = [f"space.params.{name}=null" for name in load().space.params if name not in ("block_size", "max_num_seqs")]
+    asked = load(
+        *only,
+        "space.params.max_num_seqs={high: 64}",
+        "engine.launch_args.sim_fault=['silent-change=block_size:16']",
+        "search=random",
+        "budget.trials=6",
+    )
+    outcome, heard = run(asked)
+    requested = [record.params["block_size"] for record in outcome.searched]
+    overridden = [s for record in outcome.searched for s in record.effective if s.name == "block_size"]
+    assert {setting.effective for setting in overridden} == {16}
+    assert "overridden" in {setting.status for setting in overridden}
+    assert any("block_size does nothing here" in note.text for note in heard.of(events.Noted))
+    told = next(n for n in range(len(requested)) if len(set(map(str, requested[: n + 1])) - {"None"}) == 2)
+    assert requested[told + 1 :] == [None] * (5 - told)
+
+
 def test_two_processes_never_run_one_study(load):
     asked = load()
     with StudyFolder(asked.study.path).locked(), pytest.raises(InfrastructureError, match=str(os.getpid())):

@@ -13,10 +13,15 @@ from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationErr
 
 from tuner.catalog import conf_dir, groups
 from tuner.engines.base import Phase
+from tuner.engines.tolerance import Policy
+from tuner.engines.vllm.degradations import NAMES
 from tuner.errors import ConfigError
+from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.load.workload import Workload
 from tuner.objective import Objective
 from tuner.schema import Schema, config_error
+from tuner.secrets import is_api_key, is_secret
+from tuner.site import SiteConfig
 from tuner.space import SearchSpace, Settings
 
 PHASE_LIMITS_S: Mapping[Phase, float] = {
@@ -28,6 +33,9 @@ PHASE_LIMITS_S: Mapping[Phase, float] = {
     Phase.CAPTURING_GRAPHS: 600,
     Phase.OPENING: 120,
 }
+
+
+_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 
 
 class StudyConfig(Schema):
@@ -80,6 +88,9 @@ class EngineConfig(Schema):
     """The longest silence allowed in a start-up phase, in seconds; what is not named keeps its default."""
     stop_grace_s: PositiveFloat = 10.0
     """How long a server may take to end before it is killed."""
+    degradations: dict[str, Policy] = Field(default_factory=dict)
+    """What to do with a trial that silently degrades, by the degradation's name: ``prune``, ``warn`` or ``ignore``.
+    What is not named is pruned where the baseline does not show it, and accepted where it does."""
     clock_scale: PositiveFloat = 1.0
     """Simulated seconds per second of serving; 1 for every real engine."""
 
@@ -87,6 +98,13 @@ class EngineConfig(Schema):
     @classmethod
     def _texts(cls, raw: Any) -> Any:
         return _env_texts(raw)
+
+    @field_validator("degradations")
+    @classmethod
+    def _known_degradations(cls, policy: dict[str, Policy]) -> dict[str, Policy]:
+        if unknown := set(policy) - NAMES:
+            raise ValueError(f"no such degradation: {', '.join(sorted(unknown))} (valid: {', '.join(sorted(NAMES))})")
+        return policy
 
     @property
     def limits_s(self) -> dict[Phase, float]:
@@ -153,7 +171,32 @@ class AttachLauncherConfig(Schema):
     """Name of the environment variable that holds the bearer token."""
 
 
-LauncherConfig = Annotated[ProcessLauncherConfig | AttachLauncherConfig, Field(discriminator="kind")]
+LauncherConfig = Annotated[
+    ProcessLauncherConfig | DockerLauncherConfig | AttachLauncherConfig, Field(discriminator="kind")
+]
+
+
+class SecretsConfig(Schema):
+    """Which secrets go where; only their names stand here, never their values."""
+
+    file: Path = Path(".env")
+    """Where they are read from, besides the environment."""
+    download: tuple[str, ...] = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    """Reach the container that downloads the model."""
+    trial: tuple[str, ...] = ()
+    """Reach the server of every trial; no API keys, which vLLM may print."""
+    deployment: dict[str, str] = Field(default_factory=dict)
+    """Variables of the deployed service by the name of the secret that they hold: they stand as ``${NAME}`` in the
+    compose file and reach no trial."""
+
+    @field_validator("trial")
+    @classmethod
+    def _no_api_keys(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if keys := [name for name in names if is_api_key(name)]:
+            raise ValueError(
+                f"{keys[0]} is an API key: vLLM prints it (vllm#52523) and a trial needs none; put it in deployment"
+            )
+        return names
 
 
 class SearchConfig(Schema):
@@ -194,9 +237,12 @@ class Config(Schema):
     search: SearchConfig
     storage: StorageConfig
     executor: ExecutorConfig
+    site: SiteConfig = SiteConfig()
+    secrets: SecretsConfig = SecretsConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
+        self._holds_no_secrets()
         self._attached_is_fixed()
         self.space.check_rules(frozenset(self.model.args) | frozenset(self.model.env))
         baseline = self.space.deployed(self.model.settings)
@@ -205,6 +251,24 @@ class Config(Schema):
         for number, values in enumerate(self.model.known_good):
             self._check_known_good(f"model.known_good.{number}", values)
         return self
+
+    def _holds_no_secrets(self) -> None:
+        """Everything here is written to the study's folder."""
+        given: dict[str, Mapping[str, object]] = {
+            "model.args": self.model.args,
+            "model.env": self.model.env,
+            "engine.launch_args": self.engine.launch_args,
+            "engine.launch_env": self.engine.launch_env,
+            "space.params": self.space.params,
+        }
+        for place, names in given.items():
+            for name in names:
+                if is_secret(name):
+                    fix = "put it in .env, and name it under secrets.deployment or secrets.trial"
+                    raise ConfigError("secrets are not written into configurations", place=f"{place}.{name}", fix=fix)
+        if self.storage.url and _PASSWORD.search(self.storage.url):
+            fix = "leave it to PGPASSWORD or ~/.pgpass"
+            raise ConfigError("a password is not written into configurations", place="storage.url", fix=fix)
 
     def _attached_is_fixed(self) -> None:
         if isinstance(self.launcher, AttachLauncherConfig) and self.space.params:
@@ -220,6 +284,11 @@ class Config(Schema):
                 raise ConfigError(f"{name} is no parameter of the space", place=place, fix=fix)
             if not self.space.params[name].accepts(value):
                 raise ConfigError(f"{name} cannot be {value!r}", place=place, fix=f"see space.params.{name}")
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """The GPUs that our servers will use; a server that runs already has its own."""
+        return () if isinstance(self.launcher, AttachLauncherConfig) else self.hardware.gpus
 
     def to_yaml(self) -> str:
         """The resolved configuration as it lies in the study's folder."""
@@ -272,7 +341,7 @@ def validate(raw: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise config_error(error, frozenset({"range", "choice", "process", "attach"})) from error
+        raise config_error(error, frozenset({"range", "choice", "process", "docker", "attach"})) from error
 
 
 def _compose(overrides: Sequence[str], config_dir: Path | None) -> Mapping[str, Any]:

@@ -70,5 +70,12 @@ class Noted:
     text: str
 
 
-Event = StudyStarted | TrialStarted | PhaseEntered | TrialEnded | Noted
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """How far something has come that the trials need: an image, a model. Each replaces the last."""
+
+    text: str
+
+
+Event = StudyStarted | TrialStarted | PhaseEntered | TrialEnded | Noted | Preparing
 Listener = Callable[[Event], None]

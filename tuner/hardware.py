@@ -4,10 +4,11 @@ What the engine itself printed counts most, then ``nvidia-smi``, then the user's
 nobody asks this host: its real GPUs are not the ones meant.
 """
 
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+from tuner import driver
 
 if TYPE_CHECKING:
     from tuner.config import HardwareConfig
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 Source = Literal["the engine's log", "nvidia-smi", "the configuration"]
 
-_QUERY = "index,name,memory.total,memory.free,compute_cap"
 _SMI_OVERSTATES = 0.025
 """nvidia-smi counts memory that CUDA never sees: 2.0 % of an RTX 4090 (24,564 MiB against 23.52 GiB in vllm#33920),
 0.6 % of an H100."""
@@ -89,36 +89,18 @@ def hardware_of(config: "HardwareConfig") -> Hardware:
 
 
 def _asked(stated: Hardware, indices: Sequence[int]) -> Hardware:
-    rows = [row for row in _smi() if row[0] in indices]
-    if not rows:
+    seen = [gpu for gpu in driver.read() if gpu.index in indices]
+    if not seen:
         return stated
+    known = driver.capabilities()
     return replace(
         stated,
-        total_gib=min(total for _, _, total, _, _ in rows),
-        free_gib=min(free for _, _, _, free, _ in rows),
-        capability=min(capability for *_, capability in rows),
-        multiprocessors=stated.multiprocessors or _multiprocessors(rows[0][1]),
+        total_gib=min(gpu.total_gib for gpu in seen),
+        free_gib=min(gpu.total_gib - gpu.used_gib for gpu in seen),
+        capability=min((known[gpu.index] for gpu in seen if gpu.index in known), default=stated.capability),
+        multiprocessors=stated.multiprocessors or _multiprocessors(seen[0].name),
         source="nvidia-smi",
     )
-
-
-_Row = tuple[int, str, float, float, tuple[int, int]]
-
-
-def _smi() -> list[_Row]:
-    """Index, name, total and free GiB, and compute capability of each GPU of this host; empty without a driver."""
-    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return [_row(line) for line in done.stdout.splitlines() if line.strip()]
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return []
-
-
-def _row(line: str) -> _Row:
-    index, name, total, free, capability = (cell.strip() for cell in line.split(","))
-    major, minor = capability.split(".")
-    return int(index), name, float(total) / 1024, float(free) / 1024, (int(major), int(minor))
 
 
 def _multiprocessors(name: str) -> int | None:

@@ -20,6 +20,8 @@ from tuner.outcome import SEARCHED
 from tuner.storage import Role, State, TrialRecord
 
 _RECENT = 8
+_PREPARING_EVERY_S = 10.0
+"""How often plain lines say how far a download has come."""
 
 
 @contextmanager
@@ -61,6 +63,7 @@ class PlainLines:
 
     objective: Objective
     console: Console
+    prepared_s: float = -_PREPARING_EVERY_S
 
     def hear(self, event: events.Event) -> None:
         """Print what a person without a terminal needs."""
@@ -72,6 +75,9 @@ class PlainLines:
             case events.TrialEnded(record=record, left_s=left):
                 self._say(f"trial {record.number} {spoken(record, self.objective)}{_left(left)}")
             case events.Noted(text=text):
+                self._say(text)
+            case events.Preparing(text=text) if time.monotonic() - self.prepared_s >= _PREPARING_EVERY_S:
+                self.prepared_s = time.monotonic()
                 self._say(text)
 
     def _say(self, text: str) -> None:
@@ -94,6 +100,7 @@ class _LiveView:
     left_s: float | None = None
     left_at_s: float = 0.0
     finished: int = 0
+    preparing: str = ""
 
     def __enter__(self) -> "_LiveView":
         self._live = Live(console=self.console, get_renderable=self._draw, refresh_per_second=4, transient=True)
@@ -111,6 +118,8 @@ class _LiveView:
                 self._live.console.print(started(event), highlight=False)
             case events.TrialStarted():
                 self.trial = event
+            case events.Preparing(text=text):
+                self.preparing = text
             case events.PhaseEntered(phase=phase):
                 self.phase, self.phase_since_s = phase, time.monotonic()
             case events.TrialEnded():
@@ -153,7 +162,7 @@ class _LiveView:
 
     def _now(self) -> Text:
         if self.trial is None or self.phase is None:
-            return Text("")
+            return Text(self.preparing, overflow="ellipsis", no_wrap=True)
         elapsed_s = time.monotonic() - self.phase_since_s
         attempt = f", attempt {self.trial.attempt}" if self.trial.attempt > 1 else ""
         return Text(

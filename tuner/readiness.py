@@ -6,7 +6,7 @@ line that decides its fate ends the wait at once.
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +15,8 @@ import httpx
 
 from tuner.engines.base import Engine, Phase
 from tuner.engines.causes import Cause, Diagnosis, Evidence, error_of
+from tuner.engines.effective import Witness
+from tuner.engines.tolerance import Tolerance
 from tuner.errors import MeasurementError, NotReady, PortTaken, TrialError
 from tuner.launchers.base import Server
 
@@ -71,12 +73,14 @@ class Watch:
         server: The server.
         engine: Who can read its log.
         stopwatch: Told of the phases that the log announces.
+        tolerance: Which silent degradations may stand in the log.
         serving: Whether start-up is over, so that the log announces no more phases.
     """
 
     server: Server
     engine: Engine
     stopwatch: Stopwatch
+    tolerance: Tolerance = field(default_factory=Tolerance)
     serving: bool = False
     _progress: "_Progress" = field(default_factory=lambda: _Progress())
 
@@ -134,7 +138,7 @@ class Watch:
 
     def _raise_if_decided(self, evidence: Evidence) -> None:
         diagnosis = self.engine.diagnose(evidence)
-        if diagnosis.cause not in _UNDECIDED:
+        if diagnosis.cause not in _UNDECIDED and not self.tolerance.tolerates(diagnosis.cause):
             raise self._failure(diagnosis, diagnosis.line or str(diagnosis.cause))
 
     def _failure(self, diagnosis: Diagnosis, message: str) -> TrialError:
@@ -201,6 +205,18 @@ class Probe:
                 return next((model.get("max_model_len") for model in listed), None)
         except httpx.HTTPError as error:
             raise MeasurementError(f"the first request broke off: {error!r}") from error
+
+    def witness(self, log: Sequence[str]) -> Witness:
+        """What the running server says of itself, as far as it has the endpoints for it."""
+        info = self._text("/server_info?config_format=json")
+        return Witness(log, server_info=info, metrics=self._text("/metrics"))
+
+    def _text(self, path: str) -> str | None:
+        try:
+            reply = httpx.get(f"{self.url}{path}", headers=dict(self.headers), timeout=10)
+        except httpx.HTTPError:
+            return None
+        return reply.text if reply.status_code == 200 else None
 
     def _identify(self, names: list[str]) -> None:
         """An orphan of an earlier launch, or a stranger, does not know the name that we gave to this one."""

@@ -15,8 +15,9 @@ Optuna's own states does not in 60 (ECOSYSTEM, "Search on a synthetic landscape"
 import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import JsonValue
@@ -39,6 +40,7 @@ _ASKS = 8
 """How often the sampler is asked again when its proposal breaks a rule."""
 _STEPS = 200
 _CONSTRAINT = "violation"
+_NOTHING: Mapping[str, JsonValue] = MappingProxyType({})
 _FEWEST_MEASURED = 4
 """Importances of fewer are noise."""
 
@@ -48,7 +50,8 @@ class Observation:
     """What is known of one candidate.
 
     Attributes:
-        candidate: Its parameters.
+        candidate: Its parameters, as they ran.
+        asked: Digest of the candidate that was proposed, which may not be what ran; empty where it is.
         values: The goals' metrics; ``None`` if it could not be measured.
         violation: The worst of its limits, at most 0 when all are met; 1 if it cannot run.
     """
@@ -56,13 +59,18 @@ class Observation:
     candidate: Candidate
     values: tuple[float, ...] | None
     violation: float = _CANNOT_RUN
+    asked: str = ""
 
 
 class Search(Protocol):
     """Proposes candidates."""
 
-    def propose(self, seen: Sequence[Observation]) -> Candidate | None:
+    def propose(self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = _NOTHING) -> Candidate | None:
         """The next candidate, none that was seen before; ``None`` when the space holds no other.
+
+        Args:
+            seen: Everything that is known.
+            settled: Parameters that are not worth varying any more, with the value that they keep.
 
         The answer depends on the arguments and the seed alone, so that a resumed study goes on as if never stopped.
         """
@@ -104,10 +112,11 @@ class GridSearch:
         self._space = space
         self._deployed = deployed
 
-    def propose(self, seen: Sequence[Observation]) -> Candidate | None:
+    def propose(self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = _NOTHING) -> Candidate | None:
         """See ``Search.propose``."""
-        known = {observation.candidate.digest for observation in seen}
-        fresh = (candidate for candidate in self._space.all_candidates() if candidate.digest not in known)
+        known = _known(seen)
+        settle = (self._space.candidate({**c.params, **settled}) for c in self._space.all_candidates())
+        fresh = (candidate for candidate in settle if candidate.digest not in known)
         return next((candidate for candidate in fresh if not self._space.violated(candidate, self._deployed)), None)
 
 
@@ -131,33 +140,34 @@ class ModelSearch:
     seed: int
     startup_trials: int = 8
 
-    def propose(self, seen: Sequence[Observation]) -> Candidate | None:
+    def propose(self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = _NOTHING) -> Candidate | None:
         """See ``Search.propose``.
 
         A proposal that breaks a rule is shown to the sampler as one that cannot run. One that was seen before (4 % of
         GP's are) gives way to a neighbour: the sampler would only say it again.
         """
-        known = {observation.candidate.digest for observation in seen}
+        known = _known(seen)
+        view = _View(self.space, self.directions, settled)
         ruled_out: list[Observation] = []
         for attempt in range(_ASKS):
-            candidate = self._ask([*seen, *ruled_out], attempt)
+            candidate = self._ask(view, [*seen, *ruled_out], attempt)
             if self._fresh(candidate, known):
                 return candidate
             if candidate.digest in known:
                 break
             ruled_out.append(Observation(candidate, None))
-        return self._neighbour(candidate, known) or self._anything_else(known)
+        return self._neighbour(view, candidate, known) or self._anything_else(view, known)
 
     def _fresh(self, candidate: Candidate, known: set[str]) -> bool:
         return candidate.digest not in known and not self.space.violated(candidate, self.deployed)
 
-    def _neighbour(self, candidate: Candidate, known: set[str]) -> Candidate | None:
+    def _neighbour(self, view: "_View", candidate: Candidate, known: set[str]) -> Candidate | None:
         """A candidate that differs in one parameter by one level, or by another choice; a second step if need be."""
         dice = random.Random(_derived(self.seed, len(known)))
         for _ in range(_STEPS):
-            name = dice.choice(list(self.space.params))
+            name = dice.choice(view.names)
             stepped = _step(self.space.params[name], candidate.params.get(name), dice)
-            candidate = self.space.candidate({**self._defaults, **candidate.params, name: stepped})
+            candidate = view.settle({**self._defaults, **candidate.params, name: stepped})
             if self._fresh(candidate, known):
                 return candidate
         return None
@@ -167,9 +177,8 @@ class ModelSearch:
         """A value for every parameter, so that one whose condition comes to hold has one."""
         return {name: _decode(p, _encode(p, p.default)) for name, p in self.space.params.items()}
 
-    def _ask(self, seen: Sequence[Observation], attempt: int) -> Candidate:
+    def _ask(self, view: "_View", seen: Sequence[Observation], attempt: int) -> Candidate:
         """One proposal; a later attempt at the same step asks with another seed."""
-        view = _View(self.space, self.directions)
         spread_out = len(seen) < self.startup_trials or all(observation.values is None for observation in seen)
         kind = "random" if spread_out else self.kind
         study = view.study(seen, _sampler(kind, _derived(self.seed, len(seen), attempt)))
@@ -178,13 +187,19 @@ class ModelSearch:
             trial = study.ask(view.distributions)
         return view.candidate(trial.params)
 
-    def _anything_else(self, known: set[str]) -> Candidate | None:
+    def _anything_else(self, view: "_View", known: set[str]) -> Candidate | None:
         """The sampler repeats itself: take what is left, at random, if it can be counted at all."""
         if self.space.size is not None and self.space.size <= 100_000:
-            rest = [candidate for candidate in self.space.all_candidates() if self._fresh(candidate, known)]
+            every = {c.digest: c for c in (view.settle(each.params) for each in self.space.all_candidates())}
+            rest = [candidate for candidate in every.values() if self._fresh(candidate, known)]
             return random.Random(_derived(self.seed, len(known))).choice(rest) if rest else None
-        drawn = (self._ask([], attempt) for attempt in range(_ASKS, _ASKS + _STEPS))
+        drawn = (self._ask(view, [], attempt) for attempt in range(_ASKS, _ASKS + _STEPS))
         return next((candidate for candidate in drawn if self._fresh(candidate, known)), None)
+
+
+def _known(seen: Iterable[Observation]) -> set[str]:
+    """Digests of what was proposed and of what ran: neither is worth another launch."""
+    return {digest for observation in seen for digest in (observation.candidate.digest, observation.asked) if digest}
 
 
 def _derived(*numbers: int) -> int:
@@ -210,11 +225,21 @@ class _View:
 
     space: SearchSpace
     directions: tuple[Direction, ...]
+    settled: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that can still vary."""
+        return [name for name, p in self.space.params.items() if p.levels != 1 and name not in self.settled]
 
     @property
     def distributions(self) -> "dict[str, BaseDistribution]":
-        """One distribution a parameter; a parameter with a single value has nothing to teach."""
-        return {name: _distribution(p) for name, p in self.space.params.items() if p.levels != 1}
+        """One distribution for each parameter that can still vary; the others have nothing to teach."""
+        return {name: _distribution(self.space.params[name]) for name in self.names}
+
+    def settle(self, values: Mapping[str, JsonValue]) -> Candidate:
+        """The candidate of these values, with what is settled as it stays."""
+        return self.space.candidate({**values, **self.settled})
 
     def study(self, seen: Iterable[Observation], sampler: "BaseSampler") -> "optuna.Study":
         import optuna
@@ -251,7 +276,7 @@ class _View:
         """The candidate of a sampler's proposal."""
         fixed = {name: p.value(0) for name, p in self.space.params.items() if p.levels == 1}
         values = {name: _decode(self.space.params[name], level) for name, level in encoded.items()}
-        return self.space.candidate({**fixed, **values})
+        return self.settle({**fixed, **values})
 
 
 def _distribution(parameter: Range | Choice) -> "BaseDistribution":
@@ -315,7 +340,7 @@ def importances(space: SearchSpace, direction: Direction, seen: Sequence[Observa
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
     measured = [observation for observation in seen if observation.values]
-    view = _View(space, (direction,))
+    view = _View(space, (direction,), _NOTHING)
     if len(measured) < _FEWEST_MEASURED or len(view.distributions) < 2 or len({o.values for o in measured}) < 2:
         return None
     with warnings.catch_warnings():
@@ -324,10 +349,9 @@ def importances(space: SearchSpace, direction: Direction, seen: Sequence[Observa
         # the best tenth is too few of a small study: five at least, as Optuna's documentation asks
         best = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, 5 / len(measured))))
         forest = FanovaImportanceEvaluator(n_trees=min(64, max(16, 12_800 // len(measured))), seed=seed)
-        has_forests = find_spec("sklearn") is not None
         return Importances(
             ped_anova=get_param_importances(study, evaluator=best),
-            fanova=get_param_importances(study, evaluator=forest) if has_forests else None,
+            fanova=get_param_importances(study, evaluator=forest) if has_forests() else None,
         )
 
 
@@ -340,3 +364,8 @@ def _step(parameter: Range | Choice, value: JsonValue, dice: random.Random) -> J
         return parameter.value(min(max(int(encoded) + dice.choice((-1, 1)), 0), (parameter.levels or 1) - 1))
     stepped = min(max(encoded * dice.uniform(0.9, 1.1), parameter.low), parameter.high)
     return _decode(parameter, round(stepped) if parameter.integral else stepped)
+
+
+def has_forests() -> bool:
+    """Whether scikit-learn, which fANOVA's forests come from, is installed."""
+    return find_spec("sklearn") is not None

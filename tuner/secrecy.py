@@ -1,11 +1,14 @@
-"""What must never be shown: keys, tokens and passwords, wherever a text of ours may quote them.
+"""The last net before something is shown: keys, tokens and passwords that a text of ours may still quote.
 
-A log repeats the command line, a command line may hold a key, and a report is made to be passed on. A mask too many
-costs a word; a key that got out costs all of them. Numbers are let through: ``bytes_per_token=54144`` is no secret.
+``tuner.secrets`` cuts the secrets that it knows where they are taken in. But a log repeats a command line, a command
+line may hold a key, and a report is made to be passed on: here they are known by their surroundings and their shape. A
+mask too many costs a word; a key that got out costs all of them. Numbers pass: ``bytes_per_token=54144`` is no secret.
 """
 
 import os
 import re
+
+from tuner.secrets import is_secret
 
 _MASK = "***"
 _NAME = r"(?:api[_-]?key|access[_-]key|password|passwd|secret|[_-]token(?!s))(?:[_-]\w+)?"
@@ -15,7 +18,6 @@ _FLAG = re.compile(rf"(--[\w-]*?{_NAME}[\"',\s]+)({_VALUE})", re.IGNORECASE)
 _BEARER = re.compile(r"(\bbearer\s+)([\w.~+/=-]{6,})", re.IGNORECASE)
 _IN_URL = re.compile(r"(\w://[^\s/:@]*:)([^\s/@]+)(?=@)")
 _KNOWN_SHAPE = re.compile(r"()(\b(?:hf_|sk-|gh[opsu]_)[\w-]{16,})")
-_SECRET_VARIABLE = re.compile(r"API_?KEY|PASSWORD|SECRET|TOKEN(?!S)")
 _SHORTEST = 8
 
 
@@ -30,5 +32,5 @@ def redacted(text: str) -> str:
 
 def _held() -> list[str]:
     """Values of environment variables whose names say that they are secret."""
-    named = (value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name.upper()))
+    named = (value for name, value in os.environ.items() if is_secret(name))
     return [value for value in named if len(value) >= _SHORTEST]

@@ -13,7 +13,10 @@ from pathlib import Path
 
 _SHORTEST = 6
 _CUT = "***"
-_SECRET_NAME = re.compile(r"(?:^|_)(?:TOKEN|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|(?:API|ACCESS|PRIVATE)_?KEY)(?:_|$)")
+_SECRET_NAME = re.compile(
+    r"(?:(?:^|_)(?:TOKEN|SECRETS?|CREDENTIALS?)|PASSWORD|PASSWD|PASSPHRASE|(?:ACCESS|PRIVATE)_?KEY)$"
+    r"|(?:^|_)API_?KEY(?:_|$)"
+)
 _API_KEY = re.compile(r"(?:^|_)API_?KEY(?:_|$)")
 _LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)$")
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from tuner.engines.base import StartupFacts
+from tuner.engines.effective import EffectiveSetting
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.load.metrics import Measurement
 from tuner.load.plan import Skipped
@@ -88,6 +89,8 @@ class TrialRecord(Schema):
     phases: tuple[PhaseSpan, ...] = ()
     facts: StartupFacts | None = None
     """What the server's start-up lines say of it."""
+    effective: tuple[EffectiveSetting, ...] = ()
+    """What became of each setting, from the running server's own words."""
     warm_up: WarmUp | None = None
     skipped: tuple[Skipped, ...] = ()
     """Parts of the workload that did not fit, and why."""
@@ -156,6 +159,16 @@ class StudyFolder:
     def profile(self) -> Path:
         """The winner, for the deployment."""
         return self.path / "profile.yaml"
+
+    @property
+    def compose(self) -> Path:
+        """The same as a compose service, where it ran in containers."""
+        return self.path / "compose.yaml"
+
+    @property
+    def image(self) -> Path:
+        """Which image the study runs in, where it runs in containers."""
+        return self.path / "image.json"
 
     @property
     def sittings(self) -> Path:

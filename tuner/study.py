@@ -18,14 +18,15 @@ from pydantic import JsonValue
 
 from tuner import config as configuration
 from tuner import events, resume
+from tuner.clean import left_overs
 from tuner.compare import order
 from tuner.config import Config
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
 from tuner.errors import InfrastructureError, Unexplained
-from tuner.launchers.traces import end_orphans
+from tuner.idle import Idle, idle_parameters, ran
 from tuner.outcome import Outcome
 from tuner.search import Observation, make_search
-from tuner.space import Candidate, Choice
+from tuner.space import Candidate, Choice, SearchSpace
 from tuner.storage import Role, State, StudyFolder, TrialFolder, TrialRecord, optuna_storage
 from tuner.trial import Assignment, Workbench, run_trial
 from tuner.workbench import workbench
@@ -45,6 +46,8 @@ class StudyStopped(InfrastructureError):
 def run_study(config: Config, listener: events.Listener) -> Outcome:
     """Run a study to the end of its budget, or resume it.
 
+    It stops the services that ``site.stop`` names, and starts them again: ask the user first.
+
     Args:
         config: The study.
         listener: Told of all that happens.
@@ -58,10 +61,15 @@ def run_study(config: Config, listener: events.Listener) -> Outcome:
     with folder.locked():
         for change in _begin(folder, config):
             listener(events.Noted(str(change)))
-        for orphan in end_orphans():
-            listener(events.Noted(f"ended a server that an interrupted run had left: {orphan}"))
-        with workbench(config) as bench:
-            return _Run(config, folder, bench, listener).run()
+        for left in left_overs():
+            listener(events.Noted(f"an interrupted run had left {left}"))
+            left.remove()
+        run = _Run(config, folder, listener)
+        if run.complete:
+            listener(events.Noted(f"study {config.study.name} is complete: nothing is left to be run"))
+            return run.outcome
+        with workbench(config, listener) as bench:
+            return run.run(bench)
 
 
 def _begin(folder: StudyFolder, config: Config) -> tuple[resume.Change, ...]:
@@ -84,38 +92,42 @@ class _Proposal:
 class _Run:
     """One sitting of a study."""
 
-    def __init__(self, config: Config, folder: StudyFolder, bench: Workbench, listener: events.Listener) -> None:
+    def __init__(self, config: Config, folder: StudyFolder, listener: events.Listener) -> None:
         self._config = config
         self._folder = folder
-        self._bench = bench
         self._listener = listener
         self._ledger = Ledger(config, folder)
         directions = list(config.objective.goals.values())
         self._search = make_search(config.search, config.space, directions, config.model.settings, config.study.seed)
         self._deployed = config.space.deployed(config.model.settings)
+        self._told: set[str] = set()
+        self._ledger.reconcile(self._folder.records())
 
     @property
-    def _outcome(self) -> Outcome:
+    def outcome(self) -> Outcome:
+        """What is found so far."""
         relaunches = tuple(self._folder.confirmations())
         return Outcome(self._folder, self._config, tuple(self._folder.records()), relaunches)
 
-    def run(self) -> Outcome:
+    @property
+    def complete(self) -> bool:
+        """Whether an earlier sitting has run all that there is to run."""
+        return self.outcome.over and self.outcome.confirmed
+
+    def run(self, bench: Workbench) -> Outcome:
         """Search until the budget is used up, then launch baseline and best again."""
-        self._ledger.reconcile(self._folder.records())
-        outcome = self._outcome
-        if outcome.over and outcome.confirmed:
-            self._listener(events.Noted(f"study {self._config.study.name} is complete: nothing is left to be run"))
-            return outcome
+        self._bench = bench
+        outcome = self.outcome
         done, relaunches = len(outcome.searched), 2 * self._config.study.confirm
         self._listener(events.StudyStarted(self._config.study.name, self._config.budget.trials, done, relaunches))
-        while not self._outcome.over and (proposal := self._next()) is not None:
+        while not self.outcome.over and (proposal := self._next()) is not None:
             self._verdict(proposal)
         self._confirm()
-        return self._outcome
+        return self.outcome
 
     def _next(self) -> "_Proposal | None":
         """The baseline first, then what is known to work, then what the search proposes."""
-        tried = {record.digest for record in self._outcome.searched}
+        tried = {record.digest for record in self.outcome.searched}
         if self._deployed.digest not in tried:
             return _Proposal(Role.BASELINE, self._deployed)
         for values in self._config.model.known_good:
@@ -126,11 +138,22 @@ class _Run:
 
     def _asked(self) -> "_Proposal | None":
         asked_ns = time.perf_counter_ns()
-        candidate = self._search.propose(observations(self._outcome.searched))
+        searched = self.outcome.searched
+        settled = {idle.name: self._deployed.params.get(idle.name) for idle in self._idle(searched)}
+        candidate = self._search.propose(observations(searched, self._config.space), settled)
         if candidate is None:
             self._listener(events.Noted("the space holds no other configuration: the search ends here"))
             return None
         return _Proposal(Role.SEARCH, candidate, (time.perf_counter_ns() - asked_ns) / 1e9)
+
+    def _idle(self, searched: list[TrialRecord]) -> tuple[Idle, ...]:
+        """Parameters that do nothing here; each is told of once."""
+        idle = idle_parameters(searched, self._config.space)
+        for each in idle:
+            if each.name not in self._told:
+                self._told.add(each.name)
+                self._listener(events.Noted(f"{each.sentence}: it stays as deployed from here on"))
+        return idle
 
     def _verdict(self, proposal: "_Proposal") -> TrialRecord:
         """Run a candidate until it has a verdict.
@@ -180,7 +203,7 @@ class _Run:
         return record.measurement is not None
 
     def _launch(self, proposal: "_Proposal", number: int, folder: TrialFolder, attempt: int = 1) -> TrialRecord:
-        baseline = self._outcome.baseline
+        baseline = self.outcome.baseline
         seed = random.Random(f"{self._config.study.seed}:{folder.path.parent.name}:{number}").getrandbits(31)
         assignment = Assignment(
             study=self._config.study.name,
@@ -191,19 +214,19 @@ class _Run:
             seed=seed,
             ask_s=proposal.ask_s,
             attempt=attempt,
-            baseline=baseline.measurement if baseline else None,
+            baseline=baseline,
         )
         changed = proposal.candidate.changed(self._deployed)
         self._listener(events.TrialStarted(number, proposal.role, changed, attempt))
         return run_trial(assignment, self._bench, folder, lambda phase: self._listener(events.PhaseEntered(phase)))
 
     def _ended(self, record: TrialRecord) -> None:
-        outcome = self._outcome
+        outcome = self.outcome
         self._listener(events.TrialEnded(record, outcome.best, left_s(outcome)))
 
     def _confirm(self) -> None:
         """Launch baseline and best again, in turns; what an earlier sitting has done of it counts."""
-        outcome = self._outcome
+        outcome = self.outcome
         if not outcome.improved or outcome.best is None or outcome.confirmed:
             return
         finalists = {Role.CONFIRM_BASELINE: self._deployed, Role.CONFIRM_BEST: Candidate(outcome.best.params)}
@@ -217,13 +240,14 @@ class _Run:
             self._ended(record)
 
 
-def observations(records: list[TrialRecord]) -> list[Observation]:
-    """What the search learns from: every trial with a verdict, measured or not."""
+def observations(records: list[TrialRecord], space: SearchSpace) -> list[Observation]:
+    """What the search learns from: every trial with a verdict, measured or not, by what really ran in it."""
     return [
         Observation(
-            Candidate(record.params),
+            ran(record, space),
             record.verdict.values if record.verdict else None,
             max(record.verdict.violations.values(), default=0.0) if record.verdict else 1.0,
+            asked=record.digest,
         )
         for record in records
     ]

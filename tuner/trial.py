@@ -14,6 +14,8 @@ from pydantic import JsonValue
 
 from tuner import __version__
 from tuner.engines.base import Command, Engine, Phase, StartupFacts
+from tuner.engines.effective import EffectiveSetting
+from tuner.engines.tolerance import Policy, Tolerance
 from tuner.errors import InfeasibleConfig, TrialError
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.load.client import LoadClient, Target
@@ -41,7 +43,7 @@ class Assignment:
         seed: Seeds its prompts.
         ask_s: What the search took to propose it, in seconds.
         attempt: Which try this is, from 1.
-        baseline: What trial 0 measured; ``None`` for trial 0 itself.
+        baseline: Trial 0, against which this one is judged; ``None`` for trial 0 itself.
     """
 
     study: str
@@ -52,7 +54,7 @@ class Assignment:
     seed: int
     ask_s: float = 0.0
     attempt: int = 1
-    baseline: Measurement | None = None
+    baseline: TrialRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Workbench:
         launch_args: Flags for our launches only; ``{trial}`` in them stands for the trial's name.
         launch_env: Environment variables for our launches only.
         stop_grace_s: How long a server may take to end.
+        degradations: What the user says of silent degradations, by name.
         clock_scale: Simulated seconds per second; 1 for a real engine.
         proves_itself: Whether a server can be given a name by which it proves that it is the one we launched.
     """
@@ -86,6 +89,7 @@ class Workbench:
     launch_args: Mapping[str, JsonValue] = field(default_factory=dict)
     launch_env: Mapping[str, str] = field(default_factory=dict)
     stop_grace_s: float = 10.0
+    degradations: Mapping[str, Policy] = field(default_factory=dict)
     clock_scale: float = 1.0
     proves_itself: bool = True
 
@@ -116,6 +120,7 @@ class _Trial:
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     alias: str = field(default_factory=lambda: f"tuner-{uuid4().hex[:12]}")
     facts: StartupFacts | None = None
+    effective: tuple[EffectiveSetting, ...] = ()
     warm_up: WarmUp | None = None
     skipped: tuple[Skipped, ...] = ()
     measurement: Measurement | None = None
@@ -126,14 +131,17 @@ class _Trial:
     def run(self) -> None:
         """The line itself."""
         with self.bench.launcher.launch(self.spec) as server, self._stopping():
-            watch = Watch(server, self.bench.engine, self.stopwatch)
-            context_tokens = wait_until_ready(watch, self._probe(server), self.bench.limits_s)
+            watch = Watch(server, self.bench.engine, self.stopwatch, self._tolerance)
+            probe = self._probe(server)
+            context_tokens = wait_until_ready(watch, probe, self.bench.limits_s)
             self.facts = self.bench.engine.facts(server.log.lines)
+            self._tolerance.check(self.facts.degradations)
+            self.effective = self.bench.engine.effective(self.assignment.settings, probe.witness(server.log.lines))
             results = self._load(server, watch, context_tokens)
         self.folder.save_requests(results)
         self.measurement = measure(results, self.bench.workload, self.bench.clock_scale)
-        baseline = self.assignment.baseline or self.measurement
-        self.verdict = self.bench.objective.judge(self.measurement, baseline)
+        baseline = self.assignment.baseline and self.assignment.baseline.measurement
+        self.verdict = self.bench.objective.judge(self.measurement, baseline or self.measurement)
 
     def _load(self, server: Server, watch: Watch, context: int | None) -> tuple[StageResult, ...]:
         """Warm the server up, then measure it."""
@@ -153,6 +161,14 @@ class _Trial:
         if any(record.failure for result in results for record in result.records):
             watch.linger()
         return results
+
+    @property
+    def _tolerance(self) -> Tolerance:
+        """What the baseline silently degrades in is accepted; the baseline itself may show anything."""
+        baseline = self.assignment.baseline
+        shown = baseline.facts.degradations if baseline and baseline.facts else ()
+        accepted = frozenset(each.name for each in shown) if baseline else None
+        return Tolerance(self.bench.degradations, accepted)
 
     @cached_property
     def command(self) -> Command:
@@ -233,6 +249,7 @@ class _Trial:
             state=self.state,
             phases=self.stopwatch.spans(),
             facts=self.facts,
+            effective=self.effective,
             warm_up=self.warm_up,
             skipped=self.skipped,
             measurement=self.measurement,

@@ -1,47 +1,120 @@
 """The parts that a configuration names, put together: the one place where kinds become objects."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from sys import executable as python
+from typing import TYPE_CHECKING
 
-from tuner.config import AttachLauncherConfig, Config, LauncherConfig
+from tuner import events
+from tuner.config import AttachLauncherConfig, Config
 from tuner.engines.vllm.engine import VllmEngine
 from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.base import Launcher
+from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.process import ProcessLauncher
 from tuner.load.client import LoadClient
+from tuner.secrets import Secrets
+from tuner.site import SoleUser
+from tuner.storage import StudyFolder
+from tuner.takeover import in_the_way, taken_over
 from tuner.trial import Workbench
+
+if TYPE_CHECKING:
+    from tuner.launchers.docker.launcher import DockerLauncher
+
+
+def _unheard(event: events.Event) -> None:
+    """Nobody listens."""
 
 
 @contextmanager
-def workbench(config: Config) -> Iterator[Workbench]:
-    """What every trial of a study uses; the load client's process lives as long as the block."""
+def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[Workbench]:
+    """What every trial of a study uses: image and model at hand, the GPUs to itself, the load client's process waiting.
+
+    Services in ``site.stop`` are stopped as long as the block lasts: whoever enters it has been asked.
+
+    Raises:
+        ConfigError: The configuration names something that is not there.
+        InfrastructureError: The image, the model or the GPUs cannot be had.
+    """
     options = config.engine
-    with LoadClient() as client:
+    with LoadClient() as client, _launcher(config, listener) as launcher:
         yield Workbench(
             engine=make_engine(config),
-            launcher=make_launcher(config.launcher),
+            launcher=launcher,
             client=client,
             workload=config.workload,
             objective=config.objective,
             model=config.model.served_name,
             limits_s=options.limits_s,
-            gpus=config.hardware.gpus,
+            gpus=config.gpus,
             launch_args=options.launch_args,
             launch_env=options.own_env,
             stop_grace_s=options.stop_grace_s,
+            degradations=options.degradations,
             clock_scale=options.clock_scale,
             proves_itself=not isinstance(config.launcher, AttachLauncherConfig),
         )
 
 
 def make_engine(config: Config) -> VllmEngine:
-    """The engine, with ``{python}`` in its command line filled in."""
-    return VllmEngine(tuple(part.replace("{python}", python) for part in config.engine.executable), config.model.id)
+    """The engine, with ``{python}`` in its command line filled in; a container has a Python of its own."""
+    own = "python3" if isinstance(config.launcher, DockerLauncherConfig) else python
+    return VllmEngine(tuple(part.replace("{python}", own) for part in config.engine.executable), config.model.id)
 
 
-def make_launcher(config: LauncherConfig) -> Launcher:
-    """The launcher of this kind."""
-    if isinstance(config, AttachLauncherConfig):
-        return AttachLauncher(config.url, config.token_env)
-    return ProcessLauncher()
+@contextmanager
+def _launcher(config: Config, listener: events.Listener) -> Iterator[Launcher]:
+    """The launcher, with the GPUs to itself; what can be had without them is had before anybody is stopped for them."""
+
+    def say(text: str) -> None:
+        listener(events.Noted(text))
+
+    in_the_way(config.site, config.gpus)  # nobody waits for an image and then hears that the GPUs are taken
+    launcher = make_launcher(config, lambda text: listener(events.Preparing(text)))
+    with taken_over(config.site, config.gpus, config.study.name, say) as taken:
+        _check_gpus(launcher, config.gpus)
+        yield SoleUser(launcher, config.site, taken.hold)
+
+
+def _check_gpus(launcher: Launcher, gpus: tuple[int, ...]) -> None:
+    """A container was given as many GPUs as it was to be given; a process sees what it is told to."""
+    if isinstance(launcher, ProcessLauncher | AttachLauncher):
+        return
+    from tuner.launchers.docker.launcher import DockerLauncher
+    from tuner.launchers.docker.prepare import check_gpus
+
+    if isinstance(launcher, DockerLauncher):
+        check_gpus(launcher, gpus)
+
+
+def make_launcher(config: Config, progress: Callable[[str], None] = lambda text: None) -> Launcher:
+    """The launcher of this kind; one of containers has its image and its model at hand when this returns.
+
+    Args:
+        config: The study; its folder keeps which image it runs in.
+        progress: Told in a few words how far that is.
+    """
+    launcher, secrets = config.launcher, Secrets.of(config.secrets.file)
+    if isinstance(launcher, AttachLauncherConfig):
+        return AttachLauncher(launcher.url, launcher.token_env, config.secrets.file)
+    if isinstance(launcher, DockerLauncherConfig):
+        return _in_containers(config, launcher, secrets, progress)
+    return ProcessLauncher(secrets, (*config.secrets.trial, *config.secrets.download))
+
+
+def _in_containers(
+    config: Config, options: DockerLauncherConfig, secrets: Secrets, progress: Callable[[str], None]
+) -> "DockerLauncher":
+    from tuner.launchers.docker.images import StudyImage
+    from tuner.launchers.docker.prepare import ensure_model, image_for, launcher_for
+
+    folder = StudyFolder(config.study.path)
+    known = StudyImage.model_validate_json(folder.image.read_text()) if folder.image.exists() else None
+    image = image_for(options, config.model.id, known, progress)
+    folder.write(folder.image, image.model_dump_json(indent=1) + "\n")
+    launcher = launcher_for(options, image, secrets.named(config.secrets.trial), secrets)
+    env = {**config.model.env, **secrets.named(config.secrets.download)}
+    revision = config.model.args.get("revision")
+    ensure_model(launcher, config.model.id, str(revision) if revision else None, env, progress)
+    return launcher

@@ -17,13 +17,13 @@ from tuner.analysis.figures import (
     importance,
     importance_of,
     latencies,
-    parallel,
     pareto_front,
     slice_of,
     timeline,
     tradeoff,
 )
 from tuner.analysis.frames import documented, failures, phases, requests, trials
+from tuner.analysis.parallel import parallel
 from tuner.analysis.tables import comparison, settings, side_by_side
 from tuner.errors import ConfigError
 from tuner.outcome import Outcome

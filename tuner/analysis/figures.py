@@ -1,17 +1,28 @@
 """What a study looks like: plotly figures, each of which answers one question; ``None`` where there is nothing to show.
 
-Grounds are transparent and colours hold on light and dark alike, and everything is SVG: what is drawn can be printed.
-A trial that was not measured has no value, so it stands on a strip of its own below the axis.
+Everything is SVG on transparent ground, so that what is drawn can be printed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
 
 import plotly.graph_objects as go
 
 from tuner import words
-from tuner.analysis.frames import changed, sent
+from tuner.analysis.frames import sent
+from tuner.analysis.marks import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MANY,
+    ORANGE,
+    goal_of,
+    groups,
+    reached,
+    rounded,
+    strip,
+    styled,
+)
 from tuner.analysis.tables import finalists
 from tuner.engines.base import Phase
 from tuner.load.metrics import tpot_ms
@@ -21,7 +32,7 @@ from tuner.objective import Direction, metric
 from tuner.outcome import Outcome
 from tuner.search import Importances, Observation, importances
 from tuner.space import Candidate, Choice, Range
-from tuner.storage import State, TrialRecord
+from tuner.storage import TrialRecord
 
 _PHASES: Mapping[Phase, str] = {
     Phase.STARTING: "#a7b0be",
@@ -43,7 +54,7 @@ def history(outcome: Outcome, goal: int = 0) -> go.Figure | None:
     measured = [record for record in outcome.searched if record.verdict]
     if not measured:
         return None
-    figure = go.Figure(groups(outcome, measured, lambda r: r.number, lambda r: value(r, goal)))
+    figure = go.Figure(groups(outcome, measured, lambda r: r.number, lambda r: reached(r, goal)))
     best = _best_so_far(measured, goal, outcome.config.objective.goals[name])
     last = max(record.number for record in outcome.records)
     if best:
@@ -62,7 +73,7 @@ def slice_of(outcome: Outcome, name: str, goal: int = 0) -> go.Figure | None:
     if not measured:
         return None
     figure = go.Figure(
-        groups(outcome, measured, lambda r: _place(parameter, r.params.get(name)), lambda r: value(r, goal))
+        groups(outcome, measured, lambda r: _place(parameter, r.params.get(name)), lambda r: reached(r, goal))
     )
     dead = [(_place(parameter, record.params.get(name)), record) for record in tried if record.verdict is None]
     strip(figure, dead, outcome)
@@ -92,7 +103,7 @@ def importance(outcome: Outcome, goal: int = 0) -> go.Figure | None:
 def importance_of(outcome: Outcome, goal: int = 0) -> Importances | None:
     """The numbers behind ``importance``."""
     name = goal_of(outcome, goal)[0]
-    seen = [Observation(Candidate(r.params), (value(r, goal),), 0.0) for r in outcome.searched if r.verdict]
+    seen = [Observation(Candidate(r.params), (reached(r, goal),), 0.0) for r in outcome.searched if r.verdict]
     direction: Direction = outcome.config.objective.goals[name]
     return importances(outcome.config.space, direction, seen, outcome.config.study.seed)
 
@@ -191,7 +202,7 @@ def _best_so_far(records: Sequence[TrialRecord], goal: int, direction: Direction
     """The best feasible value up to each trial that improved on it, by number."""
     best: dict[int, float] = {}
     for record in (record for record in records if record.feasible):
-        value = value(record, goal)
+        value = reached(record, goal)
         last = list(best.values())[-1:]
         if not last or (value > last[0] if direction == "maximize" else value < last[0]):
             best[record.number] = value
@@ -201,7 +212,7 @@ def _best_so_far(records: Sequence[TrialRecord], goal: int, direction: Direction
 def _across(figure: go.Figure, outcome: Outcome, goal: int) -> None:
     """The baseline's value as a line across."""
     if outcome.baseline is not None:
-        figure.add_hline(y=value(outcome.baseline, goal), line={"color": INK, "dash": "dash", "width": 1})
+        figure.add_hline(y=reached(outcome.baseline, goal), line={"color": INK, "dash": "dash", "width": 1})
 
 
 def _latency_metric(outcome: Outcome) -> str:

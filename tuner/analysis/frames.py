@@ -66,7 +66,7 @@ _FAMILIES = {
     r"ttft_(\d+)_cold_ms": "Time to first token of a prompt of {0} tokens, nothing of it cached.",
     r"ttft_(\d+)_cached_ms": "The same prompt sent again.",
 }
-_UNITS = {"seconds": "s", "gain": "share", "kv_tokens": "tokens"}
+_UNITS = {"seconds": "s", "gain": "share", "max_model_len": "tokens", "utilization": "share"}
 
 
 def trials(outcome: Outcome) -> pd.DataFrame:
@@ -141,7 +141,7 @@ def documented(frame: pd.DataFrame) -> pd.DataFrame:
     """What each column of a frame means, and its unit."""
     names = list(frame.columns)
     return pd.DataFrame(
-        {"unit": [_UNITS.get(name, words.unit(name)) for name in names], "meaning": [_meaning(name) for name in names]},
+        {"unit": [_unit(name) for name in names], "meaning": [_meaning(name) for name in names]},
         index=pd.Index(names, name="column"),
     )
 
@@ -218,6 +218,12 @@ def _request(request: RequestRecord, scale: float) -> dict[str, JsonValue]:
 def _cell(value: JsonValue | tuple[str, ...]) -> JsonValue:
     """A value that fits in a cell: lists and mappings as JSON."""
     return json.dumps(value) if isinstance(value, list | dict | tuple) else value
+
+
+def _unit(column: str) -> str:
+    if column.startswith("param."):
+        return ""
+    return "share" if column.startswith("violation.") else _UNITS.get(column, words.unit(column))
 
 
 def _meaning(column: str) -> str:

@@ -21,11 +21,13 @@ _Coordinate = Callable[[TrialRecord], float | str | None]
 
 
 def goal_of(outcome: Outcome, goal: int) -> tuple[str, words.Metric]:
+    """A goal's name, and how to say it."""
     name = list(outcome.config.objective.goals)[goal]
     return name, words.metric(name)
 
 
-def value(record: TrialRecord, goal: int) -> float:
+def reached(record: TrialRecord, goal: int) -> float:
+    """What a measured trial reached in a goal."""
     assert record.verdict is not None
     return record.verdict.values[goal]
 
@@ -99,6 +101,7 @@ def rounded(values: Iterable[float]) -> list[float]:
 
 
 def styled(figure: go.Figure, *, x: str, y: str, height: int = 420, legend: bool = True) -> go.Figure:
+    """The figure with the one layout that all have; ``x`` and ``y`` are the axes' titles."""
     figure.update_layout(
         height=height,
         template="none",

@@ -7,11 +7,13 @@ from html import escape
 import plotly.graph_objects as go
 
 from tuner import words
-from tuner.analysis.marks import GREEN, GREY, MANY, goal_of, hover, rounded, styled, value
+from tuner.analysis.marks import GREEN, GREY, MANY, goal_of, hover, reached, rounded, styled
 from tuner.outcome import Outcome
 from tuner.space import Choice, Range
 from tuner.storage import TrialRecord
 
+_Band = tuple[str, str, dict[str, str], list[TrialRecord]]
+"""A name, a colour, a dash, and whose lines look like this."""
 _BELOW = -0.09
 """Where a line passes that has no value on an upright."""
 
@@ -78,23 +80,23 @@ def _ticks(parameter: Range | Choice, some_unset: bool) -> dict[float, str]:
 
 
 def _goal_upright(outcome: Outcome, measured: Sequence[TrialRecord], goal: int) -> _Axis:
-    values = [value(record, goal) for record in measured]
+    values = [reached(record, goal) for record in measured]
     low, high = min(values), max(values)
-    at = {record.number: (value(record, goal) - low) / ((high - low) or 1) for record in measured}
+    at = {record.number: (reached(record, goal) - low) / ((high - low) or 1) for record in measured}
     said = goal_of(outcome, goal)[1]
     ticks = {0.0: words.digits(low), 1.0: words.digits(high), _BELOW: "not measured"}
     everyone = {record.number: at.get(record.number, _BELOW) for record in outcome.searched}
     return _Axis(f"{said.short} ({said.unit})", everyone, ticks)
 
 
-def _bands(outcome: Outcome, goal: int) -> list[tuple[str, str, dict[str, str], list[TrialRecord]]]:
+def _bands(outcome: Outcome, goal: int) -> list[_Band]:
     """Trials by what came of them, the best drawn last."""
     minimize = list(outcome.config.objective.goals.values())[goal] == "minimize"
     dead = [record for record in outcome.searched if record.verdict is None]
     missed = [record for record in outcome.searched if record.verdict and not record.feasible]
-    good = sorted((r for r in outcome.searched if r.feasible), key=lambda r: value(r, goal), reverse=minimize)
+    good = sorted((r for r in outcome.searched if r.feasible), key=lambda r: reached(r, goal), reverse=minimize)
     third = max(1, len(good) // 3)
-    bands = (
+    bands: tuple[_Band, ...] = (
         ("cannot run", "rgba(216,80,95,.45)", {"dash": "dot"}, dead),
         ("a limit missed", "rgba(221,138,6,.5)", {"dash": "dot"}, missed),
         ("lower third", "rgba(138,143,152,.45)", {}, good[:third]),

@@ -1,19 +1,18 @@
 """Baseline against best, and one study against another: the numbers that a person compares deployments by."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 
 import pandas as pd
 
 from tuner import words
-from tuner.load.metrics import Measurement
 from tuner.objective import METRICS
 from tuner.outcome import Outcome
 from tuner.storage import Role, TrialRecord
 
 _MORE_IS_BETTER = ("output_tokens_per_s", "requests_per_s")
-_PER_S_OF_ONE_USER = "Decoding speed, one user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,9 @@ class Sample:
         return fmean(self.values)
 
     @property
-    def spread(self) -> float | None:
-        """Range from the lowest to the highest, as a share of the mean; ``None`` for a single launch."""
-        return (max(self.values) - min(self.values)) / self.mean if len(self.values) > 1 and self.mean else None
+    def range(self) -> float | None:
+        """From the lowest to the highest; ``None`` for a single launch."""
+        return max(self.values) - min(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +51,10 @@ class Row:
 
     label: str
     unit: str
-    more_is_better: bool
-    matters: bool
-    baseline: Sample | None
-    best: Sample | None
+    more_is_better: bool = False
+    matters: bool = False
+    baseline: Sample | None = None
+    best: Sample | None = None
 
     @property
     def change(self) -> float | None:
@@ -66,8 +65,9 @@ class Row:
 
     @property
     def spread(self) -> float | None:
-        """The wider of the two spreads; ``None`` where neither was launched twice."""
-        return max((s.spread for s in (self.baseline, self.best) if s and s.spread is not None), default=None)
+        """The wider of the two ranges as a share of the baseline's mean, as ``tuner.compare`` has it."""
+        ranges = [s.range for s in (self.baseline, self.best) if s and s.range is not None]
+        return max(ranges) / self.baseline.mean if ranges and self.baseline and self.baseline.mean else None
 
     @property
     def better(self) -> bool | None:
@@ -77,13 +77,17 @@ class Row:
         return (self.change > 0) == self.more_is_better
 
 
+_Wanted = tuple[Row, Callable[[TrialRecord], float | None]]
+"""A quantity, and how a launch tells it."""
+
+
 def rows(outcome: Outcome) -> list[Row]:
     """Every quantity that either of the two was measured by: goals first, then limits, then the rest."""
-    before, after = ([r.measurement for r in records if r.measurement] for records in finalists(outcome))
-    goals, limits = outcome.config.objective.goals, outcome.config.objective.limits
-    names = list(dict.fromkeys([*goals, *limits, *METRICS]))
-    found = [_row(name, name in {**goals, **limits}, before, after) for name in names]
-    found += [_speed(before, after), *_long_prompts(before, after)]
+    before, after = finalists(outcome)
+    named = [*outcome.config.objective.goals, *outcome.config.objective.limits]
+    wanted = [*(_metric(name, name in named) for name in dict.fromkeys([*named, *METRICS])), _speed()]
+    wanted += [*_long_prompts([*before, *after]), _kv_cache()]
+    found = [replace(row, baseline=_sample(before, get), best=_sample(after, get)) for row, get in wanted]
     return [row for row in found if row.baseline or row.best]
 
 
@@ -105,36 +109,44 @@ def _launches(outcome: Outcome, role: Role, record: TrialRecord | None) -> list[
     return again or [record]
 
 
-def _row(name: str, matters: bool, before: Sequence[Measurement], after: Sequence[Measurement]) -> Row:
+def _metric(name: str, matters: bool) -> _Wanted:
     said = words.metric(name)
-    old, new = ([getattr(m, name) for m in measured] for measured in (before, after))
-    return Row(said.label, said.unit, name in _MORE_IS_BETTER, matters, _sample(old), _sample(new))
+    row = Row(said.label, said.unit, name in _MORE_IS_BETTER, matters)
+    return row, lambda record: getattr(record.measurement, name, None)
 
 
-def _speed(before: Sequence[Measurement], after: Sequence[Measurement]) -> Row:
+def _speed() -> _Wanted:
     """Tokens a second as one user sees them arrive: the inverse of TPOT."""
-    old, new = ([1000 / m.tpot_p50_ms if m.tpot_p50_ms else None for m in measured] for measured in (before, after))
-    return Row(_PER_S_OF_ONE_USER, "tokens/s", True, False, _sample(old), _sample(new))
+
+    def per_s(record: TrialRecord) -> float | None:
+        tpot_ms = record.measurement.tpot_p50_ms if record.measurement else None
+        return 1000 / tpot_ms if tpot_ms else None
+
+    return Row("Decoding speed, one user", "tokens/s", more_is_better=True), per_s
 
 
-def _long_prompts(before: Sequence[Measurement], after: Sequence[Measurement]) -> Iterator[Row]:
-    lengths = dict.fromkeys(prompt.asked_tokens for m in (*before, *after) for prompt in m.long_prompts)
+def _long_prompts(records: Sequence[TrialRecord]) -> Iterator[_Wanted]:
+    lengths = dict.fromkeys(p.asked_tokens for r in records if r.measurement for p in r.measurement.long_prompts)
     for length in lengths:
         for cached, how in ((False, "nothing cached"), (True, "cached")):
             label = f"Time to first token, prompt of {length:,} tokens, {how}"
-            old, new = (_sample([_ttft(m, length, cached) for m in measured]) for measured in (before, after))
-            yield Row(label, "ms", False, False, old, new)
+            yield Row(label, "ms"), partial(_ttft, length=length, cached=cached)
 
 
-def _ttft(measurement: Measurement, length: int, cached: bool) -> float | None:
-    prompt = next((p for p in measurement.long_prompts if p.asked_tokens == length), None)
+def _ttft(record: TrialRecord, length: int, cached: bool) -> float | None:
+    prompts = record.measurement.long_prompts if record.measurement else ()
+    prompt = next((p for p in prompts if p.asked_tokens == length), None)
     if prompt is None:
         return None
     return prompt.cached_ms if cached else prompt.cold_ms
 
 
-def _sample(values: Sequence[float | None]) -> Sample | None:
-    known = tuple(value for value in values if value is not None)
+def _kv_cache() -> _Wanted:
+    return Row("KV cache", "tokens", more_is_better=True), lambda record: record.facts and record.facts.kv_tokens
+
+
+def _sample(records: Sequence[TrialRecord], get: Callable[[TrialRecord], float | None]) -> Sample | None:
+    known = tuple(value for record in records if (value := get(record)) is not None)
     return Sample(known) if known else None
 
 

@@ -8,6 +8,8 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from tuner.engines.causes import Diagnosis, Evidence
+from tuner.engines.effective import EffectiveSetting, Witness
+from tuner.space import Settings
 
 
 class Phase(StrEnum):
@@ -35,6 +37,23 @@ class Command:
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """One thing that the server does slower than it could.
+
+    Attributes:
+        name: What, in one word.
+        line: The line that says so, as it stands in the log.
+        line_number: Its place in the log, counted from 1.
+        severe: Whether it alone makes a measurement worthless. Eager mode that was asked for is not.
+    """
+
+    name: str
+    line: str
+    line_number: int
+    severe: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +85,7 @@ class StartupFacts:
         attention_backend: As the engine names it, ``FLASH_ATTN_MLA``.
         eager: Whether it runs without torch.compile and CUDA graphs.
         cudagraph_mode: ``FULL_AND_PIECEWISE`` and the like.
-        degradations: Names of what it silently does slower than it could.
+        degradations: What it silently does slower than it could.
     """
 
     engine_version: str | None = None
@@ -90,7 +109,7 @@ class StartupFacts:
     attention_backend: str | None = None
     eager: bool | None = None
     cudagraph_mode: str | None = None
-    degradations: tuple[str, ...] = ()
+    degradations: tuple[Degradation, ...] = ()
 
 
 class Engine(Protocol):
@@ -117,6 +136,10 @@ class Engine(Protocol):
 
     def diagnose(self, evidence: Evidence) -> Diagnosis:
         """What the evidence says: a pure function, the same for every launcher."""
+        ...
+
+    def effective(self, requested: Settings, witness: Witness) -> tuple[EffectiveSetting, ...]:
+        """What became of each requested setting: a pure function over what the running server says of itself."""
         ...
 
     def facts(self, log: Sequence[str]) -> StartupFacts:

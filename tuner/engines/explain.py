@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tuner.engines import llamacpp, sglang
+from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause, Diagnosis, Evidence
 from tuner.engines.loglines import LogLine, parse
 from tuner.engines.vllm import signs as vllm
-from tuner.engines.vllm.degradations import Degradation, degradations
+from tuner.engines.vllm.degradations import degradations
 from tuner.engines.vllm.phases import phase
 
 _FOREIGN: tuple[tuple[Callable[[str], object], Callable[[Evidence], Diagnosis]], ...] = (

@@ -1,15 +1,16 @@
 """A server that runs already: measured, never started, stopped or changed."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec, Life, Server
 from tuner.launchers.log import ServerLog
+from tuner.secrets import Secrets
 
 
 @dataclass
@@ -37,11 +38,13 @@ class AttachLauncher:
 
     Attributes:
         url: Its base URL.
-        token_env: Name of the environment variable that holds the bearer token, if it wants one.
+        token_env: Name of the variable that holds the bearer token, if it wants one.
+        secrets_file: Where that variable stands, if not in the environment.
     """
 
     url: str
     token_env: str | None = None
+    secrets_file: Path = Path(".env")
 
     @contextmanager
     def launch(self, spec: LaunchSpec) -> Iterator[Server]:
@@ -56,12 +59,12 @@ class AttachLauncher:
         """The bearer token as a header, if one is wanted.
 
         Raises:
-            EngineUnavailable: The environment variable that should hold it is not set.
+            EngineUnavailable: The variable that should hold it is not set.
         """
         if self.token_env is None:
             return {}
-        token = os.environ.get(self.token_env)
+        token = Secrets.of(self.secrets_file).get(self.token_env)
         if not token:
-            fix = f"export {self.token_env}=…, or remove launcher.token_env"
+            fix = f"put it in {self.secrets_file} or export it, or remove launcher.token_env"
             raise EngineUnavailable(f"the environment variable {self.token_env} is not set", fix=fix)
         return {"Authorization": f"Bearer {token}"}

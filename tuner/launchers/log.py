@@ -2,16 +2,23 @@
 
 from pathlib import Path
 
+from tuner.secrets import redact
+
 
 class ServerLog:
     r"""Follows a log file and yields its lines once.
 
     Carriage returns end a line as well, so that each step of a progress bar is seen when it is drawn. An unfinished
     last line is held back until its end comes, or until ``finish``.
+
+    Args:
+        path: The file.
+        hidden: Secrets to cut out of the lines.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, hidden: tuple[str, ...] = ()) -> None:
         self.path = path
+        self._hidden = hidden
         self.lines: list[str] = []
         self._offset = 0
 
@@ -37,6 +44,7 @@ class ServerLog:
         return fresh + self._keep(data)
 
     def _keep(self, data: bytes) -> list[str]:
-        fresh = [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+        text = redact(data.decode("utf-8", "replace"), self._hidden)
+        fresh = [line for line in text.splitlines() if line.strip()]
         self.lines.extend(fresh)
         return fresh

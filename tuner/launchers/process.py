@@ -17,6 +17,7 @@ from tuner.launchers.guard import Errand
 from tuner.launchers.leases import gpu_lease, port_lease
 from tuner.launchers.log import ServerLog
 from tuner.launchers.traces import LAUNCH_MARK, end_orphans
+from tuner.secrets import Secrets, is_secret, redact
 
 _START_TIMEOUT_S = 30.0
 
@@ -39,8 +40,19 @@ class ProcessServer:
         return self._life
 
 
+@dataclass(frozen=True)
 class ProcessLauncher:
-    """Starts servers as processes; ``{host}`` is the loopback interface, ``{port}`` a free port of it."""
+    """Starts servers as processes; ``{host}`` is the loopback interface, ``{port}`` a free port of it.
+
+    A server inherits tuner's environment without what is secret in it.
+
+    Attributes:
+        secrets: Those that are known here; they are cut out of the server's output.
+        reach: The variables of them that a server gets all the same.
+    """
+
+    secrets: Secrets = field(default_factory=Secrets)
+    reach: tuple[str, ...] = ()
 
     @contextmanager
     def launch(self, spec: LaunchSpec) -> Iterator[Server]:
@@ -51,13 +63,31 @@ class ProcessLauncher:
             locks = [held.enter_context(gpu_lease(gpu, holder)) for gpu in spec.gpus]
             port, port_lock = held.enter_context(port_lease(holder))
             launch_id = f"{spec.name.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
-            guard = held.enter_context(_guarded(_errand(spec, launch_id, port), [*locks, port_lock]))
-            yield ProcessServer(f"http://127.0.0.1:{port}", ServerLog(spec.log_path), {}, guard)
+            log = held.enter_context(_redacted(spec.log_path, self.secrets.hidden))
+            errand = _errand(spec, launch_id, port, self._environment)
+            guard = held.enter_context(_guarded(errand, [*locks, port_lock]))
+            yield ProcessServer(f"http://127.0.0.1:{port}", log, {}, guard)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        ours = {name: value for name, value in os.environ.items() if not is_secret(name)}
+        return {**ours, **self.secrets.named(self.reach)}
 
 
-def _errand(spec: LaunchSpec, launch_id: str, port: int) -> Errand:
+@contextmanager
+def _redacted(path: Path, hidden: tuple[str, ...]) -> Iterator[ServerLog]:
+    """The server's log; it writes the file itself, so that secrets are cut when they are read, and in the end."""
+    try:
+        yield ServerLog(path, hidden)
+    finally:
+        if path.exists() and any(secret.encode() in path.read_bytes() for secret in hidden):
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+            path.write_bytes(redact(text, hidden).encode("utf-8", "surrogateescape"))
+
+
+def _errand(spec: LaunchSpec, launch_id: str, port: int, environment: dict[str, str]) -> Errand:
     argv = [part.replace("{host}", "127.0.0.1").replace("{port}", str(port)) for part in spec.argv]
-    env = {**os.environ, **spec.env, LAUNCH_MARK: launch_id}
+    env = {**environment, **spec.env, LAUNCH_MARK: launch_id}
     if spec.gpus:
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, spec.gpus))}
     return Errand(launch_id, argv, env, str(Path(spec.log_path).resolve()), spec.stop_grace_s)

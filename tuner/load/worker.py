@@ -33,7 +33,7 @@ _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 _GAP_S = 0.01
 _RAMP_S = 0.1
 """Users come one after the other, so many seconds apart and all within the ramp. Were they to come at once, chance
-would decide how many of them the engine's first step takes, and the first wave's TTFT would be either of two numbers."""
+would decide how many of them the first step takes, and the first wave's TTFT would be either of two numbers."""
 
 
 class Load:

@@ -203,7 +203,7 @@ def _serve(command: Command) -> int:
         return 1
     with listener:
         try:
-            settings = _settings(command, before)
+            settings = _settings(command)
         except Rejected as rejected:
             return player.play(startup.rejection(site, rejected, _architecture(command.model))) or 0
         return _start(command, settings, listener)
@@ -221,11 +221,12 @@ def _bind(command: Command) -> socket.socket | None:
     return listener
 
 
-def _settings(command: Command, before: Faults) -> Settings:
+def _settings(command: Command) -> Settings:
     settings = resolve(command.model, command.args, command.env, command.simulation.site)
-    if before.get("v0-fallback") and not settings.site.version.at_least(0, 11) and not settings.v0:
+    wrong = Faults(command.simulation.faults, settings)
+    if wrong.get("v0-fallback") and not settings.site.version.at_least(0, 11) and not settings.v0:
         settings = replace(settings, v0="--preemption-mode", enable_prefix_caching=False, async_scheduling=False)
-    return _silently_changed(settings, Faults(command.simulation.faults, settings))
+    return _silently_changed(settings, wrong)
 
 
 def _silently_changed(settings: Settings, wrong: Faults) -> Settings:

@@ -189,7 +189,7 @@ def of_mapping(name: str, source: str, raw: Mapping[str, Any], folder: Path | No
         quantization=of_config(raw.get("quantization_config") or text.get("quantization_config")),
         sliding_window=window,
         sliding_layers=windowed,
-        stored_bytes=stored_bytes(folder, layers) if folder and layers else None,
+        stored_bytes=stored_bytes(folder, layers) if folder and layers else _whole(raw, "stored_bytes"),
         unsupported=tuple(_unsupported(raw, text)),
     )
 

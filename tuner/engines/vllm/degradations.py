@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tuner.engines.base import Degradation
 from tuner.engines.loglines import LogLine, parse
 
 _ASKED_EAGER = re.compile(r"['\"]enforce_eager['\"]: True|enforce[-_]eager\b(?!=)")
@@ -15,23 +16,6 @@ _MLA_MODELS = re.compile(
     r"Resolved architecture: (?:Deepseek(?:V[23]|VLV2)|Glm4MoeLite|GlmMoeDsa|Kimi|LongcatFlash|MiniCPM3)"
 )
 _BACKEND = re.compile(r"Using (?:AttentionBackendEnum\.)?(?P<name>[\w ]+?)(?: attention)? backend\b(?! for)")
-
-
-@dataclass(frozen=True, slots=True)
-class Degradation:
-    """One thing that the server does slower than it could.
-
-    Attributes:
-        name: What, in one word.
-        line: The line that says so, as it stands in the log.
-        line_number: Its place in the log, counted from 1.
-        severe: Whether it alone makes a measurement worthless.
-    """
-
-    name: str
-    line: str
-    line_number: int
-    severe: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +60,10 @@ _SHAPES = (
     _shape("dtype", r"doesn't support \S+\. Falling back to \S+ for compatibility"),
 )
 _EAGER = re.compile(r"Enforce eager set|Cudagraph is disabled under eager mode|fallback to the eager mode")
+
+
+NAMES = frozenset({*(shape.name for shape in _SHAPES), "eager", "mla_off"})
+"""All names that a degradation can have."""
 
 
 def degradations(log: Sequence[str]) -> tuple[Degradation, ...]:

@@ -15,14 +15,27 @@ from tuner.engines.vllm.architecture import Architecture
 from tuner.hardware import Hardware
 from tuner.space import Settings
 
+UNPREDICTABLE: Mapping[str, str] = {
+    "speculative_config": "a draft model",
+    "enable_lora": "adapters",
+    "cpu_offload_gb": "weights on the host",
+    "hf_overrides": "a changed model",
+    "quantization": "another quantization",
+    "kv_transfer_config": "a KV cache that is shared",
+    "enable_eplb": "redundant experts",
+    "enable_dbo": "two batches at once",
+    "decode_context_parallel_size": "a divided context",
+}
+"""Settings that change memory in ways that are not known here."""
+
 Release = tuple[int, ...] | None
 """A version as numbers; ``None`` where it is not known, which counts as the newest."""
 
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_NOTHING = (None, False, 0, 1)
 _LARGEST_CAPTURE = 512
 _NEWEST_PATCH = 99
 _KV_BYTES = {
-    "auto": None,
     "float16": 2.0,
     "bfloat16": 2.0,
     "fp8": 1.0,
@@ -73,6 +86,9 @@ class Demand:
         use_mla: Whether latent attention is used, where the model has it.
         graphs_counted: Whether the engine sets memory aside for CUDA graphs.
         chunked_prefill: Whether prompts may be cut into pieces.
+        triton_mla: Whether MLA decodes with TRITON_MLA.
+        v2_runner: Whether the second model runner is used, whose profiling run samples less.
+        beyond: What is asked for that changes memory in ways not known here.
     """
 
     version: Release
@@ -96,6 +112,9 @@ class Demand:
     use_mla: bool
     graphs_counted: bool
     chunked_prefill: bool
+    triton_mla: bool
+    v2_runner: bool
+    beyond: tuple[str, ...] = ()
 
     @property
     def world_size(self) -> int:
@@ -158,6 +177,9 @@ class _Reader:
             use_mla=self.env.get("VLLM_MLA_DISABLE") in (None, "0"),
             graphs_counted=self._graphs_counted,
             chunked_prefill=self.args.get("enable_chunked_prefill") is not False,
+            triton_mla=self._triton_mla,
+            v2_runner=self._v2_runner,
+            beyond=tuple(what for flag, what in UNPREDICTABLE.items() if self.args.get(flag) not in _NOTHING),
         )
 
     def _length(self) -> int | None:
@@ -200,10 +222,9 @@ class _Reader:
 
     @property
     def _eager(self) -> bool:
-        mode = self._compilation("mode")
-        level = mode if mode is not None else self._compilation("level")
-        asked = self.args.get("optimization_level", level)
-        return self.args.get("enforce_eager") is True or str(asked).upper() in ("0", "O0")
+        asked = (self.args.get("optimization_level"), self._compilation("mode"), self._compilation("level"))
+        level = next((str(value).upper() for value in asked if value is not None), "3")
+        return self.args.get("enforce_eager") is True or level in ("0", "O0", "NONE")
 
     def _capture_sizes(self, seqs: int | None, tokens: int | None) -> tuple[int, ...]:
         if self._eager or self._compilation("cudagraph_mode") in ("NONE", 0) or seqs is None or tokens is None:
@@ -231,8 +252,27 @@ class _Reader:
         return tuple(sorted(sizes))
 
     @property
+    def _triton_mla(self) -> bool:
+        """Asked for, or the only MLA backend there is: FLASH_ATTN_MLA and FLASHMLA need 9.x, the others 10.x."""
+        asked = self.args.get("attention_backend") or self.env.get("VLLM_ATTENTION_BACKEND")
+        if asked:
+            return str(asked).upper().startswith("TRITON_MLA")
+        return self.hardware.capability is not None and self.hardware.capability[0] not in (9, 10)
+
+    @property
+    def _v2_runner(self) -> bool:
+        """Seen in 0.26.0: the default for models without experts (``config/vllm.py::use_v2_model_runner``)."""
+        asked = self.env.get("VLLM_USE_V2_MODEL_RUNNER")
+        if asked is not None:
+            return asked == "1"
+        return at_least(self.version, 0, 26) and self.architecture is not None and self.architecture.experts is None
+
+    @property
     def _graphs_counted(self) -> bool:
+        """The second runner of 0.26 estimates none (``v1/worker/gpu/model_runner.py::profile_cudagraph_memory``)."""
         switch = self.env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
+        if self._v2_runner and not at_least(self.version, 0, 27):
+            return False
         return at_least(self.version, 0, 20) and switch in (None, "1")
 
     def _compilation(self, key: str) -> JsonValue:

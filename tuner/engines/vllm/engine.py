@@ -9,8 +9,10 @@ from pydantic import JsonValue
 
 from tuner.engines.base import Command, Phase, StartupFacts
 from tuner.engines.causes import Diagnosis, Evidence
-from tuner.engines.vllm import facts, phases, signs
+from tuner.engines.effective import EffectiveSetting, Witness
+from tuner.engines.vllm import effective, facts, phases, signs
 from tuner.errors import ConfigError
+from tuner.space import Settings
 
 QUIET: Mapping[str, str] = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 """A trial reports to nobody: neither vLLM's usage statistics nor those of its libraries. A user's own values win."""
@@ -63,6 +65,10 @@ class VllmEngine:
     def diagnose(self, evidence: Evidence) -> Diagnosis:
         """What the evidence says: a pure function, the same for every launcher."""
         return signs.diagnose(evidence)
+
+    def effective(self, requested: Settings, witness: Witness) -> tuple[EffectiveSetting, ...]:
+        """What became of each requested setting."""
+        return effective.effective(requested, witness)
 
     def facts(self, log: Sequence[str]) -> StartupFacts:
         """What the start-up lines say of the server."""

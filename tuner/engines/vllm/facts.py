@@ -97,7 +97,7 @@ def facts(log: Sequence[str]) -> StartupFacts:
         attention_backend=next(filter(None, (attention_backend(line.text) for line in lines)), None),
         eager=_eager(lines),
         cudagraph_mode=_text(lines, _CUDAGRAPH_MODE),
-        degradations=tuple(each.name for each in degradations([line.raw for line in lines])),
+        degradations=degradations([line.raw for line in lines]),
     )
 
 

@@ -185,7 +185,8 @@ _SUPPORT = (
         (
             r"is not supported for quantization method|Unknown quantization method|min_thread_[nk] =",
             r"does not match the quantization method specified|quantization is currently not supported",
-            r"Cannot find the config file for \w+",
+            r"Cannot find the config file for \w+|Following weights were not initialized from checkpoint",
+            r"Unknown gguf model_type|Failed to map GGUF parameters|Cannot find model module",
         ),
         "Choose a quantization and data type that this model's checkpoint and this GPU have.",
         "0.6-0.33",
@@ -209,7 +210,25 @@ _SUPPORT = (
         Cause.UNSUPPORTED,
         Rank.FAMILY,
         (
-            r"^\s*NotImplementedError\b",
+            r"^\s*(?:KeyError: )?'[\w.]*\b(?:layers?|blocks|h)\.\d+\.[\w.]+'\s*$",
+            r"There is no (?:module or )?parameter named|Attempted to load weight \(|Tried to load weights of size",
+        ),
+        "The checkpoint's weights are not those that this image knows: use another image or another checkpoint.",
+        "0.6-0.33",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.FAMILY,
+        (r"^\s*(?:ValueError|ImportError)\b",),
+        "Choose a quantization and data type that this model's checkpoint and this GPU have.",
+        "0.6-0.33",
+        raised_in=r"vllm/model_executor/layers/quantization/",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.FAMILY,
+        (
+            r"^\s*NotImplementedError\b|ValueError: .*(?:please install Ray|is not installed)",
             r"^\s*(?:Value error, |ImportError: )Please (?:install|upgrade)|ImportError: .*[Pp]lease install",
         ),
         "This image lacks what the setting or the model needs: choose another setting or image.",
@@ -301,6 +320,8 @@ _CONFIGURATION = (
             r"Unknown (?:load_format|dtype|kv cache dtype|tokenizer mode)\b|Invalid (?:kv cache dtype|middleware)",
             r"should (?:be provided|provide the model) as (?:a|the first) positional argument",
             r"max_cudagraph_capture_size should be|compile_sizes contains|Can't determine cudagraph shapes",
+            r"Invalid (?:mamba )?attention backend(?! for)|Invalid environment variable VLLM_|ArgumentTypeError: ",
+            r"model_loader_extra_config must be",
         ),
         _FIX_VALUE,
         "0.6-0.33",
@@ -379,7 +400,10 @@ _DEVICE = (
     Sign(
         Cause.DRIVER,
         Rank.EXACT,
-        (r"Failed to infer device type|Device string must not be empty",),
+        (
+            r"Failed to infer device type|Device string must not be empty|NVML returned no GPU",
+            r"CUDA_VISIBLE_DEVICES is set to empty string",
+        ),
         platform.FIX_DRIVER,
         "0.6-0.33",
     ),

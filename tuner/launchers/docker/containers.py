@@ -81,7 +81,7 @@ def create(client: DockerClient, contents: Contents, spec: LaunchSpec, launch_id
             labels=labels(launch_id, spec.name),
             environment={**contents.env, **spec.env, **gpu_env(spec.gpus, contents.wsl)},
             mounts=mounts(options, contents.hub),
-            ports={f"{CONTAINER_PORT}/tcp": ("127.0.0.1", options.port)},
+            ports={f"{CONTAINER_PORT}/tcp": ("127.0.0.1", options.port or 0)},
             ipc_mode=options.ipc,
             shm_size=None if options.ipc == "host" else int(options.shm_gib * _GIB),
             mem_limit=None if options.memory_gib is None else int(options.memory_gib * _GIB),
@@ -146,6 +146,18 @@ def end(client: DockerClient, launch_id: str) -> None:
         InfrastructureError: One of them resists.
     """
     for container in of_launch(client, launch_id):
+        remove(container)
+
+
+def end_of(client: DockerClient, owner: str) -> None:
+    """Remove every container of an owner, at once.
+
+    Raises:
+        InfrastructureError: One of them resists.
+    """
+    with translated():
+        found = client.containers.list(all=True, filters={"label": f"{OWNER}={owner}"}, ignore_removed=True)
+    for container in found:
         remove(container)
 
 

@@ -126,10 +126,12 @@ def _image_missing(error: APIError) -> ImageMissing:
 
 _REFUSALS: tuple[tuple[re.Pattern[str], type[InfrastructureError], str, str], ...] = (
     (
-        re.compile(r"could not select device driver|unknown or invalid runtime name: nvidia|nvidia-container-cli", re.I),
+        re.compile(
+            r"could not select device driver|unknown or invalid runtime name: nvidia|nvidia-container-cli", re.I
+        ),
         NoNvidiaRuntime,
         "the Docker engine cannot give a container GPUs",
-        "install nvidia-container-toolkit, run `sudo nvidia-ctk runtime configure --runtime=docker`, and restart Docker",
+        "install nvidia-container-toolkit, `sudo nvidia-ctk runtime configure --runtime=docker`, restart Docker",
     ),
     (
         re.compile(r"port is already allocated|address already in use|ports are not available", re.I),
@@ -192,7 +194,6 @@ def has_nvidia(client: DockerClient) -> bool:
 
 
 def is_wsl(client: DockerClient) -> bool:
-    """Whether the engine runs on WSL2's kernel, whose GPU driver ignores device filters (nvidia-container-toolkit#21)."""
+    """Whether the engine runs on WSL2, whose GPU driver ignores device filters (nvidia-container-toolkit#21)."""
     with translated():
         return "microsoft" in str(client.info().get("KernelVersion", "")).lower()
-

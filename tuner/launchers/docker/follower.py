@@ -75,6 +75,9 @@ class Follower:
                 self._life = _ended(container)
         except InfrastructureError as error:
             self._lost = error
+        finally:
+            if self._life.running and self._lost is None:  # a bug of ours must not look like a server that lives
+                self._lost = InfrastructureError("its follower broke")
 
     def _copy(self, container: Container) -> None:
         with translated(), self._path.open("ab", buffering=0) as file:

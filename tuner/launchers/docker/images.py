@@ -8,6 +8,7 @@ from docker import DockerClient
 from docker.errors import APIError, ImageNotFound
 from docker.models.images import Image
 from docker.utils import parse_repository_tag
+from pydantic import Field
 
 from tuner.errors import ImageMissing
 from tuner.launchers.docker.context import build_context
@@ -36,6 +37,8 @@ class StudyImage(Schema):
     """By which a registry gives the very same one: ``vllm/vllm-openai@sha256:…``; none for one that was built here."""
     wsl: bool = False
     """Whether the engine runs on WSL2, where GPUs are chosen otherwise."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Variables that every container of the study gets besides those of its configuration; no secrets."""
 
 
 def resolve(
@@ -171,3 +174,20 @@ def _said(steps: Iterable[Mapping[str, Any]], reference: str, progress: Progress
                 tail.append(line.strip())
                 progress(f"building {reference}: {line.strip()[:100]}")
                 yield line.strip()
+
+
+def built(client: DockerClient) -> dict[str, int]:
+    """The images that tuner has built, by name, and their sizes in bytes."""
+    with translated():
+        found = client.images.list(filters={"label": BUILT})
+    return {name: int(image.attrs["Size"]) for image in found for name in image.tags or [str(image.id)]}
+
+
+def remove(client: DockerClient, name: str) -> None:
+    """Remove an image.
+
+    Raises:
+        InfrastructureError: A container uses it.
+    """
+    with translated("removing an image"):
+        client.images.remove(name)

@@ -1,10 +1,14 @@
 """A server in a container of its own, made for one trial and removed after it."""
 
 import os
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from docker import DockerClient
 from docker.models.containers import Container
@@ -17,6 +21,9 @@ from tuner.launchers.docker.follower import Follower
 from tuner.launchers.leases import gpu_lease
 from tuner.launchers.log import ServerLog
 from tuner.launchers.watchdog import Watchdog, watchdog
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,19 @@ class ContainerServer:
             EngineUnavailable: The Docker engine went away.
         """
         return self.follower.life()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that ran to its end in a container.
+
+    Attributes:
+        exit_code: Its exit status.
+        lines: What it said, on both of its streams.
+    """
+
+    exit_code: int | None
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,37 @@ class DockerLauncher:
                 url = _started(container)
                 with self._followed(container, spec) as follower:
                     yield ContainerServer(url, ServerLog(spec.log_path), follower)
+
+    def run(
+        self,
+        name: str,
+        argv: tuple[str, ...],
+        env: Mapping[str, str] = _NOTHING,
+        on_line: Callable[[str], object] = lambda line: None,
+        *,
+        gpus: tuple[int, ...] = (),
+    ) -> "Ended":
+        """Run a command in a container of the same making to its end, and give back what it said.
+
+        Args:
+            name: Names the container.
+            argv: The command.
+            env: Variables for this command only.
+            on_line: Told of each line as it comes.
+            gpus: The GPUs that it may see.
+
+        Raises:
+            InfrastructureError: The engine cannot run it, or goes away.
+        """
+        with TemporaryDirectory(prefix="tuner-run-") as folder:
+            spec = LaunchSpec(f"tuner/{name}", argv, Path(folder) / "output.log", env, gpus)
+            with self.launch(spec) as server:
+                while (life := server.life()).running:
+                    for line in server.log.read_new():
+                        on_line(line)
+                    time.sleep(_POLL_S)
+                server.log.finish()
+            return Ended(life.exit_code, tuple(server.log.lines))
 
     @contextmanager
     def _followed(self, container: Container, spec: LaunchSpec) -> Iterator[Follower]:
@@ -100,4 +151,3 @@ def _removed(client: DockerClient, launch_id: str, dog: Watchdog) -> Iterator[No
             dog.dismiss()
         except EngineUnavailable:
             pass  # leaving the watchdog's block waits until it has done it
-

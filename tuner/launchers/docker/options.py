@@ -64,7 +64,9 @@ class DockerLauncherConfig(Schema):
     @classmethod
     def _mounts_parse(cls, mounts: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [mount for mount in mounts if not _MOUNT.match(mount)]:
-            raise ValueError(f"{wrong[0]!r} is not HOST:CONTAINER or HOST:CONTAINER:ro, with CONTAINER an absolute path")
+            raise ValueError(
+                f"{wrong[0]!r} is not HOST:CONTAINER or HOST:CONTAINER:ro, with CONTAINER an absolute path"
+            )
         return mounts
 
     @property

@@ -1,0 +1,81 @@
+"""What the GPU driver says of this host: which GPUs there are, how much of their memory is used, and by whom.
+
+Asked of ``nvidia-smi``, which comes with every driver. On WSL2 it knows the memory and not the processes.
+"""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+_WSL_FOLDER = "/usr/lib/wsl/lib"
+_TIMEOUT_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as it is now.
+
+    Attributes:
+        index: In PCI bus order.
+        uuid: ``GPU-…``.
+        name: For people.
+        total_gib: Its memory.
+        used_gib: What all processes together hold of it.
+        processes: ``python3 (process 4242, 14.1 GiB)``, of those that compute; empty where the driver does not tell.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    total_gib: float
+    used_gib: float
+    processes: tuple[str, ...] = ()
+
+
+def read() -> tuple[Gpu, ...]:
+    """All GPUs; none where no driver answers."""
+    rows = _query("--query-gpu=index,uuid,name,memory.total,memory.used")
+    by_gpu = _processes() if rows else {}
+    try:
+        return tuple(
+            Gpu(int(index), uuid, name, float(total) / 1024, float(used) / 1024, tuple(by_gpu.get(uuid, ())))
+            for index, uuid, name, total, used in rows
+        )
+    except ValueError:
+        return ()
+
+
+def capabilities() -> dict[int, tuple[int, int]]:
+    """The compute capability of each GPU, by its index; empty where no driver answers."""
+    rows = _query("--query-gpu=index,compute_cap")
+    pairs = ((index, capability.partition(".")) for index, capability in rows)
+    return {int(index): (int(major), int(minor)) for index, (major, _, minor) in pairs if minor.isdigit()}
+
+
+def _processes() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for uuid, pid, name, used in _query("--query-compute-apps=gpu_uuid,pid,process_name,used_memory"):
+        held = f", {float(used) / 1024:.1f} GiB" if used.isdigit() else ""
+        found.setdefault(uuid, []).append(f"{name.rsplit('/', 1)[-1]} (process {pid}{held})")
+    return found
+
+
+def _query(wanted: str) -> list[list[str]]:
+    """The rows of one question; none where it cannot be answered. A cell holds no comma."""
+    search_path = os.pathsep.join([os.environ.get("PATH", os.defpath), _WSL_FOLDER])
+    program = shutil.which("nvidia-smi", path=search_path)
+    if program is None:
+        return []
+    try:
+        done = subprocess.run(
+            [program, wanted, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
+    return [row for row in rows if len(row) == wanted.count(",") + 1]

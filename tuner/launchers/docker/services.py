@@ -1,0 +1,151 @@
+"""Services that run in containers of somebody else: who holds which GPU, and stopping and starting them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from docker import DockerClient
+from docker.errors import NotFound
+from docker.models.containers import Container
+
+from tuner.launchers.docker.containers import LAUNCH
+from tuner.launchers.docker.daemon import translated
+
+_COMPOSE_SERVICE = "com.docker.compose.service"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A container that runs.
+
+    Attributes:
+        id: In Docker.
+        name: Its container's name.
+        service: Its name in its compose file, if it has one.
+        gpus: The GPUs that it was given by name, as indices or UUIDs.
+        all_gpus: Whether it was given all of them, as monitoring is, too.
+        ports: The host's ports that it is published on.
+        restart: Its restart policy: ``no``, ``always``, ``unless-stopped``, ``on-failure``.
+        retries: How often ``on-failure`` tries.
+        vanishes: Whether stopping it removes it (``docker run --rm``).
+        health: Docker's word: ``healthy``, ``starting``, ``unhealthy``; ``None`` without a health check.
+    """
+
+    id: str
+    name: str
+    service: str | None
+    gpus: tuple[str, ...]
+    all_gpus: bool
+    ports: tuple[int, ...]
+    restart: str
+    retries: int
+    vanishes: bool
+    health: str | None
+
+    @property
+    def known_as(self) -> str:
+        """How people call it."""
+        return self.service or self.name
+
+
+def running(client: DockerClient) -> list[Service]:
+    """All containers that run and are not tuner's own, by name."""
+    with translated():
+        found = client.containers.list(ignore_removed=True)
+    return sorted((_service(one) for one in found if LAUNCH not in one.labels), key=lambda service: service.name)
+
+
+def names(client: DockerClient) -> set[str]:
+    """All containers and compose services, running or not."""
+    with translated():
+        found = client.containers.list(all=True, ignore_removed=True)
+    return {str(one.name) for one in found} | {
+        one.labels[_COMPOSE_SERVICE] for one in found if _COMPOSE_SERVICE in one.labels
+    }
+
+
+def find(client: DockerClient, container_id: str, name: str) -> Service | None:
+    """A container by its id, or the one that has taken its name since; ``None`` if there is neither, or it is down."""
+    container = _get(client, container_id) or _get(client, name)
+    return _service(container) if container and container.attrs["State"]["Running"] else None
+
+
+def stop(client: DockerClient, service: Service, grace_s: int) -> None:
+    """Stop a container so that nothing brings it back before a reboot, and a reboot does.
+
+    Docker starts a container that was stopped by hand again only with policy ``always``, and only when the engine
+    itself starts.
+    """
+    with translated(f"stopping {service.name}"):
+        container = client.containers.get(service.id)
+        if service.restart != "always":
+            container.update(restart_policy={"Name": "always"})
+        container.stop(timeout=grace_s)
+
+
+def start(client: DockerClient, container_id: str, name: str, restart: str, retries: int) -> bool:
+    """Start a container that was stopped, under its own policy again; ``False`` if there is none any more.
+
+    Args:
+        client: The engine.
+        container_id: The container.
+        name: Its name, in case it was made anew.
+        restart: Its own restart policy.
+        retries: How often ``on-failure`` tries.
+    """
+    container = _get(client, container_id) or _get(client, name)
+    if container is None:
+        return False
+    with translated(f"starting {name}"):
+        container.start()
+        if container.id == container_id:
+            policy: Any = {"Name": restart, "MaximumRetryCount": retries}  # the stubs know two of the four names
+            container.update(restart_policy=policy)
+    return True
+
+
+def _get(client: DockerClient, id_or_name: str) -> Container | None:
+    with translated():
+        try:
+            return client.containers.get(id_or_name)
+        except NotFound:
+            return None
+
+
+def _service(container: Container) -> Service:
+    attrs = container.attrs
+    host: Mapping[str, Any] = attrs["HostConfig"]
+    gpus, everything = _gpus(host, attrs["Config"].get("Env") or [])
+    policy = host.get("RestartPolicy") or {}
+    return Service(
+        id=str(container.id),
+        name=str(container.name),
+        service=container.labels.get(_COMPOSE_SERVICE),
+        gpus=gpus,
+        all_gpus=everything,
+        ports=tuple(sorted(_ports(attrs))),
+        restart=policy.get("Name") or "no",
+        retries=policy.get("MaximumRetryCount") or 0,
+        vanishes=bool(host.get("AutoRemove")),
+        health=(attrs["State"].get("Health") or {}).get("Status"),
+    )
+
+
+def _ports(attrs: Mapping[str, Any]) -> set[int]:
+    bindings = (attrs["NetworkSettings"].get("Ports") or {}).values()
+    return {int(one["HostPort"]) for binding in bindings for one in binding or []}
+
+
+def _gpus(host: Mapping[str, Any], env: list[str]) -> tuple[tuple[str, ...], bool]:
+    """The GPUs given by name, and whether all were given: by device request, or by the older NVIDIA runtime."""
+    named: list[str] = []
+    everything = False
+    for request in host.get("DeviceRequests") or []:
+        if any("gpu" in kinds for kinds in request.get("Capabilities") or []):
+            named += request.get("DeviceIDs") or []
+            everything = everything or not request.get("DeviceIDs")
+    if host.get("Runtime") == "nvidia":
+        visible = next((one.partition("=")[2] for one in env if one.startswith("NVIDIA_VISIBLE_DEVICES=")), "all")
+        everything = everything or visible == "all"
+        named += [one for one in visible.split(",") if one not in ("all", "none", "void", "")]
+    return tuple(named), everything

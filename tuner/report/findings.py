@@ -1,0 +1,199 @@
+"""What a study found, in tables: the verdict, baseline against best, what changes, what was tried, what failed."""
+
+from itertools import groupby
+
+from tuner import words
+from tuner.analysis.frames import changed, gain
+from tuner.analysis.tables import Row, Sample, finalists, rows
+from tuner.objective import Limit
+from tuner.outcome import Outcome
+from tuner.report.markup import NOTHING, Html, folded, html, joined, table, tag
+from tuner.storage import State, TrialRecord
+
+_SHOWN = 25
+"""Trials in the first table; a larger study shows its best ones there and all of them on request."""
+
+
+def verdict(outcome: Outcome) -> Html:
+    """The answer, in one sentence, and what it rests on."""
+    name = outcome.config.study.name
+    kind = "proven" if outcome.proven else "none" if outcome.best is None else "kept"
+    place = f"{outcome.config.model.id} on {outcome.config.hardware.name}"
+    return joined(
+        [
+            tag("p", f"tuner study {name}", class_="kicker"),
+            tag("h1", outcome.sentence, class_=f"verdict {kind}"),
+            tag("p", place, class_="place"),
+            tag("p", _effort(outcome), class_="effort"),
+            _simulated(outcome),
+        ]
+    )
+
+
+def _effort(outcome: Outcome) -> str:
+    every = (*outcome.records, *outcome.relaunches)
+    measured = sum(record.measurement is not None for record in outcome.searched)
+    feasible = sum(record.feasible for record in outcome.searched)
+    spent = words.duration(sum(record.seconds for record in every))
+    day = min((record.started_at for record in every), default="")[:10]
+    relaunches = f", {len(outcome.relaunches)} relaunches" if outcome.relaunches else ""
+    trials = f"{len(outcome.searched)} trials: {measured} measured, {feasible} of them within all limits"
+    return f"{trials}{relaunches}; {spent} of server time, begun {day}." if day else f"{trials}."
+
+
+def _simulated(outcome: Outcome) -> Html:
+    if not outcome.config.hardware.simulated:
+        return NOTHING
+    return tag("p", "Simulated: no GPU was used, and the times are those of the simulated engine.", class_="note")
+
+
+def comparison(outcome: Outcome) -> Html:
+    """Baseline against best, with the spread of their launches."""
+    compared = rows(outcome)
+    if not compared:
+        return tag("p", "The deployed configuration was not measured, so there is nothing to compare with.")
+    limits = {words.metric(name).label: _limit(limit) for name, limit in outcome.config.objective.limits.items()}
+    head = ("", "deployed", "best found" if outcome.improved else "", "change")
+    first = table(head, [_compared(row, limits.get(row.label, "")) for row in compared if row.matters], "numbers")
+    rest = table(head, [_compared(row, "") for row in compared if not row.matters], "numbers")
+    return joined([first, tag("p", _basis(outcome), class_="caption"), folded("All other numbers", rest)])
+
+
+def _basis(outcome: Outcome) -> str:
+    before, after = (len(records) for records in finalists(outcome))
+    if outcome.comparison is None or not outcome.comparison.goals:
+        return "From one trial each; the best of many trials reads too high until it is launched again."
+    return (
+        f"Means over {before} launches of the deployed and {after} of the best configuration, in turns and on fresh "
+        "prompts; below each the lowest and the highest. A change that its spread could explain stands in grey."
+    )
+
+
+def _limit(limit: Limit) -> str:
+    bound, word = (limit.max, "at most") if limit.max is not None else (limit.min, "at least")
+    return f"limit: {word} {bound:g}" + (" × deployed" if limit.of == "baseline" else "")
+
+
+def _compared(row: Row, limit: str) -> tuple[str, ...]:
+    name = joined([row.label, tag("small", limit)]) if limit else row.label
+    look = "same" if row.better is None else "better" if row.better else "worse"
+    change = "" if row.change is None else words.percent(row.change, sign=True)
+    return name, _sampled(row.baseline, row.unit), _sampled(row.best, row.unit), tag("span", change, class_=look)
+
+
+def _sampled(sample: Sample | None, unit: str) -> str:
+    if sample is None:
+        return ""
+    value = f"{words.digits(sample.mean)} {unit}"
+    if not sample.range:
+        return value
+    return joined([value, tag("small", f"{words.digits(min(sample.values))} – {words.digits(max(sample.values))}")])
+
+
+def changes(outcome: Outcome) -> Html:
+    """The settings that differ, as a diff of what one types."""
+    if not outcome.improved or outcome.best is None:
+        return tag("p", "Nothing: the deployed configuration stays as it is.")
+    config = outcome.config
+    old = words.lines(config.model.settings)
+    tried = config.space.settings(config.space.candidate(outcome.best.params))
+    new = words.lines(config.model.settings.merged(tried))
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    lines = []
+    for name in names:
+        lines += [tag("del", f"- {old[name]}")] if name in old else []
+        lines += [tag("ins", f"+ {new[name]}")] if name in new else []
+    return joined([tag("pre", joined(lines), class_="diff"), tag("p", _advice(outcome), class_="caption")])
+
+
+def _advice(outcome: Outcome) -> str:
+    if outcome.proven:
+        return "The whole configuration, with its proof, is in profile.yaml."
+    return "Not proven: profile.yaml keeps the deployed configuration."
+
+
+def tried(outcome: Outcome) -> Html:
+    """Every trial, what it changed and what that gave."""
+    head = ("trial", "result", "against deployed", "changed", "time")
+    every = table(head, [_trial(outcome, record) for record in outcome.records], "trials")
+    if len(outcome.records) <= _SHOWN:
+        return every
+    ranked = sorted((r for r in outcome.searched if r.feasible), key=lambda r: -(gain(outcome, r) or 0.0))[:_SHOWN]
+    best = table(head, [_trial(outcome, record) for record in ranked], "trials")
+    caption = tag("p", f"The best {len(ranked)} of those within all limits.", class_="caption")
+    return joined([best, caption, folded(f"All {len(outcome.records)} trials in their order", every)])
+
+
+def _trial(outcome: Outcome, record: TrialRecord) -> tuple[str, ...]:
+    role = tag("small", record.role if record.attempt == 1 else f"{record.role}, attempt {record.attempt}")
+    improvement = gain(outcome, record)
+    return (
+        joined([str(record.number), role]),
+        result(outcome, record),
+        "" if improvement is None else words.percent(improvement, sign=True),
+        tag("code", changed(outcome, record) or "as deployed"),
+        words.duration(record.seconds),
+    )
+
+
+def result(outcome: Outcome, record: TrialRecord) -> Html:
+    """What a trial came to."""
+    if record.verdict:
+        pairs = zip(outcome.config.objective.goals, record.verdict.values, strict=True)
+        values = ", ".join(words.metric(name).said(value) for name, value in pairs)
+        missed = [name for name, violation in record.verdict.violations.items() if violation > 0]
+        return tag("span", values, *(tag("small", _missed(record, name)) for name in missed), class_=_look(record))
+    failure = record.failure
+    return tag("span", words.cause(failure.cause) if failure else "no verdict", class_=_look(record))
+
+
+def _missed(record: TrialRecord, name: str) -> str:
+    assert record.verdict is not None
+    return f"{words.metric(name).short} misses its limit by {words.percent(record.verdict.violations[name])}"
+
+
+def _look(record: TrialRecord) -> str:
+    if record.feasible:
+        return "good"
+    return "missed" if record.verdict else "failed" if record.state is State.FAILED else "dead"
+
+
+def failed(outcome: Outcome) -> Html:
+    """Trials without a measurement, by cause: how many, what they cost, the line that decided it, what to do."""
+    dead = [record for record in (*outcome.records, *outcome.relaunches) if record.failure]
+    if not dead:
+        return tag("p", "None: every trial was measured.")
+    causes = [list(group) for _, group in groupby(sorted(dead, key=_cause), key=_cause)]
+    by_count = sorted(causes, key=len, reverse=True)
+    head = ("cause", "trials", "time", "deciding line")
+    return joined([table(head, [_failure(records) for records in by_count], "failures"), _unlearnt(dead)])
+
+
+def _cause(record: TrialRecord) -> str:
+    return record.failure.cause if record.failure else ""
+
+
+def _failure(records: list[TrialRecord]) -> tuple[str, ...]:
+    failure = next((r.failure for r in records if r.failure and r.failure.line), records[0].failure)
+    assert failure is not None
+    numbers = ", ".join(str(record.number) for record in records[:6]) + (" …" if len(records) > 6 else "")
+    parts = [tag("code", (failure.line or failure.message).strip()[:400])]
+    parts += [tag("small", failure.advice)] if failure.advice else []
+    spent = words.duration(sum(record.seconds for record in records))
+    return words.cause(failure.cause), joined([str(len(records)), tag("small", numbers)]), spent, joined(parts)
+
+
+def _unlearnt(dead: list[TrialRecord]) -> Html:
+    """What was this machine's fault says nothing of the configuration."""
+    count = sum(record.state is State.FAILED for record in dead)
+    if not count:
+        return NOTHING
+    were = "attempt was" if count == 1 else "attempts were"
+    return tag(
+        "p", f"{count} {were} no fault of the configuration: the search did not learn from it.", class_="caption"
+    )
+
+
+def heading(text: str) -> Html:
+    """A section's title."""
+    return tag("h2", html(text))

@@ -1,0 +1,115 @@
+"""How a study was made: what was measured and how, with which versions, on which machine, and how to do it again."""
+
+from tuner import words
+from tuner.outcome import Outcome
+from tuner.report.markup import Html, html, joined, table, tag
+from tuner.sitting import Machine, Sitting, sittings
+from tuner.storage import TrialRecord
+
+
+def method(outcome: Outcome) -> Html:
+    """What was asked and how it was measured, in sentences."""
+    return joined(
+        tag("p", sentence) for sentence in (_asked(outcome), _load(outcome), _search(outcome), _proof(outcome))
+    )
+
+
+def _asked(outcome: Outcome) -> str:
+    objective = outcome.config.objective
+    goals = " and ".join(
+        f"{direction} {words.metric(name).label[0].lower()}{words.metric(name).label[1:]}"
+        for name, direction in objective.goals.items()
+    )
+    if not objective.limits:
+        return f"Asked: {goals}."
+    limits = "; ".join(
+        f"{words.metric(name).label} {'at most' if limit.max is not None else 'at least'} "
+        f"{limit.max if limit.max is not None else limit.min:g}"
+        + (" times the deployed configuration's" if limit.of == "baseline" else f" {words.metric(name).unit}")
+        for name, limit in objective.limits.items()
+    )
+    return f"Asked: {goals}. Limits: {limits}. A configuration that misses one cannot win."
+
+
+def _load(outcome: Outcome) -> str:
+    load = outcome.config.workload
+    lengths = " and ".join(f"{length:,}" for length in load.ttft_prompt_tokens)
+    long = f" Prompts of {lengths} tokens are sent twice, uncached and cached." if lengths else ""
+    tool = " One tool call." if load.tool_call else ""
+    return (
+        f"Load ({load.name}): {load.concurrency} users at once, {load.requests} requests of {load.prompt_tokens:,} "
+        f"prompt and exactly {load.output_tokens:,} output tokens; then one user alone, {load.single_user.requests} "
+        f"requests of {load.single_user.prompt_tokens:,} and {load.single_user.output_tokens:,}.{long}{tool} Every measurement has "
+        "prompts of its own, after a warm-up that is not measured. Failed requests are counted and never averaged in."
+    )
+
+
+def _search(outcome: Outcome) -> str:
+    config = outcome.config
+    size = "endlessly many" if config.space.size is None else f"{config.space.size:,}"
+    return (
+        f"Search: {config.search.kind}, seed {config.study.seed}, over {len(config.space.params)} parameters with "
+        f"{size} combinations. The deployed configuration is trial 0. A configuration that cannot run has no value; the search "
+        "learns to avoid it."
+    )
+
+
+def _proof(outcome: Outcome) -> str:
+    repeats = outcome.config.study.confirm
+    return (
+        f"Proof: in the end the deployed and the best configuration are each launched {repeats} times more, in turns. "
+        "Spread is the widest range within either, as a share of the deployed one's mean; a gain must exceed it."
+    )
+
+
+def origin(outcome: Outcome) -> Html:
+    """Versions, machine and command."""
+    sat = sittings(outcome.folder.sittings)
+    facts = [*_engine(outcome), *_versions(sat), *_machine(outcome, sat)]
+    return joined([table(("", ""), facts, "facts"), _repeat(outcome, sat)])
+
+
+def _engine(outcome: Outcome) -> list[tuple[str, str]]:
+    record = outcome.baseline or next((r for r in outcome.records if r.facts), None)
+    facts = record.facts if record else None
+    if facts is None:
+        return [("Engine", f"{outcome.config.engine.kind}, version not known")]
+    rows = [("Engine", f"{outcome.config.engine.kind} {facts.engine_version or '(version not known)'}")]
+    rows += [("Attention backend", facts.attention_backend)] if facts.attention_backend else []
+    rows += [("Context length", f"{facts.max_model_len:,} tokens")] if facts.max_model_len else []
+    slower = ", ".join(each.name.replace("_", " ") for each in facts.degradations)
+    rows += [("Runs slower than it could", slower)] if slower else []
+    return [*rows, ("Command line of the deployed configuration", tag("code", _command_line(record)))]
+
+
+def _command_line(record: TrialRecord | None) -> str:
+    return " ".join(record.argv) if record else ""
+
+
+def _versions(sat: list[Sitting]) -> list[tuple[str, str]]:
+    if not sat:
+        return [("Versions", "not recorded")]
+    return [("Versions", ", ".join(f"{name} {version}" for name, version in sat[-1].versions.items()))]
+
+
+def _machine(outcome: Outcome, sat: list[Sitting]) -> list[tuple[str, str]]:
+    memory = next((r.facts for r in outcome.records if r.facts and r.facts.total_gib), None)
+    rows = [("Hardware", outcome.config.hardware.name)]
+    if memory:
+        rows.append(("GPU memory as the engine saw it", f"{memory.total_gib} GiB, {memory.free_gib} GiB free at start"))
+    machines = list(dict.fromkeys(_host(sitting.machine) for sitting in sat))
+    rows += [("Host" if n == 0 else "and then", host) for n, host in enumerate(machines)]
+    return rows
+
+
+def _host(machine: Machine) -> str:
+    memory = f", {machine.memory_gib:g} GiB" if machine.memory_gib else ""
+    gpus = "; ".join(machine.gpus)
+    return f"{machine.cpu}, {machine.cores} cores{memory}; {machine.system}" + (f"; {gpus}" if gpus else "")
+
+
+def _repeat(outcome: Outcome, sat: list[Sitting]) -> Html:
+    typed = next((sitting.command for sitting in sat if sitting.command), None)
+    if typed is None:
+        return tag("p", "The study was not begun from a command line; its whole configuration is in config.yaml.")
+    return joined([tag("p", html("The same again, under another name:")), tag("pre", f"{typed} study.name=again")])
