@@ -2,7 +2,6 @@
 
 import random
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from tuner import __version__, config
 from tuner.engines.base import Phase, StartupFacts

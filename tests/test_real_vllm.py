@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tuner import config
+from tuner.idle import idle_parameters
 from tuner.storage import State
 from tuner.study import run_study
 
@@ -46,3 +47,32 @@ def test_a_study_finds_the_most_sequences_and_prunes_what_vllm_rejects(tmp_path)
     assert rejected.seconds < 60
     assert baseline.facts.engine_version == "0.32.0"
     assert outcome.comparison.goals["output_tokens_per_s"].gain > 0.3
+
+
+def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
+    """With MLA on, this CPU forces block size 16 and another number of batched tokens, and says so only if asked."""
+    vllm = Path(str(HERE))
+    asked = config.load(
+        [
+            "experiment=vllm-cpu",
+            f"engine.executable=[{vllm}/venv/bin/vllm,serve]",
+            f"model.id={vllm}/models/glm-tiny",
+            "model.env.VLLM_MLA_DISABLE=0",
+            "model.args.block_size=32",
+            "model.args.max_num_seqs=16",
+            f"study.folder={tmp_path}",
+            "study.confirm=0",
+            "objective.limits=null",
+            "space.params={max_num_batched_tokens: {choices: [256, 512]}, max_num_seqs: null}",
+            "+space.params.block_size={choices: [16, 32, 64]}",
+            "model.known_good=[{block_size: 64}, {max_num_batched_tokens: 512, block_size: 16}]",
+            "budget.trials=3",
+        ]
+    )
+    outcome = run_study(asked, print)
+    for record in outcome.searched:
+        seen = {setting.name: setting for setting in record.effective}
+        assert seen["block_size"].effective == 16
+        assert seen["max_num_batched_tokens"].effective == 2048
+    idle = {each.name for each in idle_parameters(outcome.searched, asked.space)}
+    assert idle == {"block_size", "max_num_batched_tokens"}

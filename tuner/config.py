@@ -79,6 +79,8 @@ class EngineConfig(Schema):
     kind: Literal["vllm"] = "vllm"
     executable: tuple[str, ...]
     """How it is started, before the model; ``{python}`` stands for the Python that runs tuner."""
+    version: str | None = None
+    """Its version, where it cannot be asked for its flags; else null."""
     launch_args: dict[str, JsonValue] = Field(default_factory=dict)
     """Flags for tuner's own launches only: they are left out of the exported profile. ``{trial}`` stands for the
     trial's name."""
@@ -117,6 +119,17 @@ class EngineConfig(Schema):
         return {"VLLM_ENGINE_READY_TIMEOUT_S": str(round(sum(self.limits_s.values()))), **self.launch_env}
 
 
+class ServiceConfig(Schema):
+    """The deployed service, as the exported compose file starts it; trials have names and ports of their own."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] | None = None
+    """Its container's name; the served model's name if null."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """The port of the host that it is published on."""
+    listen: str = "127.0.0.1"
+    """The address of the host that it is published on."""
+
+
 class ModelConfig(Schema):
     """The deployment as it runs today: it is the baseline, and what no parameter searches stays as it is here."""
 
@@ -126,6 +139,8 @@ class ModelConfig(Schema):
     """Flags by name with underscores: true gives ``--flag``, false ``--no-flag``, null leaves it out."""
     env: dict[str, str] = Field(default_factory=dict)
     """Environment variables that are part of the configuration."""
+    service: ServiceConfig = ServiceConfig()
+    """Its name and port."""
     known_good: tuple[dict[str, JsonValue], ...] = ()
     """Parameter values that are known to work, on top of the deployment's; tried right after the baseline."""
 
@@ -146,12 +161,39 @@ class ModelConfig(Schema):
         return str(names[0]) if isinstance(names, list) else str(names)
 
 
+class GpuConfig(Schema):
+    """What is known of one of the machine's GPUs; what the driver or the engine itself says counts more."""
+
+    total_gib: PositiveFloat | None = None
+    """Memory, as the engine prints it."""
+    free_gib: PositiveFloat | None = None
+    """Memory that is free when a server starts, likewise."""
+    compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    multiprocessors: PositiveInt | None = None
+    """Streaming multiprocessors, as the vendor's data sheet has them."""
+
+    @field_validator("compute_capability", mode="before")
+    @classmethod
+    def _text(cls, raw: Any) -> Any:
+        return str(raw) if isinstance(raw, float) else raw
+
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """The compute capability as numbers that can be compared."""
+        if self.compute_capability is None:
+            return None
+        major, minor = self.compute_capability.split(".")
+        return int(major), int(minor)
+
+
 class HardwareConfig(Schema):
     """The machine, as far as a study needs to know it."""
 
     name: str
     gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Indices, in PCI bus order, of the GPUs that the study may use; empty for none."""
+    gpu: GpuConfig = GpuConfig()
+    """What each of them is; the smallest, where they differ."""
     simulated: dict[str, JsonValue] = Field(default_factory=dict)
     """What the simulated engine is told of its hardware."""
 

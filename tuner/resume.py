@@ -17,6 +17,11 @@ _HARMLESS: Mapping[str, str] = {
     "engine.phase_limits_s": "it counts from now on",
     "engine.stop_grace_s": "it counts from now on",
     "model.known_good": "values that are new are tried next",
+    "model.service": "only the exported compose file is another",
+    "site": "it counts from now on",
+    "secrets": "it counts from now on",
+    "launcher.pull": "the study stays with the image that it began with",
+    "launcher.port": "it counts from now on",
     "space.rules": "proposals keep the new rules; earlier trials stay",
 }
 """What may change in the middle of a study, by the beginning of its key, and what that means."""

@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, field_validator
 
-from tuner.schema import Schema
+from tuner.schema import Schema, without_nulls
 
 _MOUNT = re.compile(r"^(?P<source>[^:]+):(?P<target>/[^:]*)(?::(?P<mode>ro|rw))?$")
 _CACHE_NAME = r"^[a-z0-9][a-z0-9_.-]*$"
@@ -59,6 +59,11 @@ class DockerLauncherConfig(Schema):
     """The most host memory that a container may use."""
     port: Annotated[int, Field(ge=1024, le=65535)] | None = None
     """The port on 127.0.0.1 that it is published on; null takes a free one."""
+
+    @field_validator("caches", mode="before")
+    @classmethod
+    def _null_removes(cls, raw: Any) -> Any:
+        return without_nulls(raw)
 
     @field_validator("mounts")
     @classmethod

@@ -1,0 +1,398 @@
+"""What a machine's own starts teach of the memory model, and how far it may be believed.
+
+Every start that printed its sizes is compared with what was predicted for it beforehand; the differences correct the
+next prediction, and their size is its margin. A configuration is ruled out only if it cannot start even where every
+term turns out as much in its favour as such predictions have ever been wrong.
+
+Each margin is the largest error measured so far times ``1 + 2/n`` for ``n`` errors, since the largest of a few says
+little of the next. Before any start it is a prior: generous for what was only read in vLLM's source (35 % of the
+profiling run's peak, half of the graphs), narrow for what was counted (2 % of the weights). PolyServe's planner, with
+constants for all of these terms, was wrong by 16.6 % on average and 26.5 % at worst.
+
+A start whose compile cache was cold peaks higher than the same one warm (syv-ai/qwen38-27b-rtx3090#75; 1.29 GiB
+against 0.78 for Qwen3-8B on an H200): it corrects the best guess of the peak, and never what rules a candidate out.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from tuner.engines.base import StartupFacts
+from tuner.engines.causes import Cause
+from tuner.engines.vllm.architecture import Architecture
+from tuner.engines.vllm.demand import Demand
+from tuner.engines.vllm.memory import (
+    GIB,
+    PEAKS,
+    Part,
+    Peak,
+    Shortage,
+    Sizes,
+    Terms,
+    account,
+    free_shortage,
+    sizes_of,
+    unknown,
+)
+from tuner.hardware import Hardware
+
+WEIGHTS_PRIOR, WEIGHTS_FLOOR = 0.02, 0.002
+PEAK_PRIOR, PEAK_FLOOR = 0.35, 0.02
+GRAPHS_PRIOR, GRAPHS_FLOOR = 0.5, 0.05
+NON_TORCH_PRIOR_GIB, NON_TORCH_FLOOR_GIB = 0.25, 0.01
+LATE_PRIOR = 0.6
+"""Of what comes after the KV cache, sampler's warm-up and workspaces: no line of a log ever tells it."""
+ROUNDING_GIB = 0.01
+"""Two figures of the log, of two decimals each, may be off by so much together."""
+_RECENT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start of a server, and what its log says of its memory; also of one that failed later on.
+
+    Attributes:
+        demand: What was asked for.
+        facts: What the log says.
+    """
+
+    demand: Demand
+    facts: StartupFacts
+
+    @property
+    def warm(self) -> bool:
+        """Whether its peak is that of every later start: nothing was compiled on the way."""
+        return self.facts.compile_cache_hit is True or self.demand.eager
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure of a start, predicted and logged.
+
+    Attributes:
+        name: Which: ``weights_gib``, ``activation_gib``, ``non_torch_gib``, ``graph_gib``, ``kv_gib``, ``kv_tokens``.
+        predicted: Before the start.
+        logged: By its log.
+    """
+
+    name: str
+    predicted: float
+    logged: float
+
+    @property
+    def error(self) -> float | None:
+        """Predicted over logged, less one; ``None`` where nothing was logged to speak of."""
+        return self.predicted / self.logged - 1 if self.logged else None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is known of a configuration's memory before it is launched.
+
+    Attributes:
+        terms: The best guess, ``None`` where something needed for it is not known.
+        margin_gib: How much more KV cache there may be than ``terms`` says.
+        ruled_out: Why it cannot start, beyond that margin; ``None`` if it may.
+        starts: How many starts the guess has learned from.
+        unknown: What keeps it from being made.
+    """
+
+    terms: Terms | None
+    margin_gib: float | None
+    ruled_out: Shortage | None
+    starts: int
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass
+class _Factor:
+    """A term that is corrected by a factor, or by a difference, from start to start.
+
+    Attributes:
+        prior: Its margin before any error is known.
+        floor: The least margin.
+        relative: Whether factors are learned, and margins are shares.
+    """
+
+    prior: float
+    floor: float
+    relative: bool = True
+    errors: list[float] = field(default_factory=list)
+    learned: dict[Hashable, float] = field(default_factory=dict)
+
+    def corrected(self, formula: float, kind: Hashable = None) -> float:
+        """The formula's value as starts have it; those of the same kind count, if there were any."""
+        if not self.learned:
+            return formula
+        step = self.learned[kind] if kind in self.learned else fmean(self.learned.values())
+        return formula * step if self.relative else formula + step
+
+    def learn(self, formula: float, logged: float, kind: Hashable = None) -> None:
+        """Note how wrong the prediction was, and put it right for the next."""
+        predicted = self.corrected(formula, kind)
+        if self.relative and not (formula > 0 and logged > 0):
+            return
+        self.errors.append(predicted / logged - 1 if self.relative else predicted - logged)
+        self.learned[kind] = logged / formula if self.relative else logged - formula
+
+    @property
+    def margin(self) -> float:
+        """How far off the next may be."""
+        return margin(self.errors, self.prior, self.floor)
+
+
+def margin(errors: Sequence[float], prior: float, floor: float) -> float:
+    """How far off the next prediction may be, by the errors of earlier ones.
+
+    The first errors are those of an uncorrected formula: once four are known, they are left out.
+    """
+    late = errors[-_RECENT:] if len(errors) > _RECENT else errors[1:] if len(errors) > 3 else errors
+    if not late:
+        return prior
+    return max(floor, max(abs(error) for error in late) * (1 + 2 / len(late)))
+
+
+_PART_PRIORS: Mapping[Part, tuple[float, float]] = {part: (1.0, 0.3) for part in Part} | {Part.OTHER: (0.0, 0.15)}
+"""For each part its factor before any start, and how sure that is; ``OTHER`` is GiB instead."""
+_SWEEPS = 60
+
+
+@dataclass
+class _Peak:
+    """The profiling run's peak: which factor each part needs so that the logged peaks come out.
+
+    A ridge regression towards the formulas: several starts with different batches tell parts that grow with the batch
+    from parts that do not. Factors never become negative, so that more of anything never needs less memory.
+    """
+
+    errors: list[float] = field(default_factory=list)
+    factors: dict[Part, float] = field(default_factory=lambda: {part: mean for part, (mean, _) in _PART_PRIORS.items()})
+    _products: dict[tuple[Part, Part], float] = field(default_factory=dict)
+    _targets: dict[Part, float] = field(default_factory=dict)
+
+    def corrected(self, sizes: Sizes) -> Sizes:
+        """The sizes with every part as starts have it."""
+        parts = {part: gib * self.factors[part] for part, gib in sizes.parts_gib.items()}
+        return replace(sizes, parts_gib={**parts, Part.OTHER: self.factors[Part.OTHER]})
+
+    def learn(self, sizes: Sizes, logged_gib: float) -> None:
+        """Note how wrong the prediction was, and fit the factors anew."""
+        expected = self.corrected(sizes)
+        self.errors.append(expected.activation_gib / max(logged_gib, ROUNDING_GIB) - 1)
+        self._add(sizes, expected.peak, logged_gib)
+        for _ in range(_SWEEPS):
+            for part in Part:
+                self.factors[part] = self._best(part)
+
+    def _add(self, sizes: Sizes, peak: Peak, logged_gib: float) -> None:
+        """One equation: the parts of that peak add up to what was logged, as exactly as two decimals and noise allow."""
+        weight = 1 / (ROUNDING_GIB + 0.01 * logged_gib) ** 2
+        row = {part: 1.0 if part is Part.OTHER else sizes.parts_gib[part] for part in PEAKS[peak]}
+        for part, value in row.items():
+            self._targets[part] = self._targets.get(part, 0.0) + weight * value * logged_gib
+            for other, beside in row.items():
+                pair = (part, other)
+                self._products[pair] = self._products.get(pair, 0.0) + weight * value * beside
+
+    def _best(self, part: Part) -> float:
+        """The factor that fits best beside the others' present ones."""
+        mean, spread = _PART_PRIORS[part]
+        trust = 1 / spread**2
+        others = sum(
+            self._products.get((part, other), 0.0) * factor for other, factor in self.factors.items() if other != part
+        )
+        above = trust * mean + self._targets.get(part, 0.0) - others
+        return max(0.2 * mean, above / (trust + self._products.get((part, part), 0.0)))
+
+    @property
+    def margin(self) -> float:
+        """How far off the next may be, as a share."""
+        return margin(self.errors, PEAK_PRIOR, PEAK_FLOOR)
+
+
+class Calibration:
+    """The memory model of one model on one machine, as its starts have corrected it.
+
+    Args:
+        model: The model; ``None`` where nothing is known of it.
+        hardware: The GPUs.
+        starts: In the order in which they happened.
+
+    Attributes:
+        hardware: The GPUs, with what the starts said of their memory.
+        history: For each start what was predicted of it by the starts before, and what it logged.
+    """
+
+    def __init__(self, model: Architecture | None, hardware: Hardware, starts: Sequence[Start] = ()) -> None:
+        self.model = model
+        self.hardware = hardware.learned(start.facts for start in starts)
+        self.history: list[tuple[Compared, ...]] = []
+        self._weights = _Factor(WEIGHTS_PRIOR, WEIGHTS_FLOOR)
+        self._non_torch = _Factor(NON_TORCH_PRIOR_GIB, NON_TORCH_FLOOR_GIB, relative=False)
+        self._graphs = _Factor(GRAPHS_PRIOR, GRAPHS_FLOOR)
+        self._estimate = _Factor(GRAPHS_PRIOR, GRAPHS_FLOOR)
+        self._cache = _Factor(0.0, 0.0)
+        self._guessed, self._sure = _Peak(), _Peak()
+        for start in starts:
+            self._learn(start)
+
+    def predict(self, demand: Demand) -> Prediction:
+        """What such a server would take, and whether it is ruled out."""
+        starts = len(self.history)
+        refused = free_shortage(demand, self.hardware)
+        if self.model is None or unknown(self.model, demand):
+            absent = unknown(self.model, demand) if self.model else ("the model's config.json",)
+            return Prediction(None, None, refused, starts, absent)
+        terms = account(self._best(demand), demand, self.hardware)
+        favourable = account(self._least(demand), demand, self.hardware)
+        spare = None if terms.kv_gib is None or favourable.kv_gib is None else favourable.kv_gib - terms.kv_gib
+        return Prediction(terms, spare, refused or self._ruled_out(demand, favourable), starts)
+
+    def _ruled_out(self, demand: Demand, favourable: Terms) -> Shortage | None:
+        """What fails even in the terms' favour; what comes after the KV cache is favoured by a small cache instead."""
+        shortage = favourable.shortage
+        if shortage and not _late(shortage):
+            return shortage
+        late = account(self._most_room(demand), demand, self.hardware).shortage
+        return late if late and _late(late) else None
+
+    def _formulas(self, demand: Demand) -> Sizes:
+        assert self.model is not None
+        sizes = sizes_of(self.model, demand, self.hardware)
+        assert sizes is not None
+        return sizes
+
+    def _best(self, demand: Demand) -> Sizes:
+        return self._corrected(self._guessed.corrected(self._formulas(demand)), demand)
+
+    def _corrected(self, sizes: Sizes, demand: Demand) -> Sizes:
+        """All terms but the peak as starts have them."""
+        cache = replace(sizes.cache, block_bytes=self._cache.corrected(sizes.cache.block_bytes))
+        return replace(
+            sizes,
+            weights_gib=self._weights.corrected(sizes.weights_gib, _placement(demand)),
+            non_torch_gib=self._non_torch.corrected(sizes.non_torch_gib, demand.world_size),
+            graph_gib=self._graphs.corrected(sizes.graph_gib),
+            graph_estimate_gib=self._estimate.corrected(sizes.graph_estimate_gib),
+            cache=cache,
+        )
+
+    def _least(self, demand: Demand) -> Sizes:
+        """As little of everything as may be: the most KV cache."""
+        sizes = self._corrected(self._sure.corrected(self._formulas(demand)), demand)
+        return replace(
+            sizes,
+            weights_gib=sizes.weights_gib * (1 - min(self._weights.margin, 1)),
+            parts_gib={part: gib * (1 - min(self._sure.margin, 1)) for part, gib in sizes.parts_gib.items()},
+            non_torch_gib=max(0.0, sizes.non_torch_gib - self._non_torch.margin),
+            graph_gib=sizes.graph_gib * (1 - min(self._graphs.margin, 1)),
+            graph_estimate_gib=sizes.graph_estimate_gib * (1 - min(self._estimate.margin, 1)),
+        )
+
+    def _most_room(self, demand: Demand) -> Sizes:
+        """As much set aside before the KV cache, and as little needed after it, as may be."""
+        sizes = self._best(demand)
+        least = self._least(demand)
+        more = 1 + max(self._guessed.margin, self._sure.margin)
+        return replace(
+            sizes,
+            parts_gib={part: gib * more for part, gib in sizes.parts_gib.items()}
+            | {Part.EXPERTS: least.parts_gib[Part.EXPERTS]},
+            graph_gib=least.graph_gib,
+            graph_estimate_gib=sizes.graph_estimate_gib * (1 + self._estimate.margin),
+            split_kv_gib=sizes.split_kv_gib * (1 - LATE_PRIOR),
+            gather_gib=sizes.gather_gib * (1 - LATE_PRIOR),
+            warm_up_gib=sizes.warm_up_gib * (1 - LATE_PRIOR),
+        )
+
+    def _learn(self, start: Start) -> None:
+        if self.model is None or unknown(self.model, start.demand):
+            return
+        terms = account(self._best(start.demand), start.demand, self.hardware)
+        self.history.append(compare(terms, start.facts))
+        formulas, logged = self._formulas(start.demand), _Logged(start)
+        if logged.weights_gib is not None:
+            self._weights.learn(formulas.weights_gib, logged.weights_gib, _placement(start.demand))
+        if logged.non_torch_gib is not None:
+            self._non_torch.learn(formulas.non_torch_gib, logged.non_torch_gib, start.demand.world_size)
+        if logged.graph_gib is not None:
+            self._graphs.learn(formulas.graph_gib, logged.graph_gib)
+        if logged.estimate_gib is not None:
+            self._estimate.learn(formulas.graph_estimate_gib, logged.estimate_gib)
+        if logged.token_bytes is not None:
+            self._cache.learn(formulas.cache.token_bytes, logged.token_bytes)
+        if (peak := logged.activation_gib(self._corrected(formulas, start.demand))) is not None:
+            for fitted in (self._guessed, self._sure) if start.warm else (self._guessed,):
+                fitted.learn(formulas, peak)
+
+
+class _Logged:
+    """The terms that a start's log tells, or that follow from what it tells."""
+
+    def __init__(self, start: Start) -> None:
+        self.demand = start.demand
+        self.facts = start.facts
+        self.weights_gib = start.facts.weights_gib
+        self.graph_gib = start.facts.graph_gib if start.demand.graphs else None
+
+    @property
+    def non_torch_gib(self) -> float | None:
+        """From 0.33 on the log tells it together with the weights."""
+        if self.facts.non_torch_gib is not None or self.facts.consumed_gib is None or self.weights_gib is None:
+            return self.facts.non_torch_gib
+        return self.facts.consumed_gib - self.weights_gib
+
+    @property
+    def token_bytes(self) -> float | None:
+        """What a token really takes of the cache; a few tokens are lost to whole blocks."""
+        kv, tokens = self.facts.kv_cache_gib, self.facts.kv_tokens
+        return kv * GIB / tokens if kv and tokens and tokens > 1000 * self.demand.block_size else None
+
+    @property
+    def estimate_gib(self) -> float | None:
+        """What is missing between the requested memory and the sum of the terms told, where graphs are counted."""
+        said = (self.facts.requested_gib, self.weights_gib, self.facts.peak_activation_gib, self.non_torch_gib)
+        if not self.demand.graphs_counted or None in said or self.facts.kv_cache_gib is None:
+            return None
+        requested, *terms = (term for term in said if term is not None)
+        left = requested - sum(terms) - self.facts.kv_cache_gib
+        return left if left > ROUNDING_GIB else None
+
+    def activation_gib(self, others: Sizes) -> float | None:
+        """The peak: told from 0.10 on, else what is left between the requested memory and the terms known by then."""
+        if self.facts.peak_activation_gib is not None:
+            return self.facts.peak_activation_gib
+        if self.facts.requested_gib is None or self.facts.kv_cache_gib is None or self.weights_gib is None:
+            return None
+        rest = others.non_torch_gib + others.graph_estimate_gib
+        left = self.facts.requested_gib - self.facts.kv_cache_gib - self.weights_gib - rest
+        return left if left > 0 else None
+
+
+def compare(terms: Terms, facts: StartupFacts) -> tuple[Compared, ...]:
+    """What was predicted beside what was logged, for every figure that is known on both sides."""
+    return tuple(_pairs(terms, facts))
+
+
+def _pairs(terms: Terms, facts: StartupFacts) -> Iterator[Compared]:
+    pairs: tuple[tuple[str, float | None, float | None], ...] = (
+        ("weights_gib", terms.weights_gib, facts.weights_gib),
+        ("activation_gib", terms.activation_gib, facts.peak_activation_gib),
+        ("non_torch_gib", terms.non_torch_gib, facts.non_torch_gib),
+        ("graph_gib", terms.graph_gib, facts.graph_gib),
+        ("kv_gib", terms.kv_gib, facts.kv_cache_gib),
+        ("kv_tokens", terms.kv_tokens, facts.kv_tokens),
+    )
+    for name, predicted, logged in pairs:
+        if predicted is not None and logged is not None:
+            yield Compared(name, predicted, logged)
+
+
+def _placement(demand: Demand) -> Hashable:
+    return demand.tensor_parallel, demand.pipeline_parallel, demand.experts_divided_by
+
+
+def _late(shortage: Shortage) -> bool:
+    """Whether it comes after the KV cache has been allocated."""
+    early = ("weights", "profiling run")
+    return shortage.cause is Cause.CUDA_OOM and not any(word in shortage.allocation for word in early)
