@@ -1,7 +1,7 @@
 """Makes the vLLM that is installed here treat GLM-4.7-Flash as the MLA model that it is, and checks that it does.
 
-Run while the image is built. Nothing is changed where vLLM knows already (vllm#32614); the build ends where it cannot be
-mended. vLLM's own function is asked, cut out of its file, since importing vLLM wants a GPU's libraries.
+Run while the image is built. Nothing is changed where vLLM knows already (vllm#32614); the build ends where it cannot
+be mended. vLLM's own function is asked, cut out of its file, since importing vLLM wants a GPU's libraries.
 """
 
 import ast

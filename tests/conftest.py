@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-NO_ENGINE = "needs a Docker engine and an image with Python: TUNER_TEST_DOCKER=python:3.11-slim .venv/bin/pytest -m docker"
+NO_ENGINE = "needs a Docker engine and an image with Python: TUNER_TEST_DOCKER=python:3.11-slim make test"
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +20,20 @@ def state_dir(tmp_path, monkeypatch):
 def base_image():
     """The image with Python in it that tests of containers start from."""
     return os.environ["TUNER_TEST_DOCKER"]
+
+
+@pytest.fixture(scope="session")
+def sim_image(base_image):
+    """The simulated engine as an image, built as tuner builds it."""
+    from tuner.launchers.docker import images
+    from tuner.launchers.docker.daemon import connected
+    from tuner.launchers.docker.options import Build
+
+    with connected() as client:
+        build = Build(dockerfile="sim", args={"BASE": base_image})
+        images.build(client, "tuner-test/sim:1", build, lambda text: None)
+        yield "tuner-test/sim:1"
+        client.images.remove("tuner-test/sim:1", force=True)
 
 
 def pytest_collection_modifyitems(items):

@@ -65,6 +65,7 @@ def test_every_choice_of_every_group_composes(group):
             "model.id=x",
             "launcher.url=http://x",
             "storage.url=sqlite://",
+            "launcher.image=x",
         ]
         if group.name in ("model", "space", "launcher"):
             given.append("space=none")
@@ -73,10 +74,12 @@ def test_every_choice_of_every_group_composes(group):
         needed = [
             one
             for one in given
-            if not one.startswith(("launcher.url", "storage.url")) or one.split(".")[0] == group.name
+            if not one.startswith(("launcher.url", "launcher.image", "storage.url")) or one.split(".")[0] == group.name
         ]
-        if group.name == "launcher" and choice == "process":
+        if group.name == "launcher" and choice != "attach":
             needed.remove("launcher.url=http://x")
+        if group.name == "launcher" and choice != "docker":
+            needed.remove("launcher.image=x")
         assert config.load(needed)
 
 

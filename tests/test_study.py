@@ -110,7 +110,7 @@ def test_what_people_see_in_optuna_is_what_was_measured(load):
 def test_a_study_in_which_nothing_is_feasible_says_why(load):
     outcome, _ = run(load("objective.limits={tpot_p50_ms: {max: 0.001}}", "budget.trials=2"))
     assert outcome.best is None
-    assert "× tpot_p50_ms beyond its limit" in outcome.sentence
+    assert "× TPOT p50 beyond its limit" in outcome.sentence
 
 
 def test_known_good_values_come_right_after_the_baseline(load):

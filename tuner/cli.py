@@ -12,6 +12,8 @@ from tuner import __version__
 from tuner.errors import ConfigError, TunerError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tuner.config import Config
     from tuner.outcome import Outcome
     from tuner.storage import StudyFolder
@@ -124,6 +126,7 @@ def study_start(
     config_dir: ConfigDir = None,
     cfg: Annotated[bool, typer.Option("--cfg", help="Print the composed configuration and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and stop.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Stop the services in site.stop without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study, or resume the one of that name."""
@@ -134,6 +137,8 @@ def study_start(
         return _print(config.to_yaml().rstrip())
     if dry_run:
         return _plan(config, as_json)
+    if not yes:
+        _ask_to_stop(config)
     _run(config, as_json)
     return None
 
@@ -143,6 +148,25 @@ def _plan(config: "Config", as_json: bool) -> None:
 
     plan = plan_of(config)
     _print(plan.model_dump_json(indent=1) if as_json else plan.text)
+
+
+def _ask_to_stop(config: "Config") -> None:
+    """Stopping a service that others use takes the user's consent."""
+    if not config.site.stop:
+        return
+    from tuner.planning import plan_of
+    from tuner.takeover import in_the_way
+
+    names = ", ".join(service.known_as for service in in_the_way(config.site, config.gpus))
+    plan = plan_of(config)
+    if not names or plan.launches == 0:
+        return
+    hours = "until the study ends" if plan.expected_s is None else f"for about {plan.expected_s / 3600:.1f} hours"
+    said = f"this study stops {names} {hours}, and starts it again in the end"
+    if not sys.stdin.isatty():
+        raise ConfigError(said, place="site.stop", fix="say --yes")
+    if not typer.confirm(f"{said}. Go on?"):
+        raise typer.Exit(1)
 
 
 def _run(config: "Config", as_json: bool) -> None:
@@ -155,13 +179,25 @@ def _run(config: "Config", as_json: bool) -> None:
     console = Console(stderr=as_json)
     try:
         with live.view(config.objective, console, as_json=as_json) as listener:
-            outcome = run_study(config, listener)
+            outcome = run_study(config, listener, ("tuner", *sys.argv[1:]))
     except KeyboardInterrupt:
-        _say(f"tuner: stopped; `tuner study start` with the same arguments goes on with {config.study.path}")
+        _stopped(config, console)
         raise
     close(outcome, console)
     if outcome.best is None:
         raise TunerError(outcome.sentence, fix="`tuner study report` shows what each trial died of")
+
+
+def _stopped(config: "Config", console: "Console") -> None:
+    """Where things stand, and how to go on."""
+    from tuner.closing import table
+    from tuner.outcome import Outcome
+    from tuner.storage import StudyFolder
+
+    folder = StudyFolder(config.study.path)
+    if folder.config.exists():
+        console.print(table(Outcome.of(folder)))
+    _say(f"tuner: stopped; `tuner study start` with the same arguments goes on with {config.study.path}")
 
 
 @study_app.command("status")
@@ -183,16 +219,18 @@ def study_status(name: StudyName = None, folder: StudiesFolder = Path("studies")
 @study_app.command("list")
 def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False) -> None:
     """All studies in a folder, a line each."""
-    from tuner.closing import summary
+    from tuner.closing import overview, summary
     from tuner.outcome import Outcome
     from tuner.storage import studies
 
     outcomes = [Outcome.of(study) for study in studies(folder)]
     if as_json:
         return _print(json.dumps([summary(outcome) for outcome in outcomes], indent=1))
-    for outcome in outcomes:
-        _print(f"{outcome.config.study.name:<24} {len(outcome.searched):>4} trials  {outcome.sentence}")
-    return None
+    if not outcomes:
+        return _print(f"no studies in {folder}; `tuner study start experiment=demo` makes one")
+    from rich.console import Console
+
+    return Console().print(overview(outcomes))
 
 
 @study_app.command("report")
@@ -205,21 +243,33 @@ def study_report(name: StudyName = None, folder: StudiesFolder = Path("studies")
     _print(str(outcome.folder.report))
 
 
+@study_app.command("dashboard")
+def study_dashboard(
+    name: StudyName = None,
+    folder: StudiesFolder = Path("studies"),
+    port: Annotated[int, typer.Option("--port", help="Where to listen; 0 takes a free port.")] = 0,
+    in_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
+) -> None:
+    """Look at a study's trials, logs and notes in a browser, on this machine only; works while it runs."""
+    from tuner.dashboard import show
+
+    show(_outcome(folder, name), port, _print, in_browser=in_browser)
+
+
 @study_app.command("export")
 def study_export(
     name: StudyName = None,
     folder: StudiesFolder = Path("studies"),
-    to: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
+    to: Annotated[str, typer.Option("--format", help="csv, json or parquet.")] = "csv",
+    table: Annotated[str, typer.Option("--table", help="trials, requests, phases or failures.")] = "trials",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of standard output.")] = None,
 ) -> None:
-    """All trials as a table."""
+    """A table of the study for other programs, with the columns of the notebooks' frames."""
     from tuner.analysis import export
 
-    text = export(_outcome(folder, name), to)
-    if output is None:
-        return _print(text.rstrip("\n"))
-    output.write_text(text)
-    return None
+    text = export(_outcome(folder, name), to, output, table)
+    if text is not None:
+        _print(text.rstrip("\n"))
 
 
 @bench_app.command("run")
@@ -272,14 +322,44 @@ def explain(
 
 
 @app.command()
-def clean() -> None:
-    """End what interrupted runs left behind."""
-    from tuner.launchers.traces import end_orphans
+def doctor(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
+    """What this machine can run, and what is missing; OVERRIDES name a study that is to run here."""
+    from tuner.config import load
+    from tuner.doctor import State, examine
 
-    ended = end_orphans()
-    for launch in ended:
-        _print(f"ended {launch}")
-    _print(f"{len(ended)} left-over servers ended" if ended else "nothing was left behind")
+    findings = examine(load(overrides, config_dir) if overrides else None)
+    if as_json:
+        _print(json.dumps([finding.model_dump() for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            _print(f"{finding.state:<8} {finding.name:<18} {finding.text}")
+            if finding.fix and finding.state is not State.OK:
+                _print(f"{'':<27} → {finding.fix}")
+    if any(finding.state is State.MISSING for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def clean(
+    caches: Annotated[bool, typer.Option("--caches", help="Caches and images that tuner built, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and stop.")] = False,
+) -> None:
+    """Show, then remove, what interrupted runs left, and give back what they took."""
+    from tuner import clean as cleaning
+
+    found = cleaning.left_overs(_print)
+    for left in found:
+        _print(str(left))
+    for busy in cleaning.under_way():
+        _print(f"not touched, since it is in use: {busy}")
+    kept = cleaning.caches() if caches else []
+    for cache in kept:
+        _print(str(cache))
+    if not dry_run:
+        for each in (*found, *kept):
+            each.remove()
+    count = len(found) + len(kept)
+    _print(f"{count} {'would be ' if dry_run else ''}removed" if count else "nothing was left behind")
 
 
 def _outcome(folder: Path, name: str | None) -> "Outcome":

@@ -1,15 +1,23 @@
 """The end of a study, or of a sitting: its files are written, and a person reads what came of it."""
 
+from collections.abc import Sequence
+
 from pydantic import JsonValue
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from tuner.live import values_text
+from tuner import words
+from tuner.compose import compose_of
 from tuner.outcome import Outcome
+from tuner.pace import left_s
 from tuner.profile import profile_of
-from tuner.report import report_html
+from tuner.secrecy import redacted
 from tuner.space import Candidate
 from tuner.storage import TrialRecord
+
+_LINE = 160
+"""Characters of a deciding line that the closing table shows; the report has all of it."""
 
 
 def close(outcome: Outcome, console: Console) -> None:
@@ -17,15 +25,19 @@ def close(outcome: Outcome, console: Console) -> None:
     write_results(outcome)
     console.print(table(outcome))
     console.print(outcome.sentence, style="bold", highlight=False, markup=False, soft_wrap=True)
-    for path in (outcome.folder.profile, outcome.folder.report):
+    for path in (outcome.folder.profile, outcome.folder.compose, outcome.folder.report):
         if path.exists():
             console.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def write_results(outcome: Outcome) -> None:
     """``profile.yaml`` and ``report.html`` in the study's folder."""
+    from tuner.report import report_html  # frames and figures take a second to import
+
     if profile := profile_of(outcome):
         outcome.folder.write(outcome.folder.profile, profile.to_yaml())
+    if compose := compose_of(outcome):
+        outcome.folder.write(outcome.folder.compose, compose)
     outcome.folder.write(outcome.folder.report, report_html(outcome))
 
 
@@ -35,12 +47,12 @@ def table(outcome: Outcome) -> Table:
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
     for name, text in _rows(outcome):
-        grid.add_row(name, text)
+        grid.add_row(name, Text(text))
     return grid
 
 
 def _rows(outcome: Outcome) -> list[tuple[str, str]]:
-    rows = [("baseline", _described(outcome, outcome.baseline))]
+    rows = [("deployed", _described(outcome, outcome.baseline))]
     if outcome.improved and outcome.best and outcome.baseline:
         rows.append(("best", f"trial {outcome.best.number}: {_described(outcome, outcome.best)}"))
         rows.append(("  changed", Candidate(outcome.best.params).changed(Candidate(outcome.baseline.params))))
@@ -48,19 +60,15 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
     measured = sum(record.measurement is not None for record in outcome.searched)
     feasible = sum(record.feasible for record in outcome.searched)
     rows.append(("trials", f"{len(outcome.searched)}: {measured} measured, {feasible} of them within all limits"))
-    return rows + _pruned(outcome)
+    return [*rows, *_pruned(outcome), ("time", _time(outcome)), ("now", standing(outcome))]
 
 
 def _described(outcome: Outcome, record: TrialRecord | None) -> str:
-    if record is None:
+    if record is None or record.measurement is None:
         return "not measured"
-    metrics = [f"{name} {_metric(record, name)}" for name in outcome.config.objective.limits]
-    return ", ".join([values_text(record, outcome.config.objective), *metrics])
-
-
-def _metric(record: TrialRecord, name: str) -> str:
-    value = getattr(record.measurement, name, None)
-    return "not measured" if value is None else f"{value:.1f}"
+    names = dict.fromkeys([*outcome.config.objective.goals, *outcome.config.objective.limits])
+    said = ((words.metric(name), getattr(record.measurement, name)) for name in names)
+    return ", ".join(f"{metric.short} {metric.said(value)}" for metric, value in said)
 
 
 def _gains(outcome: Outcome) -> list[tuple[str, str]]:
@@ -69,7 +77,7 @@ def _gains(outcome: Outcome) -> list[tuple[str, str]]:
     return [
         (
             "gain" if number == 0 else "",
-            f"{name} {goal}, over {len(goal.best)} relaunches of each"
+            f"{words.metric(name).short} {goal}, over {len(goal.best)} relaunches of each"
             + (" (proven)" if goal.proven else " (unproven)"),
         )
         for number, (name, goal) in enumerate(outcome.comparison.goals.items())
@@ -80,10 +88,35 @@ def _pruned(outcome: Outcome) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for cause, count in outcome.causes.most_common():
         example = next(r.failure for r in outcome.searched if r.failure and r.failure.cause == cause)
-        rows.append(
-            ("pruned" if not rows else "", f"{count} × {cause}: {(example.line or example.message).strip()[:160]}")
-        )
+        line = words.cut(redacted(example.line or example.message).strip(), _LINE)
+        rows.append(("cannot run" if not rows else "", f"{count} × {words.cause(cause)}: {line}"))
     return rows
+
+
+def _time(outcome: Outcome) -> str:
+    spent = words.duration(sum(record.seconds for record in (*outcome.records, *outcome.relaunches)))
+    left = None if outcome.over and outcome.confirmed else left_s(outcome)
+    return f"{spent} spent" + ("" if left is None else f", about {words.rough(left)} left")
+
+
+def standing(outcome: Outcome) -> str:
+    """Whether a study runs, is complete, or can go on."""
+    if holder := outcome.folder.holder():
+        return f"running (process {holder})"
+    if outcome.over and outcome.confirmed:
+        return "complete"
+    return "not running; `tuner study start` with the same arguments goes on with it"
+
+
+def overview(outcomes: Sequence[Outcome]) -> Table:
+    """All studies, a line each."""
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("study", "trials", "now", "verdict"):
+        grid.add_column(heading, no_wrap=heading != "verdict")
+    for outcome in outcomes:
+        now = standing(outcome).partition(";")[0]
+        grid.add_row(outcome.config.study.name, str(len(outcome.searched)), now, Text(outcome.sentence))
+    return grid
 
 
 def summary(outcome: Outcome) -> dict[str, JsonValue]:
@@ -94,6 +127,9 @@ def summary(outcome: Outcome) -> dict[str, JsonValue]:
         "finished": len(outcome.searched),
         "budget_trials": outcome.config.budget.trials,
         "over": outcome.over and outcome.confirmed,
+        "running": outcome.folder.holder(),
+        "spent_s": sum(record.seconds for record in (*outcome.records, *outcome.relaunches)),
+        "left_s": None if outcome.over and outcome.confirmed else left_s(outcome),
         "baseline": list(outcome.baseline.verdict.values) if outcome.baseline and outcome.baseline.verdict else None,
         "best": outcome.best.number if outcome.best else None,
         "best_values": list(outcome.best.verdict.values) if outcome.best and outcome.best.verdict else None,

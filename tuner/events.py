@@ -1,9 +1,10 @@
 """What a running study says of itself; live views, plain lines and ``--json`` are listeners."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tuner.engines.base import Phase
+from tuner.pace import Pace
 from tuner.storage import Role, TrialRecord
 
 
@@ -16,12 +17,16 @@ class StudyStarted:
         trials: The budget in trials, if there is one.
         finished: Trials that earlier sittings have finished.
         confirmations: Relaunches that follow at the end.
+        earlier: The records of earlier sittings.
+        best: The best feasible trial among them.
     """
 
     name: str
     trials: int | None
     finished: int
     confirmations: int
+    earlier: tuple[TrialRecord, ...] = ()
+    best: TrialRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +38,29 @@ class TrialStarted:
         role: Why it is run.
         changed: What it sets otherwise than the baseline, ready to print.
         attempt: Which try this is, from 1.
+        pace: What its phases are expected to take.
+        left_after_s: Expected time from its end until the study's; ``None`` when nothing can be said.
     """
 
     number: int
     role: Role
     changed: str
     attempt: int
+    pace: Pace = field(default_factory=Pace)
+    left_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseEntered:
-    """The running trial goes on to its next phase."""
+    """The running trial goes on to its next phase.
+
+    Attributes:
+        phase: Which.
+        expected_s: What it has taken so far in this study, in the median.
+    """
 
     phase: Phase
+    expected_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

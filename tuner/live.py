@@ -3,20 +3,22 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
+from pydantic import JsonValue
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner import events
+from tuner import events, words
 from tuner.engines.base import Phase
 from tuner.objective import Objective
 from tuner.outcome import SEARCHED
+from tuner.space import Candidate
 from tuner.storage import Role, State, TrialRecord
 
 _RECENT = 8
@@ -30,50 +32,138 @@ def view(objective: Objective, console: Console, *, as_json: bool) -> Iterator[e
     if as_json:
         yield json_lines
     elif console.is_terminal:
-        with _LiveView(objective, console) as live:
+        with LiveView(Standing(objective), console) as live:
             yield live.hear
     else:
-        yield PlainLines(objective, console).hear
+        yield PlainLines(Standing(objective), console).hear
 
 
 def json_lines(event: events.Event) -> None:
     """One JSON object a line on standard output; ``event`` names its kind."""
-    if isinstance(event, events.TrialEnded):
-        record = event.record
-        body = {
-            "number": record.number,
-            "role": record.role,
-            "state": record.state,
-            "values": record.verdict.values if record.verdict else None,
-            "feasible": record.feasible,
-            "cause": record.failure.cause if record.failure else None,
-            "seconds": round(record.seconds, 3),
-            "best": event.best.number if event.best else None,
-            "left_s": event.left_s,
-        }
-    else:
-        body = asdict(event)
-    sys.stdout.write(json.dumps({"event": type(event).__name__, **body}) + "\n")
+    sys.stdout.write(json.dumps({"event": type(event).__name__, **_body(event)}) + "\n")
     sys.stdout.flush()
+
+
+def _body(event: events.Event) -> Mapping[str, JsonValue]:
+    match event:
+        case events.StudyStarted(name=name, trials=trials, finished=finished, confirmations=confirmations, best=best):
+            counts: Mapping[str, JsonValue] = {"trials": trials, "finished": finished, "confirmations": confirmations}
+            return {"name": name, **counts, "best": best.number if best else None}
+        case events.TrialStarted(number=number, role=role, changed=changed, attempt=attempt, pace=pace):
+            begun: Mapping[str, JsonValue] = {"number": number, "role": role, "changed": changed, "attempt": attempt}
+            return {**begun, "expected_s": pace.launch_s, "left_after_s": event.left_after_s}
+        case events.TrialEnded():
+            return _ended(event)
+    body: Mapping[str, JsonValue] = asdict(event)
+    return body
+
+
+def _ended(event: events.TrialEnded) -> Mapping[str, JsonValue]:
+    record = event.record
+    return {
+        "number": record.number,
+        "role": record.role,
+        "state": record.state,
+        "values": list(record.verdict.values) if record.verdict else None,
+        "feasible": record.feasible,
+        "cause": record.failure.cause if record.failure else None,
+        "line": record.failure.line if record.failure else None,
+        "seconds": round(record.seconds, 3),
+        "best": event.best.number if event.best else None,
+        "left_s": event.left_s,
+    }
+
+
+@dataclass
+class Standing:
+    """How a study stands, as far as its events have told.
+
+    Attributes:
+        objective: What it is after.
+        name: The study's.
+        trials: Its budget in trials, if it has one.
+        finished: Trials that ended with a verdict of their own.
+        ended: Every trial that is over, this sitting's and earlier ones'.
+        baseline: The deployed configuration's trial, once it was measured.
+        best: The best feasible trial.
+    """
+
+    objective: Objective
+    name: str = ""
+    trials: int | None = None
+    finished: int = 0
+    ended: list[TrialRecord] = field(default_factory=list)
+    baseline: TrialRecord | None = None
+    best: TrialRecord | None = None
+
+    def hear(self, event: events.Event) -> None:
+        """Take note."""
+        match event:
+            case events.StudyStarted():
+                self.name, self.trials, self.finished = event.name, event.trials, event.finished
+                self.best = event.best
+                for record in event.earlier:
+                    self._add(record)
+            case events.TrialEnded():
+                self.finished += event.record.role in SEARCHED and event.record.state is not State.FAILED
+                self.best = event.best
+                self._add(event.record)
+
+    def _add(self, record: TrialRecord) -> None:
+        self.ended.append(record)
+        if record.role is Role.BASELINE and record.measurement:
+            self.baseline = record
+
+    def gain(self, record: TrialRecord) -> float | None:
+        """The share by which a trial's first goal is better than the baseline's."""
+        if record.verdict is None or self.baseline is None or self.baseline.verdict is None:
+            return None
+        return self.objective.gains(record.verdict.values, self.baseline.verdict.values)[0]
+
+    def gained(self, record: TrialRecord) -> str:
+        """The same in words; empty for the baseline itself, and where there is nothing to say."""
+        gain = None if record is self.baseline else self.gain(record)
+        return "" if gain is None else words.percent(gain, sign=True)
+
+    def changed(self, record: TrialRecord) -> str:
+        """What a trial sets otherwise than the baseline."""
+        return Candidate(record.params).changed(Candidate(self.baseline.params)) if self.baseline else ""
+
+    @property
+    def best_line(self) -> str:
+        """The best so far, against the baseline."""
+        if self.best is None:
+            return "best so far: none yet"
+        said = values_text(self.best, self.objective)
+        if self.best.role is Role.BASELINE:
+            return f"best so far: the deployed configuration, {said}"
+        proof = f" ({self.gained(self.best)} against the deployed configuration, not yet proven)"
+        return f"best so far: trial {self.best.number}, {said}{proof if self.gained(self.best) else ''}"
 
 
 @dataclass
 class PlainLines:
     """A line when a trial starts and a line when it ends."""
 
-    objective: Objective
+    standing: Standing
     console: Console
     prepared_s: float = -_PREPARING_EVERY_S
 
     def hear(self, event: events.Event) -> None:
         """Print what a person without a terminal needs."""
+        earlier_best = self.standing.best
+        self.standing.hear(event)
         match event:
             case events.StudyStarted():
                 self._say(started(event))
             case events.TrialStarted():
                 self._say(f"trial {event.number} ({event.role}): {event.changed or 'as deployed'}")
             case events.TrialEnded(record=record, left_s=left):
-                self._say(f"trial {record.number} {spoken(record, self.objective)}{_left(left)}")
+                gained = self.standing.gained(record)
+                against = f" ({gained})" if gained else ""
+                self._say(f"trial {record.number}: {spoken(record, self.standing.objective)}{against}{_left(left)}")
+                if event.best and (earlier_best is None or event.best.number != earlier_best.number):
+                    self._say(self.standing.best_line)
             case events.Noted(text=text):
                 self._say(text)
             case events.Preparing(text=text) if time.monotonic() - self.prepared_s >= _PREPARING_EVERY_S:
@@ -85,24 +175,17 @@ class PlainLines:
 
 
 @dataclass
-class _LiveView:
-    """Trial, phase, best so far, recent trials, time left; redrawn four times a second."""
+class LiveView:
+    """Trial and phase, best so far, recent trials, time left; redrawn four times a second."""
 
-    objective: Objective
+    standing: Standing
     console: Console
-    recent: list[tuple[str, TrialRecord]] = field(default_factory=list)
-    started: events.StudyStarted | None = None
     trial: events.TrialStarted | None = None
     phase: Phase | None = None
     phase_since_s: float = 0.0
-    best: TrialRecord | None = None
-    baseline: TrialRecord | None = None
-    left_s: float | None = None
-    left_at_s: float = 0.0
-    finished: int = 0
     preparing: str = ""
 
-    def __enter__(self) -> "_LiveView":
+    def __enter__(self) -> "LiveView":
         self._live = Live(console=self.console, get_renderable=self._draw, refresh_per_second=4, transient=True)
         self._live.start()
         return self
@@ -112,73 +195,66 @@ class _LiveView:
 
     def hear(self, event: events.Event) -> None:
         """Take note; the next redraw shows it."""
+        self.standing.hear(event)
         match event:
             case events.StudyStarted():
-                self.started, self.finished = event, event.finished
                 self._live.console.print(started(event), highlight=False)
             case events.TrialStarted():
                 self.trial = event
-            case events.Preparing(text=text):
-                self.preparing = text
             case events.PhaseEntered(phase=phase):
                 self.phase, self.phase_since_s = phase, time.monotonic()
             case events.TrialEnded():
-                self._take(event)
+                self.trial = self.phase = None
             case events.Noted(text=text):
                 self._live.console.print(text, highlight=False, markup=False)
-
-    def _take(self, event: events.TrialEnded) -> None:
-        changed = self.trial.changed if self.trial else ""
-        self.recent = [*self.recent, (changed, event.record)][-_RECENT:]
-        self.best = event.best
-        self.left_s, self.left_at_s = event.left_s, time.monotonic()
-        if event.record.role is Role.BASELINE and event.record.measurement:
-            self.baseline = event.record
-        self.finished += event.record.role in SEARCHED and event.record.state is not State.FAILED
+            case events.Preparing(text=text):
+                self.preparing = text
 
     def _draw(self) -> RenderableType:
-        return Group(self._recent_table(), self._bar(), self._now(), self._best_line())
+        return Group(self._recent(), self._bar(), self._now(), Text(self.standing.best_line))
 
-    def _recent_table(self) -> Table:
-        table = Table(box=None, padding=(0, 1), expand=True, show_header=bool(self.recent))
+    def _recent(self) -> Table:
+        recent = self.standing.ended[-_RECENT:]
+        table = Table(box=None, padding=(0, 1), expand=True, show_header=bool(recent))
         table.add_column("trial", justify="right", no_wrap=True)
         table.add_column("result", no_wrap=True)
-        table.add_column("changed from the baseline", ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
-        for changed, record in self.recent:
+        table.add_column("gain", justify="right", no_wrap=True)
+        table.add_column("changed", ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
+        for record in recent:
             style = "green" if record.feasible else "yellow" if record.measurement else "red"
-            table.add_row(str(record.number), Text(spoken(record, self.objective), style=style), changed)
+            result = Text(spoken(record, self.standing.objective), style=style)
+            table.add_row(str(record.number), result, self.standing.gained(record), self.standing.changed(record))
         return table
 
     def _bar(self) -> RenderableType:
-        if self.started is None or self.started.trials is None:
-            return Text("")
+        left = _left(self._left_s())
+        if self.standing.trials is None:
+            return Text(f"{self.standing.finished} trials{left}")
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True)
-        left = None if self.left_s is None else max(0.0, self.left_s - (time.monotonic() - self.left_at_s))
-        bar = ProgressBar(total=self.started.trials, completed=self.finished)
-        grid.add_row(bar, f"{self.finished}/{self.started.trials} trials{_left(left)}")
+        bar = ProgressBar(total=self.standing.trials, completed=self.standing.finished)
+        grid.add_row(bar, f"{self.standing.finished} of {self.standing.trials} trials{left}")
         return grid
+
+    def _left_s(self) -> float | None:
+        """What the running trial still takes, by its phases, and all that comes after it."""
+        if self.trial is None or self.phase is None or self.trial.left_after_s is None:
+            return None
+        running_s = self.trial.pace.left_s(self.phase, self._elapsed_s())
+        return None if running_s is None else running_s + self.trial.left_after_s
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self.phase_since_s
 
     def _now(self) -> Text:
         if self.trial is None or self.phase is None:
             return Text(self.preparing, overflow="ellipsis", no_wrap=True)
-        elapsed_s = time.monotonic() - self.phase_since_s
         attempt = f", attempt {self.trial.attempt}" if self.trial.attempt > 1 else ""
-        return Text(
-            f"trial {self.trial.number} ({self.trial.role}{attempt}): {self.phase} {elapsed_s:.0f} s", style="bold"
-        )
-
-    def _best_line(self) -> Text:
-        if self.best is None or self.best.verdict is None:
-            return Text("best so far: none yet")
-        values = values_text(self.best, self.objective)
-        if self.baseline is None or self.baseline.verdict is None or self.best.role is Role.BASELINE:
-            return Text(f"best so far: {values} (the baseline)")
-        gain = self.objective.gains(self.best.verdict.values, self.baseline.verdict.values)[0]
-        return Text(
-            f"best so far: trial {self.best.number}, {values} ({gain:+.1%} against the baseline, not yet proven)"
-        )
+        expected_s = self.trial.pace.phases.get(self.phase)
+        of = "" if expected_s is None else f" of about {words.rough(expected_s)}"
+        took = f"{self._elapsed_s():.0f} s{of}"
+        return Text(f"trial {self.trial.number} ({self.trial.role}{attempt}): {self.phase}, {took}", style="bold")
 
 
 def started(event: events.StudyStarted) -> str:
@@ -191,32 +267,20 @@ def started(event: events.StudyStarted) -> str:
 def spoken(record: TrialRecord, objective: Objective) -> str:
     """A trial's result in a few words."""
     if record.failure:
-        verb = "failed" if record.state is State.FAILED else "pruned"
-        return f"{verb}: {record.failure.cause} after {record.seconds:.0f} s"
+        how = "failed" if record.state is State.FAILED else "cannot run"
+        return f"{how}: {words.cause(record.failure.cause)}, after {words.duration(record.seconds)}"
     if record.verdict is None:
         return "no verdict"
-    note = "" if record.feasible else f"  ({record.verdict.reason})"
-    return values_text(record, objective) + note
+    missed = "; ".join(words.misses(record.verdict.violations))
+    return values_text(record, objective) + (f", but {missed}" if missed else "")
 
 
 def values_text(record: TrialRecord, objective: Objective) -> str:
     """The goals' values with their units."""
     values = record.verdict.values if record.verdict else ()
-    return ", ".join(with_unit(name, value) for name, value in zip(objective.goals, values, strict=True))
-
-
-def with_unit(name: str, value: float) -> str:
-    """A metric with its unit, which its name ends in."""
-    units = {"_per_s": "/s", "_ms": " ms"}
-    unit = next((unit for ending, unit in units.items() if name.endswith(ending)), "")
-    what = "tokens" if name == "output_tokens_per_s" else ""
-    return f"{value:.1f} {what}{unit}".replace("  ", " ") if what else f"{value:.1f}{unit} {name.rsplit('_', 1)[0]}"
+    pairs = zip(objective.goals, values, strict=True) if values else ()
+    return ", ".join(words.metric(name).said(value) for name, value in pairs)
 
 
 def _left(left_s: float | None) -> str:
-    if left_s is None:
-        return ""
-    minutes, seconds = divmod(round(left_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    clock = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-    return f", {clock} left"
+    return "" if left_s is None else f", about {words.rough(left_s)} left"

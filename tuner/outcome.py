@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from tuner import config
+from tuner import config, words
 from tuner.compare import Comparison, compare
 from tuner.config import Config
 from tuner.objective import Objective, metric
+from tuner.space import Candidate
 from tuner.storage import Role, State, StudyFolder, TrialRecord
 
 SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH)
@@ -38,6 +40,11 @@ class Outcome:
             ConfigError: The folder holds no study that this version of tuner can read.
         """
         return cls(folder, config.read(folder.config), tuple(folder.records()), tuple(folder.confirmations()))
+
+    @cached_property
+    def deployed(self) -> Candidate:
+        """The deployment as the space sees it, measured or not."""
+        return self.config.space.deployed(self.config.model.settings)
 
     @property
     def searched(self) -> list[TrialRecord]:
@@ -113,9 +120,9 @@ class Outcome:
             return (
                 f"Unproven: trial {best.number} did not survive its relaunches ({comparison.failures[0]}); keep yours."
             )
-        gains = "; ".join(f"{name} {goal}" for name, goal in comparison.goals.items())
+        gains = "; ".join(f"{words.metric(name).short} {goal}" for name, goal in comparison.goals.items())
         if comparison.missed_limits:
-            missed = ", ".join(comparison.missed_limits)
+            missed = ", ".join(f"the limit on {words.metric(name).short}" for name in comparison.missed_limits)
             return f"Unproven: trial {best.number} misses {missed} when launched again; keep yours."
         if comparison.proven:
             return f"Trial {best.number} beats the deployed configuration: {gains}."
@@ -131,8 +138,8 @@ class Outcome:
             for name, violation in record.verdict.violations.items()
             if violation > 0
         )
-        reasons = [f"{count} × {cause}" for cause, count in self.causes.most_common()]
-        reasons += [f"{count} × {name} beyond its limit" for name, count in missed.most_common()]
+        reasons = [f"{count} × {words.cause(cause)}" for cause, count in self.causes.most_common()]
+        reasons += [f"{count} × {words.metric(name).short} beyond its limit" for name, count in missed.most_common()]
         return ", ".join(reasons) or "none was measured"
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from tuner.engines.base import Phase
+from tuner.outcome import Outcome
 from tuner.storage import TrialRecord
 
 _RECENT = 40
@@ -48,3 +49,17 @@ class Pace:
         later = [p for p in self.phases if order.index(p) > order.index(phase)]
         coming = sum(self.phases[p] * min(1.0, self.shares[p] / reached) for p in later)
         return max(0.0, self.phases.get(phase, 0.0) - elapsed_s) + coming
+
+
+def left_s(outcome: Outcome) -> float | None:
+    """How long the rest of a study takes, in seconds, relaunches included; ``None`` before its first launch."""
+    launch_s, budget = Pace.of((*outcome.records, *outcome.relaunches)).launch_s, outcome.config.budget
+    if launch_s is None:
+        return None
+    limits_s = []
+    if budget.trials:
+        limits_s.append(max(0, budget.trials - len(outcome.searched)) * launch_s)
+    if budget.hours:
+        limits_s.append(max(0.0, budget.hours * 3600 - sum(record.seconds for record in outcome.records)))
+    relaunches = max(0, 2 * outcome.config.study.confirm - len(outcome.relaunches))
+    return min(limits_s) + relaunches * launch_s

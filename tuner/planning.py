@@ -2,10 +2,10 @@
 
 from tuner.config import Config
 from tuner.outcome import Outcome
+from tuner.pace import Pace
 from tuner.schema import Schema
 from tuner.space import Choice, Range
 from tuner.storage import StudyFolder
-from tuner.study import mean_trial_s
 
 _GUESSED_TRIAL_S = 240.0
 """A trial's length before one has run: 90 s to start, and as long to warm up and measure (DEPLOYMENT), and to end."""
@@ -110,7 +110,7 @@ def _finished(config: Config) -> int:
 
 def _trial_s(config: Config) -> float:
     folder = StudyFolder(config.study.path)
-    known = mean_trial_s(Outcome.of(folder)) if folder.config.exists() else None
+    known = Pace.of(Outcome.of(folder).records).launch_s if folder.config.exists() else None
     return known or _GUESSED_TRIAL_S
 
 

@@ -70,10 +70,10 @@ def profile_of(outcome: Outcome) -> Profile | None:
 
     ``None`` if there is no baseline to compare with, or nothing could be measured.
     """
-    chosen = outcome.best if outcome.proven else outcome.baseline
+    chosen = recommended(outcome)
     if chosen is None or chosen.measurement is None or outcome.baseline is None or outcome.baseline.measurement is None:
         return None
-    settings = _settings(outcome, chosen)
+    settings = settings_of(outcome, chosen)
     return Profile(
         engine=ProfileEngine(
             kind=outcome.config.engine.kind, version=chosen.facts.engine_version if chosen.facts else None
@@ -89,7 +89,13 @@ def profile_of(outcome: Outcome) -> Profile | None:
     )
 
 
-def _settings(outcome: Outcome, chosen: TrialRecord) -> Settings:
+def recommended(outcome: Outcome) -> TrialRecord | None:
+    """The best trial if it is proven, else the deployment as it was; ``None`` where not even that could be measured."""
+    return outcome.best if outcome.proven else outcome.baseline
+
+
+def settings_of(outcome: Outcome, chosen: TrialRecord) -> Settings:
+    """All flags and variables of a trial's configuration, the deployment's own included."""
     config = outcome.config
     return config.model.settings.merged(config.space.settings(config.space.candidate(chosen.params)))
 

@@ -7,6 +7,7 @@ mask too many costs a word; a key that got out costs all of them. Numbers pass: 
 
 import os
 import re
+from functools import cache
 
 from tuner.secrets import is_secret
 
@@ -30,7 +31,10 @@ def redacted(text: str) -> str:
     return text
 
 
+_is_secret = cache(is_secret)
+
+
 def _held() -> list[str]:
     """Values of environment variables whose names say that they are secret."""
-    named = (value for name, value in os.environ.items() if is_secret(name))
+    named = (value for name, value in os.environ.items() if _is_secret(name))
     return [value for value in named if len(value) >= _SHORTEST]

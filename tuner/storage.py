@@ -205,6 +205,18 @@ class StudyFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         _write(path, text)
 
+    def holder(self) -> int | None:
+        """The process that runs the study now; ``None`` if nobody does."""
+        path = self.path / ".lock"
+        if not path.exists():
+            return None
+        with path.open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read().strip() or 0) or None
+        return None
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only tuner at work in this folder.

@@ -9,22 +9,24 @@ import json
 import random
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import tenacity
 from pydantic import JsonValue
 
+from tuner import artifacts, events, notes, resume, sitting
 from tuner import config as configuration
-from tuner import events, resume
 from tuner.clean import left_overs
 from tuner.compare import order
 from tuner.config import Config
+from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
 from tuner.errors import InfrastructureError, Unexplained
 from tuner.idle import Idle, idle_parameters, ran
 from tuner.outcome import Outcome
+from tuner.pace import Pace, left_s
 from tuner.search import Observation, make_search
 from tuner.space import Candidate, Choice, SearchSpace
 from tuner.storage import Role, State, StudyFolder, TrialFolder, TrialRecord, optuna_storage
@@ -43,7 +45,7 @@ class StudyStopped(InfrastructureError):
     """This machine would not let a trial end with a verdict; nothing that was measured is lost."""
 
 
-def run_study(config: Config, listener: events.Listener) -> Outcome:
+def run_study(config: Config, listener: events.Listener, command: Sequence[str] = ()) -> Outcome:
     """Run a study to the end of its budget, or resume it.
 
     It stops the services that ``site.stop`` names, and starts them again: ask the user first.
@@ -51,6 +53,7 @@ def run_study(config: Config, listener: events.Listener) -> Outcome:
     Args:
         config: The study.
         listener: Told of all that happens.
+        command: What was typed, to be kept with the study.
 
     Raises:
         ConfigError: The study of this name was begun with another configuration.
@@ -68,6 +71,7 @@ def run_study(config: Config, listener: events.Listener) -> Outcome:
         if run.complete:
             listener(events.Noted(f"study {config.study.name} is complete: nothing is left to be run"))
             return run.outcome
+        sitting.append(folder.sittings, sitting.Sitting.now(command))
         with workbench(config, listener) as bench:
             return run.run(bench)
 
@@ -119,7 +123,8 @@ class _Run:
         self._bench = bench
         outcome = self.outcome
         done, relaunches = len(outcome.searched), 2 * self._config.study.confirm
-        self._listener(events.StudyStarted(self._config.study.name, self._config.budget.trials, done, relaunches))
+        name, trials = self._config.study.name, self._config.budget.trials
+        self._listener(events.StudyStarted(name, trials, done, relaunches, outcome.records, outcome.best))
         while not self.outcome.over and (proposal := self._next()) is not None:
             self._verdict(proposal)
         self._confirm()
@@ -203,7 +208,8 @@ class _Run:
         return record.measurement is not None
 
     def _launch(self, proposal: "_Proposal", number: int, folder: TrialFolder, attempt: int = 1) -> TrialRecord:
-        baseline = self.outcome.baseline
+        outcome = self.outcome
+        baseline = outcome.baseline
         seed = random.Random(f"{self._config.study.seed}:{folder.path.parent.name}:{number}").getrandbits(31)
         assignment = Assignment(
             study=self._config.study.name,
@@ -217,11 +223,17 @@ class _Run:
             baseline=baseline,
         )
         changed = proposal.candidate.changed(self._deployed)
-        self._listener(events.TrialStarted(number, proposal.role, changed, attempt))
-        return run_trial(assignment, self._bench, folder, lambda phase: self._listener(events.PhaseEntered(phase)))
+        pace = Pace.of((*outcome.records, *outcome.relaunches))
+        self._listener(events.TrialStarted(number, proposal.role, changed, attempt, pace, _left_after_s(outcome, pace)))
 
-    def _ended(self, record: TrialRecord) -> None:
+        def entered(phase: Phase) -> None:
+            self._listener(events.PhaseEntered(phase, pace.phases.get(phase)))
+
+        return run_trial(assignment, self._bench, folder, entered)
+
+    def _ended(self, record: TrialRecord, *, relaunch: bool = False) -> None:
         outcome = self.outcome
+        self._ledger.annotate(outcome, () if relaunch else (record,))
         self._listener(events.TrialEnded(record, outcome.best, left_s(outcome)))
 
     def _confirm(self) -> None:
@@ -237,7 +249,13 @@ class _Run:
                 continue
             number = len(self._folder.confirmations())
             record = self._launch(_Proposal(role, finalists[role]), number, self._folder.confirmation(number))
-            self._ended(record)
+            self._ended(record, relaunch=True)
+
+
+def _left_after_s(outcome: Outcome, pace: Pace) -> float | None:
+    """What a study takes beyond the launch that is beginning."""
+    whole_s, launch_s = left_s(outcome), pace.launch_s
+    return None if whole_s is None or launch_s is None else max(0.0, whole_s - launch_s)
 
 
 def observations(records: list[TrialRecord], space: SearchSpace) -> list[Observation]:
@@ -251,26 +269,6 @@ def observations(records: list[TrialRecord], space: SearchSpace) -> list[Observa
         )
         for record in records
     ]
-
-
-def mean_trial_s(outcome: Outcome) -> float | None:
-    """What a trial of this study takes on average; ``None`` before the first."""
-    seconds = [record.seconds for record in outcome.searched]
-    return fmean(seconds) if seconds else None
-
-
-def left_s(outcome: Outcome) -> float | None:
-    """How long the rest of the study takes, if it goes on as it went."""
-    mean_s, budget = mean_trial_s(outcome), outcome.config.budget
-    if mean_s is None:
-        return None
-    limits_s = []
-    if budget.trials:
-        limits_s.append(max(0, budget.trials - len(outcome.searched)) * mean_s)
-    if budget.hours:
-        limits_s.append(max(0.0, budget.hours * 3600 - sum(record.seconds for record in outcome.records)))
-    relaunches = max(0, 2 * outcome.config.study.confirm - len(outcome.relaunches))
-    return min(limits_s) + relaunches * mean_s
 
 
 def _retrying(retries: int, listener: events.Listener) -> tenacity.Retrying:
@@ -329,8 +327,10 @@ class Ledger:
 
     def __init__(self, config: Config, folder: StudyFolder) -> None:
         import optuna
+        from optuna_dashboard import save_note  # a second or two, and better here than in the middle of the first trial
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._save_note = save_note
         self._space = config.space
         self._deployed = config.space.deployed(config.model.settings)
         self._study = optuna.create_study(
@@ -340,6 +340,9 @@ class Ledger:
             sampler=optuna.samplers.RandomSampler(seed=config.study.seed),
             load_if_exists=True,
         )
+        self.storage = self._study._storage
+        self.study_id = self._study._study_id
+        self._folder = folder
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names(list(config.objective.goals))
@@ -384,14 +387,41 @@ class Ledger:
         if record.failure:
             facts |= {"cause": record.failure.cause, "reason": record.failure.message, "line": record.failure.line}
         trial = self._open[record.number]
+        for path in artifacts.of_a_trial(self._folder, record):
+            self.storage.set_trial_system_attr(trial._trial_id, *artifacts.attribute(path))
         if record.verdict:
             facts["verdict"] = record.verdict.reason
             for name, violation in record.verdict.violations.items():
                 trial.set_constraint(name, violation)
             # the dashboard reads Optuna 4's name for it
             violations = list(record.verdict.violations.values())
-            self._study._storage.set_trial_system_attr(trial._trial_id, "constraints", violations)
+            self.storage.set_trial_system_attr(trial._trial_id, "constraints", violations)
         self._close(record.number, state, record.verdict.values if record.verdict else None, **facts)
+
+    def annotate(self, outcome: Outcome, fresh: Sequence[TrialRecord]) -> None:
+        """Write what people read beside the numbers: the study's note and those of trials that are over.
+
+        Args:
+            outcome: The study as it stands.
+            fresh: The trials whose notes are to be written.
+        """
+        from optuna.trial import Trial
+
+        self._save_note(self._study, notes.study_note(outcome))
+        for record in fresh:
+            trial = Trial(self._study, self._id_of(record))
+            self._save_note(trial, notes.trial_note(outcome, record))
+        for name in artifacts.OF_A_STUDY:
+            if (outcome.folder.path / name).exists():
+                self.storage.set_study_system_attr(self.study_id, *artifacts.attribute(name))
+
+    def unannotated(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """The trials that have no note, because a sitting was killed before it could write one."""
+        noted = self.storage.get_study_system_attrs(self.study_id)
+        return [record for record in records if f"dashboard:{self._id_of(record)}:note_ver" not in noted]
+
+    def _id_of(self, record: TrialRecord) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, record.number)
 
     def _close(
         self,

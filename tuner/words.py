@@ -5,7 +5,8 @@ everywhere. Names as they stand in records and configurations are for machines.
 """
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
@@ -13,6 +14,9 @@ from pydantic import JsonValue
 
 from tuner.engines.causes import Cause
 from tuner.space import SearchSpace, Settings
+
+_ROOM = 9
+"""Characters of a brief value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,12 @@ def cause(name: str) -> str:
     return _CAUSES.get(name, name.replace("_", " "))
 
 
+def misses(violations: Mapping[str, float]) -> list[str]:
+    """The limits that are missed, and by how much."""
+    missed = {name: violation for name, violation in violations.items() if violation > 0}
+    return [f"{metric(name).short} misses its limit by {percent(violation)}" for name, violation in missed.items()]
+
+
 def digits(value: float) -> str:
     """Three significant digits, thousands apart: ``0.0123``, ``18.3``, ``179,000``."""
     if not value:
@@ -134,6 +144,16 @@ def duration(seconds: float) -> str:
     return f"{hours} h {rest} min" if hours else f"{minutes} min {rest_s} s"
 
 
+def rough(seconds: float) -> str:
+    """A length of time that is only expected: whole seconds, ``7 s``."""
+    return duration(seconds) if seconds >= 10 else f"{max(1, round(seconds))} s"
+
+
+def cut(text: str, length: int) -> str:
+    """A text with its end left out where it is too long."""
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+
+
 def value(given: JsonValue) -> str:
     """A setting's value."""
     if given is None:
@@ -143,6 +163,13 @@ def value(given: JsonValue) -> str:
     return given if isinstance(given, str) else json.dumps(given)
 
 
+def brief(given: JsonValue) -> str:
+    """A setting's value where there is little room: of a list the first and the last."""
+    if isinstance(given, list) and len(given) > 2:
+        return f"{value(given[0])}…{value(given[-1])}"
+    return cut(value(given), _ROOM)
+
+
 def setting(space: SearchSpace, name: str) -> str:
     """What a parameter sets, as a command line or an environment spells it."""
     kind, target = space.target(name)
@@ -150,6 +177,11 @@ def setting(space: SearchSpace, name: str) -> str:
         return target
     flag, _, path = target.partition(".")
     return f"--{flag.replace('_', '-')} {path}".rstrip()
+
+
+def command(argv: Sequence[str]) -> str:
+    """A command line, each flag on a line of its own, ready for a shell."""
+    return shlex.join(argv).replace(" --", " \\\n  --")
 
 
 def lines(settings: Settings) -> dict[str, str]:

@@ -11,6 +11,7 @@ from tuner.engines.vllm.engine import VllmEngine
 from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.base import Launcher
 from tuner.launchers.docker.options import DockerLauncherConfig
+from tuner.launchers.docker.pinned import StudyImage
 from tuner.launchers.process import ProcessLauncher
 from tuner.load.client import LoadClient
 from tuner.secrets import Secrets
@@ -106,7 +107,6 @@ def make_launcher(config: Config, progress: Callable[[str], None] = lambda text:
 def _in_containers(
     config: Config, options: DockerLauncherConfig, secrets: Secrets, progress: Callable[[str], None]
 ) -> "DockerLauncher":
-    from tuner.launchers.docker.images import StudyImage
     from tuner.launchers.docker.prepare import ensure_model, image_for, launcher_for
 
     folder = StudyFolder(config.study.path)

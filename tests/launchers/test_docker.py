@@ -1,15 +1,42 @@
 """What the Docker launcher promises, on a real engine: the contract, and what only containers can do."""
 
+import gc
+import os
+import subprocess
+import sys
+import time
+
 import docker
+import psutil
 import pytest
 
+from tuner.clean import left_overs, under_way
+from tuner.errors import EngineUnavailable, GpuBusy, ImageMissing, PortTaken
+from tuner.launchers.base import LaunchSpec
+from tuner.launchers.docker import volumes
+from tuner.launchers.docker.containers import OWNER, Contents
+from tuner.launchers.docker.daemon import NameTaken, NoNvidiaRuntime, connected, translated
+from tuner.launchers.docker.launcher import DockerLauncher
+from tuner.launchers.docker.options import DockerLauncherConfig, volume_name
+from tuner.launchers.owner import Owner
+from tuner.testing.launcher import ECHO_SERVER, LauncherContract, answer, until
+
+pytestmark = pytest.mark.docker
+
+TUNER_PROGRAM = """
+import sys, time
+from pathlib import Path
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker.containers import Contents
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
-from tuner.testing.launcher import ECHO_SERVER, LauncherContract, answer, until
-
-pytestmark = pytest.mark.docker
+options = DockerLauncherConfig(kind="docker", image="unused", hf_home=None)
+launcher = DockerLauncher(Contents(sys.argv[1], options, None, {}, wsl=False))
+argv = ("python3", "-c", sys.argv[3], "{host}", "{port}")
+with launcher.launch(LaunchSpec("victim/trials/0000", argv, Path(sys.argv[2]), gpus=(0,))) as server:
+    print(server.url, flush=True)
+    time.sleep(600)
+"""
 
 
 @pytest.fixture
@@ -20,12 +47,15 @@ def engine():
 
 
 def options(**more):
-    return DockerLauncherConfig(kind="docker", image="unused", hf_home=None, **more)
+    return DockerLauncherConfig(kind="docker", image="unused", **{"hf_home": None, **more})
 
 
 @pytest.fixture
 def make(base_image):
-    return lambda **more: DockerLauncher(Contents(base_image, options(**more), None, {}, wsl=False))
+    def launcher(hidden=(), env=None, wsl=False, image=base_image, hub=None, **more):
+        return DockerLauncher(Contents(image, options(**more), hub, env or {}, wsl), tuple(hidden))
+
+    return launcher
 
 
 @pytest.fixture
@@ -38,13 +68,21 @@ def spec(tmp_path):
     return make
 
 
+def containers(engine):
+    return sorted(one.id for one in engine.containers.list(all=True, ignore_removed=True))
+
+
 @pytest.fixture
 def footprint(engine, state_dir):
     def take():
-        containers = sorted(c.id for c in engine.containers.list(all=True))
-        volumes = sorted(v.id for v in engine.volumes.list())
-        networks = sorted(n.id for n in engine.networks.list())
-        return containers, volumes, networks
+        listening = sorted(
+            c.laddr.port
+            for c in psutil.net_connections("tcp")
+            if c.status == psutil.CONN_LISTEN and c.laddr.port > 32767
+        )
+        children = [child.pid for child in psutil.Process().children(recursive=True)]
+        disk = sorted(volume.id for volume in engine.volumes.list()), sorted(net.id for net in engine.networks.list())
+        return containers(engine), disk, listening, children, sorted(state_dir.glob("launches/*"))
 
     return take
 
@@ -61,3 +99,250 @@ class TestDockerLauncher(LauncherContract):
     @pytest.fixture
     def footprint(self, footprint):
         return footprint
+
+
+def shown(server):
+    """What a program that ends by itself has printed."""
+    until(lambda: not server.life().running)
+    server.log.finish()
+    return server.log.lines
+
+
+def only(engine):
+    (container,) = engine.containers.list(filters={"label": "tuner.launch"})
+    return container
+
+
+def test_a_container_says_whose_it_is_and_is_published_on_the_loopback_interface_only(make, spec, engine):
+    with make().launch(spec()) as server:
+        container = only(engine)
+        labels, host = container.labels, container.attrs["HostConfig"]
+        (binding,) = container.attrs["NetworkSettings"]["Ports"]["8000/tcp"]
+    assert (labels["tuner.study"], labels["tuner.trial"]) == ("contract", "trials/0000")
+    assert Owner.parse(labels[OWNER]) == Owner.parse(str(Owner.me()))
+    assert container.name == f"tuner-{labels['tuner.launch']}"
+    assert binding["HostIp"] == "127.0.0.1"
+    assert server.url == f"http://127.0.0.1:{binding['HostPort']}"
+    assert host["Init"]
+    assert host["IpcMode"] == "host"
+    assert host["RestartPolicy"]["Name"] in ("", "no")
+
+
+def test_shared_memory_of_its_own_is_eight_gib(make, spec):
+    program = "import os; s = os.statvfs('/dev/shm'); print(s.f_frsize * s.f_blocks // 2**30, flush=True)"
+    with make(ipc="private").launch(spec(program=program)) as server:
+        assert shown(server) == ["8"]
+
+
+@pytest.mark.parametrize(("wsl", "cuda"), [(False, "0,1"), (True, "0,2")])
+def test_gpus_are_asked_for_by_index_and_chosen_again_by_cuda(make, spec, wsl, cuda):
+    names = ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+    program = f"import os; print(*map(os.environ.get, {names}), flush=True)"
+    with make(wsl=wsl).launch(spec(program=program, gpus=(2, 0))) as server:
+        assert shown(server) == [f"0,2 {cuda} PCI_BUS_ID"]
+
+
+def test_a_cache_outlives_its_containers_and_nothing_else_does(make, spec, engine):
+    write = "open('/cache/kept', 'w').write('yes'); open('/lost', 'w').write('no')"
+    read = "import os; print(open('/cache/kept').read(), os.path.exists('/lost'), flush=True)"
+    volumes.ensure(engine, ["contract-test"])
+    try:
+        for program in (write, read):
+            with make(caches={"contract-test": "/cache"}).launch(spec(program=program)) as server:
+                said = shown(server)
+        assert said == ["yes False"]
+        assert "contract-test" in [cache.name for cache in volumes.listed(engine)]
+    finally:
+        engine.volumes.get(volume_name("contract-test")).remove()
+
+
+def test_a_mount_can_be_read_only(make, spec, tmp_path):
+    (tmp_path / "model").write_text("weights")
+    program = "print(open('/m/model').read(), flush=True); open('/m/other', 'w')"
+    with make(mounts=[f"{tmp_path}:/m:ro"]).launch(spec(program=program)) as server:
+        lines = shown(server)
+    assert lines[0] == "weights"
+    assert "Read-only file system" in lines[-1]
+
+
+def test_secrets_are_cut_out_of_the_log_wherever_its_pieces_end(make, spec):
+    program = "import time; print('key=sec', end='', flush=True); time.sleep(0.3); print('ret-42 again secret-42')"
+    wanted = spec(program=program)
+    with make(hidden=["secret-42"]).launch(wanted) as server:
+        assert shown(server) == ["key=*** again ***"]
+    assert "secret-42" not in wanted.log_path.read_text()
+
+
+def test_memory_taken_by_the_kernel_is_told_from_a_crash(make, spec):
+    program = "x = bytearray(256 << 20); print('not reached', flush=True)"
+    with make(memory_gib=0.05).launch(spec(program=program)) as server:
+        assert shown(server) == []
+        life = server.life()
+    assert (life.oom_killed, life.exit_code) == (True, 137)
+
+
+def test_a_command_runs_to_its_end_and_says_what_it_said(make, footprint):
+    before, heard = footprint(), []
+    ended = make().run("errand", ("python3", "-c", "print('one'); print('two'); exit(7)"), {"A": "b"}, heard.append)
+    assert (ended.exit_code, ended.lines) == (7, ("one", "two"))
+    assert set(heard) <= {"one", "two"}
+    assert footprint() == before
+
+
+@pytest.fixture
+def victim(base_image, tmp_path):
+    """A tuner in a process of its own with a container up."""
+    tuner = subprocess.Popen(
+        [sys.executable, "-c", TUNER_PROGRAM, base_image, str(tmp_path / "server.log"), ECHO_SERVER],
+        stdout=subprocess.PIPE,
+    )
+    assert tuner.stdout.readline().startswith(b"http://127.0.0.1:")
+    yield tuner
+    tuner.stdout.close()
+    tuner.kill()
+    tuner.wait()
+    for left in left_overs():
+        left.remove()
+
+
+def watchdogs(tuner):
+    return [child for child in psutil.Process(tuner.pid).children() if "tuner.launchers.watchdog" in child.cmdline()]
+
+
+def test_the_watchdog_removes_the_container_within_5_s_of_a_kill_9(victim, engine):
+    (dog,) = watchdogs(victim)
+    victim.kill()
+    until(lambda: not engine.containers.list(all=True, filters={"label": "tuner.launch"}, ignore_removed=True), 5)
+    until(lambda: not psutil.pid_exists(dog.pid), 15)
+
+
+def test_when_both_die_whoever_comes_next_removes_the_container(victim, engine):
+    assert any("victim" in busy for busy in under_way())
+    assert left_overs() == []
+    (dog,) = watchdogs(victim)
+    dog.kill()
+    victim.kill()
+    victim.wait()
+    (left,) = left_overs()
+    assert "study victim" in str(left)
+    assert "gone" in str(left)
+    left.remove()
+    assert engine.containers.list(all=True, filters={"label": "tuner.launch"}) == []
+
+
+def test_a_gpu_stays_taken_until_its_container_is_gone(victim, make, spec):
+    with pytest.raises(GpuBusy, match="victim/trials/0000"), make().launch(spec(gpus=(0,))):
+        pass
+    (dog,) = watchdogs(victim)
+    victim.kill()
+    until(lambda: not psutil.pid_exists(dog.pid), 15)
+    with make().launch(spec(gpus=(0,))) as server:
+        assert answer(server)
+
+
+def test_a_watchdog_that_was_killed_is_not_missed(make, spec, footprint):
+    before = footprint()
+    with make().launch(spec()) as server:
+        answer(server)
+        (dog,) = [child for child in psutil.Process().children() if "tuner.launchers.watchdog" in child.cmdline()]
+        dog.kill()
+    assert footprint() == before
+
+
+def launch(launcher, spec):
+    with launcher.launch(spec):
+        pass
+
+
+def test_a_missing_image_is_named_with_its_fix(make, spec, footprint):
+    before = footprint()
+    with pytest.raises(ImageMissing, match=r"(?s)no-such-image.*launcher\.image"):
+        launch(make(image="no-such-image:1"), spec())
+    assert footprint() == before
+
+
+def test_a_port_that_is_taken_is_named_with_its_fix(make, spec, footprint):
+    with make().launch(spec()) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        before = footprint()
+        with pytest.raises(PortTaken, match=rf"(?s){port}.*launcher\.port=null"):
+            launch(make(port=port), spec())
+        assert footprint() == before
+
+
+def test_a_program_that_the_image_does_not_have_is_named(make, tmp_path, footprint):
+    before = footprint()
+    missing = LaunchSpec("contract/trials/0000", ("no-such-vllm", "serve"), tmp_path / "s.log")
+    with (
+        pytest.raises(EngineUnavailable, match=r"(?s)no-such-vllm.*engine\.executable"),
+        make().launch(missing) as server,
+    ):
+        until(lambda: not server.life().running)
+    assert footprint() == before
+
+
+def test_a_name_that_is_taken_is_told_apart(engine, base_image):
+    first = engine.containers.create(base_image, name="tuner-test-name")
+    try:
+        with pytest.raises(NameTaken, match="tuner clean"), translated():
+            engine.containers.create(base_image, name="tuner-test-name")
+    finally:
+        first.remove()
+
+
+def test_an_engine_without_the_nvidia_runtime_is_told_apart(engine, base_image):
+    # as the engine says it where no runtime is installed: this one has a stub that answers to "nvidia"
+    wanted = docker.types.DeviceRequest(driver="not-there", device_ids=["0"], capabilities=[["gpu"]])
+    container = engine.containers.create(base_image, "true", device_requests=[wanted])
+    try:
+        with pytest.raises(NoNvidiaRuntime, match="nvidia-ctk runtime configure"), translated():
+            container.start()
+    finally:
+        container.remove(force=True)
+
+
+def test_an_engine_that_this_user_may_not_use_is_told_apart(engine):
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user: sudo .venv/bin/pytest -m docker")
+    os.seteuid(65534)
+    try:
+        with pytest.raises(EngineUnavailable, match=r"(?s)permission denied.*usermod -aG docker"), connected():
+            pass
+    finally:
+        os.seteuid(0)
+
+
+RESTART = os.environ.get("TUNER_TEST_DOCKER_RESTART")
+
+
+@pytest.mark.skipif(
+    not RESTART,
+    reason="restarts the Docker engine: TUNER_TEST_DOCKER_RESTART='sudo systemctl restart docker' make test",
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_engine_that_restarts_is_noticed_at_once_and_the_container_does_not_stay(make, spec, engine):
+    def restarted():
+        with make().launch(spec()) as server:
+            answer(server)
+            restarting.append(
+                subprocess.Popen(RESTART, shell=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+            while server.life().running:
+                time.sleep(0.05)
+                assert time.monotonic() < deadline, "it was not noticed"
+            pytest.fail("taken for the server's own end")
+
+    restarting = []
+    deadline = time.monotonic() + 10
+    with pytest.raises(EngineUnavailable, match="tried again"):
+        restarted()
+    assert restarting[0].wait(60) == 0
+    until(lambda: containers(engine) == [], 15)
+    gc.collect()  # the SDK leaves the sockets open with which it tried to reach the engine
+
+
+def test_what_is_asked_of_a_container_is_in_no_process_list(make, spec):
+    with make(env={"HF_TOKEN": "hush-hush-hush"}).launch(spec(env={"OTHER": "hush-too-hush"})) as server:
+        answer(server)
+        lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+    assert not any("hush" in line for line in lines)

@@ -22,6 +22,7 @@ from tuner.analysis.marks import (
     rounded,
     strip,
     styled,
+    wrapped,
 )
 from tuner.analysis.tables import finalists
 from tuner.engines.base import Phase
@@ -79,7 +80,8 @@ def slice_of(outcome: Outcome, name: str, goal: int = 0) -> go.Figure | None:
     strip(figure, dead, outcome)
     _parameter_axis(figure, parameter)
     setting = words.setting(outcome.config.space, name)
-    return styled(figure, x=setting, y=goal_of(outcome, goal)[1].axis, legend=False, height=300)
+    said = goal_of(outcome, goal)[1]
+    return styled(figure, x=wrapped(setting), y=f"{said.short} ({said.unit})", legend=False, height=300)
 
 
 def importance(outcome: Outcome, goal: int = 0) -> go.Figure | None:
@@ -91,13 +93,15 @@ def importance(outcome: Outcome, goal: int = 0) -> go.Figure | None:
     names = [words.setting(outcome.config.space, name) for name in order]
     figure = go.Figure()
     if shares.fanova is not None:
-        figure.add_bar(y=names, x=rounded(shares.fanova[n] for n in order), name="anywhere (fANOVA)", marker_color=GREY)
+        anywhere = rounded(shares.fanova[n] for n in order)
+        figure.add_bar(y=names, x=anywhere, name="to make a difference (fANOVA)", marker_color=GREY)
     ped = rounded(shares.ped_anova[n] for n in order)
     figure.add_bar(y=names, x=ped, name="to be among the best (PED-ANOVA)", marker_color=BLUE)
     figure.update_traces(orientation="h", hovertemplate="%{y}: %{x:.1%}<extra>%{fullData.name}</extra>")
-    figure.update_layout(barmode="group", legend_traceorder="reversed", bargap=0.3)
+    figure.update_layout(barmode="group", bargap=0.3)
     figure.update_xaxes(tickformat=".0%", rangemode="tozero")
-    return styled(figure, x="share of the differences", y="", height=140 + 34 * len(names))
+    styled(figure, x="share of the differences", y="", height=140 + 34 * len(names))
+    return figure.update_layout(legend_traceorder="reversed")
 
 
 def importance_of(outcome: Outcome, goal: int = 0) -> Importances | None:
@@ -189,6 +193,7 @@ def latencies(outcome: Outcome, what: str) -> go.Figure | None:
         hovertemplate=f"%{{y:.0%}} of the {counted} within %{{x:.3s}} ms<extra>%{{fullData.name}}</extra>"
     )
     figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
+    figure.update_xaxes(range=_with_margin([x for trace in figure.data for x in trace.x]))
     return styled(figure, x=LATENCIES[what], y=f"share of the {counted}", height=300)
 
 
@@ -257,11 +262,22 @@ def _thinned(values: Sequence[float]) -> list[float]:
     return [values[round(n * step)] for n in range(_MOST_POINTS)]
 
 
+def _with_margin(values: Sequence[float]) -> list[float]:
+    """A range that keeps curves off the edges."""
+    margin = 0.04 * (max(values) - min(values) or max(values))
+    return [min(values) - margin, max(values) + margin]
+
+
 def _place(parameter: Range | Choice, value: object) -> float | str | None:
     """Where a value stands on its parameter's axis; ``None`` if the engine was left to choose, or it does not act."""
     if isinstance(parameter, Choice):
         return words.value(value) if parameter.accepts(value) else None  # type: ignore[arg-type]
     return value if isinstance(value, int | float) else None
+
+
+def _power(value: object) -> str:
+    """A power of two as one says it: ``512``, ``32k``."""
+    return f"{value // 1024}k" if isinstance(value, int) and value >= 1024 else str(value)
 
 
 def _parameter_axis(figure: go.Figure, parameter: Range | Choice) -> None:
@@ -270,5 +286,5 @@ def _parameter_axis(figure: go.Figure, parameter: Range | Choice) -> None:
         figure.update_xaxes(type="category", categoryorder="array", categoryarray=labels)
     elif parameter.scale != "linear":
         exact = [parameter.value(n) for n in range(parameter.levels or 0)] if parameter.scale == "pow2" else None
-        ticks = {"tickvals": exact, "ticktext": [f"{v:,}" for v in exact]} if exact else {}
-        figure.update_xaxes(type="log", **ticks)
+        ticks = {"tickvals": exact, "ticktext": [_power(v) for v in exact]} if exact else {}
+        figure.update_xaxes(type="log", tickangle=0, **ticks)

@@ -174,13 +174,17 @@ def _trial(outcome: Outcome, record: TrialRecord) -> dict[str, JsonValue]:
     row |= _measured(record.measurement) if record.measurement else {}
     row |= {f"violation.{name}": value for name, value in (record.verdict.violations if record.verdict else {}).items()}
     row |= {f"phase.{span.phase}_s": span.seconds for span in record.phases}
-    row |= {name: _cell(value) for name, value in (asdict(record.facts) if record.facts else {}).items()}
-    return row
+    return row | (_facts(record.facts) if record.facts else {})
+
+
+def _facts(facts: StartupFacts) -> dict[str, JsonValue]:
+    row = {name: _cell(value) for name, value in asdict(facts).items() if name != "degradations"}
+    return row | {"degradations": ", ".join(each.name for each in facts.degradations)}
 
 
 def changed(outcome: Outcome, record: TrialRecord) -> str:
     """What a trial sets otherwise than the deployed configuration; empty if nothing."""
-    return Candidate(record.params).changed(outcome.config.space.deployed(outcome.config.model.settings))
+    return Candidate(record.params).changed(outcome.deployed)
 
 
 def gain(outcome: Outcome, record: TrialRecord) -> float | None:
@@ -215,9 +219,9 @@ def _request(request: RequestRecord, scale: float) -> dict[str, JsonValue]:
     return dict(zip(_REQUEST, values, strict=True))
 
 
-def _cell(value: JsonValue | tuple[str, ...]) -> JsonValue:
+def _cell(value: JsonValue) -> JsonValue:
     """A value that fits in a cell: lists and mappings as JSON."""
-    return json.dumps(value) if isinstance(value, list | dict | tuple) else value
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _unit(column: str) -> str:

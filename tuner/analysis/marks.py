@@ -3,6 +3,7 @@
 A trial that was not measured has no value, so it stands on a strip of its own below the axis.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
@@ -16,6 +17,7 @@ from tuner.storage import State, TrialRecord
 BLUE, ORANGE, RED, GREEN, GREY, INK = "#2f8bd8", "#dd8a06", "#d8505f", "#16a06b", "#8a8f98", "#7b8087"
 MANY = 200
 """With more trials than this, marks are faint and lines say less."""
+_TITLE_WIDTH = 28
 _GRID = "rgba(128,128,128,.22)"
 _Coordinate = Callable[[TrialRecord], float | str | None]
 
@@ -67,11 +69,11 @@ def hover(outcome: Outcome, record: TrialRecord) -> str:
     if record.verdict:
         pairs = zip(outcome.config.objective.goals, record.verdict.values, strict=True)
         lines += [f"{words.metric(name).short}: {words.metric(name).said(value)}" for name, value in pairs]
-        lines += [] if record.feasible else [record.verdict.reason]
+        lines += words.misses(record.verdict.violations)
     elif record.failure:
         lines.append(words.cause(record.failure.cause))
-    setting = changed(outcome, record) or "as deployed"
-    lines += setting.split(", ")
+    if len(outcome.records) <= MANY:
+        lines += (changed(outcome, record) or "as deployed").split(", ")
     return "<br>".join(escape(line[:110], quote=False) for line in lines)
 
 
@@ -100,6 +102,16 @@ def rounded(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.5g}") for value in values]
 
 
+def wrapped(title: str) -> str:
+    """A long title on several short lines, broken where a setting's name has its joints."""
+    lines = [""]
+    for part in re.split(r"(?<=[_ -])(?=\w)", title):
+        if len(lines[-1] + part) > _TITLE_WIDTH and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return "<br>".join(escape(line) for line in lines)
+
+
 def styled(figure: go.Figure, *, x: str, y: str, height: int = 420, legend: bool = True) -> go.Figure:
     """The figure with the one layout that all have; ``x`` and ``y`` are the axes' titles."""
     figure.update_layout(
@@ -108,14 +120,14 @@ def styled(figure: go.Figure, *, x: str, y: str, height: int = 420, legend: bool
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
-        margin={"l": 8, "r": 12, "t": 12, "b": 8},
+        margin={"l": 8, "r": 12, "t": 28 if legend else 8, "b": 8},
         showlegend=legend,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        legend={"orientation": "h", "y": 1.03, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         hoverlabel={"bgcolor": "#22262c", "font_color": "#ffffff", "align": "left"},
         hovermode="closest",
         dragmode=False,
     )
-    figure.update_xaxes(title_text=x, gridcolor=_GRID, zeroline=False, automargin=True)
-    figure.update_yaxes(gridcolor=_GRID, zeroline=False, automargin=True)
+    figure.update_xaxes(title_text=x, title_font_size=12, gridcolor=_GRID, zeroline=False, automargin=True)
+    figure.update_yaxes(title_font_size=12, gridcolor=_GRID, zeroline=False, automargin=True)
     figure.update_layout(yaxis_title_text=y)
     return figure

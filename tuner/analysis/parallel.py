@@ -7,13 +7,14 @@ from html import escape
 import plotly.graph_objects as go
 
 from tuner import words
-from tuner.analysis.marks import GREEN, GREY, MANY, goal_of, hover, reached, rounded, styled
+from tuner.analysis.marks import GREEN, GREY, INK, MANY, goal_of, hover, reached, rounded, styled
 from tuner.outcome import Outcome
 from tuner.space import Choice, Range
 from tuner.storage import TrialRecord
 
-_Band = tuple[str, str, dict[str, str], list[TrialRecord]]
-"""A name, a colour, a dash, and whose lines look like this."""
+_Band = tuple[str, str, dict[str, str | int], list[TrialRecord]]
+"""A name, a colour, how the line looks, and whose lines look like this."""
+_GOLDEN = 0.618
 _BELOW = -0.09
 """Where a line passes that has no value on an upright."""
 
@@ -36,8 +37,8 @@ def parallel(outcome: Outcome, goal: int = 0) -> go.Figure | None:
     axes = [axis for name in outcome.config.space.params if (axis := _upright(outcome, name)) is not None]
     axes.append(_goal_upright(outcome, measured, goal))
     figure = go.Figure()
-    for label, color, dash, records in _bands(outcome, goal):
-        figure.add_scatter(**_polyline(axes, records, outcome), name=label, line={"color": color, "width": 1.4, **dash})
+    for label, color, look, records in _bands(outcome, goal):
+        figure.add_scatter(**_polyline(axes, records, outcome), name=label, line={"color": color, "width": 1.4, **look})
     for x, axis in enumerate(axes):
         figure.add_shape(type="line", x0=x, x1=x, y0=0, y1=1, line={"color": GREY, "width": 1})
         for y, text in axis.ticks.items():
@@ -45,9 +46,14 @@ def parallel(outcome: Outcome, goal: int = 0) -> go.Figure | None:
     figure.update_xaxes(
         tickvals=list(range(len(axes))), ticktext=[_broken(axis.title) for axis in axes], showgrid=False
     )
-    figure.update_xaxes(range=[-0.2, len(axes) - 0.4], tickangle=0, tickfont_size=10)
+    figure.update_xaxes(range=[-0.2, len(axes) - 0.25], tickangle=0, tickfont_size=10)
     figure.update_yaxes(visible=False, range=[-0.14, 1.06])
     return styled(figure, x="", y="", height=460)
+
+
+def _aside(record: TrialRecord) -> float:
+    """A little beside its place, each trial by another bit: lines that would lie on one another can be told apart."""
+    return 0.04 * (record.number * _GOLDEN % 1 - 0.5)
 
 
 def _upright(outcome: Outcome, name: str) -> _Axis | None:
@@ -73,7 +79,7 @@ def _height(parameter: Range | Choice, value: object) -> float:
 
 def _ticks(parameter: Range | Choice, some_unset: bool) -> dict[float, str]:
     if isinstance(parameter, Choice):
-        ticks = {_height(parameter, choice): words.value(choice) for choice in parameter.choices}
+        ticks = {_height(parameter, choice): words.brief(choice) for choice in parameter.choices}
     else:
         ticks = {0.0: f"{parameter.low:,}", 1.0: f"{parameter.high:,}"}
     return ticks | ({_BELOW: "–"} if some_unset else {})
@@ -84,7 +90,7 @@ def _goal_upright(outcome: Outcome, measured: Sequence[TrialRecord], goal: int) 
     low, high = min(values), max(values)
     at = {record.number: (reached(record, goal) - low) / ((high - low) or 1) for record in measured}
     said = goal_of(outcome, goal)[1]
-    ticks = {0.0: words.digits(low), 1.0: words.digits(high), _BELOW: "not measured"}
+    ticks = {0.0: words.digits(low), 1.0: words.digits(high), _BELOW: "none"}
     everyone = {record.number: at.get(record.number, _BELOW) for record in outcome.searched}
     return _Axis(f"{said.short} ({said.unit})", everyone, ticks)
 
@@ -95,13 +101,14 @@ def _bands(outcome: Outcome, goal: int) -> list[_Band]:
     dead = [record for record in outcome.searched if record.verdict is None]
     missed = [record for record in outcome.searched if record.verdict and not record.feasible]
     good = sorted((r for r in outcome.searched if r.feasible), key=lambda r: reached(r, goal), reverse=minimize)
-    third = max(1, len(good) // 3)
+    few = len(outcome.searched) <= MANY
+    top = max(1, len(good) // (3 if few else 20))
     bands: tuple[_Band, ...] = (
         ("cannot run", "rgba(216,80,95,.45)", {"dash": "dot"}, dead),
         ("a limit missed", "rgba(221,138,6,.5)", {"dash": "dot"}, missed),
-        ("lower third", "rgba(138,143,152,.45)", {}, good[:third]),
-        ("middle third", "rgba(47,139,216,.5)", {}, good[third:-third]),
-        ("upper third", GREEN, {}, good[-third:] if len(good) > 1 else []),
+        ("limits met", "rgba(47,139,216,.5)", {}, good[:-top]),
+        ("best third" if few else "best 5%", GREEN, {}, good[-top:]),
+        ("deployed", INK, {"width": 3}, [record for record in good if record is outcome.baseline]),
     )
     return [band for band in bands if band[3]]
 
@@ -113,8 +120,8 @@ def _polyline(axes: Sequence[_Axis], records: Sequence[TrialRecord], outcome: Ou
     texts: list[str] = []
     for record in records:
         xs += [*range(len(axes)), None]
-        ys += [*rounded(axis.at[record.number] for axis in axes), None]
-        texts += [hover(outcome, record) if len(records) <= MANY else f"trial {record.number}"] * (len(axes) + 1)
+        ys += [*rounded(axis.at[record.number] + _aside(record) for axis in axes), None]
+        texts += [hover(outcome, record)] * (len(axes) + 1)
     return {"x": xs, "y": ys, "hovertext": texts, "hoverinfo": "text", "mode": "lines"}
 
 

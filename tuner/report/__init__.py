@@ -27,12 +27,14 @@ def report_html(outcome: Outcome) -> str:
 
 
 def _sections(outcome: Outcome) -> list[Html]:
+    ineffective = findings.ineffective(outcome)
     return [
         tag("header", findings.verdict(outcome)),
         _section("Deployed against best", findings.comparison(outcome)),
         _section("What to change", findings.changes(outcome)),
         _section("What was tried", findings.tried(outcome)),
         _section("What could not run", findings.failed(outcome)),
+        *([_section("Asked for, but not what ran", ineffective)] if ineffective else []),
     ]
 
 

@@ -23,14 +23,15 @@ class Chart:
         title: The question that it answers.
         caption: How to read it.
         plots: One, or several small ones, by name.
-        wide: Whether it needs more room than a phone has.
+        kind: ``small`` for many small ones, ``pairs`` for two beside each other, ``wide`` for one that needs more room
+            than a phone has.
         below: What stands under it.
     """
 
     title: str
     caption: str
     plots: "tuple[go.Figure, ...]"
-    wide: bool = False
+    kind: str = ""
     below: Html = NOTHING
 
 
@@ -58,13 +59,14 @@ def _of_goal(outcome: Outcome, goal: int, of: str) -> Iterator[Chart]:
         "One setting a picture, while all others vary too: a trend across the whole width counts, a single mark does "
         "not. Crosses below: values with which the engine could not run.",
         tuple(plot for name in varied if (plot := figures.slice_of(outcome, name, goal)) is not None),
+        kind="small",
     )
     yield Chart(
         f"Which combinations lead where?{of}",
         "Each line is a trial and crosses every setting at its value; the last upright is the goal. "
         "Click on the legend to leave a group out.",
         _some(parallel(outcome, goal)),
-        wide=True,
+        kind="wide",
     )
 
 
@@ -86,6 +88,7 @@ def _of_study(outcome: Outcome) -> Iterator[Chart]:
         "Deployed against best: all requests, not only the median",
         "The share of requests that were at least as fast; the further left, the better.",
         tuple(plot for what in figures.LATENCIES if (plot := figures.latencies(outcome, what)) is not None),
+        kind="pairs",
     )
     yield Chart(
         "Where did the time go?",
@@ -113,7 +116,7 @@ def drawn(found: list[Chart]) -> Html:
 
 
 def _section(chart: Chart) -> Html:
-    kind = "small" if len(chart.plots) > 1 else "wide" if chart.wide else ""
+    kind = chart.kind
     places = joined(_place(plot) for plot in chart.plots)
     parts = (tag("h3", chart.title), tag("p", chart.caption, class_="caption"))
     return tag("section", *parts, tag("div", places, class_=f"plots {kind}".strip()), chart.below)

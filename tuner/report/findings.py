@@ -1,15 +1,22 @@
 """What a study found, in tables: the verdict, baseline against best, what changes, what was tried, what failed."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from pydantic import JsonValue
+
 from tuner import words
-from tuner.analysis.frames import changed, gain
+from tuner.analysis.frames import gain
 from tuner.analysis.tables import Row, Sample, finalists, rows
+from tuner.engines.effective import Status
+from tuner.idle import idle_parameters
 from tuner.objective import Limit
 from tuner.outcome import Outcome
 from tuner.report.markup import NOTHING, Html, folded, html, joined, table, tag
-from tuner.storage import State, TrialRecord
+from tuner.storage import Role, State, TrialRecord
 
+_LEGEND = "Grey: as deployed. –: does not act beside the others."
 _SHOWN = 25
 """Trials in the first table; a larger study shows its best ones there and all of them on request."""
 
@@ -84,7 +91,7 @@ def _compared(row: Row, limit: str) -> tuple[str, ...]:
 def _sampled(sample: Sample | None, unit: str) -> str:
     if sample is None:
         return ""
-    value = f"{words.digits(sample.mean)} {unit}"
+    value = joined([words.digits(sample.mean), tag("span", unit, class_="unit")])
     if not sample.range:
         return value
     return joined([value, tag("small", f"{words.digits(min(sample.values))} – {words.digits(max(sample.values))}")])
@@ -103,7 +110,7 @@ def changes(outcome: Outcome) -> Html:
     for name in names:
         lines += [tag("del", f"- {old[name]}")] if name in old else []
         lines += [tag("ins", f"+ {new[name]}")] if name in new else []
-    return joined([tag("pre", joined(lines), class_="diff"), tag("p", _advice(outcome), class_="caption")])
+    return joined([tag("pre", *lines, class_="diff"), tag("p", _advice(outcome), class_="caption")])
 
 
 def _advice(outcome: Outcome) -> str:
@@ -113,27 +120,46 @@ def _advice(outcome: Outcome) -> str:
 
 
 def tried(outcome: Outcome) -> Html:
-    """Every trial, what it changed and what that gave."""
-    head = ("trial", "result", "against deployed", "changed", "time")
-    every = table(head, [_trial(outcome, record) for record in outcome.records], "trials")
+    """Every trial, what it set otherwise than the deployed configuration, and what that gave."""
+    every = _trials(outcome, outcome.records)
     if len(outcome.records) <= _SHOWN:
-        return every
+        return joined([every, tag("p", _LEGEND, class_="caption")])
     ranked = sorted((r for r in outcome.searched if r.feasible), key=lambda r: -(gain(outcome, r) or 0.0))[:_SHOWN]
-    best = table(head, [_trial(outcome, record) for record in ranked], "trials")
-    caption = tag("p", f"The best {len(ranked)} of those within all limits.", class_="caption")
-    return joined([best, caption, folded(f"All {len(outcome.records)} trials in their order", every)])
+    caption = tag("p", f"The best {len(ranked)} within all limits. {_LEGEND}", class_="caption")
+    everything = folded(f"All {len(outcome.records)} trials in their order", every)
+    return joined([_trials(outcome, ranked), caption, everything])
 
 
-def _trial(outcome: Outcome, record: TrialRecord) -> tuple[str, ...]:
-    role = tag("small", record.role if record.attempt == 1 else f"{record.role}, attempt {record.attempt}")
-    improvement = gain(outcome, record)
-    return (
-        joined([str(record.number), role]),
-        result(outcome, record),
-        "" if improvement is None else words.percent(improvement, sign=True),
-        tag("code", changed(outcome, record) or "as deployed"),
-        words.duration(record.seconds),
+def _trials(outcome: Outcome, records: Sequence[TrialRecord]) -> Html:
+    """One line a trial, a column for each parameter that can vary."""
+    space = outcome.config.space
+    names = [name for name, parameter in space.params.items() if parameter.levels != 1]
+    deployed = outcome.deployed.params
+    settings = [_jointed(words.setting(space, name)) for name in names]
+    rows = (
+        (*_worth(outcome, record), *(_value(record.params, deployed, name) for name in names)) for record in records
     )
+    return table(("trial", "result", "gain", "time", *settings), rows, "trials")
+
+
+def _jointed(setting: str) -> Html:
+    """A long name that may break where it has its joints."""
+    return Html(html(setting.lstrip("-")).replace("_", "_<wbr>").replace("-", "-<wbr>"))
+
+
+def _value(params: Mapping[str, JsonValue], deployed: Mapping[str, JsonValue], name: str) -> str:
+    if name not in params:
+        return tag("span", "–", class_="same")
+    text = words.brief(params[name])
+    return tag("span", text, class_="same") if params[name] == deployed.get(name) else tag("b", text)
+
+
+def _worth(outcome: Outcome, record: TrialRecord) -> tuple[str, ...]:
+    role = record.role if record.attempt == 1 else f"{record.role}, attempt {record.attempt}"
+    number = str(record.number) if role == Role.SEARCH else joined([str(record.number), tag("small", role)])
+    improvement = gain(outcome, record)
+    better = "" if improvement is None else words.percent(improvement, sign=True)
+    return number, result(outcome, record), better, words.duration(record.seconds)
 
 
 def result(outcome: Outcome, record: TrialRecord) -> Html:
@@ -141,15 +167,10 @@ def result(outcome: Outcome, record: TrialRecord) -> Html:
     if record.verdict:
         pairs = zip(outcome.config.objective.goals, record.verdict.values, strict=True)
         values = ", ".join(words.metric(name).said(value) for name, value in pairs)
-        missed = [name for name, violation in record.verdict.violations.items() if violation > 0]
-        return tag("span", values, *(tag("small", _missed(record, name)) for name in missed), class_=_look(record))
+        missed = (tag("small", text) for text in words.misses(record.verdict.violations))
+        return tag("span", values, *missed, class_=_look(record))
     failure = record.failure
     return tag("span", words.cause(failure.cause) if failure else "no verdict", class_=_look(record))
-
-
-def _missed(record: TrialRecord, name: str) -> str:
-    assert record.verdict is not None
-    return f"{words.metric(name).short} misses its limit by {words.percent(record.verdict.violations[name])}"
 
 
 def _look(record: TrialRecord) -> str:
@@ -177,7 +198,7 @@ def _failure(records: list[TrialRecord]) -> tuple[str, ...]:
     failure = next((r.failure for r in records if r.failure and r.failure.line), records[0].failure)
     assert failure is not None
     numbers = ", ".join(str(record.number) for record in records[:6]) + (" …" if len(records) > 6 else "")
-    parts = [tag("code", (failure.line or failure.message).strip()[:400])]
+    parts = [tag("code", words.cut((failure.line or failure.message).strip(), 600))]
     parts += [tag("small", failure.advice)] if failure.advice else []
     spent = words.duration(sum(record.seconds for record in records))
     return words.cause(failure.cause), joined([str(len(records)), tag("small", numbers)]), spent, joined(parts)
@@ -194,6 +215,21 @@ def _unlearnt(dead: list[TrialRecord]) -> Html:
     )
 
 
-def heading(text: str) -> Html:
-    """A section's title."""
-    return tag("h2", html(text))
+def ineffective(outcome: Outcome) -> Html:
+    """Settings that did nothing, and those that ran with another value than was asked for; empty if there are none."""
+    space = outcome.config.space
+    idle = [tag("p", f"{each.sentence}.") for each in idle_parameters(outcome.searched, space)]
+    overridden = Counter(
+        (each.name, words.value(each.requested), words.value(each.effective), each.by or "")
+        for record in outcome.searched
+        for each in record.effective
+        if each.status is Status.OVERRIDDEN
+    )
+    if not overridden:
+        return joined(idle)
+    head = ("setting", "asked", "what ran", "trials")
+    rows = [
+        (tag("code", name), asked, joined([ran, tag("small", by)]), str(count))
+        for (name, asked, ran, by), count in overridden.most_common()
+    ]
+    return joined([*idle, table(head, rows)])

@@ -6,6 +6,14 @@ from tuner.report.markup import Html, html, joined, table, tag
 from tuner.sitting import Machine, Sitting, sittings
 from tuner.storage import TrialRecord
 
+_SEARCHES = {
+    "auto": "a Gaussian process where torch is installed, else TPE",
+    "gp": "a Gaussian process",
+    "tpe": "TPE",
+    "random": "at random",
+    "grid": "every combination in turn",
+}
+
 
 def method(outcome: Outcome) -> Html:
     """What was asked and how it was measured, in sentences."""
@@ -33,24 +41,26 @@ def _asked(outcome: Outcome) -> str:
 
 def _load(outcome: Outcome) -> str:
     load = outcome.config.workload
-    lengths = " and ".join(f"{length:,}" for length in load.ttft_prompt_tokens)
-    long = f" Prompts of {lengths} tokens are sent twice, uncached and cached." if lengths else ""
-    tool = " One tool call." if load.tool_call else ""
-    return (
-        f"Load ({load.name}): {load.concurrency} users at once, {load.requests} requests of {load.prompt_tokens:,} "
-        f"prompt and exactly {load.output_tokens:,} output tokens; then one user alone, {load.single_user.requests} "
-        f"requests of {load.single_user.prompt_tokens:,} and {load.single_user.output_tokens:,}.{long}{tool} Every measurement has "
-        "prompts of its own, after a warm-up that is not measured. Failed requests are counted and never averaged in."
+    alone, lengths = load.single_user, " and ".join(f"{length:,}" for length in load.ttft_prompt_tokens)
+    sentences = (
+        f"Load ({load.name}): {load.concurrency} users at once send {load.requests} requests of {load.prompt_tokens:,} "
+        f"prompt and exactly {load.output_tokens:,} output tokens;",
+        f"then one user alone sends {alone.requests} of {alone.prompt_tokens:,} and {alone.output_tokens:,}.",
+        f"Prompts of {lengths} tokens are sent twice, uncached and cached." if lengths else "",
+        "There is one tool call." if load.tool_call else "",
+        "Every measurement has prompts of its own, after a warm-up that is not measured.",
+        "Failed requests are counted and never averaged in.",
     )
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _search(outcome: Outcome) -> str:
     config = outcome.config
     size = "endlessly many" if config.space.size is None else f"{config.space.size:,}"
+    kind, parameters = _SEARCHES[config.search.kind], len(config.space.params)
     return (
-        f"Search: {config.search.kind}, seed {config.study.seed}, over {len(config.space.params)} parameters with "
-        f"{size} combinations. The deployed configuration is trial 0. A configuration that cannot run has no value; the search "
-        "learns to avoid it."
+        f"Search: {kind}, seed {config.study.seed}, over {parameters} parameters with {size} combinations. "
+        "The deployed configuration is trial 0. One that cannot run has no value; the search learns to avoid it."
     )
 
 
@@ -79,11 +89,11 @@ def _engine(outcome: Outcome) -> list[tuple[str, str]]:
     rows += [("Context length", f"{facts.max_model_len:,} tokens")] if facts.max_model_len else []
     slower = ", ".join(each.name.replace("_", " ") for each in facts.degradations)
     rows += [("Runs slower than it could", slower)] if slower else []
-    return [*rows, ("Command line of the deployed configuration", tag("code", _command_line(record)))]
+    return [*rows, ("Command line of the deployed configuration", tag("pre", _command_line(record)))]
 
 
 def _command_line(record: TrialRecord | None) -> str:
-    return " ".join(record.argv) if record else ""
+    return words.command(record.argv) if record else ""
 
 
 def _versions(sat: list[Sitting]) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
   const places = [...document.querySelectorAll("figure.plot")];
   const looks = { displaylogo: false, responsive: true, displayModeBar: false };
   const fit = (width) => places.forEach((place) => {
-    const room = width && (place.closest(".small") ? width / 2 - 12 : width);
+    const room = width && (place.closest(".small, .pairs") ? width / 2 - 12 : width);
     Plotly.relayout(place, room ? { width: room, autosize: false } : { width: null, autosize: true });
   });
   const draw = (index) => {

@@ -5,7 +5,8 @@ next prediction, and their size is its margin. A configuration is ruled out only
 term turns out as much in its favour as such predictions have ever been wrong.
 
 Each margin is the largest error measured so far times ``1 + 2/n`` for ``n`` errors, since the largest of a few says
-little of the next. Before any start it is a prior: generous for what was only read in vLLM's source (35 % of the
+little of the next. Before any start it is a prior, which fades as ``1/(1 + n)``, so that one lucky start is not
+believed too much: generous for what was only read in vLLM's source (35 % of the
 profiling run's peak, half of the graphs), narrow for what was counted (2 % of the weights). PolyServe's planner, with
 constants for all of these terms, was wrong by 16.6 % on average and 26.5 % at worst.
 
@@ -18,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from tuner.engines.base import StartupFacts
-from tuner.engines.causes import Cause
 from tuner.engines.vllm.architecture import Architecture
 from tuner.engines.vllm.demand import Demand
 from tuner.engines.vllm.memory import (
@@ -28,6 +28,7 @@ from tuner.engines.vllm.memory import (
     Peak,
     Shortage,
     Sizes,
+    Stage,
     Terms,
     account,
     free_shortage,
@@ -149,10 +150,15 @@ def margin(errors: Sequence[float], prior: float, floor: float) -> float:
     late = errors[-_RECENT:] if len(errors) > _RECENT else errors[1:] if len(errors) > 3 else errors
     if not late:
         return prior
-    return max(floor, max(abs(error) for error in late) * (1 + 2 / len(late)))
+    return max(floor, prior / (1 + len(errors)), max(abs(error) for error in late) * (1 + 2 / len(late)))
 
 
-_PART_PRIORS: Mapping[Part, tuple[float, float]] = {part: (1.0, 0.3) for part in Part} | {Part.OTHER: (0.0, 0.15)}
+_PART_PRIORS: Mapping[Part, tuple[float, float]] = {
+    **{part: (1.0, 0.3) for part in Part},
+    # the profiling run of 0.26 does not see it; that of another version may
+    Part.SPLIT_KV: (0.0, 0.5),
+    Part.OTHER: (0.0, 0.15),
+}
 """For each part its factor before any start, and how sure that is; ``OTHER`` is GiB instead."""
 _SWEEPS = 60
 
@@ -165,29 +171,28 @@ class _Peak:
     from parts that do not. Factors never become negative, so that more of anything never needs less memory.
     """
 
-    errors: list[float] = field(default_factory=list)
+    errors: dict[Peak, list[float]] = field(default_factory=lambda: {peak: [] for peak in Peak})
     factors: dict[Part, float] = field(default_factory=lambda: {part: mean for part, (mean, _) in _PART_PRIORS.items()})
     _products: dict[tuple[Part, Part], float] = field(default_factory=dict)
     _targets: dict[Part, float] = field(default_factory=dict)
 
     def corrected(self, sizes: Sizes) -> Sizes:
         """The sizes with every part as starts have it."""
-        parts = {part: gib * self.factors[part] for part, gib in sizes.parts_gib.items()}
-        return replace(sizes, parts_gib={**parts, Part.OTHER: self.factors[Part.OTHER]})
+        return replace(sizes, parts_gib={part: self.factors[part] * _size(sizes, part) for part in Part})
 
     def learn(self, sizes: Sizes, logged_gib: float) -> None:
         """Note how wrong the prediction was, and fit the factors anew."""
         expected = self.corrected(sizes)
-        self.errors.append(expected.activation_gib / max(logged_gib, ROUNDING_GIB) - 1)
+        self.errors[expected.peak].append(expected.activation_gib / max(logged_gib, ROUNDING_GIB) - 1)
         self._add(sizes, expected.peak, logged_gib)
         for _ in range(_SWEEPS):
             for part in Part:
                 self.factors[part] = self._best(part)
 
     def _add(self, sizes: Sizes, peak: Peak, logged_gib: float) -> None:
-        """One equation: the parts of that peak add up to what was logged, as exactly as two decimals and noise allow."""
+        """One equation: that peak's parts add up to what was logged, as exactly as two decimals and noise allow."""
         weight = 1 / (ROUNDING_GIB + 0.01 * logged_gib) ** 2
-        row = {part: 1.0 if part is Part.OTHER else sizes.parts_gib[part] for part in PEAKS[peak]}
+        row = {part: _size(sizes, part) for part in PEAKS[peak]}
         for part, value in row.items():
             self._targets[part] = self._targets.get(part, 0.0) + weight * value * logged_gib
             for other, beside in row.items():
@@ -204,10 +209,27 @@ class _Peak:
         above = trust * mean + self._targets.get(part, 0.0) - others
         return max(0.2 * mean, above / (trust + self._products.get((part, part), 0.0)))
 
-    @property
-    def margin(self) -> float:
-        """How far off the next may be, as a share."""
-        return margin(self.errors, PEAK_PRIOR, PEAK_FLOOR)
+    def margin(self, part: Part) -> float:
+        """How far off a part may be, as a share: as far as the best known of the peaks that it stands in."""
+        peaks = (peak for peak, parts in PEAKS.items() if part in parts)
+        return min(margin(self.errors[peak], PEAK_PRIOR, PEAK_FLOOR) for peak in peaks)
+
+    def scaled(self, sizes: Sizes, sign: int) -> Sizes:
+        """The sizes with every part as far off as it may be, to one side: ``sign`` is 1 for more, -1 for less."""
+        parts = {part: gib * max(0.0, 1 + sign * self.margin(part)) for part, gib in sizes.parts_gib.items()}
+        return replace(sizes, parts_gib=parts)
+
+    def split_kv(self, sizes: Sizes) -> float:
+        """The most of the split-KV workspace that the profiling run may see: all of it, until starts say otherwise."""
+        seen = self._products.get((Part.SPLIT_KV, Part.SPLIT_KV), 0.0) > 0
+        return sizes.split_kv_gib * (min(1.0, self.factors[Part.SPLIT_KV] + PEAK_PRIOR) if seen else 1.0)
+
+
+def _size(sizes: Sizes, part: Part) -> float:
+    """What a part's factor multiplies, in GiB."""
+    if part is Part.OTHER:
+        return 1.0
+    return sizes.split_kv_gib if part is Part.SPLIT_KV else sizes.parts_gib[part]
 
 
 class Calibration:
@@ -251,10 +273,10 @@ class Calibration:
     def _ruled_out(self, demand: Demand, favourable: Terms) -> Shortage | None:
         """What fails even in the terms' favour; what comes after the KV cache is favoured by a small cache instead."""
         shortage = favourable.shortage
-        if shortage and not _late(shortage):
+        if shortage and shortage.stage is not Stage.WARM_UP:
             return shortage
         late = account(self._most_room(demand), demand, self.hardware).shortage
-        return late if late and _late(late) else None
+        return late if late and late.stage is Stage.WARM_UP else None
 
     def _formulas(self, demand: Demand) -> Sizes:
         assert self.model is not None
@@ -279,11 +301,11 @@ class Calibration:
 
     def _least(self, demand: Demand) -> Sizes:
         """As little of everything as may be: the most KV cache."""
-        sizes = self._corrected(self._sure.corrected(self._formulas(demand)), demand)
+        peaks = self._sure.scaled(self._sure.corrected(self._formulas(demand)), -1)
+        sizes = self._corrected(peaks, demand)
         return replace(
             sizes,
             weights_gib=sizes.weights_gib * (1 - min(self._weights.margin, 1)),
-            parts_gib={part: gib * (1 - min(self._sure.margin, 1)) for part, gib in sizes.parts_gib.items()},
             non_torch_gib=max(0.0, sizes.non_torch_gib - self._non_torch.margin),
             graph_gib=sizes.graph_gib * (1 - min(self._graphs.margin, 1)),
             graph_estimate_gib=sizes.graph_estimate_gib * (1 - min(self._estimate.margin, 1)),
@@ -291,13 +313,11 @@ class Calibration:
 
     def _most_room(self, demand: Demand) -> Sizes:
         """As much set aside before the KV cache, and as little needed after it, as may be."""
-        sizes = self._best(demand)
-        least = self._least(demand)
-        more = 1 + max(self._guessed.margin, self._sure.margin)
+        sizes, least = self._guessed.scaled(self._best(demand), 1), self._least(demand)
+        seen = {Part.EXPERTS: least.parts_gib[Part.EXPERTS], Part.SPLIT_KV: self._guessed.split_kv(sizes)}
         return replace(
             sizes,
-            parts_gib={part: gib * more for part, gib in sizes.parts_gib.items()}
-            | {Part.EXPERTS: least.parts_gib[Part.EXPERTS]},
+            parts_gib={**sizes.parts_gib, **seen},
             graph_gib=least.graph_gib,
             graph_estimate_gib=sizes.graph_estimate_gib * (1 + self._estimate.margin),
             split_kv_gib=sizes.split_kv_gib * (1 - LATE_PRIOR),
@@ -390,9 +410,3 @@ def _pairs(terms: Terms, facts: StartupFacts) -> Iterator[Compared]:
 
 def _placement(demand: Demand) -> Hashable:
     return demand.tensor_parallel, demand.pipeline_parallel, demand.experts_divided_by
-
-
-def _late(shortage: Shortage) -> bool:
-    """Whether it comes after the KV cache has been allocated."""
-    early = ("weights", "profiling run")
-    return shortage.cause is Cause.CUDA_OOM and not any(word in shortage.allocation for word in early)

@@ -25,7 +25,7 @@ MIB = float(1 << 20)
 NON_TORCH_GIB = 0.25
 """What CUDA's libraries take after the engine's first look at its memory (0.23 to 0.25 in three H100 runs)."""
 NON_TORCH_RANK_GIB = 0.12
-"""What each further rank adds to it: 0.6 GiB with four H100s (vllm#48601), about 0.36 with the first user's two 4090s."""
+"""What each further rank adds to it: 0.6 GiB with four H100s (vllm#48601), about 0.36 with two 4090s (DEPLOYMENT)."""
 GRAPH_MIB, GRAPH_LAYER_MIB = 4.9, 0.186
 """One captured CUDA graph, and each layer in it (three H100 runs: 9 and 30 graphs of 12 layers, 30 of 47)."""
 ESTIMATE_MIB, ESTIMATE_GRAPH_MIB, ESTIMATE_LAYER_MIB = 61.0, 2.3, 0.177
@@ -53,6 +53,7 @@ class Part(StrEnum):
     SHARED = "the shared experts' intermediate"
     MLP = "the MLP's intermediate"
     LOGITS = "the sampler's buffers"
+    SPLIT_KV = "TRITON_MLA's split-KV workspace"
     OTHER = "other buffers"
 
 
@@ -65,11 +66,12 @@ class Peak(StrEnum):
     SAMPLER = "sampler"
 
 
+_ALWAYS = (Part.SPLIT_KV, Part.OTHER)
 PEAKS: Mapping[Peak, tuple[Part, ...]] = {
-    Peak.ATTENTION: (Part.TOKENS, Part.EXPERTS, Part.PREFILL, Part.OTHER),
-    Peak.EXPERTS: (Part.SHARED, Part.EXPERTS, Part.OTHER),
-    Peak.MLP: (Part.MLP, Part.OTHER),
-    Peak.SAMPLER: (Part.LOGITS, Part.EXPERTS, Part.OTHER),
+    Peak.ATTENTION: (Part.TOKENS, Part.EXPERTS, Part.PREFILL, *_ALWAYS),
+    Peak.EXPERTS: (Part.SHARED, Part.EXPERTS, *_ALWAYS),
+    Peak.MLP: (Part.MLP, *_ALWAYS),
+    Peak.SAMPLER: (Part.LOGITS, Part.EXPERTS, *_ALWAYS),
 }
 """What is allocated together. The experts' workspace stays once it was there (``v1/worker/workspace.py``)."""
 
@@ -114,7 +116,7 @@ class Sizes:
 
     Attributes:
         weights_gib: Weights.
-        parts_gib: What the profiling run allocates.
+        parts_gib: What the profiling run allocates; as far as is known, neither ``SPLIT_KV`` nor ``OTHER``.
         non_torch_gib: CUDA libraries, NCCL.
         graph_estimate_gib: What vLLM sets aside for CUDA graphs; 0 where it does not.
         graph_gib: What the graphs really take.
@@ -203,6 +205,7 @@ class _Formulas:
                 Part.SHARED: self.shared_experts() / GIB,
                 Part.MLP: self.mlp() / GIB,
                 Part.LOGITS: (self.profiled_logits() + self.tokens * self.hidden * self.element) / GIB,
+                Part.SPLIT_KV: 0.0,
                 Part.OTHER: 0.0,
             },
             non_torch_gib=NON_TORCH_GIB + NON_TORCH_RANK_GIB * (self.demand.world_size - 1),
@@ -358,17 +361,29 @@ def _known(value: int | None) -> int:
     return value
 
 
+class Stage(StrEnum):
+    """When in a start memory is taken, in order."""
+
+    REQUEST = "request"
+    WEIGHTS = "weights"
+    PROFILING = "profiling"
+    CACHE = "cache"
+    WARM_UP = "warm-up"
+
+
 @dataclass(frozen=True, slots=True)
 class Shortage:
     """The allocation that would fail first.
 
     Attributes:
+        stage: When.
         cause: As the engine's log would have it.
         allocation: What could not be allocated, in words.
         needed_gib: What is needed in all up to there.
         available_gib: What there is.
     """
 
+    stage: Stage
     cause: Cause
     allocation: str
     needed_gib: float
@@ -442,7 +457,7 @@ def free_shortage(demand: Demand, hardware: Hardware) -> Shortage | None:
     if total is None or free is None or total * demand.utilization <= free:
         return None
     wanted = total * demand.utilization
-    return Shortage(Cause.INSUFFICIENT_FREE_MEMORY, "the share of the GPU", wanted, free)
+    return Shortage(Stage.REQUEST, Cause.INSUFFICIENT_FREE_MEMORY, "the share of the GPU", wanted, free)
 
 
 def _kv_gib(sizes: Sizes, demand: Demand, requested: float | None) -> float | None:
@@ -455,20 +470,21 @@ def _shortage(sizes: Sizes, free: float | None, kv: float | None) -> Shortage | 
     """In the order in which a start allocates: weights, profiling run, KV cache, graphs, the sampler's warm-up."""
     loaded = sizes.weights_gib + sizes.non_torch_gib
     if free is not None and loaded > free:
-        return Shortage(Cause.CUDA_OOM, "weights", loaded, free)
+        return Shortage(Stage.WEIGHTS, Cause.CUDA_OOM, "weights", loaded, free)
     if free is not None and loaded + sizes.activation_gib > free:
-        return Shortage(Cause.CUDA_OOM, f"{sizes.peak} in the profiling run", loaded + sizes.activation_gib, free)
+        peak = loaded + sizes.activation_gib
+        return Shortage(Stage.PROFILING, Cause.CUDA_OOM, f"{sizes.peak} in the profiling run", peak, free)
     if kv is not None and (found := _cache_shortage(sizes, kv)):
         return found
     return None if kv is None or free is None else _late_shortage(sizes, free, kv)
 
 
 def _cache_shortage(sizes: Sizes, kv: float) -> Shortage | None:
-    if sizes.cache.blocks(kv) < 1:
-        return Shortage(Cause.NO_KV_CACHE, "KV cache", sizes.cache.request_gib, kv)
+    if kv <= 0:
+        return Shortage(Stage.CACHE, Cause.NO_KV_CACHE, "KV cache", sizes.cache.request_gib, kv)
     if sizes.cache.blocks(kv) < (sizes.cache.blocks_per_request or 0):
         what = "KV cache for one request of the full context"
-        return Shortage(Cause.CONTEXT_EXCEEDS_KV_CACHE, what, sizes.cache.request_gib, kv)
+        return Shortage(Stage.CACHE, Cause.CONTEXT_EXCEEDS_KV_CACHE, what, sizes.cache.request_gib, kv)
     return None
 
 
@@ -477,7 +493,9 @@ def _late_shortage(sizes: Sizes, free: float, kv: float) -> Shortage | None:
     resident = sizes.resident_gib + kv
     if resident > free:
         split = sizes.split_kv_gib > max(sizes.graph_gib, sizes.parts_gib[Part.EXPERTS])
-        return Shortage(Cause.CUDA_OOM, "TRITON_MLA's split-KV workspace" if split else "CUDA graphs", resident, free)
+        what = "TRITON_MLA's split-KV workspace" if split else "CUDA graphs"
+        return Shortage(Stage.WARM_UP, Cause.CUDA_OOM, what, resident, free)
     if resident + sizes.warm_up_gib > free:
-        return Shortage(Cause.CUDA_OOM, "the sampler's warm-up", resident + sizes.warm_up_gib, free)
+        needed = resident + sizes.warm_up_gib
+        return Shortage(Stage.WARM_UP, Cause.CUDA_OOM, "the sampler's warm-up", needed, free)
     return None

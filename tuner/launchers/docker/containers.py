@@ -19,7 +19,7 @@ from docker.types import DeviceRequest, LogConfig, Mount
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker.daemon import connected, translated
-from tuner.launchers.docker.options import CONTAINER_PORT, HUB_FOLDER, DockerLauncherConfig, volume_name
+from tuner.launchers.docker.options import CONTAINER_PORT, HUB_FOLDER, DockerLauncherConfig, gpu_env, volume_name
 from tuner.launchers.owner import Owner
 
 LAUNCH = "tuner.launch"
@@ -90,18 +90,6 @@ def create(client: DockerClient, contents: Contents, spec: LaunchSpec, launch_id
             # the engine's default may write where nothing can be read back from
             log_config=LogConfig(type=LogConfig.types.JSON),
         )
-
-
-def gpu_env(gpus: tuple[int, ...], wsl: bool) -> dict[str, str]:
-    """By which CUDA sees these GPUs and no others.
-
-    A container is given its GPUs, which are then numbered from 0. WSL2's driver gives it all of the host's, under the
-    host's numbers.
-    """
-    if not gpus:
-        return {}
-    visible = sorted(gpus) if wsl else range(len(gpus))
-    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, visible))}
 
 
 def gpu_requests(gpus: tuple[int, ...]) -> list[DeviceRequest] | None:

@@ -54,17 +54,21 @@ def seems_there() -> bool:
 
 def accepts(url: str) -> bool:
     """Whether somebody listens there; yes, where that cannot be told without asking."""
-    if not url.startswith("unix://"):
-        return True
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(5)
-        try:
-            probe.connect(url.removeprefix("unix://"))
-        except TimeoutError:
-            return True  # it is busy
-        except OSError:
-            return False
+    try:
+        _knock(url)
+    except TimeoutError:
+        return True  # it is busy
+    except OSError:
+        return False
     return True
+
+
+def _knock(url: str) -> None:
+    """Make sure that somebody listens, before the SDK tries, which leaves its socket open where nobody does."""
+    if url.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(5)
+            probe.connect(url.removeprefix("unix://"))
 
 
 @contextmanager
@@ -82,6 +86,7 @@ def connected(url: str | None = None) -> Iterator[DockerClient]:
         fix = "unset DOCKER_HOST, or run tuner on that machine"
         raise EngineUnavailable(f"the Docker engine at {url} is not on this host", fix=fix)
     with translated():
+        _knock(url)
         client = DockerClient(base_url=url, timeout=_TIMEOUT_S, version="auto")
     try:
         yield client
@@ -108,14 +113,14 @@ def translated(what: str = "") -> Iterator[None]:
 
 def unreachable(error: Exception) -> EngineUnavailable:
     """Why the engine does not answer."""
-    said = str(error)
-    if "PermissionError" in said or "Permission denied" in said:
+    said = repr(error)
+    if "PermissionError" in said:
         fix = "add yourself to its group (`sudo usermod -aG docker $USER`, then log in again), or use rootless Docker"
         return EngineUnavailable(f"permission denied for the Docker engine at {engine_url()}", fix=fix)
     if "FileNotFoundError" in said or "ConnectionRefusedError" in said:
         fix = "start Docker (`sudo systemctl start docker`, or Docker Desktop), or mend DOCKER_HOST"
         return EngineUnavailable(f"no Docker engine answers at {engine_url()}", fix=fix)
-    return EngineUnavailable(f"the Docker engine went away: {said}", fix="see `docker info` and the engine's own log")
+    return EngineUnavailable(f"the Docker engine went away: {error}", fix="see `docker info` and the engine's own log")
 
 
 def _image_missing(error: APIError) -> ImageMissing:
@@ -146,12 +151,6 @@ _REFUSALS: tuple[tuple[re.Pattern[str], type[InfrastructureError], str, str], ..
         "`tuner clean` removes what interrupted runs left; `docker rm` removes the rest",
     ),
     (
-        re.compile(r"executable file not found|no such file or directory: unknown", re.I),
-        EngineUnavailable,
-        "the image does not have the program that is to be started",
-        "mend engine.executable, or choose another launcher.image",
-    ),
-    (
         re.compile(r"no space left on device", re.I),
         InfrastructureError,
         "the Docker engine's disk is full",
@@ -169,11 +168,19 @@ _CAUSES = {PortTaken: Cause.PORT_IN_USE, NoNvidiaRuntime: Cause.DRIVER}
 
 def _refused(error: APIError, what: str) -> InfrastructureError:
     said = str(error.explanation or error)
+    if re.search(r"executable file not found|no such file or directory: unknown", said, re.I):
+        return no_program(said)
     for pattern, kind, message, fix in _REFUSALS:
         if pattern.search(said):
             return kind(f"{message}: {said}", cause=_CAUSES.get(kind, Cause.UNKNOWN).value, fix=fix)
     doing = f" while {what}" if what else ""
     return EngineUnavailable(f"the Docker engine refused{doing}: {said}", fix="see its message and the engine's log")
+
+
+def no_program(said: str) -> EngineUnavailable:
+    """The image does not have what is to be started."""
+    fix = "mend engine.executable, or choose another launcher.image"
+    return EngineUnavailable(f"the image does not have the program that is to be started: {said}", fix=fix)
 
 
 def pull_failed(reference: str, said: str) -> PullFailed:

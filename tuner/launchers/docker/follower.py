@@ -4,6 +4,7 @@ The engine's stream of output ends when the container does, and also, silently, 
 the two it was, the engine is asked then: a question that a stopped engine does not answer.
 """
 
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -13,11 +14,14 @@ from docker.models.containers import Container
 
 from tuner.errors import EngineUnavailable, InfrastructureError
 from tuner.launchers.base import Life
-from tuner.launchers.docker.daemon import accepts, connected, engine_url, translated
+from tuner.launchers.docker.daemon import accepts, connected, engine_url, no_program, translated
 from tuner.secrets import redact
 
 _CLOSING_S = 10.0
 _LOOK_EVERY_S = 0.5
+_NOT_EXECUTED = 127
+_INIT_FAILED = re.compile(r"^\[FATAL tini .*exec .* failed: ", re.MULTILINE)
+"""The container's init process starts the program, so that it is not the engine who misses it."""
 
 
 class Follower:
@@ -34,7 +38,7 @@ class Follower:
         self._path = log_path
         self._hidden = tuple(hidden)
         self._life = Life(running=True)
-        self._lost: InfrastructureError | None = None
+        self._lost: EngineUnavailable | None = None
         self._next_look_s = time.monotonic() + _LOOK_EVERY_S
         self._thread = threading.Thread(target=self._follow, name=f"follow-{container_id[:12]}", daemon=True)
         self._thread.start()
@@ -43,15 +47,13 @@ class Follower:
         """Whether the container lives.
 
         Raises:
-            EngineUnavailable: The engine went away, and with it whoever could say.
+            EngineUnavailable: The engine went away, and with it whoever could say; or the image does not have the
+                program that was to be started.
         """
         if self._life.running and self._lost is None:
             self._look_after_engine()
         if self._lost:
-            raise EngineUnavailable(
-                f"the Docker engine stopped or restarted under the running trial: {self._lost.message}",
-                fix="nothing, if it was restarted on purpose: the trial is tried again",
-            )
+            raise self._lost
         return self._life
 
     def _look_after_engine(self) -> None:
@@ -60,11 +62,12 @@ class Follower:
             return
         self._next_look_s = time.monotonic() + _LOOK_EVERY_S
         if not accepts(engine_url()):
-            self._lost = EngineUnavailable("it accepts no connections")
+            self._lost = _gone("it accepts no connections")
 
     def join(self) -> None:
-        """Wait until the output is written; the container has ended."""
-        self._thread.join(_CLOSING_S)
+        """Wait until the output is written; the container has ended, or its engine has."""
+        if self._lost is None:
+            self._thread.join(_CLOSING_S)
 
     def _follow(self) -> None:
         try:
@@ -72,18 +75,28 @@ class Follower:
                 with translated():
                     container = client.containers.get(self._id)
                 self._copy(container)
-                self._life = _ended(container)
+                life = _ended(container)
+            if life.exit_code == _NOT_EXECUTED and _INIT_FAILED.search(self._path.read_text(errors="replace")):
+                self._lost = no_program(self._path.read_text(errors="replace").strip())
+            self._life = life
         except InfrastructureError as error:
-            self._lost = error
+            self._lost = self._lost or _gone(error.message)
         finally:
             if self._life.running and self._lost is None:  # a bug of ours must not look like a server that lives
-                self._lost = InfrastructureError("its follower broke")
+                self._lost = EngineUnavailable("the thread that followed the container broke")
 
     def _copy(self, container: Container) -> None:
         with translated(), self._path.open("ab", buffering=0) as file:
             stream = container.logs(stream=True, follow=True, stdout=True, stderr=True)
             for text in whole_lines(stream):
                 file.write(redact(text, self._hidden).encode("utf-8", "surrogateescape"))
+
+
+def _gone(why: str) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"the Docker engine stopped or restarted under the running trial: {why}",
+        fix="nothing, if it was restarted on purpose: the trial is tried again",
+    )
 
 
 def whole_lines(chunks: Iterable[bytes]) -> Iterator[str]:

@@ -2,19 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from docker import DockerClient
 from docker.errors import APIError, ImageNotFound
 from docker.models.images import Image
 from docker.utils import parse_repository_tag
-from pydantic import Field
 
 from tuner.errors import ImageMissing
 from tuner.launchers.docker.context import build_context
 from tuner.launchers.docker.daemon import pull_failed, translated
 from tuner.launchers.docker.options import Build, DockerLauncherConfig
-from tuner.schema import Schema
+from tuner.launchers.docker.pinned import StudyImage
 
 Progress = Callable[[str], None]
 """Told in a few words how far something has come; each replaces the last."""
@@ -23,22 +22,6 @@ BUILT = "tuner.built"
 """Labels an image that tuner has built."""
 
 _SAY_EVERY_S = 1.0
-
-
-class StudyImage(Schema):
-    """The one image of a study, as its folder keeps it."""
-
-    schema_version: Literal[1] = 1
-    reference: str
-    """What the user called it."""
-    id: str
-    """What it is."""
-    digests: tuple[str, ...] = ()
-    """By which a registry gives the very same one: ``vllm/vllm-openai@sha256:…``; none for one that was built here."""
-    wsl: bool = False
-    """Whether the engine runs on WSL2, where GPUs are chosen otherwise."""
-    env: dict[str, str] = Field(default_factory=dict)
-    """Variables that every container of the study gets besides those of its configuration; no secrets."""
 
 
 def resolve(

@@ -4,7 +4,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -124,7 +124,8 @@ class DockerLauncher:
         try:
             yield follower
         finally:
-            stop(container, spec.stop_grace_s)
+            with suppress(EngineUnavailable):  # what it would have said is said by the follower, or by the removal
+                stop(container, spec.stop_grace_s)
             follower.join()
 
 

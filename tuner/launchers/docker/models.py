@@ -11,6 +11,7 @@ from tuner.launchers.docker.images import Progress
 from tuner.launchers.docker.launcher import DockerLauncher
 
 _REPOSITORY = re.compile(r"^[\w-][\w.-]*/[\w.-]+$")
+_EXCEPTION = re.compile(r"^[\w.]+(?:Error|Exception)\b")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 
 OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1"}
@@ -70,14 +71,20 @@ def download(
         progress: Told what the download says.
 
     Raises:
-        ModelMissing: It cannot be had; the message is the download's own last line.
+        ModelMissing: It cannot be had; the message is the download's own.
     """
     argv = ("python3", "-c", _DOWNLOAD, model, revision or "")
     progress(f"downloading {model}")
     ended = launcher.run("download", argv, {**env, "HF_HUB_OFFLINE": "0"}, lambda line: progress(f"{model}: {line}"))
     if ended.exit_code != 0:
-        said = ended.lines[-1].strip() if ended.lines else f"exit status {ended.exit_code}"
+        said = _reason(ended.lines) or f"exit status {ended.exit_code}"
         fix = "check the name and the network; a gated model needs its licence accepted and a token in .env"
         raise ModelMissing(
             f"{model} cannot be downloaded: {said}", cause=Cause.MODEL_NOT_FOUND.value, line=said, fix=fix
         )
+
+
+def _reason(lines: tuple[str, ...]) -> str:
+    """The exception that it ended in, which may go on to give advice for lines; else its last line."""
+    raised = (line for line in reversed(lines) if _EXCEPTION.match(line))
+    return next(raised, lines[-1] if lines else "").strip()

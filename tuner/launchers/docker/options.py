@@ -99,3 +99,15 @@ class DockerLauncherConfig(Schema):
 def volume_name(cache: str) -> str:
     """The Docker volume that keeps a cache."""
     return f"tuner-cache-{cache}"
+
+
+def gpu_env(gpus: tuple[int, ...], wsl: bool) -> dict[str, str]:
+    """By which CUDA sees these GPUs and no others.
+
+    A container is given its GPUs, which are then numbered from 0. WSL2's driver gives it all of the host's, under the
+    host's numbers.
+    """
+    if not gpus:
+        return {}
+    visible = sorted(gpus) if wsl else range(len(gpus))
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, visible))}

@@ -8,9 +8,10 @@ from tuner.errors import ConfigError, EngineUnavailable
 from tuner.launchers.docker import images, models, volumes
 from tuner.launchers.docker.containers import Contents
 from tuner.launchers.docker.daemon import connected, is_wsl
-from tuner.launchers.docker.images import Progress, StudyImage
+from tuner.launchers.docker.images import Progress
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
+from tuner.launchers.docker.pinned import StudyImage
 from tuner.secrets import Secrets
 
 _COUNT_GPUS = "import torch; print(torch.cuda.device_count())"

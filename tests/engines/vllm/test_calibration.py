@@ -1,0 +1,144 @@
+"""Starts correct the predictions, and how wrong those were decides what they may rule out."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.engines.vllm.real import AWQ, GLM, H100, RTX4090X2, RUNS, SITE, asked, model_of
+from tests.engines.vllm.world import WORLDS
+from tuner.engines.base import StartupFacts
+from tuner.engines.causes import Cause
+from tuner.engines.vllm.calibration import Calibration, Start, compare, margin
+from tuner.engines.vllm.memory import Stage
+
+KV_TOLERANCE = 0.005
+
+
+def errors(prediction, facts):
+    return {each.name: each.error for each in compare(prediction.terms, facts)}
+
+
+@pytest.mark.parametrize(
+    ("taught_by", "asked_of"), [("A_cold", "B_warm"), ("A_cold", "C_seqs8"), ("B_warm", "C_seqs8")]
+)
+def test_one_real_start_brings_the_next_within_half_a_percent(taught_by, asked_of, log):
+    """Cold to warm, and to another number of sequences; here within 0.05 %."""
+    run = RUNS[asked_of]
+    found = errors(run.predicted(log, [RUNS[taught_by].start(log)]), run.start(log).facts)
+    assert abs(found["kv_tokens"]) < KV_TOLERANCE / 10
+    assert abs(found["weights_gib"]) < 0.0005
+
+
+@pytest.mark.parametrize("taught_by", ["A_cold", "B_warm", "C_seqs8"])
+def test_what_was_learned_of_12_layers_holds_for_47(taught_by, log):
+    """The farthest transfer there is a log for: another size of model; 0.11 % off, the formulas alone 0.03 %."""
+    full, learned = RUNS["E_full_cold"], Calibration(model_of(GLM, 12), H100, [RUNS[taught_by].start(log)])
+    learned.model = full.model
+    found = errors(learned.predict(full.start(log).demand), full.start(log).facts)
+    assert abs(found["kv_tokens"]) < KV_TOLERANCE
+    assert abs(found["weights_gib"]) < 0.001
+
+
+def test_each_start_keeps_what_was_predicted_of_it_beforehand(log):
+    starts = [RUNS[name].start(log) for name in ("A_cold", "B_warm", "C_seqs8")]
+    history = Calibration(model_of(GLM, 12), H100, starts).history
+    first, second, _ = ({each.name: each for each in row} for row in history)
+    assert first["weights_gib"].logged == 14.41
+    assert abs(second["kv_tokens"].error) < abs(first["kv_tokens"].error)
+    assert len(history) == 3
+
+
+def test_a_margin_is_a_prior_first_and_then_what_was_measured():
+    assert margin([], 0.35, 0.02) == 0.35
+    assert margin([0.01], 0.35, 0.02) == 0.35 / 2
+    assert margin([0.3], 0.35, 0.02) == pytest.approx(0.9)
+    assert margin([0.5] + [0.01] * 8, 0.35, 0.02) == pytest.approx(0.35 / 10)
+    assert margin([0.1] * 4, 0.35, 0.02) == pytest.approx(0.1 * (1 + 2 / 3))
+    assert margin([0.0001] * 100, 0.35, 0.02) == 0.02
+
+
+def test_agreeing_starts_narrow_the_margin():
+    world = WORLDS[0]
+    demand = world.demand(SITE)
+    margins = [world.calibration([world.start(SITE)] * count).predict(demand).margin_gib for count in (0, 1, 4, 16)]
+    assert margins == sorted(margins, reverse=True)
+    assert margins[-1] < 0.2 < 0.9 < margins[0]
+
+
+def test_cold_starts_alone_never_narrow_what_the_peak_may_be():
+    """Their peak may be the compiler's; with a warm start of the same the margin is the measured one."""
+    world = WORLDS[0]
+    demand = world.demand(SITE)
+    cold, warm = (world.calibration([world.start(SITE, warm)] * 6).predict(demand).margin_gib for warm in (False, True))
+    assert warm < 0.5 * cold
+    assert world.start(SITE, False).warm is False
+    assert world.start(SITE, True).warm is True
+
+
+def test_a_small_cold_start_does_not_rule_out_what_fits_warm():
+    """With 2,048 batched tokens the compiler's own buffers are the peak: 0.6 GiB above a warm start's."""
+    world = replace(WORLDS[0], fixed={**SITE, "max_num_batched_tokens": 2048})
+    tight = next(
+        args
+        for share in range(60, 92)
+        if world.plan(args := {**world.fixed, "gpu_memory_utilization": share / 100}, warm=True).starts
+    )
+    assert not world.plan(tight, warm=False).starts
+    cold = world.start({**tight, "gpu_memory_utilization": 0.9}, warm=False)
+    assert world.calibration([cold] * 5).predict(world.demand(tight)).ruled_out is None
+
+
+def test_free_memory_is_learned_from_the_first_log_and_decides_at_once():
+    world = WORLDS[0]
+    demand = world.demand({**SITE, "gpu_memory_utilization": 0.93})
+    assert world.calibration().predict(demand).ruled_out is None
+    ruled_out = world.calibration([world.start(SITE)]).predict(demand).ruled_out
+    assert (ruled_out.stage, ruled_out.cause) == (Stage.REQUEST, Cause.INSUFFICIENT_FREE_MEMORY)
+    assert (ruled_out.available_gib, round(ruled_out.needed_gib, 2)) == (22.26, 22.31)
+
+
+def test_the_most_that_was_ever_free_counts():
+    """What others held at one start may be free at the next."""
+    starts = [StartupFacts(total_gib=23.99, free_gib=free) for free in (15.0, 22.26, 18.0)]
+    assert RTX4090X2.learned(starts).free_gib == 22.26
+
+
+def test_free_memory_needs_no_model():
+    hardware = replace(RTX4090X2, source="the engine's log")
+    demand = asked({**SITE, "gpu_memory_utilization": 0.95}, hardware, "0.15.0", model_of(AWQ))
+    found = Calibration(None, hardware).predict(demand)
+    assert found.terms is None
+    assert found.unknown == ("the model's config.json",)
+    assert found.ruled_out.cause is Cause.INSUFFICIENT_FREE_MEMORY
+
+
+def test_the_driver_overstates_memory_and_is_not_believed_to_the_last_percent():
+    """24,564 MiB by nvidia-smi are 23.52 GiB to CUDA (vllm#33920): 0.94 of it is less than is free."""
+    driver = replace(RTX4090X2, total_gib=24564 / 1024, free_gib=22.26, source="nvidia-smi")
+    demand = asked({**SITE, "gpu_memory_utilization": 0.94}, driver, "0.15.0", model_of(AWQ))
+    assert Calibration(None, driver).predict(demand).ruled_out is None
+    assert Calibration(None, replace(driver, source="the configuration")).predict(demand).ruled_out is not None
+
+
+def test_a_log_without_the_breakdown_teaches_by_what_is_left(log):
+    """Before 0.10 only weights, KV cache and the share asked for are told."""
+    start = RUNS["B_warm"].start(log)
+    bare = StartupFacts(
+        weights_gib=16.0,
+        kv_cache_gib=50.0,
+        requested_gib=72.85,
+        total_gib=79.18,
+        free_gib=78.66,
+        compile_cache_hit=True,
+    )
+    taught = Calibration(model_of(GLM, 12), H100, [Start(start.demand, bare)] * 3)
+    assert taught.predict(start.demand).terms.kv_gib == pytest.approx(50.0, abs=0.1)
+
+
+def test_weights_of_one_placement_do_not_speak_for_another():
+    world = WORLDS[0]
+    taught = world.calibration([world.start(SITE)])
+    other = world.demand({**SITE, "tensor_parallel_size": 1, "enable_expert_parallel": False})
+    logged = world.start(SITE).facts.weights_gib
+    assert taught.predict(world.demand(SITE)).terms.weights_gib == logged
+    assert taught.predict(other).terms.weights_gib > 1.9 * logged

@@ -1,0 +1,253 @@
+"""A service that was stopped for its GPUs is running again in the end, whatever killed us."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import datetime
+
+import docker
+import psutil
+import pytest
+
+from tuner.clean import left_overs
+from tuner.errors import ConfigError, GpuBusy
+from tuner.launchers.docker.services import Service
+from tuner.site import SiteConfig
+from tuner.takeover import NotHealthy, TakeOver, folder, in_the_way, pending, taken_over
+from tuner.testing.launcher import until
+
+pytestmark = pytest.mark.docker
+
+NAME = "tuner-test-production"
+SERVE = """
+import http.server, time, sys
+time.sleep(float(sys.argv[1]))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"production")
+    def log_message(self, *args): pass
+http.server.HTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
+"""
+PROGRAM = """
+import sys, time
+from tuner.site import SiteConfig
+from tuner.takeover import taken_over
+with taken_over(SiteConfig(stop=(sys.argv[1],), stop_grace_s=1), (0, 1), "victim", lambda text: None):
+    print("taken", flush=True)
+    time.sleep(600)
+"""
+ASK = "import urllib.request as http; http.urlopen('http://127.0.0.1:8000/health', timeout=5)"
+SITE = SiteConfig(stop=(NAME,), stop_grace_s=1, health_timeout_s=30)
+
+
+@pytest.fixture
+def engine():
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def production(engine, base_image):
+    """A service that holds GPUs 0 and 1, as somebody else deployed it; call it to choose how."""
+    made = []
+
+    def start(policy="unless-stopped", slow_s=0.2, checked=True, **more):
+        check = {"test": ["CMD", "python3", "-c", ASK], "interval": 500_000_000, "start_period": 60_000_000_000}
+        container = engine.containers.run(
+            base_image,
+            ["python3", "-c", SERVE, str(slow_s)],
+            name=NAME,
+            detach=True,
+            init=True,
+            ports={"8000/tcp": ("127.0.0.1", None)},
+            restart_policy={"Name": policy, "MaximumRetryCount": 3 if policy == "on-failure" else 0},
+            device_requests=[docker.types.DeviceRequest(device_ids=["0", "1"], capabilities=[["gpu"]])],
+            healthcheck=check if checked else None,
+            **more,
+        )
+        made.append(container)
+        return container
+
+    yield start
+    for container in made:
+        with suppress(docker.errors.NotFound):
+            container.remove(force=True)
+
+
+def state(container):
+    container.reload()
+    health = container.attrs["State"].get("Health") or {}
+    return (
+        container.attrs["State"]["Status"],
+        container.attrs["HostConfig"]["RestartPolicy"]["Name"],
+        health.get("Status"),
+    )
+
+
+def test_a_study_on_occupied_gpus_is_refused_with_who_holds_them(production):
+    production()
+    with pytest.raises(GpuBusy, match=rf"(?s)GPU 1 is held by container {NAME}.*site\.stop=\[{NAME}\]"):
+        in_the_way(SiteConfig(), (1, 2))
+    assert in_the_way(SiteConfig(), (2,)) == []
+    (found,) = in_the_way(SITE, (0, 1))
+    assert isinstance(found, Service)
+
+
+@pytest.mark.parametrize("policy", ["no", "always", "unless-stopped", "on-failure"])
+def test_a_service_is_down_while_the_study_runs_and_back_as_it_was(production, policy):
+    container, said = production(policy), []
+    with taken_over(SITE, (0, 1), "study", said.append):
+        status, _, _ = state(container)
+        assert status == "exited"
+        (record,) = [TakeOver.model_validate_json(path.read_text()) for path in folder().glob("*.json")]
+        assert record.services[0].restart == policy
+    assert state(container) == ("running", policy, "healthy")
+    if policy == "on-failure":
+        assert container.attrs["HostConfig"]["RestartPolicy"]["MaximumRetryCount"] == 3
+    assert list(folder().iterdir()) == []
+    assert said[0] == f"stopping {NAME} for the time of the study"
+    assert "is healthy again" in said[-1]
+
+
+def test_what_is_to_be_restored_is_on_disk_before_anything_is_stopped(production):
+    container = production(slow_s=0)
+    with taken_over(SITE, (0, 1), "study", lambda text: None):
+        container.reload()
+        stopped = datetime.fromisoformat(container.attrs["State"]["FinishedAt"][:26] + "+00:00").timestamp()
+        (record,) = folder().glob("*.json")
+        assert record.stat().st_mtime < stopped
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_it_is_back_after_an_error_and_after_ctrl_c(production, error):
+    container = production(checked=False)
+
+    def fail():
+        with taken_over(SITE, (0, 1), "study", lambda text: None):
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert state(container)[0] == "running"
+    assert pending() == []
+
+
+@pytest.fixture
+def victim(production):
+    """A tuner in a process of its own that has taken the service's GPUs."""
+    container = production("always")
+    tuner = subprocess.Popen([sys.executable, "-c", PROGRAM, NAME], stdout=subprocess.PIPE)
+    assert tuner.stdout.readline() == b"taken\n"
+    assert state(container)[0] == "exited"
+    (dog,) = [child for child in psutil.Process(tuner.pid).children() if "tuner.takeover" in child.cmdline()]
+    yield tuner, dog, container
+    tuner.stdout.close()
+    tuner.kill()
+    tuner.wait()
+    until(lambda: not psutil.pid_exists(dog.pid), 30)
+
+
+def test_after_kill_9_the_watchdog_brings_it_back(victim):
+    tuner, _, container = victim
+    tuner.kill()
+    until(lambda: state(container) == ("running", "always", "healthy"), 20)
+    until(lambda: not list(folder().glob("*.json")), 5)
+
+
+def test_when_the_watchdog_died_too_whoever_comes_next_brings_it_back(victim):
+    tuner, dog, container = victim
+    assert pending() == [], "it is not owed as long as the study runs"
+    dog.kill()
+    tuner.kill()
+    tuner.wait()
+    time.sleep(1)
+    assert state(container)[0] == "exited"
+    (left,) = left_overs()
+    assert NAME in str(left)
+    left.remove()
+    assert state(container) == ("running", "always", "healthy")
+    assert left_overs() == []
+
+
+RESTART = os.environ.get("TUNER_TEST_DOCKER_RESTART")
+restarts = pytest.mark.skipif(
+    not RESTART,
+    reason="restarts the Docker engine: TUNER_TEST_DOCKER_RESTART='sudo systemctl restart docker' make test",
+)
+
+
+@restarts
+def test_after_a_reboot_docker_itself_brings_it_back_and_the_next_start_its_policy(production):
+    container = production("unless-stopped")
+    tuner = subprocess.Popen([sys.executable, "-c", PROGRAM, NAME], stdout=subprocess.PIPE)
+    assert tuner.stdout.readline() == b"taken\n"
+    for process in [*psutil.Process(tuner.pid).children(), psutil.Process(tuner.pid)]:
+        process.kill()
+    tuner.communicate()
+    subprocess.run(RESTART, shell=True, check=True)
+    until(lambda: state(container)[0] == "running", 20)
+    for left in left_overs():
+        left.remove()
+    assert state(container) == ("running", "unless-stopped", "healthy")
+
+
+@restarts
+def test_a_restarted_engine_does_not_keep_it_up_in_the_middle(production):
+    container, said = production("always"), []
+    with taken_over(SITE, (0, 1), "study", said.append) as taken:
+        subprocess.run(RESTART, shell=True, check=True)
+        until(lambda: state(container)[0] == "running", 20)
+        taken.hold()
+        assert state(container)[0] == "exited"
+        assert "in the middle" in said[-1]
+        taken.hold()
+    assert state(container)[:2] == ("running", "always")
+
+
+def test_a_service_that_does_not_become_healthy_is_said_to_and_runs(production, engine):
+    container = production()
+    site = SITE.model_copy(update={"health_timeout_s": 0.5})
+    with pytest.raises(NotHealthy, match=rf"docker logs {NAME}"), taken_over(site, (0, 1), "s", lambda text: None):
+        pass
+    assert state(container)[:2] == ("running", "unless-stopped")
+    assert pending() == []
+
+
+def test_a_service_that_somebody_removed_meanwhile_is_said_to_be_gone(production):
+    container, said = production(), []
+    with taken_over(SITE, (0, 1), "study", said.append):
+        container.remove(force=True)
+    assert "cannot be started again" in said[-1]
+    assert list(folder().iterdir()) == []
+
+
+def test_a_service_that_is_down_already_is_left_down(production):
+    container = production()
+    container.stop(timeout=1)
+    with taken_over(SITE, (0, 1), "study", lambda text: None):
+        assert list(folder().glob("*.json")) == []
+    assert state(container)[0] == "exited"
+
+
+def test_a_service_that_does_not_exist_is_named_before_anything_happens():
+    with pytest.raises(ConfigError, match=r"site\.stop.*no service 'no-such'"):
+        in_the_way(SiteConfig(stop=("no-such",)), (0,))
+
+
+def start_study(tmp_path, *overrides):
+    command = [sys.executable, "-m", "tuner", "study", "start", "experiment=demo", "hardware.gpus=[0,1]"]
+    command += [f"study.folder={tmp_path}", f"site.stop=[{NAME}]", "budget.trials=30", *overrides]
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def test_nothing_is_stopped_without_consent_which_states_the_downtime(production, tmp_path):
+    container = production()
+    refused = start_study(tmp_path)
+    assert refused.returncode == 2
+    assert re.search(rf"this study stops {NAME} for about [\d.]+ hours", refused.stderr)
+    assert "say --yes" in refused.stderr
+    assert state(container)[0] == "running"

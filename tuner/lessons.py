@@ -1,0 +1,364 @@
+"""What a launch that ran out of memory teaches: what need not be tried any more, and what to try instead.
+
+GPU memory is monotone: more sequences, more batched tokens or a longer context never need less of it. Which side of
+``gpu_memory_utilization`` a failure closes depends on its cause: where the share asked for is not free, more of it is
+hopeless; where the KV cache is too small, less of it is. A configuration is closed only if it is at least as demanding
+as the failed one in all of these together, and equal in every other setting that memory may depend on.
+
+Nothing is learned from a start with a cold compile cache: it peaks higher, and the same configuration may fit once
+compiled (``again`` asks for that). Nor where others held the memory: that is ``GpuBusy``, and ``busy`` tells.
+
+One wrong case is accepted: block sizes count as equal, so that a context may be closed that fits by less than a block.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pydantic import JsonValue
+
+from tuner.engines.base import StartupFacts
+from tuner.engines.causes import Cause
+from tuner.errors import GpuBusy
+from tuner.space import Candidate, Choice, Range, SearchSpace, Settings
+
+UTILIZATION = "gpu_memory_utilization"
+SEQUENCES = "max_num_seqs"
+TOKENS = "max_num_batched_tokens"
+LENGTH = "max_model_len"
+KV_BYTES = "kv_cache_memory_bytes"
+_ORDERED = (UTILIZATION, SEQUENCES, TOKENS, LENGTH)
+
+UNRELATED = frozenset(
+    {
+        *("block_size", "enable_prefix_caching", "scheduling_policy", "async_scheduling", "stream_interval"),
+        *("long_prefill_token_threshold", "max_num_partial_prefills", "max_long_partial_prefills", "seed"),
+        *("compilation_config.compile_sizes", "disable_custom_all_reduce", "OMP_NUM_THREADS"),
+        *("VLLM_MARLIN_USE_ATOMIC_ADD", "VLLM_FLOAT32_MATMUL_PRECISION", "VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE"),
+        "VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING",
+    }
+)
+"""Settings that do not change how much memory a warm server takes; any other must be equal for a lesson to apply."""
+
+_HELD_GIB = 0.3
+"""Memory less free than at earlier starts from which on others must hold it."""
+_ROUNDING_GIB = 0.005
+_PROCESS = re.compile(r"this process has (?P<gib>[\d.]+) GiB memory in use")
+
+
+class Relation(StrEnum):
+    """How a setting must stand to a bound."""
+
+    AT_LEAST = "≥"
+    AT_MOST = "≤"
+    ABOVE = ">"
+    SAME = "="
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One side of a region.
+
+    Attributes:
+        setting: The flag or variable.
+        relation: How it stands to ``value``.
+        value: The bound.
+    """
+
+    setting: str
+    relation: Relation
+    value: JsonValue
+
+    def holds(self, value: JsonValue) -> bool:
+        """Whether a value lies on this side; one that is left to the engine lies nowhere but where it is the bound."""
+        if self.relation is Relation.SAME:
+            return value == self.value
+        if not (_is_number(value) and _is_number(self.value)):
+            return False
+        number, bound = float(str(value)), float(str(self.value))
+        above = {Relation.AT_LEAST: number >= bound, Relation.AT_MOST: number <= bound, Relation.ABOVE: number > bound}
+        return above[self.relation]
+
+    def __str__(self) -> str:
+        value = f"{self.value:.3g}" if isinstance(self.value, float) else self.value
+        return f"{self.setting} {self.relation} {'unset' if self.value is None else value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Configurations that are known to fail: all bounds hold together.
+
+    Attributes:
+        bounds: Its sides.
+    """
+
+    bounds: tuple[Bound, ...]
+
+    def contains(self, settings: Settings) -> bool:
+        """Whether a whole configuration lies in it."""
+        values: Mapping[str, JsonValue] = {**settings.env, **settings.args}
+        return all(bound.holds(values.get(bound.setting)) for bound in self.bounds)
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.bounds))
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A launch that failed.
+
+    Attributes:
+        candidate: What was tried.
+        cause: Why it failed.
+        numbers: The figures of the deciding line.
+        line: That line.
+        facts: What the log had said by then.
+    """
+
+    candidate: Candidate
+    cause: Cause
+    numbers: Mapping[str, float]
+    line: str | None = None
+    facts: StartupFacts = field(default_factory=StartupFacts)
+
+    @property
+    def warm(self) -> bool:
+        """Whether nothing was compiled on the way."""
+        return self.facts.compile_cache_hit is True or self.facts.eager is True
+
+    @property
+    def before_compiling(self) -> bool:
+        """Whether it failed so early that the compile cache plays no part."""
+        return self.cause is Cause.INSUFFICIENT_FREE_MEMORY or self.facts.weights_gib is None
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one failure teaches.
+
+    Attributes:
+        region: What need not be tried any more; ``None`` if nothing can be said.
+        repairs: What to try instead, best first; the first that nothing else rules out is worth a launch.
+        again: Whether the same configuration is worth a second launch, now that it is compiled.
+        sentence: For a person.
+    """
+
+    region: Region | None
+    repairs: tuple[Candidate, ...]
+    again: bool
+    sentence: str
+
+
+def busy(failed: Failed, earlier: Sequence[StartupFacts]) -> GpuBusy | None:
+    """The error that a failure really is, if others held the memory; ``None`` if they did not, or nobody can know.
+
+    Args:
+        failed: The failure.
+        earlier: What earlier starts on these GPUs said.
+    """
+    usual = max((facts.free_gib for facts in earlier if facts.free_gib), default=None)
+    free = _free_at_start(failed)
+    if usual is None or free is None or free >= usual - _HELD_GIB:
+        return None
+    return GpuBusy(
+        f"others hold {usual - free:.2f} GiB of the GPU: {free:.2f} GiB were free, {usual:.2f} at earlier starts",
+        cause=failed.cause.value,
+        line=failed.line,
+        numbers=failed.numbers,
+        fix="end what else runs on the GPU",
+    )
+
+
+def _free_at_start(failed: Failed) -> float | None:
+    """What was free for this server: as it says itself, or what it holds and what was left when it ran out."""
+    if failed.cause is Cause.INSUFFICIENT_FREE_MEMORY:
+        return failed.numbers.get("free_gib")
+    held, left = _PROCESS.search(failed.line or ""), failed.numbers.get("free_mib")
+    return float(held["gib"]) + left / 1024 if held and left is not None else failed.facts.free_gib
+
+
+def lesson(
+    failed: Failed, space: SearchSpace, deployed: Settings, earlier: Sequence[StartupFacts] = ()
+) -> Lesson | None:
+    """What a failure teaches; ``None`` if it was not memory that was missing.
+
+    Args:
+        failed: The failure; one that ``busy`` explains teaches nothing and is not to be shown here.
+        space: What may be tried.
+        deployed: The deployment's settings, which hold where no parameter says otherwise.
+        earlier: What earlier starts said of the GPUs.
+    """
+    teacher = _Teacher(failed, space, deployed, earlier)
+    if failed.cause not in _BOUNDS:
+        return None
+    if not (failed.warm or failed.before_compiling):
+        return Lesson(None, (), failed.facts.compile_cache_hit is False, _COLD)
+    region = Region(tuple(_BOUNDS[failed.cause](teacher)))
+    repairs = tuple(teacher.repairs(region))
+    return Lesson(region, repairs, False, f"{failed.cause}: nothing with {region} is tried any more")
+
+
+_COLD = "it ran out of memory with a cold compile cache, which peaks higher: that says nothing of a warm start"
+
+
+class _Teacher:
+    """One failure among the values that its parameters can take."""
+
+    def __init__(self, failed: Failed, space: SearchSpace, deployed: Settings, earlier: Sequence[StartupFacts]) -> None:
+        self.failed = failed
+        self.space = space
+        settings = deployed.merged(space.settings(failed.candidate))
+        self.values: Mapping[str, JsonValue] = {**settings.env, **settings.args}
+        self.parameters = {space.target(name)[1]: name for name in space.params}
+        self.earlier = earlier
+
+    def free(self) -> Iterator[Bound]:
+        """The share asked for is not free: whatever else is asked, no more than that share can be."""
+        free, total = (self.failed.numbers.get(name) for name in ("free_gib", "total_gib"))
+        if free and total:
+            yield Bound(UTILIZATION, Relation.ABOVE, (free + _ROUNDING_GIB) / (total - _ROUNDING_GIB))
+        else:
+            yield self._bound(UTILIZATION, Relation.AT_LEAST)
+
+    def cache(self) -> Iterator[Bound]:
+        """The KV cache is too small: a smaller share, or more beside it, makes it smaller still."""
+        yield self._bound(UTILIZATION, Relation.AT_MOST)
+        yield from (self._bound(name, Relation.AT_LEAST) for name in (SEQUENCES, TOKENS))
+        longest = self.failed.numbers.get("estimated_max_model_len")
+        if longest is not None:
+            yield Bound(LENGTH, Relation.ABOVE, int(longest))
+        else:
+            yield self._bound(LENGTH, Relation.AT_LEAST)
+        yield from self._equal()
+
+    def out_of_memory(self) -> Iterator[Bound]:
+        """Which bounds follow depends on how far the start had come."""
+        if self.failed.facts.weights_gib is None:
+            yield from self._equal()
+        elif self.failed.facts.kv_cache_gib is None:
+            yield from (self._bound(name, Relation.AT_LEAST) for name in (SEQUENCES, TOKENS, LENGTH))
+            yield from self._equal()
+        else:
+            yield from self._beside_the_cache()
+
+    def _beside_the_cache(self) -> Iterator[Bound]:
+        """What comes after the KV cache found no room beside it.
+
+        A larger share makes the cache larger. Batched tokens must be equal: they take from the cache what the profiling
+        run foresees, which is room for what comes after it.
+        """
+        yield from (self._bound(name, Relation.AT_LEAST) for name in (UTILIZATION, SEQUENCES, LENGTH))
+        yield self._bound(TOKENS, Relation.SAME)
+        yield from self._equal()
+
+    def _bound(self, name: str, relation: Relation) -> Bound:
+        value = self.values.get(name)
+        return Bound(name, relation if _is_number(value) else Relation.SAME, value)
+
+    def _equal(self) -> Iterator[Bound]:
+        """Whatever else the search may change and memory may depend on; without graphs it can only be less."""
+        for target in self.parameters:
+            eager = target == "enforce_eager" and self.values.get(target) is True
+            if target not in _ORDERED and target not in UNRELATED and not eager:
+                yield Bound(target, Relation.SAME, self.values.get(target))
+
+    def repairs(self, region: Region) -> Iterator[Candidate]:
+        """Candidates with one parameter changed so that they lie outside of the region."""
+        for target, value in self._changes():
+            name = self.parameters[target]
+            repaired = self.space.candidate({**self.failed.candidate.params, name: value})
+            changed = Settings({**self.values, target: value})
+            if value != self.values.get(target) and not region.contains(changed):
+                yield repaired
+
+    def _changes(self) -> Iterator[tuple[str, JsonValue]]:
+        cause, late = self.failed.cause, self.failed.facts.kv_cache_gib is not None
+        if cause is Cause.INSUFFICIENT_FREE_MEMORY:
+            yield from self._at_most(UTILIZATION, self._share("free_gib"))
+        elif cause in (Cause.NO_KV_CACHE, Cause.CONTEXT_EXCEEDS_KV_CACHE):
+            yield from self._at_most(LENGTH, self.failed.numbers.get("estimated_max_model_len"))
+            yield from self._more_cache()
+            yield from (*self._lower(TOKENS), *self._lower(SEQUENCES))
+        elif late:
+            yield from self._suggested()
+            yield from self._less_cache()
+            yield from self._lower(SEQUENCES)
+        elif self.failed.facts.weights_gib is not None:
+            yield from (*self._lower(TOKENS), *self._lower(SEQUENCES))
+
+    def _total(self) -> float | None:
+        known = [facts.total_gib for facts in self.earlier if facts.total_gib]
+        return self.failed.numbers.get("total_gib") or self.failed.facts.total_gib or (known[-1] if known else None)
+
+    def _share(self, name: str) -> float | None:
+        gib, total = self.failed.numbers.get(name), self._total()
+        return gib / total if gib is not None and total else None
+
+    def _more_cache(self) -> Iterator[tuple[str, JsonValue]]:
+        """As much more of the GPU as the cache lacks, as far as so much was ever free."""
+        needed, there = (self.failed.numbers.get(name, 0.0) for name in ("needed_kv_gib", "available_kv_gib"))
+        present, total = self.values.get(UTILIZATION), self._total()
+        if total is None or not _is_number(present):
+            return
+        wanted = float(str(present)) + (needed - there + 2 * _ROUNDING_GIB) / total
+        most = max((facts.free_gib for facts in self.earlier if facts.free_gib), default=total) / total
+        yield from ((name, value) for name, value in self._at_least(UTILIZATION, wanted) if float(str(value)) <= most)
+
+    def _less_cache(self) -> Iterator[tuple[str, JsonValue]]:
+        """So much less of the GPU that the failed allocation has room; a step at least."""
+        tried, left = (self.failed.numbers.get(name) for name in ("tried_mib", "free_mib"))
+        present, total = self.values.get(UTILIZATION), self._total()
+        if not _is_number(present):
+            return
+        lacking = (tried - left) / 1024 / total if tried is not None and left is not None and total else 0.0
+        below = math.nextafter(float(str(present)) - max(lacking, 0.0), 0.0)
+        yield from self._at_most(UTILIZATION, below)
+
+    def _suggested(self) -> Iterator[tuple[str, JsonValue]]:
+        """The size of the cache that an earlier start said would fit."""
+        said = [facts.suggested_kv_bytes for facts in self.earlier if facts.suggested_kv_bytes]
+        yield from self._at_most(KV_BYTES, min(said, default=None))
+
+    def _lower(self, target: str) -> Iterator[tuple[str, JsonValue]]:
+        value = self.values.get(target)
+        yield from self._at_most(target, math.nextafter(float(str(value)), 0.0) if _is_number(value) else None)
+
+    def _at_most(self, target: str, bound: float | None) -> Iterator[tuple[str, JsonValue]]:
+        """The largest value of the parameter that does not pass the bound."""
+        if bound is not None and target in self.parameters:
+            values = [value for value in self._numbers(target) if value <= bound]
+            yield from ((target, value) for value in values[-1:])
+
+    def _at_least(self, target: str, bound: float) -> Iterator[tuple[str, JsonValue]]:
+        """The smallest value of the parameter that reaches the bound."""
+        if target in self.parameters:
+            values = [value for value in self._numbers(target) if value >= bound]
+            yield from ((target, value) for value in values[:1])
+
+    def _numbers(self, target: str) -> list[float | int]:
+        parameter = self.space.params[self.parameters[target]]
+        return sorted(value for value in _values(parameter) if isinstance(value, float | int))
+
+
+def _values(parameter: Range | Choice) -> Iterator[JsonValue]:
+    """The values of a parameter; of a continuous one those of two digits."""
+    if parameter.levels is not None:
+        yield from (parameter.value(level) for level in range(parameter.levels))
+    elif isinstance(parameter, Range):
+        steps = range(math.ceil(parameter.low * 100), math.floor(parameter.high * 100) + 1)
+        yield from (step / 100 for step in steps)
+
+
+def _is_number(value: JsonValue) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_BOUNDS = {
+    Cause.INSUFFICIENT_FREE_MEMORY: _Teacher.free,
+    Cause.NO_KV_CACHE: _Teacher.cache,
+    Cause.CONTEXT_EXCEEDS_KV_CACHE: _Teacher.cache,
+    Cause.CUDA_OOM: _Teacher.out_of_memory,
+}
+"""Which causes close a region, and which."""

@@ -1,0 +1,107 @@
+"""What tuner writes beside a study and its trials in the dashboard, in Markdown.
+
+The dashboard shows every trial's numbers, but its own best trial ignores limits and relaunches: the study's note says
+what really came out, and each trial's what ran, how it ended and which line decided it.
+"""
+
+from collections.abc import Iterable, Sequence
+from textwrap import wrap
+
+from tuner import words
+from tuner.outcome import Outcome
+from tuner.secrecy import redacted
+from tuner.storage import State, TrialRecord
+
+_LONGEST_LINE = 1500
+_WIDTH = 100
+
+
+def study_note(outcome: Outcome) -> str:
+    """What has come of a study so far; the feasible best above all."""
+    parts = [f"## {outcome.sentence}", _best(outcome)]
+    parts += ["The dashboard's own *Best Trial* knows neither limits nor relaunches: this note does."]
+    if outcome.causes:
+        rows = [(words.cause(name), str(count)) for name, count in outcome.causes.most_common()]
+        parts += ["### What could not run", _table(("cause", "trials"), rows)]
+    return redacted("\n\n".join(parts))
+
+
+def _best(outcome: Outcome) -> str:
+    compared = [record for record in (outcome.baseline, outcome.best if outcome.improved else None) if record]
+    if not compared:
+        return "Nothing has been measured yet."
+    names = [*outcome.config.objective.goals, *outcome.config.objective.limits]
+    head = (
+        "",
+        *("deployed" if r is outcome.baseline else f"best within all limits: trial {r.number}" for r in compared),
+    )
+    rows = [(words.metric(name).label, *(_number(record, name) for record in compared)) for name in names]
+    return _table(head, rows) + ("\n\nAs in their own trials; the relaunches decide." if outcome.improved else "")
+
+
+def _number(record: TrialRecord, name: str) -> str:
+    return words.metric(name).said(getattr(record.measurement, name, None))
+
+
+def trial_note(outcome: Outcome, record: TrialRecord) -> str:
+    """What ran, what became of it, and why."""
+    parts = [f"**{_verdict(outcome, record)}**", *_reason(record), *_changed(outcome, record), *_phases(record)]
+    parts += ["Command line:", _fenced(words.command(record.argv)), "Log, requests and record are among the artifacts."]
+    return redacted("\n\n".join(parts))
+
+
+def _verdict(outcome: Outcome, record: TrialRecord) -> str:
+    if record.failure:
+        how = "Failed, and not for its configuration" if record.state is State.FAILED else "Cannot run"
+        return f"{how}: {words.cause(record.failure.cause)}."
+    if record.verdict is None:
+        return "No verdict."
+    pairs = zip(outcome.config.objective.goals, record.verdict.values, strict=True)
+    values = ", ".join(f"{words.metric(name).short} {words.metric(name).said(value)}" for name, value in pairs)
+    missed = "; ".join(words.misses(record.verdict.violations)) or "all limits met"
+    return f"{values}; {missed}."
+
+
+def _reason(record: TrialRecord) -> Iterable[str]:
+    if record.failure is None:
+        return
+    yield "Deciding line:" if record.failure.line else "What happened:"
+    yield _quoted(record.failure.line or record.failure.message)
+    if record.failure.advice:
+        yield f"What to do: {record.failure.advice}"
+
+
+def _changed(outcome: Outcome, record: TrialRecord) -> Iterable[str]:
+    space, deployed = outcome.config.space, outcome.deployed.params
+    names = [n for n in {**deployed, **record.params} if deployed.get(n) != record.params.get(n)]
+    if not names:
+        yield "As deployed."
+        return
+    rows = [
+        (f"`{words.setting(space, name)}`", words.value(deployed.get(name)), words.value(record.params.get(name)))
+        for name in names
+    ]
+    yield _table(("setting", "deployed", "here"), rows)
+
+
+def _phases(record: TrialRecord) -> Iterable[str]:
+    spans = ", ".join(f"{span.phase} {words.duration(span.seconds)}" for span in record.phases)
+    yield f"{words.duration(record.seconds)} in all: {spans}."
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _quoted(line: str) -> str:
+    """A log's line as it stands, but for line ends: the dashboard would scroll sideways."""
+    return _fenced("\n".join(wrap(line.strip()[:_LONGEST_LINE], _WIDTH, break_on_hyphens=False)))
+
+
+def _fenced(shown: str) -> str:
+    """A text that is not ours, in a fence that it cannot leave."""
+    fence = "```"
+    while fence in shown:
+        fence += "`"
+    return f"{fence}text\n{shown}\n{fence}"
