@@ -1,8 +1,10 @@
 """What all tests share: a state folder of their own, and what to do where a part is not installed."""
 
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 
+import docker
 import pytest
 
 NO_ENGINE = "needs a Docker engine and an image with Python: TUNER_TEST_DOCKER=python:3.11-slim make test"
@@ -34,6 +36,68 @@ def sim_image(base_image):
         images.build(client, "tuner-test/sim:1", build, lambda text: None)
         yield "tuner-test/sim:1"
         client.images.remove("tuner-test/sim:1", force=True)
+
+
+@pytest.fixture
+def engine():
+    """The Docker engine that the environment names."""
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def gpu_engine(base_image):
+    """An engine that takes requests for GPUs, whether it has any or not."""
+    client = docker.from_env()
+    try:
+        wanted = docker.types.DeviceRequest(device_ids=["0"], capabilities=[["gpu"]])
+        client.containers.run(base_image, ["true"], device_requests=[wanted], remove=True)
+    except docker.errors.APIError as refused:
+        pytest.skip(f"needs an engine that can give containers GPUs (nvidia-container-toolkit): {refused.explanation}")
+    finally:
+        client.close()
+
+
+PRODUCTION = "tuner-test-production"
+SERVE = """
+import http.server, time, sys
+time.sleep(float(sys.argv[1]))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"production")
+    def log_message(self, *args): pass
+http.server.HTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
+"""
+ASK = "import urllib.request as http; http.urlopen('http://127.0.0.1:8000/health', timeout=5)"
+
+
+@pytest.fixture
+def production(engine, base_image, gpu_engine):
+    """A service that holds GPUs 0 and 1, as somebody else deployed it; call it to choose how."""
+    made = []
+
+    def start(policy="unless-stopped", slow_s=0.2, checked=True, **more):
+        check = {"test": ["CMD", "python3", "-c", ASK], "interval": 500_000_000, "start_period": 60_000_000_000}
+        container = engine.containers.run(
+            base_image,
+            ["python3", "-c", SERVE, str(slow_s)],
+            name=PRODUCTION,
+            detach=True,
+            init=True,
+            ports={"8000/tcp": ("127.0.0.1", None)},
+            restart_policy={"Name": policy, "MaximumRetryCount": 3 if policy == "on-failure" else 0},
+            device_requests=[docker.types.DeviceRequest(device_ids=["0", "1"], capabilities=[["gpu"]])],
+            healthcheck=check if checked else None,
+            **more,
+        )
+        made.append(container)
+        return container
+
+    yield start
+    for container in made:
+        with suppress(docker.errors.NotFound):
+            container.remove(force=True)
 
 
 def pytest_collection_modifyitems(items):

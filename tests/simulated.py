@@ -106,7 +106,7 @@ class _Maker:
             settings = resolve(model, flags.parse(site.version, [model, *words]), command.env, site)
         except Rejected as refused:
             return self._dead([f"vllm serve: error: {refused}"], 2, 8.0, common)
-        stages = self._stages(settings, launch_id)
+        stages = served_load(self.asked.workload, settings, launch_id)
         if isinstance(stages, StartupFailure):
             return self._dead(list(stages.lines), 1, 40.0 + 10 * self.dice.random(), common)
         plan, results = stages
@@ -154,31 +154,31 @@ class _Maker:
         }
         return tuple(PhaseSpan(phase, seconds * self.dice.uniform(0.95, 1.05)) for phase, seconds in took.items())
 
-    def _stages(self, settings, launch_id):
-        """What the load client would have recorded; or why the server would not have started."""
-        load = self.asked.workload
-        results = []
-        for name, streams, count, prompt, output in self._asked_stages(load):
-            jobs = [
-                [
-                    Job(((f"{launch_id}/{name}/{0 if name.startswith('ttft') else (s, n)}", prompt),), output)
-                    for n in range(count)
-                ]
-                for s in range(streams)
-            ]
-            ran = measure(settings, jobs, seed=1, launch_id=launch_id, noise=_NOISE)
-            if isinstance(ran, StartupFailure):
-                return ran
-            results.append(_result(name, streams, ran, prompt, output))
-        return ran.plan, results
 
-    @staticmethod
-    def _asked_stages(load):
-        yield CONCURRENT, load.concurrency, load.requests // load.concurrency, load.prompt_tokens, load.output_tokens
-        single = load.single_user
-        yield SINGLE_USER, 1, single.requests, single.prompt_tokens, single.output_tokens
-        for length in load.ttft_prompt_tokens:
-            yield ttft_stage(length), 1, 2, length, load.ttft_output_tokens
+def served_load(load, settings, launch_id, noise=_NOISE):
+    """What the load client would have recorded, and the memory it ran in; or why the server would not have started."""
+    results = []
+    for name, streams, count, prompt, output in _asked_stages(load):
+        jobs = [
+            [
+                Job(((f"{launch_id}/{name}/{0 if name.startswith('ttft') else (s, n)}", prompt),), output)
+                for n in range(count)
+            ]
+            for s in range(streams)
+        ]
+        ran = measure(settings, jobs, seed=1, launch_id=launch_id, noise=noise)
+        if isinstance(ran, StartupFailure):
+            return ran
+        results.append(_result(name, streams, ran, prompt, output))
+    return ran.plan, results
+
+
+def _asked_stages(load):
+    yield CONCURRENT, load.concurrency, load.requests // load.concurrency, load.prompt_tokens, load.output_tokens
+    single = load.single_user
+    yield SINGLE_USER, 1, single.requests, single.prompt_tokens, single.output_tokens
+    for length in load.ttft_prompt_tokens:
+        yield ttft_stage(length), 1, 2, length, load.ttft_output_tokens
 
 
 def _result(name, streams, ran, prompt, output):

@@ -1,10 +1,12 @@
 """A search proposes what was not tried, keeps the rules, and learns."""
 
+import random
+
 import pytest
 
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError
-from tuner.search import Observation, _View, make_search
+from tuner.search import Observation, _View, anything, make_search
 from tuner.space import Candidate, SearchSpace, Settings
 
 SPACE = SearchSpace.model_validate(
@@ -91,10 +93,21 @@ def test_a_sampler_that_repeats_itself_gives_way_to_a_neighbour():
     """Around every seen candidate there is something new, one step away."""
     seen = run("tpe", 10)
     known = {observation.candidate.digest for observation in seen}
+    searcher = search("tpe")
+    fresh = searcher._freshness(seen, anything)
     for observation in seen:
-        near = search("tpe")._neighbour(_View(SPACE, ("maximize",)), observation.candidate, known)
+        near = searcher._neighbour(_View(SPACE, ("maximize",)), observation.candidate, fresh, random.Random(0))
         assert near.digest not in known
         assert SPACE.violated(near, DEPLOYED) is None
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_only_admitted_candidates_are_proposed(kind):
+    """The sampler's own proposals count for nothing where few candidates may be proposed."""
+    seen = run("random", 4)
+    proposed = search(kind).propose(seen, admits=lambda candidate: candidate.params["share"] == 0.80)
+    assert proposed.params["share"] == 0.80
+    assert search(kind).propose(seen, admits=lambda candidate: False) is None
 
 
 @pytest.mark.parametrize("kind", ["tpe", "random", "grid"])

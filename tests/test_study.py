@@ -85,7 +85,7 @@ def test_a_study_leaves_its_evidence_and_comes_back_complete(load):
 
 
 def test_a_crash_is_pruned_with_its_line_and_no_value(load):
-    asked = load("model.known_good=[{gpu_memory_utilization: 0.96}]", "budget.trials=2")
+    asked = load("model.known_good=[{gpu_memory_utilization: 0.96}]", "budget.trials=2", "study.preflight=false")
     outcome, _ = run(asked)
     crashed = outcome.searched[1]
     assert crashed.state is State.PRUNED

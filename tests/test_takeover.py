@@ -5,10 +5,8 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from datetime import datetime
 
-import docker
 import psutil
 import pytest
 
@@ -21,16 +19,6 @@ from tuner.testing.launcher import until
 
 pytestmark = pytest.mark.docker
 
-NAME = "tuner-test-production"
-SERVE = """
-import http.server, time, sys
-time.sleep(float(sys.argv[1]))
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b"production")
-    def log_message(self, *args): pass
-http.server.HTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
-"""
 PROGRAM = """
 import sys, time
 from tuner.site import SiteConfig
@@ -39,43 +27,8 @@ with taken_over(SiteConfig(stop=(sys.argv[1],), stop_grace_s=1), (0, 1), "victim
     print("taken", flush=True)
     time.sleep(600)
 """
-ASK = "import urllib.request as http; http.urlopen('http://127.0.0.1:8000/health', timeout=5)"
+NAME = "tuner-test-production"
 SITE = SiteConfig(stop=(NAME,), stop_grace_s=1, health_timeout_s=30)
-
-
-@pytest.fixture
-def engine():
-    client = docker.from_env()
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def production(engine, base_image):
-    """A service that holds GPUs 0 and 1, as somebody else deployed it; call it to choose how."""
-    made = []
-
-    def start(policy="unless-stopped", slow_s=0.2, checked=True, **more):
-        check = {"test": ["CMD", "python3", "-c", ASK], "interval": 500_000_000, "start_period": 60_000_000_000}
-        container = engine.containers.run(
-            base_image,
-            ["python3", "-c", SERVE, str(slow_s)],
-            name=NAME,
-            detach=True,
-            init=True,
-            ports={"8000/tcp": ("127.0.0.1", None)},
-            restart_policy={"Name": policy, "MaximumRetryCount": 3 if policy == "on-failure" else 0},
-            device_requests=[docker.types.DeviceRequest(device_ids=["0", "1"], capabilities=[["gpu"]])],
-            healthcheck=check if checked else None,
-            **more,
-        )
-        made.append(container)
-        return container
-
-    yield start
-    for container in made:
-        with suppress(docker.errors.NotFound):
-            container.remove(force=True)
 
 
 def state(container):
@@ -208,7 +161,7 @@ def test_a_restarted_engine_does_not_keep_it_up_in_the_middle(production):
     assert state(container)[:2] == ("running", "always")
 
 
-def test_a_service_that_does_not_become_healthy_is_said_to_and_runs(production, engine):
+def test_a_service_that_does_not_become_healthy_is_said_to_and_runs(production):
     container = production()
     site = SITE.model_copy(update={"health_timeout_s": 0.5})
     with pytest.raises(NotHealthy, match=rf"docker logs {NAME}"), taken_over(site, (0, 1), "s", lambda text: None):

@@ -42,7 +42,7 @@ def bench(
     model = _served_model(AttachLauncher(url, token_env))
     config = load(["experiment=bench", f"launcher.url='{url}'", f"model.id='{model}'", *token, *overrides], config_dir)
     folder = StudyFolder(config.study.path)
-    with folder.locked(), workbench(config) as parts:
+    with folder.locked(), workbench(config) as (parts, _):
         number = len(folder.records())
         return run_trial(_assignment(config, number), parts, folder.trial(number), on_phase)
 

@@ -1,5 +1,6 @@
 """The end of a study, or of a sitting: its files are written, and a person reads what came of it."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pydantic import JsonValue
@@ -59,7 +60,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
     rows += _gains(outcome)
     measured = sum(record.measurement is not None for record in outcome.searched)
     feasible = sum(record.feasible for record in outcome.searched)
-    rows.append(("trials", f"{len(outcome.searched)}: {measured} measured, {feasible} of them within all limits"))
+    rows.append(("trials", f"{len(outcome.launched)}: {measured} measured, {feasible} of them within all limits"))
     return [*rows, *_pruned(outcome), ("time", _time(outcome)), ("now", standing(outcome))]
 
 
@@ -85,11 +86,17 @@ def _gains(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def _pruned(outcome: Outcome) -> list[tuple[str, str]]:
+    dead = [record for record in outcome.launched if record.failure]
+    return [*_by_cause("cannot run", dead), *_by_cause("ruled out", outcome.ruled_out)]
+
+
+def _by_cause(heading: str, records: Sequence[TrialRecord]) -> list[tuple[str, str]]:
+    failures = [record.failure for record in records if record.failure]
     rows: list[tuple[str, str]] = []
-    for cause, count in outcome.causes.most_common():
-        example = next(r.failure for r in outcome.searched if r.failure and r.failure.cause == cause)
-        line = words.cut(redacted(example.line or example.message).strip(), _LINE)
-        rows.append(("cannot run" if not rows else "", f"{count} × {words.cause(cause)}: {line}"))
+    for cause, count in Counter(failure.cause for failure in failures).most_common():
+        example = next(failure for failure in failures if failure.cause == cause)
+        line = words.cut(words.unprefixed(redacted(example.line or example.message)), _LINE)
+        rows.append(("" if rows else heading, f"{count} × {words.cause(cause)}: {line}"))
     return rows
 
 
@@ -115,7 +122,7 @@ def overview(outcomes: Sequence[Outcome]) -> Table:
         grid.add_column(heading, no_wrap=heading != "verdict")
     for outcome in outcomes:
         now = standing(outcome).partition(";")[0]
-        grid.add_row(outcome.config.study.name, str(len(outcome.searched)), now, Text(outcome.sentence))
+        grid.add_row(outcome.config.study.name, str(len(outcome.launched)), now, Text(outcome.sentence))
     return grid
 
 
@@ -124,7 +131,8 @@ def summary(outcome: Outcome) -> dict[str, JsonValue]:
     return {
         "study": outcome.config.study.name,
         "folder": str(outcome.folder.path),
-        "finished": len(outcome.searched),
+        "finished": len(outcome.launched),
+        "ruled_out": len(outcome.ruled_out),
         "budget_trials": outcome.config.budget.trials,
         "over": outcome.over and outcome.confirmed,
         "running": outcome.folder.holder(),

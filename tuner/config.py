@@ -51,6 +51,8 @@ class StudyConfig(Schema):
     """How often a trial is tried again after an error of this machine, before the study stops."""
     confirm: Annotated[int, Field(ge=0)] = 2
     """How often baseline and best are each launched again at the end, interleaved."""
+    preflight: bool = True
+    """Rule out before launch what cannot start, by flags, combinations, predicted memory and earlier failures."""
 
     @property
     def path(self) -> Path:
@@ -62,7 +64,7 @@ class Budget(Schema):
     """When the study ends; the first limit that is reached counts."""
 
     trials: PositiveInt | None = 30
-    """Trials that ended with a verdict, the baseline included."""
+    """Launches that ended with a verdict, the baseline's included; what is ruled out before launch is free."""
     hours: PositiveFloat | None = None
     """Wall-clock hours, over all sittings of the study."""
 
@@ -302,6 +304,7 @@ class Config(Schema):
             "engine.launch_args": self.engine.launch_args,
             "engine.launch_env": self.engine.launch_env,
             "space.params": self.space.params,
+            "launcher.build.args": self._build_args,
         }
         for place, names in given.items():
             for name in names:
@@ -311,6 +314,11 @@ class Config(Schema):
         if self.storage.url and _PASSWORD.search(self.storage.url):
             fix = "leave it to PGPASSWORD or ~/.pgpass"
             raise ConfigError("a password is not written into configurations", place="storage.url", fix=fix)
+
+    @property
+    def _build_args(self) -> Mapping[str, str]:
+        build = self.launcher.build if isinstance(self.launcher, DockerLauncherConfig) else None
+        return build.args if build else {}
 
     def _attached_is_fixed(self) -> None:
         if isinstance(self.launcher, AttachLauncherConfig) and self.space.params:

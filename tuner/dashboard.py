@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from tuner.artifacts import Evidence
+from tuner.ledger import Ledger
 from tuner.outcome import Outcome
-from tuner.study import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -182,7 +182,7 @@ def _image(config: "Config | None", survey: "Survey | None") -> Iterator[Finding
         text = f"{options.image} is not here; it is {how} before trial 0" if how else f"{options.image} is not here"
         yield Finding(name="image", state=State.NOTE if how else State.MISSING, text=text)
         return
-    version = vllm_version(options.image)
+    version = vllm_version(options)
     text = f"{options.image} holds {f'vLLM {version}' if version else 'no vLLM that is installed as a package'}"
     yield Finding(name="image", state=State.OK, text=text)
 

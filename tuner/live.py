@@ -105,7 +105,8 @@ class Standing:
                 for record in event.earlier:
                     self._add(record)
             case events.TrialEnded():
-                self.finished += event.record.role in SEARCHED and event.record.state is not State.FAILED
+                counts = event.record.launched and event.record.role in SEARCHED
+                self.finished += counts and event.record.state is not State.FAILED
                 self.best = event.best
                 self._add(event.record)
 
@@ -266,6 +267,8 @@ def started(event: events.StudyStarted) -> str:
 
 def spoken(record: TrialRecord, objective: Objective) -> str:
     """A trial's result in a few words."""
+    if record.failure and not record.launched:
+        return f"ruled out: {words.cause(record.failure.cause)}"
     if record.failure:
         how = "failed" if record.state is State.FAILED else "cannot run"
         return f"{how}: {words.cause(record.failure.cause)}, after {words.duration(record.seconds)}"

@@ -51,6 +51,8 @@ def trial_note(outcome: Outcome, record: TrialRecord) -> str:
 
 
 def _verdict(outcome: Outcome, record: TrialRecord) -> str:
+    if record.failure and not record.launched:
+        return f"Ruled out before a launch: {words.cause(record.failure.cause)}."
     if record.failure:
         how = "Failed, and not for its configuration" if record.state is State.FAILED else "Cannot run"
         return f"{how}: {words.cause(record.failure.cause)}."
@@ -85,6 +87,8 @@ def _changed(outcome: Outcome, record: TrialRecord) -> Iterable[str]:
 
 
 def _phases(record: TrialRecord) -> Iterable[str]:
+    if not record.phases:
+        return
     spans = ", ".join(f"{span.phase} {words.duration(span.seconds)}" for span in record.phases)
     yield f"{words.duration(record.seconds)} in all: {spans}."
 

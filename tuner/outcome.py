@@ -12,7 +12,7 @@ from tuner.objective import Objective, metric
 from tuner.space import Candidate
 from tuner.storage import Role, State, StudyFolder, TrialRecord
 
-SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH)
+SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR)
 """Roles of the trials that count against the budget and that the search learns from."""
 
 
@@ -52,6 +52,16 @@ class Outcome:
         return [r for r in self.records if r.role in SEARCHED and r.state is not State.FAILED]
 
     @property
+    def launched(self) -> list[TrialRecord]:
+        """Those for which a server was started: only they count against the budget."""
+        return [record for record in self.searched if record.launched]
+
+    @property
+    def ruled_out(self) -> list[TrialRecord]:
+        """Those that were pruned before any launch."""
+        return [record for record in self.searched if not record.launched]
+
+    @property
     def baseline(self) -> TrialRecord | None:
         """The deployment as it stands, once it has been measured."""
         return next((record for record in self.records if record.role is Role.BASELINE and record.measurement), None)
@@ -88,7 +98,7 @@ class Outcome:
     def over(self) -> bool:
         """Whether the budget is used up."""
         budget = self.config.budget
-        if budget.trials is not None and len(self.searched) >= budget.trials:
+        if budget.trials is not None and len(self.launched) >= budget.trials:
             return True
         return budget.hours is not None and sum(record.seconds for record in self.records) >= budget.hours * 3600
 

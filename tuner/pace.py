@@ -27,7 +27,8 @@ class Pace:
     @classmethod
     def of(cls, records: Sequence[TrialRecord]) -> "Pace":
         """The pace of the latest launches."""
-        recent = [{span.phase: span.seconds for span in record.phases} for record in records[-_RECENT:]]
+        launched = [record for record in records if record.launched]
+        recent = [{span.phase: span.seconds for span in record.phases} for record in launched[-_RECENT:]]
         took = {phase: [spans[phase] for spans in recent if phase in spans] for phase in Phase}
         seen = {phase: seconds for phase, seconds in took.items() if seconds}
         return cls(
@@ -58,7 +59,7 @@ def left_s(outcome: Outcome) -> float | None:
         return None
     limits_s = []
     if budget.trials:
-        limits_s.append(max(0, budget.trials - len(outcome.searched)) * launch_s)
+        limits_s.append(max(0, budget.trials - len(outcome.launched)) * launch_s)
     if budget.hours:
         limits_s.append(max(0.0, budget.hours * 3600 - sum(record.seconds for record in outcome.records)))
     relaunches = max(0, 2 * outcome.config.study.confirm - len(outcome.relaunches))

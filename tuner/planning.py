@@ -102,7 +102,7 @@ def plan_of(config: Config) -> StudyPlan:
 
 def _finished(config: Config) -> int:
     return (
-        len(Outcome.of(StudyFolder(config.study.path)).searched)
+        len(Outcome.of(StudyFolder(config.study.path)).launched)
         if StudyFolder(config.study.path).config.exists()
         else 0
     )

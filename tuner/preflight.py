@@ -5,7 +5,7 @@ is known grows with every trial, so that the same records always give the same a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.flags import unknown_flags
 from tuner.engines.vllm.help import KnownFlags
 from tuner.engines.vllm.memory import Shortage, Terms
-from tuner.errors import ConfigError, InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
+from tuner.errors import ConfigError, GpuBusy, InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
+from tuner.forecast import Forecast
 from tuner.hardware import Hardware, hardware_of
 from tuner.launchers.leases import state_dir
 from tuner.lessons import Failed, Lesson, busy, lesson
@@ -75,8 +76,8 @@ def ground_of(config: Config, engine: VllmEngine, flags: KnownFlags | None = Non
         engine: The engine as the launcher starts it.
         flags: The flags, where the caller has asked for them inside an image.
     """
-    version, attached = config.engine.version, config.launcher.kind == "attach"
-    if flags is None and not attached:
+    version, on_this_host = config.engine.version, config.launcher.kind == "process"
+    if flags is None and (on_this_host or version is not None):
         flags = known_flags(engine.executable, version, state_dir() / "flags")
     env = {**config.model.env, **config.engine.launch_env}
     model = find(config.model.id, env if "HF_HOME" in env or "HF_HUB_CACHE" in env else None)
@@ -107,12 +108,11 @@ def _targets(ground: Ground) -> set[str]:
 
 
 def _useless(ground: Ground, name: str) -> ConfigError | None:
-    """A parameter of which this engine takes no value but "unset"."""
+    """A parameter of which this engine takes no value, nor may it be left unset; where it may, trials are pruned."""
     kind, target = ground.space.target(name)
     parameter = ground.space.params[name]
     values = [parameter.value(level) for level in range(min(parameter.levels or 1, 100))] if kind == "flag" else []
-    given = [value for value in values if value is not None]
-    refusals = [_refused_flag(ground, {target: value}) for value in given]
+    refusals = [_refused_flag(ground, {target: value}) for value in values]
     said = next((refusal for refusal in refusals if refusal), None)
     if said is None or not all(refusals):
         return None
@@ -128,7 +128,9 @@ def _refused_flag(ground: Ground, args: Mapping[str, JsonValue]) -> LaunchReject
     for unknown in unknown_flags(argv, ground.flags.flags):
         message = f"{unknown.flag} is not known to this vLLM ({ground.flags.source})"
         fix = f"instead: {unknown.instead}" if unknown.instead else f"drop {unknown.flag}"
-        return LaunchRejected(message, cause=Cause.BAD_FLAG.value, line=unknown.flag, fix=fix)
+        return LaunchRejected(
+            message, cause=Cause.BAD_FLAG.value, line=f"unrecognized arguments: {unknown.flag}", fix=fix
+        )
     return next(filter(None, (_refused_value(ground.flags, *pair) for pair in args.items())), None)
 
 
@@ -179,9 +181,31 @@ class Preflight:
             return None
         return lesson(failed, self.ground.space, self.ground.deployed, earlier)
 
+    def busy(self, index: int) -> GpuBusy | None:
+        """What one of the records really died of, if others held the memory."""
+        record, earlier = self._records[index], [r.facts for r in self._records[:index] if r.facts]
+        failed = _failed(record)
+        return None if failed is None else busy(failed, earlier)
+
     def predict(self, candidate: Candidate) -> Prediction:
         """What the candidate's server would take of the GPUs."""
         return self.calibration.predict(self._demand(candidate))
+
+    def fits(self, candidate: Candidate) -> bool:
+        """Whether the best guess, margin or not, has room for it."""
+        prediction = self.predict(candidate)
+        return prediction.terms is not None and prediction.terms.shortage is None
+
+    def forecast(self, candidate: Candidate) -> Forecast:
+        """The prediction as it is kept with the trial."""
+        prediction = self.predict(candidate)
+        terms, shortage = prediction.terms, prediction.ruled_out
+        if terms is None:
+            return Forecast(starts=prediction.starts, shortage=shortage and shortage.allocation)
+        told = {name: value for name, value in asdict(terms).items() if name in Forecast.model_fields}
+        shortage = shortage or terms.shortage
+        told |= {"shortage": shortage and shortage.allocation}
+        return Forecast(starts=prediction.starts, margin_gib=prediction.margin_gib, **told)
 
     def check(self, candidate: Candidate) -> InfeasibleConfig | None:
         """The first reason not to launch a candidate; ``None`` if there is none."""

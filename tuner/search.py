@@ -14,7 +14,7 @@ Optuna's own states does not in 60 (ECOSYSTEM, "Search on a synthetic landscape"
 
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -41,6 +41,7 @@ _ASKS = 8
 _STEPS = 200
 _CONSTRAINT = "violation"
 _NOTHING: Mapping[str, JsonValue] = MappingProxyType({})
+Admits = Callable[["Candidate"], bool]
 _FEWEST_MEASURED = 4
 """Importances of fewer are noise."""
 
@@ -62,15 +63,23 @@ class Observation:
     asked: str = ""
 
 
+def anything(candidate: Candidate) -> bool:
+    """Every candidate may be proposed."""
+    return True
+
+
 class Search(Protocol):
     """Proposes candidates."""
 
-    def propose(self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = _NOTHING) -> Candidate | None:
+    def propose(
+        self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = _NOTHING, admits: Admits = anything
+    ) -> Candidate | None:
         """The next candidate, none that was seen before; ``None`` when the space holds no other.
 
         Args:
             seen: Everything that is known.
             settled: Parameters that are not worth varying any more, with the value that they keep.
+            admits: Whether a candidate may be proposed at all.
 
         The answer depends on the arguments and the seed alone, so that a resumed study goes on as if never stopped.
         """
@@ -112,12 +121,15 @@ class GridSearch:
         self._space = space
         self._deployed = deployed
 
-    def propose(self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = _NOTHING) -> Candidate | None:
+    def propose(
+        self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = _NOTHING, admits: Admits = anything
+    ) -> Candidate | None:
         """See ``Search.propose``."""
         known = _known(seen)
         settle = (self._space.candidate({**c.params, **settled}) for c in self._space.all_candidates())
         fresh = (candidate for candidate in settle if candidate.digest not in known)
-        return next((candidate for candidate in fresh if not self._space.violated(candidate, self._deployed)), None)
+        legal = (candidate for candidate in fresh if not self._space.violated(candidate, self._deployed))
+        return next((candidate for candidate in legal if admits(candidate)), None)
 
 
 @dataclass
@@ -140,35 +152,45 @@ class ModelSearch:
     seed: int
     startup_trials: int = 8
 
-    def propose(self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = _NOTHING) -> Candidate | None:
+    def propose(
+        self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = _NOTHING, admits: Admits = anything
+    ) -> Candidate | None:
         """See ``Search.propose``.
 
         A proposal that breaks a rule is shown to the sampler as one that cannot run. One that was seen before (4 % of
         GP's are) gives way to a neighbour: the sampler would only say it again.
         """
+        fresh = self._freshness(seen, admits)
         known = _known(seen)
         view = _View(self.space, self.directions, settled)
         ruled_out: list[Observation] = []
         for attempt in range(_ASKS):
             candidate = self._ask(view, [*seen, *ruled_out], attempt)
-            if self._fresh(candidate, known):
+            if fresh(candidate):
                 return candidate
             if candidate.digest in known:
                 break
             ruled_out.append(Observation(candidate, None))
-        return self._neighbour(view, candidate, known) or self._anything_else(view, known)
-
-    def _fresh(self, candidate: Candidate, known: set[str]) -> bool:
-        return candidate.digest not in known and not self.space.violated(candidate, self.deployed)
-
-    def _neighbour(self, view: "_View", candidate: Candidate, known: set[str]) -> Candidate | None:
-        """A candidate that differs in one parameter by one level, or by another choice; a second step if need be."""
         dice = random.Random(_derived(self.seed, len(known)))
+        return self._neighbour(view, candidate, fresh, dice) or self._anything_else(view, fresh, dice)
+
+    def _freshness(self, seen: Sequence[Observation], admits: Admits) -> Admits:
+        """Whether a candidate is new, keeps the rules and may be proposed."""
+        known = _known(seen)
+
+        def fresh(candidate: Candidate) -> bool:
+            legal = candidate.digest not in known and not self.space.violated(candidate, self.deployed)
+            return legal and admits(candidate)
+
+        return fresh
+
+    def _neighbour(self, view: "_View", candidate: Candidate, fresh: Admits, dice: random.Random) -> Candidate | None:
+        """A candidate that differs in one parameter by one level, or by another choice; a second step if need be."""
         for _ in range(_STEPS):
             name = dice.choice(view.names)
             stepped = _step(self.space.params[name], candidate.params.get(name), dice)
             candidate = view.settle({**self._defaults, **candidate.params, name: stepped})
-            if self._fresh(candidate, known):
+            if fresh(candidate):
                 return candidate
         return None
 
@@ -187,14 +209,14 @@ class ModelSearch:
             trial = study.ask(view.distributions)
         return view.candidate(trial.params)
 
-    def _anything_else(self, view: "_View", known: set[str]) -> Candidate | None:
+    def _anything_else(self, view: "_View", fresh: Admits, dice: random.Random) -> Candidate | None:
         """The sampler repeats itself: take what is left, at random, if it can be counted at all."""
         if self.space.size is not None and self.space.size <= 100_000:
             every = {c.digest: c for c in (view.settle(each.params) for each in self.space.all_candidates())}
-            rest = [candidate for candidate in every.values() if self._fresh(candidate, known)]
-            return random.Random(_derived(self.seed, len(known))).choice(rest) if rest else None
+            rest = [candidate for candidate in every.values() if fresh(candidate)]
+            return dice.choice(rest) if rest else None
         drawn = (self._ask(view, [], attempt) for attempt in range(_ASKS, _ASKS + _STEPS))
-        return next((candidate for candidate in drawn if self._fresh(candidate, known)), None)
+        return next((candidate for candidate in drawn if fresh(candidate)), None)
 
 
 def _known(seen: Iterable[Observation]) -> set[str]:

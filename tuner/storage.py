@@ -17,7 +17,8 @@ from pydantic import Field, JsonValue, ValidationError
 
 from tuner.engines.base import StartupFacts
 from tuner.engines.effective import EffectiveSetting
-from tuner.errors import ConfigError, InfrastructureError
+from tuner.errors import ConfigError, InfrastructureError, TrialError
+from tuner.forecast import Forecast
 from tuner.load.metrics import Measurement
 from tuner.load.plan import Skipped
 from tuner.load.records import StageResult, dump_records
@@ -36,6 +37,7 @@ class Role(StrEnum):
     BASELINE = "baseline"
     KNOWN_GOOD = "known good"
     SEARCH = "search"
+    REPAIR = "repair"
     CONFIRM_BASELINE = "baseline again"
     CONFIRM_BEST = "best again"
 
@@ -60,6 +62,18 @@ class Failure(Schema):
     """The log line that decided it."""
     numbers: dict[str, float] = Field(default_factory=dict)
     advice: str = ""
+
+    @classmethod
+    def of(cls, error: TrialError) -> "Failure":
+        """What is kept of an error."""
+        return cls(
+            error=type(error).__name__,
+            cause=error.cause,
+            message=error.message,
+            line=error.line,
+            numbers=dict(error.numbers),
+            advice=error.fix,
+        )
 
 
 class TrialRecord(Schema):
@@ -86,6 +100,10 @@ class TrialRecord(Schema):
     started_at: str
     """Wall clock, ISO 8601 in UTC; a label, never used to measure."""
     state: State
+    launched: bool = True
+    """Whether a server was started for it; not if it was ruled out beforehand."""
+    forecast: Forecast | None = None
+    """What was predicted of its memory before the launch."""
     phases: tuple[PhaseSpan, ...] = ()
     facts: StartupFacts | None = None
     """What the server's start-up lines say of it."""

@@ -1,4 +1,4 @@
-"""One trial, one straight line: launch, ready, warm up, measure, judge, record.
+"""One trial, one straight line: pre-flight, launch, ready, warm up, measure, judge, record.
 
 The only place where the steps meet. It knows no kinds of engine, launcher or objective.
 """
@@ -17,6 +17,7 @@ from tuner.engines.base import Command, Engine, Phase, StartupFacts
 from tuner.engines.effective import EffectiveSetting
 from tuner.engines.tolerance import Policy, Tolerance
 from tuner.errors import InfeasibleConfig, TrialError
+from tuner.forecast import Forecast
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.load.client import LoadClient, Target
 from tuner.load.metrics import Measurement, measure
@@ -44,6 +45,8 @@ class Assignment:
         ask_s: What the search took to propose it, in seconds.
         attempt: Which try this is, from 1.
         baseline: Trial 0, against which this one is judged; ``None`` for trial 0 itself.
+        forecast: What was predicted of its memory.
+        refusal: What pre-flight has against it, so that nothing is launched.
     """
 
     study: str
@@ -55,6 +58,8 @@ class Assignment:
     ask_s: float = 0.0
     attempt: int = 1
     baseline: TrialRecord | None = None
+    forecast: Forecast | None = None
+    refusal: InfeasibleConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,9 @@ class _Trial:
 
     def run(self) -> None:
         """The line itself."""
-        with self.bench.launcher.launch(self.spec) as server, self._stopping():
+        if self.assignment.refusal:
+            raise self.assignment.refusal
+        with self.bench.launcher.launch(self.spec) as server, self._stopping(server):
             watch = Watch(server, self.bench.engine, self.stopwatch, self._tolerance)
             probe = self._probe(server)
             context_tokens = wait_until_ready(watch, probe, self.bench.limits_s)
@@ -208,11 +215,15 @@ class _Trial:
         return Probe(server.url, self.bench.model, server.headers, alias)
 
     @contextmanager
-    def _stopping(self) -> Iterator[None]:
-        """From the end of this block until the launcher's has been left, the server is being ended."""
+    def _stopping(self, server: Server) -> Iterator[None]:
+        """From the end of this block until the launcher's has been left, the server is being ended.
+
+        A failed start says something of its memory as well.
+        """
         try:
             yield
         finally:
+            self.facts = self.facts or self.bench.engine.facts(server.log.lines)
             self.stopwatch.enter(Phase.STOPPING)
 
     @contextmanager
@@ -222,14 +233,7 @@ class _Trial:
             yield
         except TrialError as error:
             self.state = State.PRUNED if isinstance(error, InfeasibleConfig) else State.FAILED
-            self.failure = Failure(
-                error=type(error).__name__,
-                cause=error.cause,
-                message=error.message,
-                line=error.line,
-                numbers=dict(error.numbers),
-                advice=error.fix,
-            )
+            self.failure = Failure.of(error)
 
     def record(self) -> TrialRecord:
         """What is kept of it."""
@@ -247,7 +251,9 @@ class _Trial:
             env=dict(self.command.env),
             started_at=self.started_at,
             state=self.state,
-            phases=self.stopwatch.spans(),
+            launched=self.assignment.refusal is None,
+            forecast=self.assignment.forecast,
+            phases=() if self.assignment.refusal else self.stopwatch.spans(),
             facts=self.facts,
             effective=self.effective,
             warm_up=self.warm_up,

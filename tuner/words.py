@@ -13,6 +13,7 @@ from math import floor, log10
 from pydantic import JsonValue
 
 from tuner.engines.causes import Cause
+from tuner.engines.loglines import parse_line
 from tuner.space import SearchSpace, Settings
 
 _ROOM = 9
@@ -77,6 +78,7 @@ _CAUSES: Mapping[str, str] = {
     Cause.DEGRADED: "ran with something slower than asked",
     Cause.UNKNOWN: "no known cause",
     "rule": "a rule forbids it",
+    "lesson": "at least as demanding as one that failed",
 }
 
 _UNITS: Mapping[str, str] = {
@@ -147,6 +149,12 @@ def duration(seconds: float) -> str:
 def rough(seconds: float) -> str:
     """A length of time that is only expected: whole seconds, ``7 s``."""
     return duration(seconds) if seconds >= 10 else f"{max(1, round(seconds))} s"
+
+
+def unprefixed(line: str) -> str:
+    """A log's line as the program said it, without time, place and process."""
+    said = [part.text.strip() for part in parse_line(line)]
+    return next((text for text in said if text), line.strip())
 
 
 def cut(text: str, length: int) -> str:

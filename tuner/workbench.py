@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 from tuner import events
 from tuner.config import AttachLauncherConfig, Config
+from tuner.engines.vllm import help
 from tuner.engines.vllm.engine import VllmEngine
+from tuner.engines.vllm.help import KnownFlags
 from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.base import Launcher
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.docker.pinned import StudyImage
+from tuner.launchers.leases import state_dir
 from tuner.launchers.process import ProcessLauncher
 from tuner.load.client import LoadClient
+from tuner.preflight import Ground, ground_of, impossible
 from tuner.secrets import Secrets
 from tuner.site import SoleUser
 from tuner.storage import StudyFolder
@@ -29,8 +33,10 @@ def _unheard(event: events.Event) -> None:
 
 
 @contextmanager
-def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[Workbench]:
+def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[tuple[Workbench, Ground | None]]:
     """What every trial of a study uses: image and model at hand, the GPUs to itself, the load client's process waiting.
+
+    Beside it stands what is known of launches before the first; ``None`` where the server is not ours to launch.
 
     Services in ``site.stop`` are stopped as long as the block lasts: whoever enters it has been asked.
 
@@ -38,10 +44,10 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
         ConfigError: The configuration names something that is not there.
         InfrastructureError: The image, the model or the GPUs cannot be had.
     """
-    options = config.engine
-    with LoadClient() as client, _launcher(config, listener) as launcher:
-        yield Workbench(
-            engine=make_engine(config),
+    options, engine = config.engine, make_engine(config)
+    with LoadClient() as client, _launcher(config, engine, listener) as (launcher, ground):
+        bench = Workbench(
+            engine=engine,
             launcher=launcher,
             client=client,
             workload=config.workload,
@@ -56,6 +62,7 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             clock_scale=options.clock_scale,
             proves_itself=not isinstance(config.launcher, AttachLauncherConfig),
         )
+        yield bench, ground
 
 
 def make_engine(config: Config) -> VllmEngine:
@@ -65,7 +72,9 @@ def make_engine(config: Config) -> VllmEngine:
 
 
 @contextmanager
-def _launcher(config: Config, listener: events.Listener) -> Iterator[Launcher]:
+def _launcher(
+    config: Config, engine: VllmEngine, listener: events.Listener
+) -> Iterator[tuple[Launcher, Ground | None]]:
     """The launcher, with the GPUs to itself; what can be had without them is had before anybody is stopped for them."""
 
     def say(text: str) -> None:
@@ -73,9 +82,40 @@ def _launcher(config: Config, listener: events.Listener) -> Iterator[Launcher]:
 
     in_the_way(config.site, config.gpus)  # nobody waits for an image and then hears that the GPUs are taken
     launcher = make_launcher(config, lambda text: listener(events.Preparing(text)))
+    if config.engine.version is None:
+        listener(events.Preparing("asking the engine for its flags"))
+    ground = _ground(config, engine, launcher)
     with taken_over(config.site, config.gpus, config.study.name, say) as taken:
         _check_gpus(launcher, config.gpus)
-        yield SoleUser(launcher, config.site, taken.hold)
+        yield SoleUser(launcher, config.site, taken.hold), ground
+
+
+def _ground(config: Config, engine: VllmEngine, launcher: Launcher) -> Ground | None:
+    """What is known before the first launch, the image's own flags among it.
+
+    Raises:
+        ConfigError: The deployment, or a parameter of the space, sets a flag that this engine does not have.
+    """
+    if isinstance(launcher, AttachLauncher) or not config.study.preflight:
+        return None
+    ground = ground_of(config, engine, _flags_inside(launcher, engine, config.engine.version))
+    if error := impossible(ground):
+        raise error
+    return ground
+
+
+def _flags_inside(launcher: Launcher, engine: VllmEngine, version: str | None) -> KnownFlags | None:
+    """The flags of the vLLM inside the study's image, asked once for each image."""
+    from tuner.launchers.docker.launcher import DockerLauncher
+
+    if version is not None or not isinstance(launcher, DockerLauncher):
+        return None
+    argv, image = (*engine.executable, help.FLAG), launcher.contents.image
+
+    def ask() -> str:
+        return "\n".join(launcher.run("flags", argv).lines)
+
+    return help.remembered(image, ask, state_dir() / "flags", f"{' '.join(argv)} in {image[:19]}")
 
 
 def _check_gpus(launcher: Launcher, gpus: tuple[int, ...]) -> None:

@@ -39,13 +39,6 @@ with launcher.launch(LaunchSpec("victim/trials/0000", argv, Path(sys.argv[2]), g
 """
 
 
-@pytest.fixture
-def engine():
-    client = docker.from_env()
-    yield client
-    client.close()
-
-
 def options(**more):
     return DockerLauncherConfig(kind="docker", image="unused", **{"hf_home": None, **more})
 
@@ -75,16 +68,16 @@ def containers(engine):
 @pytest.fixture
 def footprint(engine, state_dir):
     def take():
-        listening = sorted(
-            c.laddr.port
-            for c in psutil.net_connections("tcp")
-            if c.status == psutil.CONN_LISTEN and c.laddr.port > 32767
-        )
         children = [child.pid for child in psutil.Process().children(recursive=True)]
         disk = sorted(volume.id for volume in engine.volumes.list()), sorted(net.id for net in engine.networks.list())
-        return containers(engine), disk, listening, children, sorted(state_dir.glob("launches/*"))
+        return containers(engine), disk, published(), children, sorted(state_dir.glob("launches/*"))
 
     return take
+
+
+def published():
+    """The ports that the engine's proxies listen on; whatever else this host does is its own affair."""
+    return sorted(p.info["cmdline"] for p in psutil.process_iter(["name", "cmdline"]) if p.info["name"] == "docker-proxy")
 
 
 class TestDockerLauncher(LauncherContract):
@@ -135,6 +128,7 @@ def test_shared_memory_of_its_own_is_eight_gib(make, spec):
 
 
 @pytest.mark.parametrize(("wsl", "cuda"), [(False, "0,1"), (True, "0,2")])
+@pytest.mark.usefixtures("gpu_engine")
 def test_gpus_are_asked_for_by_index_and_chosen_again_by_cuda(make, spec, wsl, cuda):
     names = ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
     program = f"import os; print(*map(os.environ.get, {names}), flush=True)"
@@ -161,8 +155,8 @@ def test_a_mount_can_be_read_only(make, spec, tmp_path):
     program = "print(open('/m/model').read(), flush=True); open('/m/other', 'w')"
     with make(mounts=[f"{tmp_path}:/m:ro"]).launch(spec(program=program)) as server:
         lines = shown(server)
-    assert lines[0] == "weights"
-    assert "Read-only file system" in lines[-1]
+    assert "weights" in lines
+    assert any("Read-only file system" in line for line in lines), "the engine promises no order between two streams"
 
 
 def test_secrets_are_cut_out_of_the_log_wherever_its_pieces_end(make, spec):
@@ -190,7 +184,7 @@ def test_a_command_runs_to_its_end_and_says_what_it_said(make, footprint):
 
 
 @pytest.fixture
-def victim(base_image, tmp_path):
+def victim(base_image, tmp_path, gpu_engine):
     """A tuner in a process of its own with a container up."""
     tuner = subprocess.Popen(
         [sys.executable, "-c", TUNER_PROGRAM, base_image, str(tmp_path / "server.log"), ECHO_SERVER],

@@ -4,6 +4,7 @@ Everything is SVG on transparent ground, so that what is drawn can be printed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 
 import plotly.graph_objects as go
 
@@ -14,7 +15,6 @@ from tuner.analysis.marks import (
     GREEN,
     GREY,
     INK,
-    MANY,
     ORANGE,
     goal_of,
     groups,
@@ -47,6 +47,7 @@ _PHASES: Mapping[Phase, str] = {
     Phase.STOPPING: "#8a8f98",
 }
 _MOST_POINTS = 400
+_MOST_BARS = 100
 
 
 def history(outcome: Outcome, goal: int = 0) -> go.Figure | None:
@@ -90,7 +91,7 @@ def importance(outcome: Outcome, goal: int = 0) -> go.Figure | None:
     if shares is None:
         return None
     order = sorted(shares.ped_anova, key=lambda name: shares.ped_anova[name])
-    names = [words.setting(outcome.config.space, name) for name in order]
+    names = [wrapped(words.setting(outcome.config.space, name)) for name in order]
     figure = go.Figure()
     if shares.fanova is not None:
         anywhere = rounded(shares.fanova[n] for n in order)
@@ -140,26 +141,32 @@ def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def timeline(outcome: Outcome) -> go.Figure | None:
-    """Each launch and its phases in the order in which they ran: where did the GPU's time go?"""
-    records = sorted((*outcome.records, *outcome.relaunches), key=lambda r: (r.started_at, r.number))
-    records = [record for record in records if record.phases]
-    if not records:
+    """Each launch and its phases in the order in which they ran: where did the GPU's time go?
+
+    A study of many launches shows means over ``launches_a_bar`` of them.
+    """
+    bars = _bunches(outcome)
+    if not bars:
         return None
-    in_minutes = max(record.seconds for record in records) > 300
-    names = [f"{'relaunch' if r in outcome.relaunches else 'trial'} {r.number}" for r in records]
+    in_minutes = max(_mean_s(bunch) for bunch in bars) > 300
+    names = [_span_of(outcome, bunch) for bunch in bars]
     figure = go.Figure()
     for phase, color in _PHASES.items():
-        took = [sum(span.seconds for span in record.phases if span.phase is phase) for record in records]
+        took = [_mean_s(bunch, phase) for bunch in bars]
         if any(took):
             scaled = rounded(seconds / 60 if in_minutes else seconds for seconds in took)
             hover = [f"{name}<br>{phase}: {words.duration(seconds)}" for name, seconds in zip(names, took, strict=True)]
             bar = {"marker_color": color, "marker_line_width": 0, "hovertext": hover, "hoverinfo": "text"}
-            figure.add_bar(x=list(range(len(records))), y=scaled, name=str(phase), **bar)
-    figure.update_layout(barmode="stack", bargap=0.15 if len(records) < MANY else 0)
-    shown = range(0, len(records), max(1, len(records) // 25))
-    figure.update_xaxes(tickvals=list(shown))
-    figure.update_xaxes(ticktext=[names[n].replace("relaunch ", "↻ ").replace("trial ", "") for n in shown])
+            figure.add_bar(x=list(range(len(bars))), y=scaled, name=str(phase), **bar)
+    figure.update_layout(barmode="stack", bargap=0.15 if len(bars) == len(_launches(outcome)) else 0)
+    shown = range(0, len(bars), max(1, len(bars) // 25))
+    figure.update_xaxes(tickvals=list(shown), ticktext=[_short(outcome, bars[n][0]) for n in shown])
     return styled(figure, x="trial, then relaunches (↻)", y="minutes" if in_minutes else "seconds")
+
+
+def launches_a_bar(outcome: Outcome) -> int:
+    """How many launches each bar of ``timeline`` stands for."""
+    return max(1, ceil(len(_launches(outcome)) / _MOST_BARS))
 
 
 LATENCIES: Mapping[str, str] = {
@@ -212,6 +219,33 @@ def _best_so_far(records: Sequence[TrialRecord], goal: int, direction: Direction
         if not last or (value > last[0] if direction == "maximize" else value < last[0]):
             best[record.number] = value
     return best
+
+
+def _launches(outcome: Outcome) -> list[TrialRecord]:
+    """In the order in which they ran; what was ruled out beforehand is none."""
+    every = sorted((*outcome.records, *outcome.relaunches), key=lambda r: (r.started_at, r.number))
+    return [record for record in every if record.phases]
+
+
+def _bunches(outcome: Outcome) -> list[list[TrialRecord]]:
+    """Neighbouring launches that share a bar."""
+    launches, size = _launches(outcome), launches_a_bar(outcome)
+    return [launches[first : first + size] for first in range(0, len(launches), size)]
+
+
+def _mean_s(bunch: Sequence[TrialRecord], phase: Phase | None = None) -> float:
+    """What a launch of the bunch took in the mean, in a phase or in all."""
+    spans = (span for record in bunch for span in record.phases)
+    return sum(span.seconds for span in spans if phase in (None, span.phase)) / len(bunch)
+
+
+def _span_of(outcome: Outcome, bunch: Sequence[TrialRecord]) -> str:
+    ends = dict.fromkeys(_short(outcome, record) for record in (bunch[0], bunch[-1]))
+    return ("mean of trials " if len(ends) > 1 else "trial ") + " to ".join(ends)
+
+
+def _short(outcome: Outcome, record: TrialRecord) -> str:
+    return f"{'↻ ' if record in outcome.relaunches else ''}{record.number}"
 
 
 def _across(figure: go.Figure, outcome: Outcome, goal: int) -> None:

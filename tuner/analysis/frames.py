@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from tuner import words
 from tuner.engines.base import StartupFacts
+from tuner.engines.effective import Status
 from tuner.load.metrics import LongPrompt, Measurement, tpot_ms
 from tuner.load.records import RequestRecord, load_records
 from tuner.objective import METRICS
@@ -27,13 +28,16 @@ _MEANINGS = {
     "trial": "Number of the trial; relaunches at the end of a study are counted on their own.",
     "relaunch": "Whether it is one of the launches of baseline and best at the end of the study.",
     "attempt": "Which try it was, from 1.",
-    "role": "Why it was run: baseline, known good, search, baseline again, best again.",
+    "role": "Why it was run: baseline, known good, search, repair, baseline again, best again.",
     "state": "How it ended: complete (measured), pruned (cannot run), failed (this machine's fault).",
     "feasible": "Whether it was measured and meets every limit.",
     "changed": "What it sets otherwise than the deployed configuration.",
     "gain": "Share by which the first goal is better than the baseline's trial; negative if it is worse.",
     "cause": "Why it was not measured, as a word; tuner.words.cause says it in plain ones.",
     "reason": "The log line that decided it, or else what tuner says of it.",
+    "launched": "Whether a server was started; not if it was known beforehand that it cannot run.",
+    "cold": "Whether it is known to have started with an empty compile cache: slower, with less KV cache.",
+    "overridden": "Settings that ran with another value than was asked for, asked→ran.",
     "seconds": "Wall time of the whole trial, or of the phase.",
     "ask_s": "What the search took to propose it.",
     "started_at": "Wall clock at its start, UTC.",
@@ -63,6 +67,9 @@ _FAMILIES = {
     r"param\.(.+)": "Value of the parameter {0}; missing where it does not act or is left to the engine.",
     r"violation\.(.+)": "Share by which the limit on {0} is missed; at most 0 when it is met.",
     r"phase\.(.+)_s": "Time spent {0}.",
+    r"forecast\.starts": "How many earlier starts the prediction had learned from.",
+    r"forecast\.shortage": "The allocation that was predicted to fail first; missing if none.",
+    r"forecast\.(.+?)(?:_gib|_tokens)?": "Predicted before the launch, per GPU: {0}.",
     r"ttft_(\d+)_cold_ms": "Time to first token of a prompt of {0} tokens, nothing of it cached.",
     r"ttft_(\d+)_cached_ms": "The same prompt sent again.",
 }
@@ -169,12 +176,22 @@ def _trial(outcome: Outcome, record: TrialRecord) -> dict[str, JsonValue]:
     row |= {"changed": changed(outcome, record), "gain": gain(outcome, record)}
     row |= {"cause": record.failure.cause if record.failure else None}
     row |= {"reason": (record.failure.line or record.failure.message) if record.failure else None}
+    row |= {"launched": record.launched, "cold": cold(record), "overridden": _overridden(record)}
     row |= {"seconds": record.seconds, "ask_s": record.ask_s, "started_at": record.started_at, "digest": record.digest}
     row |= {f"param.{name}": _cell(value) for name, value in record.params.items()}
     row |= _measured(record.measurement) if record.measurement else {}
     row |= {f"violation.{name}": value for name, value in (record.verdict.violations if record.verdict else {}).items()}
     row |= {f"phase.{span.phase}_s": span.seconds for span in record.phases}
+    row |= {
+        f"forecast.{name}": value for name, value in (record.forecast.model_dump() if record.forecast else {}).items()
+    }
     return row | (_facts(record.facts) if record.facts else {})
+
+
+def _overridden(record: TrialRecord) -> str:
+    """What ran with another value than was asked for: ``block_size=32→16``."""
+    changed = (each for each in record.effective if each.status is Status.OVERRIDDEN)
+    return ", ".join(f"{each.name}={words.value(each.requested)}→{words.value(each.effective)}" for each in changed)
 
 
 def _facts(facts: StartupFacts) -> dict[str, JsonValue]:
@@ -185,6 +202,11 @@ def _facts(facts: StartupFacts) -> dict[str, JsonValue]:
 def changed(outcome: Outcome, record: TrialRecord) -> str:
     """What a trial sets otherwise than the deployed configuration; empty if nothing."""
     return Candidate(record.params).changed(outcome.deployed)
+
+
+def cold(record: TrialRecord) -> bool:
+    """Whether the server is known to have compiled anew: it started slower, and had less room for the KV cache."""
+    return record.facts is not None and record.facts.compile_cache_hit is False
 
 
 def gain(outcome: Outcome, record: TrialRecord) -> float | None:

@@ -14,7 +14,8 @@ from tuner.analysis.frames import changed
 from tuner.outcome import Outcome
 from tuner.storage import State, TrialRecord
 
-BLUE, ORANGE, RED, GREEN, GREY, INK = "#2f8bd8", "#dd8a06", "#d8505f", "#16a06b", "#8a8f98", "#7b8087"
+BLUE, ORANGE, RED, PINK, GREEN = "#2f8bd8", "#dd8a06", "#d8505f", "#e3a1a9", "#16a06b"
+GREY, INK = "#8a8f98", "#7b8087"
 MANY = 200
 """With more trials than this, marks are faint and lines say less."""
 _TITLE_WIDTH = 28
@@ -41,13 +42,14 @@ def groups(
     best, baseline = outcome.best, outcome.baseline
     special = [record for record in (baseline, best) if record]
     rest = [record for record in records if record not in special]
+    many = len(records) > MANY
     looks = (
-        ("limits met", BLUE, "circle", 7, [r for r in rest if r.feasible]),
-        ("a limit missed", ORANGE, "diamond-open", 8, [r for r in rest if not r.feasible]),
+        ("limits met", BLUE, "circle", 4 if many else 7, [r for r in rest if r.feasible]),
+        ("a limit missed", ORANGE, "diamond-open", 5 if many else 8, [r for r in rest if not r.feasible]),
         ("deployed", INK, "square", 11, [r for r in records if r == baseline]),
         ("best", GREEN, "star", 14, [r for r in records if r == best and best != baseline]),
     )
-    faint = 0.55 if len(records) > MANY else 0.9
+    faint = 0.5 if many else 0.9
     return [
         go.Scatter(
             x=[x(record) for record in group],
@@ -79,8 +81,8 @@ def hover(outcome: Outcome, record: TrialRecord) -> str:
 
 def strip(figure: go.Figure, dead: Sequence[tuple[object, TrialRecord]], outcome: Outcome) -> None:
     """Trials without a measurement, below the axis: they have a place, but no value."""
-    for name, color, failed in (("cannot run", RED, False), ("failed, not its fault", GREY, True)):
-        group = [(x, record) for x, record in dead if (record.state is State.FAILED) == failed]
+    for name, color in (("cannot run", RED), ("ruled out, not launched", PINK), ("failed, not its fault", GREY)):
+        group = [(x, record) for x, record in dead if _why(record) == name]
         if group:
             figure.add_scatter(
                 x=[x for x, _ in group],
@@ -95,6 +97,13 @@ def strip(figure: go.Figure, dead: Sequence[tuple[object, TrialRecord]], outcome
     if dead:
         strip = {"domain": [0, 0.07], "visible": False, "range": [-1, 1], "fixedrange": True}
         figure.update_layout(yaxis_domain=[0.11, 1], yaxis2=strip, xaxis_anchor="y2")
+
+
+def _why(record: TrialRecord) -> str:
+    """Why a trial has no value, as the legend says it."""
+    if record.state is State.FAILED:
+        return "failed, not its fault"
+    return "cannot run" if record.launched else "ruled out, not launched"
 
 
 def rounded(values: Iterable[float]) -> list[float]:

@@ -103,10 +103,11 @@ def _bands(outcome: Outcome, goal: int) -> list[_Band]:
     good = sorted((r for r in outcome.searched if r.feasible), key=lambda r: reached(r, goal), reverse=minimize)
     few = len(outcome.searched) <= MANY
     top = max(1, len(good) // (3 if few else 20))
+    faint = 0.5 if few else 0.25
     bands: tuple[_Band, ...] = (
-        ("cannot run", "rgba(216,80,95,.45)", {"dash": "dot"}, dead),
-        ("a limit missed", "rgba(221,138,6,.5)", {"dash": "dot"}, missed),
-        ("limits met", "rgba(47,139,216,.5)", {}, good[:-top]),
+        ("cannot run", f"rgba(216,80,95,{faint})", {"dash": "dot"}, dead),
+        ("a limit missed", f"rgba(221,138,6,{faint})", {"dash": "dot"}, missed),
+        ("limits met", f"rgba(47,139,216,{faint})", {}, good[:-top]),
         ("best third" if few else "best 5%", GREEN, {}, good[-top:]),
         ("deployed", INK, {"width": 3}, [record for record in good if record is outcome.baseline]),
     )

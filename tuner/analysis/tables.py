@@ -8,6 +8,7 @@ from statistics import fmean
 import pandas as pd
 
 from tuner import words
+from tuner.analysis.frames import cold
 from tuner.objective import METRICS
 from tuner.outcome import Outcome
 from tuner.storage import Role, TrialRecord
@@ -86,7 +87,7 @@ def rows(outcome: Outcome) -> list[Row]:
     before, after = finalists(outcome)
     named = [*outcome.config.objective.goals, *outcome.config.objective.limits]
     wanted = [*(_metric(name, name in named) for name in dict.fromkeys([*named, *METRICS])), _speed()]
-    wanted += [*_long_prompts([*before, *after]), _kv_cache()]
+    wanted += [*_long_prompts([*before, *after]), _kv_cache([*before, *after])]
     found = [replace(row, baseline=_sample(before, get), best=_sample(after, get)) for row, get in wanted]
     return [row for row in found if row.baseline or row.best]
 
@@ -141,8 +142,14 @@ def _ttft(record: TrialRecord, length: int, cached: bool) -> float | None:
     return prompt.cached_ms if cached else prompt.cold_ms
 
 
-def _kv_cache() -> _Wanted:
-    return Row("KV cache", "tokens", more_is_better=True), lambda record: record.facts and record.facts.kv_tokens
+def _kv_cache(records: Sequence[TrialRecord]) -> _Wanted:
+    """Of warm starts, where there are any: a cold one compiles first and has less room for it."""
+    any_warm = any(not cold(record) for record in records)
+
+    def tokens(record: TrialRecord) -> float | None:
+        return record.facts.kv_tokens if record.facts and not (any_warm and cold(record)) else None
+
+    return Row("KV cache", "tokens", more_is_better=True), tokens
 
 
 def _sample(records: Sequence[TrialRecord], get: Callable[[TrialRecord], float | None]) -> Sample | None:

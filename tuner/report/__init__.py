@@ -6,7 +6,7 @@ Nothing is fetched, now or later: plotly.js is in the page once, and the page's 
 from importlib.resources import files
 
 from tuner.outcome import Outcome
-from tuner.report import charts, findings, method
+from tuner.report import charts, findings, launches, method
 from tuner.report.markup import Html, joined, tag
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -27,15 +27,20 @@ def report_html(outcome: Outcome) -> str:
 
 
 def _sections(outcome: Outcome) -> list[Html]:
-    ineffective = findings.ineffective(outcome)
     return [
         tag("header", findings.verdict(outcome)),
         _section("Deployed against best", findings.comparison(outcome)),
         _section("What to change", findings.changes(outcome)),
         _section("What was tried", findings.tried(outcome)),
         _section("What could not run", findings.failed(outcome)),
-        *([_section("Asked for, but not what ran", ineffective)] if ineffective else []),
+        *_optional("Ruled out before a launch", launches.ruled_out(outcome)),
+        *_optional("Asked for, but not what ran", launches.otherwise(outcome)),
+        *_optional("Memory: predicted against logged", launches.predicted(outcome)),
     ]
+
+
+def _optional(title: str, inside: Html) -> list[Html]:
+    return [_section(title, inside)] if inside else []
 
 
 def _method(outcome: Outcome) -> list[Html]:

@@ -92,10 +92,16 @@ def _of_study(outcome: Outcome) -> Iterator[Chart]:
     )
     yield Chart(
         "Where did the time go?",
-        "Each bar is a launch in wall time, from the bottom up in its phases.",
+        _timeline_caption(outcome),
         _some(figures.timeline(outcome)),
         below=_phases(outcome),
     )
+
+
+def _timeline_caption(outcome: Outcome) -> str:
+    many = figures.launches_a_bar(outcome)
+    bar = "a launch" if many == 1 else f"the mean of {many} launches"
+    return f"Each bar is {bar} in wall time, from the bottom up in its phases."
 
 
 def _phases(outcome: Outcome) -> Html:
@@ -103,7 +109,7 @@ def _phases(outcome: Outcome) -> Html:
     spent = frames.phases(outcome).groupby("phase", sort=False)["seconds"].sum()
     whole = float(spent.sum()) or 1.0
     rows = [(str(phase), words.duration(s), words.percent(s / whole)) for phase, s in spent.items()]
-    return table(("phase", "in all", "share"), rows, "facts")
+    return table(("phase", "in all", "share"), rows, "facts narrow")
 
 
 def _some(figure: "go.Figure | None") -> "tuple[go.Figure, ...]":

@@ -1,18 +1,17 @@
 """What a study found, in tables: the verdict, baseline against best, what changes, what was tried, what failed."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from pydantic import JsonValue
 
 from tuner import words
-from tuner.analysis.frames import gain
+from tuner.analysis.frames import cold, gain
 from tuner.analysis.tables import Row, Sample, finalists, rows
-from tuner.engines.effective import Status
-from tuner.idle import idle_parameters
 from tuner.objective import Limit
 from tuner.outcome import Outcome
+from tuner.report import launches
+from tuner.report.launches import numbers
 from tuner.report.markup import NOTHING, Html, folded, html, joined, table, tag
 from tuner.storage import Role, State, TrialRecord
 
@@ -44,7 +43,8 @@ def _effort(outcome: Outcome) -> str:
     spent = words.duration(sum(record.seconds for record in every))
     day = min((record.started_at for record in every), default="")[:10]
     relaunches = f", {len(outcome.relaunches)} relaunches" if outcome.relaunches else ""
-    trials = f"{len(outcome.searched)} trials: {measured} measured, {feasible} of them within all limits"
+    trials = f"{len(outcome.launched):,} trials: {measured} measured, {feasible} of them within all limits"
+    trials += f"; {len(outcome.ruled_out)} more ruled out before a launch" if outcome.ruled_out else ""
     return f"{trials}{relaunches}; {spent} of server time, begun {day}." if day else f"{trials}."
 
 
@@ -122,12 +122,13 @@ def _advice(outcome: Outcome) -> str:
 def tried(outcome: Outcome) -> Html:
     """Every trial, what it set otherwise than the deployed configuration, and what that gave."""
     every = _trials(outcome, outcome.records)
+    colds = launches.cold(outcome.records)
     if len(outcome.records) <= _SHOWN:
-        return joined([every, tag("p", _LEGEND, class_="caption")])
+        return joined([every, tag("p", _LEGEND, class_="caption"), colds])
     ranked = sorted((r for r in outcome.searched if r.feasible), key=lambda r: -(gain(outcome, r) or 0.0))[:_SHOWN]
     caption = tag("p", f"The best {len(ranked)} within all limits. {_LEGEND}", class_="caption")
     everything = folded(f"All {len(outcome.records)} trials in their order", every)
-    return joined([_trials(outcome, ranked), caption, everything])
+    return joined([_trials(outcome, ranked), caption, colds, everything])
 
 
 def _trials(outcome: Outcome, records: Sequence[TrialRecord]) -> Html:
@@ -159,7 +160,14 @@ def _worth(outcome: Outcome, record: TrialRecord) -> tuple[str, ...]:
     number = str(record.number) if role == Role.SEARCH else joined([str(record.number), tag("small", role)])
     improvement = gain(outcome, record)
     better = "" if improvement is None else words.percent(improvement, sign=True)
-    return number, result(outcome, record), better, words.duration(record.seconds)
+    return number, result(outcome, record), better, _took(record)
+
+
+def _took(record: TrialRecord) -> str:
+    if not record.launched:
+        return tag("span", "not launched", class_="same")
+    took = words.duration(record.seconds)
+    return joined([took, tag("span", "cold", class_="cold same")]) if cold(record) else took
 
 
 def result(outcome: Outcome, record: TrialRecord) -> Html:
@@ -180,10 +188,10 @@ def _look(record: TrialRecord) -> str:
 
 
 def failed(outcome: Outcome) -> Html:
-    """Trials without a measurement, by cause: how many, what they cost, the line that decided it, what to do."""
-    dead = [record for record in (*outcome.records, *outcome.relaunches) if record.failure]
+    """Launches without a measurement, by cause: how many, what they cost, the line that decided it, what to do."""
+    dead = [record for record in (*outcome.records, *outcome.relaunches) if record.failure and record.launched]
     if not dead:
-        return tag("p", "None: every trial was measured.")
+        return tag("p", "None: every launch was measured.")
     causes = [list(group) for _, group in groupby(sorted(dead, key=_cause), key=_cause)]
     by_count = sorted(causes, key=len, reverse=True)
     head = ("cause", "trials", "time", "deciding line")
@@ -197,11 +205,10 @@ def _cause(record: TrialRecord) -> str:
 def _failure(records: list[TrialRecord]) -> tuple[str, ...]:
     failure = next((r.failure for r in records if r.failure and r.failure.line), records[0].failure)
     assert failure is not None
-    numbers = ", ".join(str(record.number) for record in records[:6]) + (" …" if len(records) > 6 else "")
     parts = [tag("code", words.cut((failure.line or failure.message).strip(), 600))]
     parts += [tag("small", failure.advice)] if failure.advice else []
     spent = words.duration(sum(record.seconds for record in records))
-    return words.cause(failure.cause), joined([str(len(records)), tag("small", numbers)]), spent, joined(parts)
+    return words.cause(failure.cause), joined([str(len(records)), tag("small", numbers(records))]), spent, joined(parts)
 
 
 def _unlearnt(dead: list[TrialRecord]) -> Html:
@@ -213,23 +220,3 @@ def _unlearnt(dead: list[TrialRecord]) -> Html:
     return tag(
         "p", f"{count} {were} no fault of the configuration: the search did not learn from it.", class_="caption"
     )
-
-
-def ineffective(outcome: Outcome) -> Html:
-    """Settings that did nothing, and those that ran with another value than was asked for; empty if there are none."""
-    space = outcome.config.space
-    idle = [tag("p", f"{each.sentence}.") for each in idle_parameters(outcome.searched, space)]
-    overridden = Counter(
-        (each.name, words.value(each.requested), words.value(each.effective), each.by or "")
-        for record in outcome.searched
-        for each in record.effective
-        if each.status is Status.OVERRIDDEN
-    )
-    if not overridden:
-        return joined(idle)
-    head = ("setting", "asked", "what ran", "trials")
-    rows = [
-        (tag("code", name), asked, joined([ran, tag("small", by)]), str(count))
-        for (name, asked, ran, by), count in overridden.most_common()
-    ]
-    return joined([*idle, table(head, rows)])

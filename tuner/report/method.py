@@ -7,7 +7,7 @@ from tuner.sitting import Machine, Sitting, sittings
 from tuner.storage import TrialRecord
 
 _SEARCHES = {
-    "auto": "a Gaussian process where torch is installed, else TPE",
+    "auto": "a Gaussian process where torch was installed, else TPE",
     "gp": "a Gaussian process",
     "tpe": "TPE",
     "random": "at random",
@@ -57,11 +57,19 @@ def _load(outcome: Outcome) -> str:
 def _search(outcome: Outcome) -> str:
     config = outcome.config
     size = "endlessly many" if config.space.size is None else f"{config.space.size:,}"
-    kind, parameters = _SEARCHES[config.search.kind], len(config.space.params)
+    kind, parameters = _SEARCHES[_kind(outcome)], len(config.space.params)
     return (
         f"Search: {kind}, seed {config.study.seed}, over {parameters} parameters with {size} combinations. "
         "The deployed configuration is trial 0. One that cannot run has no value; the search learns to avoid it."
     )
+
+
+def _kind(outcome: Outcome) -> str:
+    """What ``auto`` came to, by what was installed at the last sitting."""
+    kind, sat = outcome.config.search.kind, sittings(outcome.folder.sittings)
+    if kind != "auto" or not sat:
+        return kind
+    return "gp" if "torch" in sat[-1].versions else "tpe"
 
 
 def _proof(outcome: Outcome) -> str:
@@ -76,24 +84,30 @@ def origin(outcome: Outcome) -> Html:
     """Versions, machine and command."""
     sat = sittings(outcome.folder.sittings)
     facts = [*_engine(outcome), *_versions(sat), *_machine(outcome, sat)]
-    return joined([table(("", ""), facts, "facts"), _repeat(outcome, sat)])
+    return joined([table(("", ""), facts, "facts"), *_deployed(outcome), _repeat(outcome, sat)])
 
 
 def _engine(outcome: Outcome) -> list[tuple[str, str]]:
-    record = outcome.baseline or next((r for r in outcome.records if r.facts), None)
+    record = _first_told(outcome)
     facts = record.facts if record else None
     if facts is None:
         return [("Engine", f"{outcome.config.engine.kind}, version not known")]
     rows = [("Engine", f"{outcome.config.engine.kind} {facts.engine_version or '(version not known)'}")]
     rows += [("Attention backend", facts.attention_backend)] if facts.attention_backend else []
     rows += [("Context length", f"{facts.max_model_len:,} tokens")] if facts.max_model_len else []
-    slower = ", ".join(each.name.replace("_", " ") for each in facts.degradations)
-    rows += [("Runs slower than it could", slower)] if slower else []
-    return [*rows, ("Command line of the deployed configuration", tag("pre", _command_line(record)))]
+    return rows
 
 
-def _command_line(record: TrialRecord | None) -> str:
-    return words.command(record.argv) if record else ""
+def _first_told(outcome: Outcome) -> TrialRecord | None:
+    """The baseline, or else the first server that said something of itself."""
+    return outcome.baseline or next((record for record in outcome.records if record.facts), None)
+
+
+def _deployed(outcome: Outcome) -> list[Html]:
+    record = outcome.baseline or next(iter(outcome.records), None)
+    if record is None:
+        return []
+    return [tag("p", "The deployed configuration was started with:"), tag("pre", words.command(record.argv))]
 
 
 def _versions(sat: list[Sitting]) -> list[tuple[str, str]]:

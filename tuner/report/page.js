@@ -4,7 +4,8 @@
   const looks = { displaylogo: false, responsive: true, displayModeBar: false };
   const fit = (width) => places.forEach((place) => {
     const room = width && (place.closest(".small, .pairs") ? width / 2 - 12 : width);
-    Plotly.relayout(place, room ? { width: room, autosize: false } : { width: null, autosize: true });
+    const letters = { "xaxis.tickfont.size": place.closest(".wide") ? (room ? 7 : 10) : 12 };
+    Plotly.relayout(place, { ...letters, ...(room ? { width: room, autosize: false } : { width: null, autosize: true }) });
   });
   const draw = (index) => {
     document.documentElement.dataset.drawn = `${index}/${places.length}`;

@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sim-clock-startup", type=float, default=1.0, help="start so many times faster than the real machine")
     add("--sim-clock-serving", type=float, default=1.0, help="serve so many times faster than the real machine")
     add("--sim-compile-cache", type=Path, help="directory of the compile cache; also VLLM_CACHE_ROOT")
-    add("--sim-fault", action="append", default=[], metavar="NAME[=ARG][@SETTING=VALUE]", help="what goes wrong")
+    add("--sim-fault", action="append", default=[], metavar="NAME[=ARG][@SETTING=VALUE] …", help="what goes wrong")
     add("--sim-sigterm-hang", type=float, default=600.0, help="seconds that SIGTERM takes while streams are open")
     return parser
 
@@ -159,7 +159,7 @@ def _simulation(own: argparse.Namespace, env: Mapping[str, str]) -> Simulation:
         if own.sim_free_gib is not None:
             hardware = replace(hardware, free_gib=own.sim_free_gib)
         site = Site(hardware, _visible(own.sim_gpus, env), versions.parse(own.sim_version))
-        wrong = tuple(faults.parse(text) for text in own.sim_fault)
+        wrong = tuple(faults.parse(text) for given in own.sim_fault for text in given.split())
     except ValueError as error:
         raise UsageError(f"{_USAGE}\nserve: error: {error}") from None
     root = env.get("VLLM_CACHE_ROOT")

@@ -79,8 +79,7 @@ class World:
         settings = self.settings(args, warm)
         launch = startup.Launch(settings, backends.outcome(settings), CompileCache(None, settings, {}), "127.0.0.1", 1)
         banner = startup.banner(settings.site, self.model, {})
-        said = [event for event in (*banner, *startup.script(launch)) if isinstance(event, Log | Raw)]
-        return [_written(event) + line for event in said for line in event.text.split("\n")]
+        return written((*banner, *startup.script(launch)))
 
     def start(self, args, warm=True) -> Start:
         """What a start teaches."""
@@ -95,7 +94,13 @@ class World:
         return Calibration(find(self.model), self.hardware, starts)
 
 
-def _written(event) -> str:
+def written(events) -> list[str]:
+    """The lines that these events leave in a log."""
+    said = [event for event in events if isinstance(event, Log | Raw)]
+    return [_prefix(event) + line for event in said for line in event.text.split("\n")]
+
+
+def _prefix(event) -> str:
     return f"({event.who} pid=1) {event.level} 11-22 09:00:00 [{event.source}] " if isinstance(event, Log) else ""
 
 

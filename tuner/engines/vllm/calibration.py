@@ -14,6 +14,7 @@ A start whose compile cache was cold peaks higher than the same one warm (syv-ai
 against 0.78 for Qwen3-8B on an H200): it corrects the best guess of the peak, and never what rules a candidate out.
 """
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -160,6 +161,10 @@ _PART_PRIORS: Mapping[Part, tuple[float, float]] = {
     Part.OTHER: (0.0, 0.15),
 }
 """For each part its factor before any start, and how sure that is; ``OTHER`` is GiB instead."""
+_LEAST = 0.2
+"""Of a part's first factor: what no start is believed to have shown."""
+_DEVIATIONS = 2.0
+"""Standard deviations that a peak may be off where no start was near."""
 _SWEEPS = 60
 
 
@@ -169,12 +174,18 @@ class _Peak:
 
     A ridge regression towards the formulas: several starts with different batches tell parts that grow with the batch
     from parts that do not. Factors never become negative, so that more of anything never needs less memory.
+
+    Errors measured on small batches say little of large ones, where other parts make up the peak. So the margin is the
+    larger of what was measured and of the regression's own deviation at that place, which falls only for the sums of
+    parts that starts have shown.
     """
 
     errors: dict[Peak, list[float]] = field(default_factory=lambda: {peak: [] for peak in Peak})
     factors: dict[Part, float] = field(default_factory=lambda: {part: mean for part, (mean, _) in _PART_PRIORS.items()})
     _products: dict[tuple[Part, Part], float] = field(default_factory=dict)
     _targets: dict[Part, float] = field(default_factory=dict)
+    _surprises: list[float] = field(default_factory=list)
+    _covariance: Mapping[tuple[Part, Part], float] = field(default_factory=lambda: _inverse({}))
 
     def corrected(self, sizes: Sizes) -> Sizes:
         """The sizes with every part as starts have it."""
@@ -183,15 +194,18 @@ class _Peak:
     def learn(self, sizes: Sizes, logged_gib: float) -> None:
         """Note how wrong the prediction was, and fit the factors anew."""
         expected = self.corrected(sizes)
-        self.errors[expected.peak].append(expected.activation_gib / max(logged_gib, ROUNDING_GIB) - 1)
+        error, noise = expected.activation_gib - logged_gib, _noise_gib(logged_gib)
+        self.errors[expected.peak].append(error / max(logged_gib, ROUNDING_GIB))
+        self._surprises.append(error / math.hypot(noise, self._deviation(sizes, PEAKS[expected.peak])))
         self._add(sizes, expected.peak, logged_gib)
         for _ in range(_SWEEPS):
             for part in Part:
                 self.factors[part] = self._best(part)
+        self._covariance = _inverse(self._products)
 
     def _add(self, sizes: Sizes, peak: Peak, logged_gib: float) -> None:
         """One equation: that peak's parts add up to what was logged, as exactly as two decimals and noise allow."""
-        weight = 1 / (ROUNDING_GIB + 0.01 * logged_gib) ** 2
+        weight = 1 / _noise_gib(logged_gib) ** 2
         row = {part: _size(sizes, part) for part in PEAKS[peak]}
         for part, value in row.items():
             self._targets[part] = self._targets.get(part, 0.0) + weight * value * logged_gib
@@ -207,22 +221,59 @@ class _Peak:
             self._products.get((part, other), 0.0) * factor for other, factor in self.factors.items() if other != part
         )
         above = trust * mean + self._targets.get(part, 0.0) - others
-        return max(0.2 * mean, above / (trust + self._products.get((part, part), 0.0)))
+        return max(_LEAST * mean, above / (trust + self._products.get((part, part), 0.0)))
 
-    def margin(self, part: Part) -> float:
-        """How far off a part may be, as a share: as far as the best known of the peaks that it stands in."""
-        peaks = (peak for peak, parts in PEAKS.items() if part in parts)
-        return min(margin(self.errors[peak], PEAK_PRIOR, PEAK_FLOOR) for peak in peaks)
+    def bounded(self, sizes: Sizes, sign: int) -> Sizes:
+        """The sizes as starts have them, with the whole peak as far off as it may be: 1 for more, -1 for less."""
+        expected = self.corrected(sizes)
+        bounds = (expected.peak_gib(peak) + sign * self._margin_gib(sizes, peak, sign) for peak in Peak)
+        share = max(0.0, max(bounds)) / expected.activation_gib
+        return replace(expected, parts_gib={part: gib * share for part, gib in expected.parts_gib.items()})
 
-    def scaled(self, sizes: Sizes, sign: int) -> Sizes:
-        """The sizes with every part as far off as it may be, to one side: ``sign`` is 1 for more, -1 for less."""
-        parts = {part: gib * max(0.0, 1 + sign * self.margin(part)) for part, gib in sizes.parts_gib.items()}
-        return replace(sizes, parts_gib=parts)
+    def _margin_gib(self, sizes: Sizes, peak: Peak, sign: int) -> float:
+        """How far off a peak may be; parts whose factor is at its least cannot turn out less."""
+        movable = [part for part in PEAKS[peak] if sign > 0 or self.factors[part] > _LEAST * _PART_PRIORS[part][0]]
+        measured = margin(self.errors[peak], PEAK_PRIOR, PEAK_FLOOR) * self.corrected(sizes).peak_gib(peak)
+        return max(measured, _DEVIATIONS * self._deviation(sizes, movable))
+
+    def _deviation(self, sizes: Sizes, parts: Sequence[Part]) -> float:
+        """The standard deviation of some parts' sum by the regression, wider where it was surprised before."""
+        row = {part: _size(sizes, part) for part in parts}
+        variance = sum(row[one] * row[other] * self._covariance[one, other] for one in row for other in row)
+        surprise = math.sqrt(fmean(each**2 for each in self._surprises)) if self._surprises else 1.0
+        return max(1.0, surprise) * math.sqrt(max(variance, 0.0))
+
+    def least_gib(self, sizes: Sizes, part: Part) -> float:
+        """The least that one part may be by itself."""
+        expected = self.corrected(sizes).parts_gib[part]
+        return max(0.0, expected - _DEVIATIONS * self._deviation(sizes, (part,)))
 
     def split_kv(self, sizes: Sizes) -> float:
         """The most of the split-KV workspace that the profiling run may see: all of it, until starts say otherwise."""
         seen = self._products.get((Part.SPLIT_KV, Part.SPLIT_KV), 0.0) > 0
         return sizes.split_kv_gib * (min(1.0, self.factors[Part.SPLIT_KV] + PEAK_PRIOR) if seen else 1.0)
+
+
+def _noise_gib(logged_gib: float) -> float:
+    """How exactly a logged peak repeats: two decimals, and a hundredth."""
+    return ROUNDING_GIB + 0.01 * logged_gib
+
+
+def _inverse(products: Mapping[tuple[Part, Part], float]) -> dict[tuple[Part, Part], float]:
+    """The factors' covariance: the inverse of the regression's matrix, priors included (Gauss-Jordan; it is regular)."""
+    parts = list(Part)
+    rows = [
+        [products.get((one, other), 0.0) for other in parts] + [float(one is other) for other in parts] for one in parts
+    ]
+    for index, part in enumerate(parts):
+        rows[index][index] += 1 / _PART_PRIORS[part][1] ** 2
+    for index, pivot in enumerate(rows):
+        rows[index] = pivot = [value / pivot[index] for value in pivot]
+        for other, row in enumerate(rows):
+            if other != index:
+                rows[other] = [value - row[index] * above for value, above in zip(row, pivot, strict=True)]
+    size = len(parts)
+    return {(one, other): rows[i][size + j] for i, one in enumerate(parts) for j, other in enumerate(parts)}
 
 
 def _size(sizes: Sizes, part: Part) -> float:
@@ -301,23 +352,24 @@ class Calibration:
 
     def _least(self, demand: Demand) -> Sizes:
         """As little of everything as may be: the most KV cache."""
-        peaks = self._sure.scaled(self._sure.corrected(self._formulas(demand)), -1)
-        sizes = self._corrected(peaks, demand)
+        formulas = self._formulas(demand)
+        sizes = self._corrected(self._sure.bounded(formulas, -1), demand)
         return replace(
             sizes,
             weights_gib=sizes.weights_gib * (1 - min(self._weights.margin, 1)),
             non_torch_gib=max(0.0, sizes.non_torch_gib - self._non_torch.margin),
             graph_gib=sizes.graph_gib * (1 - min(self._graphs.margin, 1)),
             graph_estimate_gib=sizes.graph_estimate_gib * (1 - min(self._estimate.margin, 1)),
+            kept_gib=self._sure.least_gib(formulas, Part.EXPERTS),
         )
 
     def _most_room(self, demand: Demand) -> Sizes:
         """As much set aside before the KV cache, and as little needed after it, as may be."""
-        sizes, least = self._guessed.scaled(self._best(demand), 1), self._least(demand)
-        seen = {Part.EXPERTS: least.parts_gib[Part.EXPERTS], Part.SPLIT_KV: self._guessed.split_kv(sizes)}
+        sizes, least = self._corrected(self._guessed.bounded(self._formulas(demand), 1), demand), self._least(demand)
         return replace(
             sizes,
-            parts_gib={**sizes.parts_gib, **seen},
+            parts_gib={**sizes.parts_gib, Part.SPLIT_KV: self._guessed.split_kv(sizes)},
+            kept_gib=least.kept_gib,
             graph_gib=least.graph_gib,
             graph_estimate_gib=sizes.graph_estimate_gib * (1 + self._estimate.margin),
             split_kv_gib=sizes.split_kv_gib * (1 - LATE_PRIOR),

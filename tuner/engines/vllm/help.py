@@ -18,10 +18,10 @@ from tuner.engines.vllm.demand import release
 from tuner.engines.vllm.flags import known_choices, known_flags, parse_help
 from tuner.schema import Schema
 
+FLAG = "--help=all"
 _FEWEST = 50
 """A help text with fewer flags was cut off, or is none."""
 _TIMEOUT_S = 300
-_HELP = "--help=all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def of_executable(executable: Sequence[str], folder: Path) -> KnownFlags | None:
     path = Path(program).resolve()
     stat = path.stat()
     identity = f"{path}:{stat.st_size}:{stat.st_mtime_ns}:{' '.join(executable[1:])}"
-    return remembered(identity, lambda: _ask((program, *executable[1:])), folder, f"{' '.join(executable)} {_HELP}")
+    return remembered(identity, lambda: _ask((program, *executable[1:])), folder, f"{' '.join(executable)} {FLAG}")
 
 
 def remembered(identity: str, ask: Callable[[], str | None], folder: Path, source: str) -> KnownFlags | None:
@@ -89,7 +89,7 @@ def remembered(identity: str, ask: Callable[[], str | None], folder: Path, sourc
 
 def _ask(command: Sequence[str]) -> str | None:
     try:
-        done = subprocess.run([*command, _HELP], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+        done = subprocess.run([*command, FLAG], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout

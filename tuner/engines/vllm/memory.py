@@ -120,7 +120,8 @@ class Sizes:
         non_torch_gib: CUDA libraries, NCCL.
         graph_estimate_gib: What vLLM sets aside for CUDA graphs; 0 where it does not.
         graph_gib: What the graphs really take.
-        split_kv_gib: What TRITON_MLA keeps for partial results over a split context.
+        kept_gib: What of the profiling run's peak stays allocated: the experts' workspace.
+        split_kv_gib: What TRITON_MLA keeps for partial results over a split context, in the same workspace.
         gather_gib: What MLA's prefill gathers of the cached context.
         warm_up_gib: What the sampler's warm-up needs beside the KV cache.
         cache: The KV cache's layout.
@@ -131,6 +132,7 @@ class Sizes:
     non_torch_gib: float
     graph_estimate_gib: float
     graph_gib: float
+    kept_gib: float
     split_kv_gib: float
     gather_gib: float
     warm_up_gib: float
@@ -158,7 +160,7 @@ class Sizes:
     @property
     def resident_gib(self) -> float:
         """All that stays allocated beside the KV cache when the graphs have been captured."""
-        workspace = max(self.parts_gib[Part.EXPERTS], self.split_kv_gib)
+        workspace = max(self.kept_gib, self.split_kv_gib)
         return self.weights_gib + self.non_torch_gib + workspace + self.gather_gib + self.graph_gib
 
 
@@ -211,6 +213,7 @@ class _Formulas:
             non_torch_gib=NON_TORCH_GIB + NON_TORCH_RANK_GIB * (self.demand.world_size - 1),
             graph_estimate_gib=self.graph_estimate() / GIB if self.demand.graphs_counted else 0.0,
             graph_gib=self.demand.graphs * (GRAPH_MIB + GRAPH_LAYER_MIB * self.layers) * MIB / GIB,
+            kept_gib=self.expert_workspace() / GIB,
             split_kv_gib=self.split_kv() / GIB,
             gather_gib=self.gathered() / GIB,
             warm_up_gib=self.logits() * (1 + FRAGMENTS) / GIB,
@@ -492,7 +495,7 @@ def _late_shortage(sizes: Sizes, free: float, kv: float) -> Shortage | None:
     """What comes after the KV cache must find room beside it."""
     resident = sizes.resident_gib + kv
     if resident > free:
-        split = sizes.split_kv_gib > max(sizes.graph_gib, sizes.parts_gib[Part.EXPERTS])
+        split = sizes.split_kv_gib > max(sizes.graph_gib, sizes.kept_gib)
         what = "TRITON_MLA's split-KV workspace" if split else "CUDA graphs"
         return Shortage(Stage.WARM_UP, Cause.CUDA_OOM, what, resident, free)
     if resident + sizes.warm_up_gib > free:

@@ -132,7 +132,9 @@ def _image_missing(error: APIError) -> ImageMissing:
 _REFUSALS: tuple[tuple[re.Pattern[str], type[InfrastructureError], str, str], ...] = (
     (
         re.compile(
-            r"could not select device driver|unknown or invalid runtime name: nvidia|nvidia-container-cli", re.I
+            r"could not select device driver|unknown (?:or invalid )?runtime (?:name: |specified )nvidia"
+            r"|nvidia-container-cli|nvidia-container-runtime|unresolvable CDI devices",
+            re.I,
         ),
         NoNvidiaRuntime,
         "the Docker engine cannot give a container GPUs",
@@ -157,22 +159,23 @@ _REFUSALS: tuple[tuple[re.Pattern[str], type[InfrastructureError], str, str], ..
         "`docker system df` says what holds it; `docker image prune` frees some",
     ),
     (
-        re.compile(r"mounts? denied|bind source path does not exist|invalid mount config", re.I),
+        re.compile(r"mounts? denied|bind source path does not exist|invalid mount config|error mounting", re.I),
         EngineUnavailable,
         "a mount cannot be made",
         "mend launcher.mounts",
     ),
 )
+_NOT_THERE = re.compile(r"exec: .*(?:executable file not found|no such file or directory)", re.I)
 _CAUSES = {PortTaken: Cause.PORT_IN_USE, NoNvidiaRuntime: Cause.DRIVER}
 
 
 def _refused(error: APIError, what: str) -> InfrastructureError:
     said = str(error.explanation or error)
-    if re.search(r"executable file not found|no such file or directory: unknown", said, re.I):
-        return no_program(said)
     for pattern, kind, message, fix in _REFUSALS:
         if pattern.search(said):
             return kind(f"{message}: {said}", cause=_CAUSES.get(kind, Cause.UNKNOWN).value, fix=fix)
+    if _NOT_THERE.search(said):
+        return no_program(said)
     doing = f" while {what}" if what else ""
     return EngineUnavailable(f"the Docker engine refused{doing}: {said}", fix="see its message and the engine's log")
 

@@ -72,9 +72,9 @@ def image_is_here(reference: str) -> bool:
         return images.find(client, reference) is not None
 
 
-def vllm_version(reference: str) -> str | None:
-    """The version of the vLLM in an image; ``None`` where it has none."""
-    bare = DockerLauncherConfig(kind="docker", image=reference, hf_home=None)
-    launcher = DockerLauncher(Contents(reference, bare, None, {}, wsl=False))
+def vllm_version(options: DockerLauncherConfig) -> str | None:
+    """The version of the vLLM in a study's image, with its mounts; ``None`` where it has none."""
+    bare = options.model_copy(update={"hf_home": None, "caches": {}, "port": None})
+    launcher = DockerLauncher(Contents(options.image, bare, None, {}, wsl=False))
     ended = launcher.run("version", ("python3", "-c", _VLLM_VERSION))
     return ended.lines[-1].strip() if ended.exit_code == 0 and ended.lines else None

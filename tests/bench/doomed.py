@@ -1,0 +1,128 @@
+"""How many launches die, and what they cost: plain search, with pre-flight, and with what failures teach besides."""
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+
+from tests.bench.machine import Machine
+from tuner import config
+from tuner.outcome import Outcome
+from tuner.preflight import Preflight, ground_of
+from tuner.proposals import Proposer
+from tuner.storage import StudyFolder
+from tuner.workbench import make_engine
+
+SITES = {
+    "RTX 4090 x2, 0.15, AWQ": ("experiment=demo",),
+    "H100, 0.26, bf16": ("experiment=h100", "engine=sim", "hardware=sim-h100", "workload=quick"),
+}
+SEEDS, TRIALS = 20, 40
+
+
+class _Forgetful(Preflight):
+    """Pre-flight that draws no lesson from failures."""
+
+    lessons = ()
+
+    def lesson(self, index):
+        return None
+
+
+class _Predicting(Proposer):
+    """Proposes with pre-flight alone."""
+
+    def known(self, outcome):
+        return _Forgetful(self._ground, outcome.records)
+
+
+ARMS = {"plain": None, "pre-flight": _Predicting, "and lessons": Proposer}
+"""Who proposes; ``None`` for one who knows of nothing before a launch."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one study came to.
+
+    Attributes:
+        launches: Servers that were started.
+        dead: Those that did not come up.
+        ruled_out: Candidates that were pruned before a launch.
+        minutes: All GPU time.
+        dead_minutes: That of the dead launches.
+        best: What the best configuration is worth without noise.
+        causes: Of the dead launches.
+    """
+
+    launches: int
+    dead: int
+    ruled_out: int
+    minutes: float
+    dead_minutes: float
+    best: float
+    causes: tuple[str, ...] = ()
+
+
+def study(asked, arm) -> Tally:
+    """One study from its first trial to the end of its budget."""
+    machine, folder = Machine(asked), StudyFolder(Path(asked.study.path))
+    ground = ground_of(asked, make_engine(asked))
+    proposer = Proposer(asked, None, _unheard) if arm is None else arm(asked, ground, _unheard)
+    outcome = Outcome(folder, asked, (), ())
+    while not outcome.over and (proposal := proposer.next(outcome)):
+        record = machine.record(len(outcome.records), proposal)
+        outcome = Outcome(folder, asked, (*outcome.records, record), ())
+    return _tally(outcome, machine)
+
+
+def _tally(outcome, machine):
+    dead = [record for record in outcome.launched if record.failure]
+    return Tally(
+        launches=len(outcome.launched),
+        dead=len(dead),
+        ruled_out=len(outcome.ruled_out),
+        minutes=sum(record.seconds for record in outcome.launched) / 60,
+        dead_minutes=sum(record.seconds for record in dead) / 60,
+        best=machine.worth(outcome.best),
+        causes=tuple(record.failure.cause for record in dead),
+    )
+
+
+def _unheard(text):
+    """Nobody listens."""
+
+
+def asked_of(site, kind, seed, trials=TRIALS):
+    """The configuration of a study on one of the sites."""
+    return config.load([*SITES[site], f"search={kind}", f"study.seed={seed}", f"budget.trials={trials}"])
+
+
+def tallies(site, kind, arm, seeds, trials=TRIALS):
+    """The same study with several seeds."""
+    return [study(asked_of(site, kind, seed, trials), ARMS[arm]) for seed in seeds]
+
+
+def kinds():
+    """The searches that can run here."""
+    return ("gp", "tpe") if all(find_spec(name) for name in ("torch", "scipy", "greenlet")) else ("tpe",)
+
+
+def main():
+    seeds = range(int(os.environ.get("TUNER_BENCH_SEEDS", SEEDS)))
+    print(f"dead launches in studies of {TRIALS} launches, mean of {len(seeds)} seeds")
+    print(f"  {'site, search':<30}{'arm':<14}" + "".join(f"{name:>11}" for name in _COLUMNS))
+    for site in SITES:
+        for kind in kinds():
+            for arm in ARMS:
+                row = _row(tallies(site, kind, arm, seeds))
+                print(f"  {f'{site}, {kind}':<30}{arm:<14}" + "".join(f"{cell:>11}" for cell in row), flush=True)
+
+
+_COLUMNS = ("dead", "ruled out", "GPU min", "dead min", "best", "worst best")
+
+
+def _row(found):
+    means = [fmean(getattr(each, name) for each in found) for name in ("dead", "ruled_out", "minutes", "dead_minutes")]
+    best = [each.best for each in found]
+    return [*(f"{mean:.1f}" for mean in means), f"{fmean(best):.1f}", f"{min(best):.1f}"]

@@ -1,0 +1,92 @@
+"""A study on real vLLM in real containers: each trial a redeploy; its winner served by Docker Compose."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import docker
+import httpx
+import pytest
+
+from tuner import config
+from tuner.closing import write_results
+from tuner.launchers.docker.survey import vllm_version
+from tuner.storage import State
+from tuner.study import run_study
+
+IMAGE, HERE = os.environ.get("TUNER_TEST_DOCKER_VLLM"), os.environ.get("TUNER_TEST_VLLM")
+SITE_PACKAGES = "venv/lib/python3.11/site-packages"
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.vllm,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(
+        not (IMAGE and HERE),
+        reason="needs an image whose entrypoint is `vllm serve`, with PYTHONPATH=/opt/site: "
+        "TUNER_TEST_DOCKER=… TUNER_TEST_DOCKER_VLLM=IMAGE TUNER_TEST_VLLM=DIR make test",
+    ),
+]
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """Three configurations of GLM-4.7-Flash's architecture in miniature that run, and one that vLLM rejects."""
+    return config.load(
+        [
+            "experiment=vllm-cpu-docker",
+            f"launcher.image={IMAGE}",
+            f"launcher.mounts=[{HERE}/{SITE_PACKAGES}:/opt/site:ro,{HERE}/models:/models:ro]",
+            "launcher.caches={vllm-cpu: null, vllm-cpu-test: /root/.cache/vllm}",
+            "model.id=/models/glm-tiny",
+            "model.service={name: tuner-test-vllm, port: 18556}",
+            f"study.folder={tmp_path}",
+            "study.confirm=0",
+            # the noise of a busy CPU must not make the sixteen streams infeasible
+            "objective.limits=null",
+            "space.params={max_num_batched_tokens: null, not_a_flag: {choices: [null, 3]}}",
+            "model.known_good=[{max_num_seqs: 1}, {max_num_seqs: 16}, {not_a_flag: 3}]",
+            "budget.trials=4",
+        ]
+    )
+
+
+@pytest.fixture
+def engine():
+    client = docker.from_env()
+    yield client
+    client.volumes.get("tuner-cache-vllm-cpu-test").remove(force=True)
+    client.close()
+
+
+def test_a_study_in_containers_finds_the_most_sequences_and_its_compose_file_serves_them(asked, engine):
+    before = sorted(one.name for one in engine.containers.list(all=True))
+    outcome = run_study(asked, lambda event: None)
+    baseline, one, sixteen, rejected = outcome.searched
+    assert outcome.best == sixteen
+    assert sixteen.verdict.values > baseline.verdict.values > one.verdict.values
+    assert rejected.state is State.PRUNED
+    assert rejected.failure.cause == "bad_flag"
+    assert baseline.facts.engine_version == vllm_version(asked.launcher) == "0.32.0"
+    assert sorted(one.name for one in engine.containers.list(all=True)) == before
+    for record in outcome.searched:
+        print(f"trial {record.number}: {record.seconds:.0f} s", *(f"{s.phase} {s.seconds:.1f}" for s in record.phases))
+    write_results(outcome)
+    _serves(outcome.folder.compose)
+
+
+def _serves(path: Path):
+    try:
+        _compose(path, "up", "-d", "--wait")
+        body = {"model": "glm", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        reply = httpx.post("http://127.0.0.1:18556/v1/chat/completions", json=body, timeout=120)
+        assert reply.json()["usage"]["completion_tokens"] >= 1
+        described = subprocess.run(["docker", "inspect", "tuner-test-vllm"], capture_output=True, text=True, check=True)
+        assert '"--max-num-seqs",\n                "16"' in described.stdout
+    finally:
+        _compose(path, "down")
+
+
+def _compose(path, *arguments):
+    done = subprocess.run(["docker", "compose", "-f", path, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,158 @@
+"""What to run next: the deployment, what is known to work, what a failure suggests, what the search asks for.
+
+All of it follows from the records alone, so that a resumed study goes on as if it had never stopped.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tuner.config import Config
+from tuner.errors import InfeasibleConfig
+from tuner.forecast import Forecast
+from tuner.idle import Idle, idle_parameters, ran
+from tuner.outcome import Outcome
+from tuner.preflight import Ground, Preflight
+from tuner.search import Observation, anything, make_search
+from tuner.space import Candidate, SearchSpace
+from tuner.storage import Role, TrialRecord
+
+_REFUSALS = 8
+"""So many proposals in a row that are ruled out before launch, and the search must say one that is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What to run next, why, and what is known of it beforehand.
+
+    Attributes:
+        role: Why.
+        candidate: What.
+        ask_s: How long the search thought about it.
+        forecast: What it is predicted to take of the GPUs.
+        refusal: Why it is not to be launched at all.
+    """
+
+    role: Role
+    candidate: Candidate
+    ask_s: float = 0.0
+    forecast: Forecast | None = None
+    refusal: InfeasibleConfig | None = None
+
+
+class Proposer:
+    """Proposes trials of one study.
+
+    Args:
+        config: The study.
+        ground: What is known before any trial; ``None`` for a server that is not ours to launch.
+        say: Told what a person should know.
+    """
+
+    def __init__(self, config: Config, ground: Ground | None, say: Callable[[str], None]) -> None:
+        self._config = config
+        self._space = config.space
+        self._ground = ground
+        self._say = say
+        directions = list(config.objective.goals.values())
+        self._search = make_search(config.search, config.space, directions, config.model.settings, config.study.seed)
+        self._deployed = config.space.deployed(config.model.settings)
+        self._told: set[str] = set()
+
+    def next(self, outcome: Outcome) -> Proposal | None:
+        """The next trial; ``None`` when the space holds no other."""
+        known = self.known(outcome)
+        if self._deployed.digest not in {record.digest for record in outcome.searched}:
+            # trial 0 runs already, whatever a prediction says of it
+            return self.foreseen(Proposal(Role.BASELINE, self._deployed), known)
+        candidates = (*self._known_good(outcome), *self._repairs(outcome, known))
+        proposal = next(iter(candidates), None) or self._asked(outcome, known)
+        return proposal and self._checked(proposal, known)
+
+    def known(self, outcome: Outcome) -> Preflight | None:
+        """What the records so far teach."""
+        return Preflight(self._ground, outcome.records) if self._ground else None
+
+    def foreseen(self, proposal: Proposal, known: Preflight | None) -> Proposal:
+        """The proposal with its forecast."""
+        if known is None:
+            return proposal
+        return Proposal(proposal.role, proposal.candidate, proposal.ask_s, known.forecast(proposal.candidate))
+
+    def _checked(self, proposal: Proposal, known: Preflight | None) -> Proposal:
+        foreseen = self.foreseen(proposal, known)
+        refusal = known.check(proposal.candidate) if known else None
+        return Proposal(proposal.role, proposal.candidate, proposal.ask_s, foreseen.forecast, refusal)
+
+    def _known_good(self, outcome: Outcome) -> Iterator[Proposal]:
+        tried = {record.digest for record in outcome.searched}
+        for values in self._config.model.known_good:
+            candidate = self._space.candidate({**self._deployed.params, **values})
+            if candidate.digest not in tried:
+                yield Proposal(Role.KNOWN_GOOD, candidate)
+
+    def _repairs(self, outcome: Outcome, known: Preflight | None) -> Iterator[Proposal]:
+        """What the last launch's failure suggests; a repair that fails as well is not repaired again."""
+        launched = [record for record in outcome.searched if record.launched]
+        last = launched[-1] if launched else None
+        if known is None or last is None or last.failure is None or last.role is Role.REPAIR:
+            return
+        lesson = known.lesson(outcome.records.index(last))
+        if lesson is None:
+            return
+        self._tell(f"trial {last.number}: {lesson.sentence}")
+        tried = {record.digest for record in outcome.searched}
+        if lesson.again and known.fits(Candidate(last.params)):
+            yield Proposal(Role.REPAIR, Candidate(last.params))
+        for candidate in lesson.repairs:
+            if candidate.digest not in tried and known.check(candidate) is None:
+                yield Proposal(Role.REPAIR, candidate)
+
+    def _asked(self, outcome: Outcome, known: Preflight | None) -> Proposal | None:
+        asked_ns = time.perf_counter_ns()
+        settled = {idle.name: self._deployed.params.get(idle.name) for idle in self._idle(outcome.searched)}
+        seen = observations(outcome.searched, self._space)
+        admits = _admits(known) if known and _refused_in_a_row(outcome.searched) >= _REFUSALS else anything
+        candidate = self._search.propose(seen, settled, admits)
+        if candidate is None:
+            self._tell("the space holds no other configuration: the search ends here")
+            return None
+        return Proposal(Role.SEARCH, candidate, (time.perf_counter_ns() - asked_ns) / 1e9)
+
+    def _idle(self, searched: list[TrialRecord]) -> tuple[Idle, ...]:
+        """Parameters that do nothing here; each is told of once."""
+        idle = idle_parameters(searched, self._space)
+        for each in idle:
+            self._tell(f"{each.sentence}: it stays as deployed from here on")
+        return idle
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._say(text)
+
+
+def observations(records: Sequence[TrialRecord], space: SearchSpace) -> list[Observation]:
+    """What the search learns from: every trial with a verdict, measured or not, by what really ran in it.
+
+    Of a candidate that was launched again, once it was compiled, the later launch counts.
+    """
+    latest = {record.digest: record for record in records}
+    return [
+        Observation(
+            ran(record, space),
+            record.verdict.values if record.verdict else None,
+            max(record.verdict.violations.values(), default=0.0) if record.verdict else 1.0,
+            asked=record.digest,
+        )
+        for record in latest.values()
+    ]
+
+
+def _refused_in_a_row(searched: Sequence[TrialRecord]) -> int:
+    launched = [index for index, record in enumerate(searched) if record.launched]
+    return len(searched) - 1 - launched[-1] if launched else len(searched)
+
+
+def _admits(known: Preflight) -> Callable[[Candidate], bool]:
+    return lambda candidate: known.check(candidate) is None

@@ -1,0 +1,146 @@
+"""What the launches told of themselves: what was never launched, what ran otherwise than asked, what was predicted."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from tuner import words
+from tuner.analysis.frames import cold as is_cold
+from tuner.analysis.predictions import Prediction, predictions
+from tuner.engines.base import Degradation
+from tuner.engines.causes import Cause
+from tuner.engines.effective import EffectiveSetting, Status
+from tuner.errors import PredictedOutOfMemory
+from tuner.idle import idle_parameters
+from tuner.outcome import Outcome
+from tuner.report.markup import NOTHING, Html, folded, joined, table, tag
+from tuner.storage import TrialRecord
+
+_NUMBERS = 8
+"""Trials that are named one by one."""
+
+
+def numbers(records: Sequence[TrialRecord]) -> str:
+    """Which trials."""
+    return ", ".join(str(record.number) for record in records[:_NUMBERS]) + (" …" if len(records) > _NUMBERS else "")
+
+
+def ruled_out(outcome: Outcome) -> Html:
+    """Trials that were never launched, since they could be known to fail; empty if there are none."""
+    if not outcome.ruled_out:
+        return NOTHING
+    grouped = [list(group) for _, group in groupby(sorted(outcome.ruled_out, key=_why), key=_why)]
+    rows = [_reason(records) for records in sorted(grouped, key=len, reverse=True)]
+    return joined([table(("why", "trials", "for one of them"), rows, "failures three"), _spared(outcome)])
+
+
+def _why(record: TrialRecord) -> str:
+    if record.failure is None:
+        return ""
+    predicted = record.failure.error == PredictedOutOfMemory.__name__ and record.failure.cause in list(Cause)
+    return ("predicted: " if predicted else "") + words.cause(record.failure.cause)
+
+
+def _reason(records: list[TrialRecord]) -> tuple[str, ...]:
+    failure = records[0].failure
+    assert failure is not None
+    parts = [failure.message] + ([tag("small", failure.advice)] if failure.advice else [])
+    return _why(records[0]), joined([str(len(records)), tag("small", numbers(records))]), joined(parts)
+
+
+def _spared(outcome: Outcome) -> Html:
+    """What the launches would have cost, by what failed launches did cost here."""
+    failed = [record.seconds for record in outcome.launched if record.failure]
+    if not failed:
+        return NOTHING
+    saved_s = len(outcome.ruled_out) * sum(failed) / len(failed)
+    text = f"A launch that failed took {words.duration(sum(failed) / len(failed))} here: about "
+    return tag("p", f"{text}{words.rough(saved_s)} of server time were spared.", class_="caption")
+
+
+def otherwise(outcome: Outcome) -> Html:
+    """Settings that did nothing or ran with another value, and slower ways of running; empty if there are none."""
+    idle = (tag("p", f"{each.sentence}.") for each in idle_parameters(outcome.searched, outcome.config.space))
+    return joined(part for part in (*idle, _overridden(outcome), _slower(outcome)) if part)
+
+
+def _overridden(outcome: Outcome) -> Html:
+    found = [(each, record) for record in outcome.searched for each in record.effective]
+    by_kind: dict[tuple[str, ...], list[TrialRecord]] = {}
+    for each, record in found:
+        if each.status is Status.OVERRIDDEN:
+            by_kind.setdefault(_kind(each), []).append(record)
+    if not by_kind:
+        return NOTHING
+    rows = [
+        (tag("code", name), asked, joined([ran, tag("small", by)]), joined([str(len(hit)), tag("small", numbers(hit))]))
+        for (name, asked, ran, by), hit in sorted(by_kind.items(), key=lambda item: -len(item[1]))
+    ]
+    return table(("setting", "asked", "what ran", "trials"), rows)
+
+
+def _kind(each: EffectiveSetting) -> tuple[str, ...]:
+    return each.name, words.value(each.requested), words.value(each.effective), each.by or ""
+
+
+def _slower(outcome: Outcome) -> Html:
+    """What servers said that they do slower than they could."""
+    said: list[tuple[Degradation, TrialRecord]] = [
+        (each, record) for record in outcome.searched if record.facts for each in record.facts.degradations
+    ]
+    if not said:
+        return NOTHING
+    counted = Counter(each.name for each, _ in said)
+    deployed = {each.name for each, record in said if record is outcome.baseline}
+    lines = {each.name: each.line for each, _ in reversed(said)}
+    rows = [
+        (
+            joined(
+                [name.replace("_", " "), tag("small", "the deployed configuration too" if name in deployed else "")]
+            ),
+            str(count),
+            tag("code", words.cut(words.unprefixed(lines[name]), 400)),
+        )
+        for name, count in counted.most_common()
+    ]
+    return table(("ran slower than it could", "trials", "as the engine says it"), rows, "failures three")
+
+
+def cold(records: Sequence[TrialRecord]) -> Html:
+    """That some trials compiled anew; empty if none is known to."""
+    found = [record for record in records if is_cold(record)]
+    if not found:
+        return NOTHING
+    text = (
+        f"cold: {len(found)} of {len(records)} launches found no compiled graphs in the cache. They start slower and "
+    )
+    return tag("p", f"{text}leave less for the KV cache; neither is compared with warm ones.", class_="caption")
+
+
+def predicted(outcome: Outcome) -> Html:
+    """Predicted against logged memory; empty where nothing was predicted."""
+    found = predictions(outcome)
+    if not found:
+        return NOTHING
+    head = ("per GPU", "launches", "error, median", "largest", "from the second launch on, largest")
+    rows = [row for name in dict.fromkeys(p.quantity for p in found) for row in _errors(name, found)]
+    every = table(("trial", "per GPU", "predicted", "logged", "error"), [_one(each) for each in found], "numbers")
+    return joined([table(head, rows, "numbers"), folded(f"All {len(found)} predictions", every)])
+
+
+def _errors(quantity: str, found: Sequence[Prediction]) -> Iterator[tuple[str, ...]]:
+    these = [each for each in found if each.quantity == quantity]
+    sizes = sorted(abs(each.error) for each in these)
+    later = [abs(each.error) for each in these if each.starts]
+    yield (
+        quantity,
+        str(len(these)),
+        words.percent(sizes[len(sizes) // 2]),
+        words.percent(sizes[-1]),
+        words.percent(max(later)) if later else "",
+    )
+
+
+def _one(each: Prediction) -> tuple[str, ...]:
+    values = (f"{words.digits(value)} {each.unit}" for value in (each.predicted, each.logged))
+    return str(each.trial), each.quantity, *values, words.percent(each.error, sign=True)
