@@ -109,7 +109,8 @@ def test_a_studys_compose_file_says_what_ran_and_serves_it(sim_image, tmp_path):
         "objective.limits=null",
     ]
     study += ["launcher.caches={vllm-sim: null, compose-test: /root/.cache/vllm}"]
-    # the clock is the deployment's here, so that it starts as fast
+    # the clock is the deployment's here, so that it starts as fast; pre-flight knows vLLM's own flags only
+    study += ["study.preflight=false"]
     study += ["~engine.launch_args.sim_clock_startup", "model.args.sim_clock_startup=100"]
     subprocess.run(["tuner", "study", "start", *study], check=True, cwd=tmp_path, capture_output=True)
     path, record = tmp_path / "c" / "compose.yaml", json.loads((tmp_path / "c/trials/0000/record.json").read_text())

@@ -30,6 +30,8 @@ def test_a_study_finds_the_most_sequences_and_prunes_what_vllm_rejects(tmp_path)
             f"model.id={vllm}/models/glm-tiny",
             f"study.folder={tmp_path}",
             "study.confirm=1",
+            # it is to be launched all the same: what is wanted is vLLM's own word on it
+            "study.preflight=false",
             # the noise of a busy CPU must not make the sixteen streams infeasible
             "objective.limits.tpot_p50_ms.max=2",
             "space.params={max_num_batched_tokens: null, not_a_flag: {choices: [null, 3]}}",
@@ -65,12 +67,16 @@ def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
             "objective.limits=null",
             "space.params={max_num_batched_tokens: {choices: [256, 512]}, max_num_seqs: null}",
             "+space.params.block_size={choices: [16, 32, 64]}",
-            "model.known_good=[{block_size: 64}, {max_num_batched_tokens: 512, block_size: 16}]",
+            "+space.params.not_a_flag={choices: [null, 3]}",
+            "model.known_good=[{not_a_flag: 3}, {block_size: 64}, {max_num_batched_tokens: 512, block_size: 16}]",
             "budget.trials=3",
         ]
     )
     outcome = run_study(asked, print)
-    for record in outcome.searched:
+    (refused,) = outcome.ruled_out
+    assert "--not-a-flag" in refused.failure.message
+    assert "vllm serve --help=all" in refused.failure.message
+    for record in outcome.launched:
         seen = {setting.name: setting for setting in record.effective}
         assert seen["block_size"].effective == 16
         assert seen["max_num_batched_tokens"].effective == 2048

@@ -95,7 +95,7 @@ def test_a_crash_is_pruned_with_its_line_and_no_value(load):
     assert kept.state is optuna.trial.TrialState.PRUNED
     assert kept.values is None
     assert kept.user_attrs["cause"] == "insufficient_free_memory"
-    assert "less than desired" in kept.user_attrs["line"]
+    assert "Free memory on device" in kept.user_attrs["line"]
 
 
 def test_what_people_see_in_optuna_is_what_was_measured(load):

@@ -191,16 +191,31 @@ def test_a_service_that_does_not_exist_is_named_before_anything_happens():
         in_the_way(SiteConfig(stop=("no-such",)), (0,))
 
 
-def start_study(tmp_path, *overrides):
+def start(tmp_path):
     command = [sys.executable, "-m", "tuner", "study", "start", "experiment=demo", "hardware.gpus=[0,1]"]
-    command += [f"study.folder={tmp_path}", f"site.stop=[{NAME}]", "budget.trials=30", *overrides]
-    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    return [*command, f"study.folder={tmp_path}", f"site.stop=[{NAME}]", "budget.trials=30"]
 
 
 def test_nothing_is_stopped_without_consent_which_states_the_downtime(production, tmp_path):
     container = production()
-    refused = start_study(tmp_path)
+    refused = subprocess.run(start(tmp_path), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert refused.returncode == 2
     assert re.search(rf"this study stops {NAME} for about [\d.]+ hours", refused.stderr)
     assert "say --yes" in refused.stderr
     assert state(container)[0] == "running"
+
+
+def test_a_person_is_asked_and_may_say_no(production, tmp_path):
+    container = production()
+    ours, theirs = os.openpty()
+    with subprocess.Popen(start(tmp_path), stdin=theirs, stdout=theirs, stderr=theirs) as asking:
+        os.close(theirs)
+        said = b""
+        while b"Go on?" not in said:
+            said += os.read(ours, 1024)
+        os.write(ours, b"n\n")
+        assert asking.wait(20) == 1
+    os.close(ours)
+    assert re.search(rb"stops tuner-test-production for\s+about [\d.]+ hours, and starts it again in the end", said)
+    assert state(container)[0] == "running"
+    assert not (tmp_path / "demo" / "trials").exists()

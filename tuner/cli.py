@@ -14,6 +14,7 @@ from tuner.errors import ConfigError, TunerError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tuner.clean import LeftOver
     from tuner.config import Config
     from tuner.outcome import Outcome
     from tuner.storage import StudyFolder
@@ -355,11 +356,21 @@ def clean(
     kept = cleaning.caches() if caches else []
     for cache in kept:
         _print(str(cache))
-    if not dry_run:
-        for each in (*found, *kept):
-            each.remove()
     count = len(found) + len(kept)
-    _print(f"{count} {'would be ' if dry_run else ''}removed" if count else "nothing was left behind")
+    failed = 0 if dry_run else sum(not _removed(each) for each in (*found, *kept))
+    _print(f"{count - failed} {'would be ' if dry_run else ''}removed" if count else "nothing was left behind")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _removed(left: "LeftOver") -> bool:
+    """One that resists does not keep the others."""
+    try:
+        left.remove()
+    except TunerError as error:
+        _say(f"tuner: {left}: {error}")
+        return False
+    return True
 
 
 def _outcome(folder: Path, name: str | None) -> "Outcome":

@@ -77,8 +77,8 @@ def _gains(outcome: Outcome) -> list[tuple[str, str]]:
         return []
     return [
         (
-            "gain" if number == 0 else "",
-            f"{words.metric(name).short} {goal}, over {len(goal.best)} relaunches of each"
+            "relaunched" if number == 0 else "",
+            f"{outcome.changed(name)}, over {len(goal.best)} relaunches of each"
             + (" (proven)" if goal.proven else " (unproven)"),
         )
         for number, (name, goal) in enumerate(outcome.comparison.goals.items())

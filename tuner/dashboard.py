@@ -36,6 +36,7 @@ def serving(outcome: Outcome, port: int = 0) -> "Iterator[Server]":
     import optuna_dashboard
 
     ledger = Ledger(outcome.config, outcome.folder)
+    ledger.catch_up(outcome.records)
     ledger.annotate(outcome, ledger.unannotated(outcome.records))
     app = optuna_dashboard.wsgi(ledger.storage, artifact_store=Evidence(outcome.folder))
     with make_server(_HOST, port, _guarded(app), Server, _Quiet) as server:
@@ -54,10 +55,10 @@ def show(outcome: Outcome, port: int, say: Callable[[str], None], *, in_browser:
     """
     warnings.filterwarnings("ignore", module="optuna")  # its notes on small studies are not for our users
     with serving(outcome, port) as server:
-        say(f"{outcome.config.study.name}: {server.url}  (Ctrl-C ends it)")
-        if in_browser and _has_screen():
-            webbrowser.open(server.url)
         try:
+            say(f"{outcome.config.study.name}: {server.url}  (Ctrl-C ends it)")
+            if in_browser and _has_screen():
+                webbrowser.open(server.url)
             server.serve_forever()
         except KeyboardInterrupt:
             say("dashboard ended")

@@ -70,6 +70,8 @@ class Hardware:
         totals, frees = [total for total, _ in said if total], [free for _, free in said if free]
         if not totals:
             return self
+        if self.source == "the engine's log" and self.free_gib:
+            frees.append(self.free_gib)
         return replace(self, total_gib=totals[-1], free_gib=max(frees, default=None), source="the engine's log")
 
 

@@ -58,6 +58,16 @@ class Ledger:
             else:
                 self._close(frozen.number, TrialState.FAIL, cause="interrupted")
 
+    def catch_up(self, records: Sequence[TrialRecord]) -> None:
+        """Tell of trials that the storage has lost or never had: it can always be made anew from the records."""
+        from optuna.trial import TrialState
+
+        known = len(self._study.get_trials(deepcopy=False))
+        for record in (record for record in records if record.number >= known):
+            while (number := self.begin(Candidate(record.params))) < record.number:
+                self._close(number, TrialState.FAIL, cause="lost")
+            self.end(record)
+
     def begin(self, candidate: Candidate) -> int:
         """Open a trial with the candidate's parameters; returns its number."""
         import optuna
@@ -79,20 +89,17 @@ class Ledger:
         from optuna.trial import TrialState
 
         state = TrialState[record.state.name.replace("FAILED", "FAIL")]
-        facts: dict[str, JsonValue] = {"role": record.role, "digest": record.digest, "seconds": record.seconds}
-        if record.failure:
-            facts |= {"cause": record.failure.cause, "reason": record.failure.message, "line": record.failure.line}
         trial = self._open[record.number]
         for path in artifacts.of_a_trial(self._folder, record):
             self.storage.set_trial_system_attr(trial._trial_id, *artifacts.attribute(path))
         if record.verdict:
-            facts["verdict"] = record.verdict.reason
             for name, violation in record.verdict.violations.items():
                 trial.set_constraint(name, violation)
             # the dashboard reads Optuna 4's name for it
             violations = list(record.verdict.violations.values())
             self.storage.set_trial_system_attr(trial._trial_id, "constraints", violations)
-        self._close(record.number, state, record.verdict.values if record.verdict else None, **facts)
+        values = record.verdict.values if record.verdict else None
+        self._close(record.number, state, values, **notes.trial_facts(record))
 
     def annotate(self, outcome: Outcome, fresh: Sequence[TrialRecord]) -> None:
         """Write what people read beside the numbers: the study's note and those of trials that are over.
@@ -104,6 +111,8 @@ class Ledger:
         from optuna.trial import Trial
 
         self._save_note(self._study, notes.study_note(outcome))
+        for name, text in notes.study_facts(outcome).items():
+            self._study.set_user_attr(name, text)
         for record in fresh:
             trial = Trial(self._study, self._id_of(record))
             self._save_note(trial, notes.trial_note(outcome, record))

@@ -129,6 +129,11 @@ class Failed:
         return self.facts.compile_cache_hit is True or self.facts.eager is True
 
     @property
+    def late(self) -> bool:
+        """Whether the KV cache was allocated already: a warm start, whose cache is larger, leaves even less beside."""
+        return self.facts.kv_cache_gib is not None or self.facts.kv_tokens is not None
+
+    @property
     def before_compiling(self) -> bool:
         """Whether it failed so early that the compile cache plays no part."""
         return self.cause is Cause.INSUFFICIENT_FREE_MEMORY or self.facts.weights_gib is None
@@ -194,7 +199,7 @@ def lesson(
     if failed.cause not in _BOUNDS:
         return None
     if not (failed.warm or failed.before_compiling):
-        return Lesson(None, (), failed.facts.compile_cache_hit is False, _COLD)
+        return Lesson(None, (), failed.facts.compile_cache_hit is False and not failed.late, _COLD)
     region = Region(tuple(_BOUNDS[failed.cause](teacher)))
     repairs = tuple(teacher.repairs(region))
     return Lesson(region, repairs, False, f"{failed.cause}: nothing with {region} is tried any more")
@@ -237,7 +242,7 @@ class _Teacher:
         """Which bounds follow depends on how far the start had come."""
         if self.failed.facts.weights_gib is None:
             yield from self._equal()
-        elif self.failed.facts.kv_cache_gib is None:
+        elif not self.failed.late:
             yield from (self._bound(name, Relation.AT_LEAST) for name in (SEQUENCES, TOKENS, LENGTH))
             yield from self._equal()
         else:
@@ -274,7 +279,7 @@ class _Teacher:
                 yield repaired
 
     def _changes(self) -> Iterator[tuple[str, JsonValue]]:
-        cause, late = self.failed.cause, self.failed.facts.kv_cache_gib is not None
+        cause, late = self.failed.cause, self.failed.late
         if cause is Cause.INSUFFICIENT_FREE_MEMORY:
             yield from self._at_most(UTILIZATION, self._share("free_gib"))
         elif cause in (Cause.NO_KV_CACHE, Cause.CONTEXT_EXCEEDS_KV_CACHE):

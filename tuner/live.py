@@ -222,8 +222,7 @@ class LiveView:
         table.add_column("gain", justify="right", no_wrap=True)
         table.add_column("changed", ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
         for record in recent:
-            style = "green" if record.feasible else "yellow" if record.measurement else "red"
-            result = Text(spoken(record, self.standing.objective), style=style)
+            result = Text(brief(record, self.standing.objective), style=_style(record))
             table.add_row(str(record.number), result, self.standing.gained(record), self.standing.changed(record))
         return table
 
@@ -276,6 +275,22 @@ def spoken(record: TrialRecord, objective: Objective) -> str:
         return "no verdict"
     missed = "; ".join(words.misses(record.verdict.violations))
     return values_text(record, objective) + (f", but {missed}" if missed else "")
+
+
+def brief(record: TrialRecord, objective: Objective) -> str:
+    """A trial's result where there is little room."""
+    if record.failure:
+        how = "failed" if record.state is State.FAILED else "cannot run" if record.launched else "ruled out"
+        return f"{how}: {words.cause(record.failure.cause)}"
+    violations = record.verdict.violations if record.verdict else {}
+    missed = ", ".join(words.metric(name).short for name, violation in violations.items() if violation > 0)
+    return values_text(record, objective) + (f", misses {missed}" if missed else "")
+
+
+def _style(record: TrialRecord) -> str:
+    if record.measurement:
+        return "green" if record.feasible else "yellow"
+    return "red" if record.launched else "red dim"
 
 
 def values_text(record: TrialRecord, objective: Objective) -> str:

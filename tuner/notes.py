@@ -4,7 +4,7 @@ The dashboard shows every trial's numbers, but its own best trial ignores limits
 what really came out, and each trial's what ran, how it ended and which line decided it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 
 from tuner import words
@@ -13,7 +13,8 @@ from tuner.secrecy import redacted
 from tuner.storage import State, TrialRecord
 
 _LONGEST_LINE = 1500
-_WIDTH = 100
+_WIDTH = 88
+"""Characters beside each other in the dashboard's narrow column."""
 
 
 def study_note(outcome: Outcome) -> str:
@@ -24,6 +25,16 @@ def study_note(outcome: Outcome) -> str:
         rows = [(words.cause(name), str(count)) for name, count in outcome.causes.most_common()]
         parts += ["### What could not run", _table(("cause", "trials"), rows)]
     return redacted("\n\n".join(parts))
+
+
+def study_facts(outcome: Outcome) -> Mapping[str, str]:
+    """What stands on the study's first page, beside the dashboard's own best trial."""
+    facts = {"verdict": outcome.sentence}
+    if outcome.best is not None and outcome.best.verdict is not None:
+        pairs = zip(outcome.config.objective.goals, outcome.best.verdict.values, strict=True)
+        values = ", ".join(words.metric(name).said(value) for name, value in pairs)
+        facts["best within all limits"] = f"trial {outcome.best.number}: {values}"
+    return {name: redacted(text) for name, text in facts.items()}
 
 
 def _best(outcome: Outcome) -> str:
@@ -48,6 +59,23 @@ def trial_note(outcome: Outcome, record: TrialRecord) -> str:
     parts = [f"**{_verdict(outcome, record)}**", *_reason(record), *_changed(outcome, record), *_phases(record)]
     parts += ["Command line:", _fenced(words.command(record.argv)), "Log, requests and record are among the artifacts."]
     return redacted("\n\n".join(parts))
+
+
+def trial_facts(record: TrialRecord) -> Mapping[str, str | float | bool]:
+    """What stands below a trial's parameters, brief enough for the dashboard's narrow page; the note has all of it."""
+    facts: dict[str, str | float | bool] = {"role": record.role, "digest": record.digest, "seconds": record.seconds}
+    if not record.launched:
+        facts["launched"] = False
+    if record.failure:
+        line, message = record.failure.line, record.failure.message
+        facts |= {"cause": record.failure.cause} | ({"line": _brief(line)} if line else {"reason": _brief(message)})
+    if record.verdict:
+        facts["verdict"] = record.verdict.reason
+    return facts
+
+
+def _brief(text: str) -> str:
+    return redacted(words.cut(words.unprefixed(text), _WIDTH))
 
 
 def _verdict(outcome: Outcome, record: TrialRecord) -> str:

@@ -130,7 +130,7 @@ class Outcome:
             return (
                 f"Unproven: trial {best.number} did not survive its relaunches ({comparison.failures[0]}); keep yours."
             )
-        gains = "; ".join(f"{words.metric(name).short} {goal}" for name, goal in comparison.goals.items())
+        gains = "; ".join(self.changed(name) for name in comparison.goals)
         if comparison.missed_limits:
             missed = ", ".join(f"the limit on {words.metric(name).short}" for name in comparison.missed_limits)
             return f"Unproven: trial {best.number} misses {missed} when launched again; keep yours."
@@ -139,6 +139,21 @@ class Outcome:
         return (
             f"Unproven: trial {best.number} differs from the baseline by no more than its spread: {gains}; keep yours."
         )
+
+    def changed(self, name: str) -> str:
+        """By how much a goal's metric changed from the baseline's relaunches to the best's, and their spread.
+
+        The change is as it is: less of a latency reads ``TPOT p50 −18.8%, spread 0.6%``.
+
+        Raises:
+            ValueError: Nothing has been launched again.
+        """
+        if self.comparison is None:
+            raise ValueError("nothing has been launched again")
+        goal = self.comparison.goals[name]
+        change = goal.gain if self.config.objective.goals[name] == "maximize" else -goal.gain
+        spread = "unknown" if goal.spread is None else words.percent(goal.spread)
+        return f"{words.metric(name).short} {words.percent(change, sign=True)}, spread {spread}"
 
     def _why_nothing(self) -> str:
         missed = Counter(

@@ -1,5 +1,9 @@
 """What a study would do, before it does it: ``--dry-run``."""
 
+from pydantic import JsonValue
+
+from pydantic import JsonValue
+
 from tuner.config import Config
 from tuner.outcome import Outcome
 from tuner.pace import Pace
@@ -123,12 +127,16 @@ def _parameter(config: Config, name: str) -> PlannedParameter:
         sets=f"--{target.replace('_', '-')}" if kind == "flag" else target,
         values=_values(parameter),
         condition=parameter.when,
-        deployed=str(deployed[name]) if name in deployed else "unset",
+        deployed=_said(deployed.get(name)),
     )
 
 
 def _values(parameter: Range | Choice) -> str:
     if isinstance(parameter, Choice):
-        return "{" + ", ".join("unset" if choice is None else str(choice) for choice in parameter.choices) + "}"
+        return "{" + ", ".join(_said(choice) for choice in parameter.choices) + "}"
     detail = parameter.scale if parameter.step is None else f"steps of {parameter.step}"
     return f"{parameter.low} … {parameter.high}, {detail}"
+
+
+def _said(value: JsonValue) -> str:
+    return "unset" if value is None else str(value)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from pydantic import JsonValue
 
@@ -154,6 +155,26 @@ class Preflight:
     def __init__(self, ground: Ground, records: Sequence[TrialRecord]) -> None:
         self.ground = ground
         self._records = records
+        self._before: Preflight | None = None
+        self._predictions: dict[str, Prediction] = {}
+
+    def after(self, records: Sequence[TrialRecord]) -> Self:
+        """The same after some more trials; what it has learned from the first of them is not learned anew."""
+        later = type(self)(self.ground, records)
+        known = (later.version, later.hardware) == (self.version, self.hardware)
+        if known and later._continues(self._records):
+            later._before = self
+            later.calibration, later.lessons  # noqa: B018  # both are kept from here on
+            later._before = None
+        return later
+
+    def _continues(self, records: Sequence[TrialRecord]) -> bool:
+        pairs = zip(records, self._records, strict=False)
+        return len(records) <= len(self._records) and all(_identity(one) == _identity(two) for one, two in pairs)
+
+    def _fresh(self) -> range:
+        """The records that nothing was learned from yet."""
+        return range(len(self._before._records) if self._before else 0, len(self._records))
 
     @cached_property
     def version(self) -> str | None:
@@ -162,16 +183,32 @@ class Preflight:
         return next(filter(None, said), self.ground.version)
 
     @cached_property
+    def hardware(self) -> Hardware:
+        """The GPUs, with what the first start said of them: vLLM's defaults depend on their memory."""
+        first = next((record.facts for record in self._records if record.facts and record.facts.total_gib), None)
+        return self.ground.hardware.learned([first] if first else [])
+
+    @cached_property
     def calibration(self) -> Calibration:
         """The memory model as the trials' own logs have corrected it."""
-        starts = [Start(self._demand(Candidate(r.params)), r.facts) for r in self._records if r.facts]
+        starts = [start for number in self._fresh() if (start := self._start(number))]
+        if self._before:
+            return self._before.calibration.after(starts)
         return Calibration(self.ground.model, self.ground.hardware, starts)
+
+    def _start(self, index: int) -> Start | None:
+        """What one of the records tells of its start; ``None`` if nothing."""
+        record = self._records[index]
+        if record.facts is None:
+            return None
+        out_of_memory = record.failure is not None and record.failure.cause == Cause.CUDA_OOM and not self.busy(index)
+        return Start(self._demand(Candidate(record.params)), record.facts, out_of_memory)
 
     @cached_property
     def lessons(self) -> tuple[Lesson, ...]:
         """What failed trials teach, in their order."""
-        found = (self.lesson(number) for number in range(len(self._records)))
-        return tuple(each for each in found if each)
+        found = (self.lesson(number) for number in self._fresh())
+        return (*(self._before.lessons if self._before else ()), *(each for each in found if each))
 
     def lesson(self, index: int) -> Lesson | None:
         """What one of the records teaches beside those before it; ``None`` if nothing."""
@@ -189,12 +226,14 @@ class Preflight:
 
     def predict(self, candidate: Candidate) -> Prediction:
         """What the candidate's server would take of the GPUs."""
-        return self.calibration.predict(self._demand(candidate))
+        if candidate.digest not in self._predictions:
+            self._predictions[candidate.digest] = self.calibration.predict(self._demand(candidate))
+        return self._predictions[candidate.digest]
 
     def fits(self, candidate: Candidate) -> bool:
-        """Whether the best guess, margin or not, has room for it."""
-        prediction = self.predict(candidate)
-        return prediction.terms is not None and prediction.terms.shortage is None
+        """Whether the best guess, margin or not, has room for it, as far as one can be made."""
+        terms = self.predict(candidate).terms
+        return terms is None or terms.shortage is None
 
     def forecast(self, candidate: Candidate) -> Forecast:
         """The prediction as it is kept with the trial."""
@@ -221,8 +260,8 @@ class Preflight:
         )
 
     def _demand(self, candidate: Candidate) -> Demand:
-        hardware, version = self.ground.hardware, release(self.version)
-        return demand_of(self.ground.settings(candidate), hardware, version, self.ground.model)
+        version = release(self.version)
+        return demand_of(self.ground.settings(candidate), self.hardware, version, self.ground.model)
 
     def _out_of_memory(self, candidate: Candidate) -> PredictedOutOfMemory | None:
         prediction = self.predict(candidate)
@@ -236,8 +275,13 @@ class Preflight:
         return None
 
 
+def _identity(record: TrialRecord) -> tuple[object, ...]:
+    return record.number, record.role, record.attempt, record.started_at, record.failure
+
+
 def _failed(record: TrialRecord) -> Failed | None:
-    if record.failure is None or record.failure.cause not in list(Cause):
+    """A launch that failed; what was ruled out beforehand has shown nothing."""
+    if not record.launched or record.failure is None or record.failure.cause not in list(Cause):
         return None
     return Failed(
         Candidate(record.params),

@@ -19,6 +19,8 @@ from tuner.storage import Role, TrialRecord
 
 _REFUSALS = 8
 """So many proposals in a row that are ruled out before launch, and the search must say one that is not."""
+_DOUBTS = 3
+"""So many proposals that are likely to fail are put off at each step, before one is launched after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Proposer:
         self._search = make_search(config.search, config.space, directions, config.model.settings, config.study.seed)
         self._deployed = config.space.deployed(config.model.settings)
         self._told: set[str] = set()
+        self._known: Preflight | None = None
 
     def next(self, outcome: Outcome) -> Proposal | None:
         """The next trial; ``None`` when the space holds no other."""
@@ -71,7 +74,10 @@ class Proposer:
 
     def known(self, outcome: Outcome) -> Preflight | None:
         """What the records so far teach."""
-        return Preflight(self._ground, outcome.records) if self._ground else None
+        if self._ground is None:
+            return None
+        self._known = (self._known or Preflight(self._ground, ())).after(outcome.records)
+        return self._known
 
     def foreseen(self, proposal: Proposal, known: Preflight | None) -> Proposal:
         """The proposal with its forecast."""
@@ -112,7 +118,7 @@ class Proposer:
         asked_ns = time.perf_counter_ns()
         settled = {idle.name: self._deployed.params.get(idle.name) for idle in self._idle(outcome.searched)}
         seen = observations(outcome.searched, self._space)
-        admits = _admits(known) if known and _refused_in_a_row(outcome.searched) >= _REFUSALS else anything
+        admits = _admits(known, _refused_in_a_row(outcome.searched) >= _REFUSALS) if known else anything
         candidate = self._search.propose(seen, settled, admits)
         if candidate is None:
             self._tell("the space holds no other configuration: the search ends here")
@@ -154,5 +160,17 @@ def _refused_in_a_row(searched: Sequence[TrialRecord]) -> int:
     return len(searched) - 1 - launched[-1] if launched else len(searched)
 
 
-def _admits(known: Preflight) -> Callable[[Candidate], bool]:
-    return lambda candidate: known.check(candidate) is None
+def _admits(known: Preflight, launchable: bool) -> Callable[[Candidate], bool]:
+    """What the search may propose: rather not what is likely to fail, though that is within the prediction's margin.
+
+    A search that insists is believed. What is ruled out passes as well, so that it is kept with its reason, unless the
+    proposal must be ``launchable``.
+    """
+    doubts = iter(range(_DOUBTS))
+
+    def admits(candidate: Candidate) -> bool:
+        if known.check(candidate):
+            return not launchable
+        return known.fits(candidate) or next(doubts, None) is None
+
+    return admits

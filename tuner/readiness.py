@@ -19,6 +19,7 @@ from tuner.engines.effective import Witness
 from tuner.engines.tolerance import Tolerance
 from tuner.errors import MeasurementError, NotReady, PortTaken, TrialError
 from tuner.launchers.base import Server
+from tuner.secrets import of_headers, redact
 
 _POLL_S = 0.05
 _HEALTH_EVERY_S = 0.25
@@ -232,7 +233,8 @@ class Probe:
         body = {"model": self.alias or self.model, "messages": [message], "max_tokens": 1}
         reply = http.post("/v1/chat/completions", json=body)
         if reply.status_code != 200:
-            raise NotReady(f"the model does not answer (HTTP {reply.status_code}): {reply.text[:300]}")
+            said = redact(reply.text, of_headers(self.headers))[:300]  # a server may quote the token that it refuses
+            raise NotReady(f"the model does not answer (HTTP {reply.status_code}): {said}")
 
 
 def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]) -> int | None:

@@ -168,7 +168,7 @@ class Taken:
 
         if self.record is None:
             return
-        with daemon.connected(self.record.engine) as client:
+        with daemon.connected(self.record.engine, daemon.RESTART_S) as client:
             for service in self.record.services:
                 if back := services.find(client, service.id, service.name):
                     if back.id != service.id:

@@ -85,8 +85,8 @@ def _launcher(
     if config.engine.version is None:
         listener(events.Preparing("asking the engine for its flags"))
     ground = _ground(config, engine, launcher)
+    _check_gpus(launcher, config.gpus)  # counting them takes none of their memory
     with taken_over(config.site, config.gpus, config.study.name, say) as taken:
-        _check_gpus(launcher, config.gpus)
         yield SoleUser(launcher, config.site, taken.hold), ground
 
 

@@ -1,4 +1,8 @@
-"""How many launches die, and what they cost: plain search, with pre-flight, and with what failures teach besides."""
+"""How many launches die, and what they cost: plain search, with pre-flight, and with what failures teach besides.
+
+All of it offline, on the simulated engine's memory model, scheduler, clock and compile cache; who proposes is the
+product's own ``Proposer``. The predictor knows nothing of the simulator: it reads its logs.
+"""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +11,9 @@ from pathlib import Path
 from statistics import fmean
 
 from tests.bench.machine import Machine
+from tests.engines.vllm.real import RUNS
 from tuner import config
+from tuner.engines.vllm.calibration import compare
 from tuner.outcome import Outcome
 from tuner.preflight import Preflight, ground_of
 from tuner.proposals import Proposer
@@ -19,6 +25,7 @@ SITES = {
     "H100, 0.26, bf16": ("experiment=h100", "engine=sim", "hardware=sim-h100", "workload=quick"),
 }
 SEEDS, TRIALS = 20, 40
+DATA = Path(__file__).parents[1] / "data"
 
 
 class _Forgetful(Preflight):
@@ -110,19 +117,46 @@ def kinds():
 
 def main():
     seeds = range(int(os.environ.get("TUNER_BENCH_SEEDS", SEEDS)))
-    print(f"dead launches in studies of {TRIALS} launches, mean of {len(seeds)} seeds")
-    print(f"  {'site, search':<30}{'arm':<14}" + "".join(f"{name:>11}" for name in _COLUMNS))
+    print(f"dead launches in studies of {TRIALS} launches, means of {len(seeds)} seeds")
+    print(f"  {'site, search':<30}{'':<13}" + "".join(f"{name:>13}" for name in _COLUMNS))
     for site in SITES:
         for kind in kinds():
             for arm in ARMS:
-                row = _row(tallies(site, kind, arm, seeds))
-                print(f"  {f'{site}, {kind}':<30}{arm:<14}" + "".join(f"{cell:>11}" for cell in row), flush=True)
+                cells = _row(tallies(site, kind, arm, seeds))
+                print(f"  {f'{site}, {kind}':<30}{arm:<13}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
+    print("memory predicted and logged, H100, vLLM 0.26.0, GLM-4.7-Flash (12 and 47 layers)")
+    print(f"  {'run':<14}{'after':<12}" + "".join(f"{name:>26}" for name in _FIGURES))
+    for name, taught, cells in memory():
+        print(f"  {name:<14}{taught:<12}" + "".join(f"{cell:>26}" for cell in cells))
 
 
-_COLUMNS = ("dead", "ruled out", "GPU min", "dead min", "best", "worst best")
+_COLUMNS = ("dead", "ruled out", "GPU minutes", "of them dead", "best tok/s", "worst best")
 
 
 def _row(found):
     means = [fmean(getattr(each, name) for each in found) for name in ("dead", "ruled_out", "minutes", "dead_minutes")]
     best = [each.best for each in found]
     return [*(f"{mean:.1f}" for mean in means), f"{fmean(best):.1f}", f"{min(best):.1f}"]
+
+
+_FIGURES = ("weights_gib", "activation_gib", "graph_gib", "kv_gib", "kv_tokens")
+
+
+def memory():
+    """For each real run, before any start and after the first one: predicted and logged figures with the error."""
+    first = RUNS["A_cold"]
+    for run in RUNS.values():
+        for taught, starts in {"nothing": (), "A_cold": (first.start(_log),)}.items():
+            if starts and (run is first or run.layers != first.layers):
+                continue
+            found = {each.name: each for each in compare(run.predicted(_log, starts).terms, run.start(_log).facts)}
+            yield run.name, taught, [_cell(found[name]) if name in found else "–" for name in _FIGURES]
+
+
+def _cell(pair):
+    digits = 0 if pair.name == "kv_tokens" else 2
+    return f"{pair.predicted:,.{digits}f} / {pair.logged:,.{digits}f} ({pair.error:+.2%})"
+
+
+def _log(name):
+    return (DATA / name).read_bytes().decode().removesuffix("\n").split("\n")

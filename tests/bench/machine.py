@@ -1,4 +1,4 @@
-"""A study's launches in no time: the simulated engine's lines, clock, compile cache and scheduler, without a process."""
+"""A study's launches in no time: the simulated engine's lines, clock, compile cache and scheduler, no process."""
 
 from dataclasses import replace
 

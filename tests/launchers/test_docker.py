@@ -2,9 +2,13 @@
 
 import gc
 import os
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 
 import docker
 import psutil
@@ -15,9 +19,10 @@ from tuner.errors import EngineUnavailable, GpuBusy, ImageMissing, PortTaken
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker import volumes
 from tuner.launchers.docker.containers import OWNER, Contents
-from tuner.launchers.docker.daemon import NameTaken, NoNvidiaRuntime, connected, translated
+from tuner.launchers.docker.daemon import NameTaken, NoNvidiaRuntime, connected, engine_url, translated
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig, volume_name
+from tuner.launchers.docker.prepare import GpuCountWrong, check_gpus
 from tuner.launchers.owner import Owner
 from tuner.testing.launcher import ECHO_SERVER, LauncherContract, answer, until
 
@@ -77,7 +82,9 @@ def footprint(engine, state_dir):
 
 def published():
     """The ports that the engine's proxies listen on; whatever else this host does is its own affair."""
-    return sorted(p.info["cmdline"] for p in psutil.process_iter(["name", "cmdline"]) if p.info["name"] == "docker-proxy")
+    return sorted(
+        p.info["cmdline"] for p in psutil.process_iter(["name", "cmdline"]) if p.info["name"] == "docker-proxy"
+    )
 
 
 class TestDockerLauncher(LauncherContract):
@@ -134,6 +141,21 @@ def test_gpus_are_asked_for_by_index_and_chosen_again_by_cuda(make, spec, wsl, c
     program = f"import os; print(*map(os.environ.get, {names}), flush=True)"
     with make(wsl=wsl).launch(spec(program=program, gpus=(2, 0))) as server:
         assert shown(server) == [f"0,2 {cuda} PCI_BUS_ID"]
+
+
+@pytest.mark.usefixtures("gpu_engine")
+def test_a_container_that_sees_other_gpus_than_it_was_given_is_told(make, tmp_path):
+    """As on WSL2, whose driver gives every container all GPUs; an image without torch cannot be asked."""
+    (tmp_path / "torch.py").write_text(
+        "import os\nclass cuda:\n    @staticmethod\n    def device_count():\n"
+        "        return len(os.environ['CUDA_VISIBLE_DEVICES'].split(',')) if 'OBEYS' in os.environ else 3\n"
+    )
+    torch = {"mounts": [f"{tmp_path}:/fake:ro"], "env": {"PYTHONPATH": "/fake"}}
+    with pytest.raises(GpuCountWrong, match=r"(?s)given 2 GPUs \(0, 2\) sees 3.*CUDA_VISIBLE_DEVICES"):
+        check_gpus(make(**torch), (0, 2))
+    torch["env"]["OBEYS"] = "1"
+    check_gpus(make(**torch), (0, 2))
+    check_gpus(make(), (0, 2))
 
 
 def test_a_cache_outlives_its_containers_and_nothing_else_does(make, spec, engine):
@@ -306,7 +328,57 @@ def test_an_engine_that_this_user_may_not_use_is_told_apart(engine):
         os.seteuid(0)
 
 
+def test_an_engine_that_is_just_restarting_is_waited_for_in_the_middle_of_a_study(tmp_path):
+    there, later = engine_url().removeprefix("unix://"), tmp_path / "docker.sock"
+    with pytest.raises(EngineUnavailable), connected(f"unix://{later}"):
+        pass
+    coming = threading.Timer(0.7, later.symlink_to, [there])
+    coming.start()
+    with connected(f"unix://{later}", patience_s=10) as client:
+        assert client.ping()
+    coming.join()
+
+
 RESTART = os.environ.get("TUNER_TEST_DOCKER_RESTART")
+
+
+class Relay(socketserver.StreamRequestHandler):
+    """Hands a connection on to the engine, as soon as there is one, and ends it with the engine's own end."""
+
+    real: str
+
+    def handle(self):
+        with socket.socket(socket.AF_UNIX) as onward:
+            while onward.connect_ex(self.real):
+                time.sleep(0.05)
+            back = threading.Thread(target=self.copy, args=(onward, self.connection))
+            back.start()
+            self.copy(self.connection, onward)
+            back.join()
+
+    @staticmethod
+    def copy(source, target):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def systemd(tmp_path, monkeypatch):
+    """A socket that is listened on whether the engine behind it is up or not."""
+    real = engine_url().removeprefix("unix://")
+    relay = type("Bound", (Relay,), {"real": real})
+    with socketserver.ThreadingUnixStreamServer(str(tmp_path / "docker.sock"), relay) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+        yield
+        server.shutdown()
+        thread.join()
 
 
 @pytest.mark.skipif(
@@ -314,7 +386,14 @@ RESTART = os.environ.get("TUNER_TEST_DOCKER_RESTART")
     reason="restarts the Docker engine: TUNER_TEST_DOCKER_RESTART='sudo systemctl restart docker' make test",
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_engine_that_restarts_is_noticed_at_once_and_the_container_does_not_stay(make, spec, engine):
+@pytest.mark.parametrize("socket_activated", [False, True])
+def test_an_engine_that_restarts_is_noticed_at_once_and_the_container_does_not_stay(
+    make, spec, engine, request, socket_activated
+):
+    """Also where systemd goes on listening for it, and holds every question until it is up again."""
+    if socket_activated:
+        request.getfixturevalue("systemd")
+
     def restarted():
         with make().launch(spec()) as server:
             answer(server)

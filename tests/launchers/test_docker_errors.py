@@ -24,18 +24,18 @@ NVIDIA = [
     "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=0",
 ]
 PORTS = [
-    "driver failed programming external connectivity on endpoint tuner-x (93a4): Bind for 127.0.0.1:8000 failed: port is "
+    "driver failed programming external connectivity on endpoint x (93a4): Bind for 127.0.0.1:8000 failed: port is "
     "already allocated",
-    "driver failed programming external connectivity on endpoint tuner-x (93a4): Error starting userland proxy: listen "
-    "tcp4 127.0.0.1:8000: bind: address already in use",
-    "failed to set up container networking: driver failed programming external connectivity on endpoint tuner-x: failed "
-    "to bind host port for 127.0.0.1:8000:172.17.0.2:8000/tcp: address already in use",
-    "Ports are not available: exposing port TCP 127.0.0.1:8000 -> 127.0.0.1:0: listen tcp 127.0.0.1:8000: bind: Only one "
-    "usage of each socket address (protocol/network address/port) is normally permitted.",
+    "driver failed programming external connectivity on endpoint x (93a4): Error starting userland proxy: listen tcp4 "
+    "127.0.0.1:8000: bind: address already in use",
+    "failed to set up container networking: driver failed programming external connectivity on endpoint x: failed to "
+    "bind host port for 127.0.0.1:8000:172.17.0.2:8000/tcp: address already in use",
+    "Ports are not available: exposing port TCP 127.0.0.1:8000 -> 127.0.0.1:0: listen tcp 127.0.0.1:8000: bind: Only"
+    " one usage of each socket address (protocol/network address/port) is normally permitted.",
 ]
 NAMES = [
-    'Conflict. The container name "/tuner-x" is already in use by container "1f0b". You have to remove (or rename) that '
-    "container to be able to reuse that name."
+    'Conflict. The container name "/tuner-x" is already in use by container "1f0b". You have to remove (or rename) '
+    "that container to be able to reuse that name."
 ]
 PROGRAMS = [
     "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
@@ -93,9 +93,9 @@ def test_an_engine_that_is_down_says_how_to_start_it(tmp_path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(stale))
     for path in (tmp_path / "none.sock", stale):
-        with pytest.raises(EngineUnavailable, match=r"(?s)no Docker engine answers.*start Docker"):
-            with connected(f"unix://{path}"):
-                pass
+        expected = pytest.raises(EngineUnavailable, match=r"(?s)no Docker engine answers.*start Docker")
+        with expected, connected(f"unix://{path}"):
+            pass
 
 
 def test_an_engine_on_another_host_is_refused_since_its_ports_are_not_ours():

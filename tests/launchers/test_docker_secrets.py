@@ -9,9 +9,9 @@ import time
 import psutil
 import pytest
 
+from tests.launchers.test_docker_study import FAST
 from tuner.launchers.docker import images
 from tuner.launchers.docker.options import Build
-from tests.launchers.test_docker_study import FAST
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -21,10 +21,12 @@ PLANTED = (TOKEN, HUB, KEY, OUTSIDE)
 LEAKY = """
 FROM {base}
 RUN mv /usr/local/bin/vllm /usr/local/bin/vllm-real && printf '%s\\n' '#!/bin/sh' \\
-    'mkdir -p /root/.cache/vllm; env | grep ^VLLM_ > /root/.cache/vllm/environment' \\
+    'env | while read -r line; do case "$line" in VLLM_*) echo "$line";; esac; done >> /root/.cache/vllm/leak' \\
     'env; echo "non-default args: $(env)"; exec vllm-real "$@"' > /usr/local/bin/vllm && chmod 755 /usr/local/bin/vllm
 """
 """Does what vllm#52523 reports: its whole environment goes to the log, and what is named VLLM_ to the compile cache."""
+
+READ_ALL = "import pathlib; print([one.read_bytes() for one in pathlib.Path('/c').rglob('*') if one.is_file()])"
 
 
 @pytest.fixture
@@ -87,7 +89,8 @@ def test_planted_secrets_are_found_nowhere(engine, base_image, leaky_image, tmp_
     study = [
         *FAST,
         f"launcher.image={leaky_image}",
-        "launcher.caches={vllm-sim: null, secrets-test: /root/.cache/vllm}",
+        "engine.executable=[vllm,serve]",
+        "launcher.caches={study-test: null, secrets-test: /root/.cache/vllm}",
         "secrets.trial=[HF_TOKEN]",
         "secrets.deployment={VLLM_API_KEY: VLLM_API_KEY_GLM}",
         "engine.launch_args.sim_fault='crash-at=graphs@max_num_seqs=32'",
@@ -112,9 +115,7 @@ def test_planted_secrets_are_found_nowhere(engine, base_image, leaky_image, tmp_
         assert [secret for secret in PLANTED if secret in said] == []
         assert not [line for line in seen.lines if any(secret in line for secret in PLANTED)]
         _given_what_they_need_and_no_more(seen.given.values())
-        cached = engine.containers.run(
-            base_image, ["sh", "-c", "cat /c/environment; cat /c/* 2>/dev/null"], volumes=[f"{CACHE}:/c"], remove=True
-        )
+        cached = engine.containers.run(base_image, ["python3", "-c", READ_ALL], volumes=[f"{CACHE}:/c"], remove=True)
         assert b"VLLM_" in cached, "the leak is there"
         assert not any(secret.encode() in cached for secret in PLANTED)
     finally:

@@ -49,8 +49,10 @@ def footprint(engine):
 
     def take():
         names = sorted(one.name for one in engine.containers.list(all=True, ignore_removed=True))
-        proxies = [p.info["cmdline"] for p in psutil.process_iter(["name", "cmdline"]) if p.info["name"] == "docker-proxy"]
-        return names, sorted(net.id for net in engine.networks.list()), len(proxies)
+        proxies = [
+            p.info["cmdline"] for p in psutil.process_iter(["name", "cmdline"]) if p.info["name"] == "docker-proxy"
+        ]
+        return names, sorted(net.name for net in engine.networks.list()), len(proxies)
 
     return take
 
@@ -147,14 +149,27 @@ def test_a_study_goes_through_all_that_can_go_wrong_and_leaves_the_machine_as_it
     assert footprint() == before
 
     records = StudyFolder(tmp_path / "s").records()
-    verdicts = {record.params["max_num_seqs"]: record for record in records if record.state is not State.FAILED}
-    searched = [r for r in records if r.state is not State.FAILED and r.role is not Role.CONFIRM_BASELINE]
-    assert len(searched) >= 6
+    ended = [record for record in records if record.state is not State.FAILED]
+    verdicts = {record.params["max_num_seqs"]: record for record in reversed(ended)}
+    assert len([record for record in ended if record.role is not Role.CONFIRM_BASELINE and record.launched]) == 6
     assert verdicts[128].failure.cause == "cuda_oom"
     assert "unexplained" in verdicts[32].failure.message
     killed, retried = (record for record in records if record.params["max_num_seqs"] == 16)
     assert (killed.state, retried.state) == (State.FAILED, State.COMPLETE)
     assert verdicts[8].state is State.COMPLETE
+
+
+def test_ctrl_c_in_mid_trial_gives_everything_back(engine, sim_image, production, footprint, cache, sit, tmp_path):
+    service = production()
+    before = footprint()
+    sitting = sit(f"launcher.image={sim_image}", "hardware.gpus=[0,1]", f"site.stop=[{service.name}]")
+    measuring(sitting, number=0)
+    assert status(service)[0] == "exited"
+    sitting.process.send_signal(signal.SIGINT)
+    assert sitting.end() == 130
+    assert status(service) == ("running", "unless-stopped")
+    assert footprint() == before
+    assert "goes on with" in (tmp_path / "stderr").read_text()
 
 
 @pytest.mark.skipif(

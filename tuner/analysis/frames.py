@@ -257,7 +257,7 @@ def _meaning(column: str) -> str:
         return known
     for pattern, meaning in _FAMILIES.items():
         if found := re.fullmatch(pattern, column):
-            return meaning.format(found[1])
+            return meaning.format(*found.groups())
     return words.metric(column).label
 
 

@@ -115,14 +115,14 @@ def _bands(outcome: Outcome, goal: int) -> list[_Band]:
 
 
 def _polyline(axes: Sequence[_Axis], records: Sequence[TrialRecord], outcome: Outcome) -> dict[str, object]:
-    """All lines of a band as one trace, broken between trials."""
+    """All lines of a band as one trace, broken between trials; each says what it is where it reaches the goal."""
     xs: list[float | None] = []
     ys: list[float | None] = []
     texts: list[str] = []
     for record in records:
         xs += [*range(len(axes)), None]
         ys += [*rounded(axis.at[record.number] + _aside(record) for axis in axes), None]
-        texts += [hover(outcome, record)] * (len(axes) + 1)
+        texts += [""] * (len(axes) - 1) + [hover(outcome, record), ""]
     return {"x": xs, "y": ys, "hovertext": texts, "hoverinfo": "text", "mode": "lines"}
 
 

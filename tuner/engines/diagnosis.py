@@ -18,7 +18,7 @@ from tuner.engines.causes import Cause, Diagnosis, Evidence
 from tuner.engines.loglines import Level, LogLine, parse, parse_line
 from tuner.engines.signs import Finding, Rank, Sign, find
 
-_EXCEPTION = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Failure|Timeout)\b(?::|\s*$)")
+_EXCEPTION = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Failure|Timeout)\b(?::|\(['\"]|\s*$)")
 _ENDED_WELL = (None, 0, 130, 143, -2, -15)
 _KILLED = (137, -9)
 _SURVIVABLE = (Cause.V0_FALLBACK, Cause.DEGRADED)
@@ -161,16 +161,17 @@ def _judge(run: _Run, evidence: Evidence, reading: Reading) -> Diagnosis | None:
     return _quiet(run, evidence, reading)
 
 
-def _closeness(finding: Finding) -> tuple[int, bool]:
-    """By rank; of one rank, words come before the source code that a traceback quotes, which is indented."""
-    return finding.sign.rank, not finding.line.text.startswith("  ")
+def _closeness(finding: Finding) -> tuple[int, bool, bool]:
+    """By rank; of one rank, words come before the source code that a traceback quotes, and code before its place."""
+    text = finding.line.text
+    return finding.sign.rank, not text.startswith("  "), not text.startswith('  File "')
 
 
 def _counts(finding: Finding, run: _Run) -> bool:
     sign, at = finding.sign, finding.index
     if sign.cause in _SURVIVABLE:
         return True
-    if run.stopped_at is not None and at >= run.stopped_at:
+    if run.stopped_at is not None and at > run.stopped_at:
         return False
     if run.ready_at is not None and at < run.ready_at:
         return False

@@ -18,6 +18,7 @@ _NEVER = re.compile(r"(?!)")
 WROTE = re.compile(
     r"\bllama[-_](?:server|model_loader|model_load|init|kv_cache|context|new_context)|\bggml_|\bgguf_init"
     r"|\bload_tensors:|\bprint_info: |\bllm_load_|\bsrv +\w+|\bslot +\w+: id|\bcommon_init_from_params\b|GGML_ASSERT"
+    r"|\bllama_(?:params_fit|decode|graph)\b|\| tid=\"\d+\"|\bollama\[|llama runner process"
     r"|couldn't bind (?:to|HTTP) server socket|\berror: (?:invalid|unknown) argument: "
 )
 """A line that only llama.cpp writes."""
@@ -35,8 +36,16 @@ _SIGNS = (
         (
             r"allocating (?P<tried_mib>[\d.]+) MiB on device \d+: (?:cuda|hip)Malloc failed: out of memory",
             r"(?:cuda|hip)Malloc failed: out of memory|(?:CUDA|HIP|ROCm) error: out of memory|ErrorOutOfDeviceMemory",
-            r"(?:unable|failed) to allocate (?:CUDA|ROCm|HIP|Vulkan|SYCL|Metal)\w* (?:\w+ )?buffer",
+            r"(?:unable|failed) to allocate (?:CUDA|ROCm|HIP|Vulkan|SYCL|Metal)(?!_Host)\w* (?:\w+ )?buffer",
+            r"kIOGPUCommandBufferCallbackErrorOutOfMemory|unable to allocate backend buffer",
         ),
+        _OFFLOAD_LESS,
+        serving=True,
+    ),
+    Sign(
+        Cause.CUDA_OOM,
+        Rank.FAMILY,
+        (r"failed to allocate compute (?:\w+ )?buffers",),
         _OFFLOAD_LESS,
         serving=True,
     ),
@@ -44,7 +53,7 @@ _SIGNS = (
         Cause.HOST_OOM,
         Rank.KNOWN,
         (
-            r"(?:unable|failed) to allocate CPU\w* (?:\w+ )?buffer",
+            r"(?:unable|failed) to allocate (?:CPU|\w+_Host)\w* (?:\w+ )?buffer",
             r"ggml_backend_cpu_buffer_type_alloc_buffer: failed|ggml_aligned_malloc: insufficient memory",
         ),
         platform.MORE_HOST_MEMORY,
@@ -60,7 +69,9 @@ _SIGNS = (
         Cause.UNSUPPORTED,
         Rank.EXACT,
         (
-            r"unknown model architecture|unknown pre-tokenizer type|wrong shape|missing tensor",
+            r"unknown (?:model architecture|\(?pre-?\)?tokenizer|pre-tokenizer type)|wrong shape|missing tensor",
+            r"tensor '[^']*' (?:not found|is missing|has wrong|has invalid)|unknown tensor '",
+            r"key not found in model|error loading model (?:hyperparameters|vocabulary)",
             r"wrong number of tensors|unsupported (?:model|quantization|ftype)|invalid ggml type",
         ),
         "Use a newer build of llama.cpp, or a GGUF file made for it.",
@@ -71,6 +82,7 @@ _SIGNS = (
         (
             r"failed to open GGUF file|gguf_init\w*: (?:failed to open|invalid magic)|llama_open_file: failed to open",
             r"error loading model: .*(?:No such file|failed to open|invalid split)|failed to read magic",
+            r"invalid magic|bad magic|not within the file bounds|unexpectedly reached end of file|failed to open GGUF",
             r"failed to download model|error from HF API|common_\w*(?:hf|download)\w*: .*(?:failed|error|40[134])",
         ),
         platform.FIX_MODEL,
@@ -84,20 +96,23 @@ _SIGNS = (
     Sign(
         Cause.DRIVER,
         Rank.KNOWN,
-        (r"ggml_cuda_init: failed to initialize CUDA",),
+        (r"ggml_cuda_init: failed to initialize (?:CUDA|ROCm)|no (?:CUDA|ROCm) devices found",),
         platform.FIX_DRIVER,
     ),
     Sign(
         Cause.ENGINE_DIED,
         Rank.CRASH,
-        (r"GGML_ASSERT\(|ggml_abort|CUDA error(?!: out of memory)",),
+        (
+            r"GGML_ASSERT\(|ggml_abort|(?:CUDA|ROCm|HIP|SYCL|Vulkan) error(?!: out of memory)|ErrorDeviceLost",
+            r"runner process (?:has terminated|no longer running)",
+        ),
         platform.LOOK_ABOVE,
         serving=True,
     ),
     Sign(
         Cause.UNKNOWN,
         Rank.WRAPPER,
-        (r"failed to load model|exiting due to model loading error|error loading model",),
+        (r"(?:failed|unable) to (?:load model|create context)|exiting due to model loading error|error loading model",),
         platform.LOOK_ABOVE,
         serving=True,
     ),
@@ -109,10 +124,11 @@ READING = Reading(
     traps=re.compile(r"common_fit_params: failed to fit|failed to mlock|no usable GPU found"),
     version=re.compile(r"^(?:build|version): (\d+ \(\w+\))"),
     start=re.compile(r"^build: \d+|^system_info: n_threads"),
-    ready=re.compile(r"server is listening on http|starting the main loop|main: model loaded|all slots are idle"),
+    ready=re.compile(r"server is listening on http|starting the main loop|\bmodel loaded\b|all slots are idle"),
     serving=re.compile(
-        r"server is listening on http|starting the main loop|main: model loaded|all slots are idle"
-        r"|log_server_r\w+: (?:done )?request: \w+ /\S+ \S+ \d{3}|print_timing"
+        r"server is listening on http|starting the main loop|\bmodel loaded\b|all slots are idle"
+        r"|log_server_r\w+: (?:done )?request: \w+ /\S* \S+ \d{3}|print_timing|\bslot +\w+(?:\(\))?: id +\d+ \| task"
+        r"|\blog_server_request\] .*status=\d{3}|\bprompt eval time ="
     ),
     started=_NEVER,
     told_to_stop=re.compile(r"[Rr]eceived (?:second )?interrupt|operator\(\): cleaning up before exit"),

@@ -61,6 +61,7 @@ _WRAPPING = re.compile(
             r"\[(?:default)?\d\]: ?",  # torchrun
             r"\{.{0,200}?\"(?:log|message|msg|textPayload)\": ?\"",  # lines wrapped in JSON
             r"[\w.-]+ >> |vLLM STD(?:OUT|ERR): ",
+            r"\[[A-Z]+ *\] \S+ MODEL_LOG - ",  # TorchServe, which calls all of it INFO
         )
     )
 )
@@ -76,6 +77,7 @@ _HEADERS = (
     rf"{_LEVEL}:[\w.]+:",  # logging without a format
     rf"(?:- )?[\w.]+ - {_LEVEL} - ",  # logging's usual format, after its time stamp
     rf"\| {_LEVEL} +\| \S+ \| ?",
+    r"(?:\[\d+\] )?\d+(?:\.\d\d)?\.\d\d\.\d{3}\.\d{3} (?P<level>[IWED]) ",  # llama.cpp since 2026
     # torch: "W1122 09:30:59.191000 9303 torch/…] ", "[W1122 09:55:49.74 ProcessGroupNCCL.cpp:1575] "
     r"\[?(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d[^\]]*\] ?",
 )
@@ -93,6 +95,7 @@ _LEVELS = {
     "W": Level.WARNING,
     "E": Level.ERROR,
     "F": Level.ERROR,
+    "D": Level.DEBUG,
 }
 _PASTED_TOGETHER = re.compile(rf"\s(?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) {_VLLM_PLACE})")
 

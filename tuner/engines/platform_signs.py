@@ -21,6 +21,7 @@ FIX_COMMUNICATION = "Run with NCCL_DEBUG=INFO; behind PCIe in containers try NCC
 FIX_DRIVER = "Make nvidia-smi work in the same container first; the driver must be as new as the image's CUDA."
 OTHER_PORT = "Choose another port, or end what listens on it."
 FREE_DISK = "Free space on the disk that holds the model and compile caches, or move them."
+FEWER_RANKS = "Choose parallel sizes that divide the model's dimensions and do not exceed the visible GPUs."
 LOOK_ABOVE = "The engine died; the first traceback in the log is the reason."
 
 _GPU_MEMORY = (
@@ -48,10 +49,11 @@ _GPU_MEMORY = (
             r"Cuda (?:failure|error)[^']{0,80}'out of memory'",
             r"CU(?:BLAS|DNN|SPARSE)_STATUS_ALLOC_FAILED",
             r"Error out of memory at line",
-            r"cupy\.\S*OutOfMemoryError",
+            r"cupy\.\S*OutOfMemoryError|NVML_SUCCESS == r INTERNAL ASSERT FAILED",
+            r"RESOURCE_EXHAUSTED: .*(?:[Aa]lloc|memory)|Ran out of memory in memory space hbm",
         ),
         LESS_GPU_MEMORY,
-        "torch, Triton, NCCL, cuBLAS, CUDA, bitsandbytes, cupy",
+        "torch, Triton, NCCL, cuBLAS, CUDA, bitsandbytes, cupy, XLA",
         serving=True,
     ),
 )
@@ -63,11 +65,13 @@ _HOST_MEMORY = (
         (
             r"\bOOM[- ]?[Kk]illed\b(?!\"?: false)",
             r"[Oo]ut of memory: Kill(?:ed)? process|\bKilled process \d+|invoked oom-killer|oom-kill:constraint",
+            r"oom_reaper: reaped process|has been killed by the OOM killer|result 'oom-kill'",
             r"OutOfMemoryError: Task was killed due to the node running low on memory",
-            r"due to memory pressure \(OOM\)|low on resource: memory",
+            r"due to memory pressure \(OOM\)|low on resource: memory|System memory low at node",
+            r"exceeds the memory usage threshold",
         ),
         MORE_HOST_MEMORY,
-        "kernel, Kubernetes, Docker, Ray",
+        "kernel, systemd, Kubernetes, Docker, Ray",
         serving=True,
         level=Level.DEBUG,
     ),
@@ -75,10 +79,11 @@ _HOST_MEMORY = (
         Cause.HOST_OOM,
         Rank.PEER,
         (
-            r"\b[Ee][Xx][Ii][Tt](?:ed)?[ _]?(?:with )?(?:code|status)?['\"]? *[:=(]? *(?:-9|137)\b",
+            r"(?i:\bexit(?:ed|s)?[ _]?(?:with )?(?:return )?(?:code|status)?)['\"]? *[:=(]? *(?:-9|137)\b",
             r"Failed core proc\(s\): \{[^}]*: (?:-9|137)\b",
             r"\bdied (?:with (?:signal|<Signals\.) ?(?:9|SIGKILL)\b|\(-9\))",
-            r"signal: killed|Signal 9 \(SIGKILL\)|was sent SIGKILL",
+            r"signal: killed|Signal 9 \(SIGKILL\)|was sent SIGKILL|code=killed, status=9/KILL",
+            r"(?:terminated|killed|exited|died) (?:with|by|due to) (?:signal )?SIGKILL",
         ),
         MORE_HOST_MEMORY,
         "a process ended by SIGKILL, which is nearly always the kernel's memory killer",
@@ -126,8 +131,9 @@ _COMMUNICATION = (
         (
             r"\bNCCL [Ee]rror\b|\bnccl(?:UnhandledCuda|System|Internal|Remote)Error\b|\bncclInvalidUsage\b",
             r"Dist(?:Backend|Network|Store)Error",
-            r"ProcessGroupNCCL's watchdog got stuck|Heartbeat monitor timed out",
-            r"collective operation timeout|NCCL communicator was aborted|Duplicate GPU detected",
+            r"Heartbeat monitor timed out|Connection closed by remote peer|HCCL .*(?:[Ee]rror|timed? ?out)",
+            r"watchdog got stuck for \d+ seconds|collective operation timeout|NCCL communicator was aborted",
+            r"Duplicate GPU detected|NIXL_ERR_\w+|UCX +ERROR|Call to ibv_\w+ failed|oneCCL: .*(?:error|fail)",
             r"[Gg]loo connectFullMesh failed|RuntimeError: \[.*gloo/|unsupported gloo device",
             r"RuntimeError: (?:Connection (?:closed|reset) by peer|Broken pipe|Socket Timeout)",
             r"Timed out initializing process group|wait timeout after \d+ms|Rendezvous(?:Timeout|Connection)Error",
@@ -136,19 +142,23 @@ _COMMUNICATION = (
             r"DeepEP error|NVSHMEM.*(?:error|failed)|ZMQError: (?:Cannot assign requested address|No such device)",
         ),
         FIX_COMMUNICATION,
-        "NCCL, gloo, torch, zmq, NVSHMEM",
+        "NCCL, HCCL, oneCCL, gloo, torch, zmq, NVSHMEM, NIXL",
         serving=True,
     ),
     Sign(
         Cause.DISTRIBUTED,
         Rank.CRASH,
-        (
-            r"NCCL_CHECK\(|^\s+self\.nccl\.nccl\w+\(|NCCL WARN (?!.*(?:NET/|Failed to (?:open|find)|not found))",
-            r"= PyNcclCommunicator\(",
-            r"^\s+\S.*\b(?:ProcessGroup(?:Gloo|NCCL)|_new_process_group_helper|init_process_group)\(",
-        ),
+        (r"NCCL WARN (?!.*(?:NET/|Failed to (?:open|find)|not found))",),
         FIX_COMMUNICATION,
-        "frames of a traceback that goes through NCCL or gloo",
+        "NCCL",
+    ),
+    Sign(
+        Cause.DISTRIBUTED,
+        Rank.CRASH,
+        (r"\[c10d\] waitForInput: .*timed out after \d+ms",),
+        FIX_COMMUNICATION,
+        "torch, as a warning: the reason of what follows",
+        level=Level.WARNING,
     ),
 )
 
@@ -184,7 +194,9 @@ _DRIVER = (
             r"provided PTX was compiled with an unsupported toolchain",
             r"cudaErrorInsufficientDriver|cudaErrorNoDevice",
             r"CUDA_ERROR_(?:NO_DEVICE|NOT_INITIALIZED|SYSTEM_DRIVER_MISMATCH)",
-            r"GPU (?:is lost|has fallen off the bus)",
+            r"GPU (?:is lost|has fallen off the bus)|Unable to determine the device handle for GPU",
+            r"cudaError(?:SystemNotReady|DevicesUnavailable|InitializationError)|driver initialization failed",
+            r"\b0 active drivers\b|[Uu]nable to open /dev/kfd",
         ),
         FIX_DRIVER,
         "torch, CUDA",
@@ -220,7 +232,7 @@ _DISK = (
         Rank.KNOWN,
         (
             r"(?i:^(?!.*(?:/dev/shm|nccl|psm_|</torch_)).*(?:no space left on device|errno 28\b|os error 28\b))",
-            r"(?i:disk quota exceeded|there is not enough space on the disk)",
+            r"(?i:disk quota exceeded|(?:not enough|insufficient) (?:free )?(?:disk space|space on the disk)|\benospc\b)",
             r"low on resource: ephemeral-storage|ephemeral local storage usage exceeds|\bDiskPressure\b",
         ),
         FREE_DISK,
@@ -251,7 +263,8 @@ _MODEL = (
             r"Could not detect config format|No supported config format found",
             r"(?:non-existent path|path does not exist).*HF Hub repo id",
             r"No such file or directory: '[^']*(?:\.safetensors|\.gguf|config\.json|tokenizer[^']*|/models?/[^']*)'",
-            r"Can't load (?:the configuration|tokenizer|config|the model) (?:of|for) '",
+            r"Can't load (?:the configuration|tokenizer|config|the model|image processor) (?:of|for) '",
+            r"Invalid repository ID or local directory|is not within the file bounds|corrupted or incomplete",
         ),
         FIX_MODEL,
         "huggingface_hub, modelscope, transformers, vLLM",
@@ -271,7 +284,7 @@ _MODEL = (
         Cause.MODEL_NOT_FOUND,
         Rank.KNOWN,
         (
-            r"\b(?:401|403|404) Client Error|HfHubHTTPError|Invalid (?:user token|credentials|username or password)",
+            r"\b(?:401|403|404) Client Error|Client error '40[134]|HfHubHTTPError|Invalid (?:user token|credentials|username or password)",
             r"LocalEntryNotFoundError|OfflineModeIsEnabled|We couldn't connect to '?https?://|offline mode is enabled",
             r"outgoing traffic has been disabled|cannot find the (?:requested|appropriate) (?:files|snapshot)",
         ),
@@ -321,10 +334,10 @@ _HARDWARE = (
         Rank.KNOWN,
         (
             r"no kernel image is available for execution|cudaErrorNoKernelImageForDevice|hipErrorNoBinaryForGpu",
-            r"(?:CUDA|HIP) error: (?:operation not supported|invalid device function)|cudaErrorUnsupportedPtxVersion",
+            r"(?:CUDA|HIP|ROCm) error: (?:operation not supported|invalid device function)|cudaErrorUnsupportedPtxVersion",
             r"requires \.target sm_|not supported on \.target|ptxas fatal|is not defined for option 'gpu-name'",
             r"Unsupported gpu architecture|not supported in this architecture|LLVM ERROR: Cannot select",
-            r"only supports Ampere GPUs or newer|UVA is not available",
+            r"only supports Ampere GPUs or newer|UVA is not available|PassManager::run failed|AclNN_Parameter_Error",
         ),
         OTHER_HARDWARE,
         "CUDA, Triton, FlashAttention",
@@ -354,10 +367,17 @@ _HARDWARE = (
         Rank.EXACT,
         (
             r"but Transformers does not recognize this architecture|Unrecognized configuration class",
-            r"Unrecognized model in .*Should have a `model_type`",
+            r"Unrecognized model in .*Should have a `model_type`|Tokenizer class \S+ does not exist",
         ),
         OTHER_IMAGE,
         "transformers",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.FAMILY,
+        (r"^\s*AttributeError: '\w+Config' object has no attribute",),
+        OTHER_IMAGE,
+        "a model's configuration, of another version than the engine expects",
     ),
 )
 
@@ -370,9 +390,10 @@ _CRASHES = (
             r"misaligned address|(?:CUDA|HIP)(?: driver)? error: (?!out of memory)|\bXid\b",
             r"CUBLAS_STATUS_(?!ALLOC_FAILED|NOT_SUPPORTED)\w+",
             r"Fatal Python error|[Ss]egmentation fault|Segfault encountered|\bSIGSEGV\b(?! or)|\bSIGABRT\b|core dumped",
-            r"terminate called after throwing|free\(\): invalid pointer|double free or corruption",
+            r"terminate called after throwing|terminating (?:due to|with) uncaught|double free or corruption",
+            r"^(?:free|malloc|realloc|munmap_chunk)\(\): |^corrupted (?:size|double)|HSA_STATUS_ERROR|HW Exception by GPU",
             r"\.cu:\d+: .*Assertion `.*` failed",
-            r"Memory access fault by GPU|\b(?:exit|exited with|status) code:? *(?:-?11|139|-6|134)\b",
+            r"Memory access fault by GPU|(?i:\b(?:exit|return) ?(?:code|status)):? *(?:-(?:[4-8]|11)|13[2-69])\b",
         ),
         LOOK_ABOVE,
         "CUDA, Python, the operating system",

@@ -3,6 +3,7 @@
 import re
 
 from tuner.engines import diagnosis
+from tuner.engines import frame_signs as frames
 from tuner.engines import platform_signs as platform
 from tuner.engines.causes import Cause, Diagnosis, Evidence
 from tuner.engines.diagnosis import Reading
@@ -56,10 +57,23 @@ _SIGNS = (
         Cause.UNSUPPORTED,
         Rank.FAMILY,
         (
-            r"^\s*NotImplementedError\b",
-            r"(?:Error|Exception): .*(?:not (?:yet )?supported|does not support|only supports)",
+            r"^\s*NotImplementedError\b|^\s*KeyError: '[\w.]*\b(?:layers?|blocks)\.\d+\.[\w.]+'",
+            r"(?:Error|Exception): .*(?:not (?:yet )?supported|does not support|only supports?|[Uu]nsupported|requires? sm)",
         ),
         platform.OTHER_HARDWARE,
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.KNOWN,
+        (r"(?:must be|not|is not) divisible by (?:the )?(?:number of |tensor|tp|ep|dp|pp|attention|\d+$)",),
+        platform.FEWER_RANKS,
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.FAMILY,
+        (r"^\s*(?:ValueError|AssertionError|TypeError)\b",),
+        "Give the setting a value that the message allows.",
+        raised_in=r"sglang/srt/(?:server_args|configs/\w+)\.py|sglang/launch_server\.py",
     ),
     Sign(
         Cause.ENGINE_DIED,
@@ -75,13 +89,14 @@ _SIGNS = (
         Cause.UNKNOWN,
         Rank.WRAPPER,
         (
-            r"Scheduler hit an exception|Received sigquit from a child process",
+            r"(?:Scheduler|Detokenizer|TokenizerManager) hit an exception|Received sigquit from a child process",
             r"Exception in \w*(?:Worker|Runner|RpcClient)",
         ),
         platform.LOOK_ABOVE,
         serving=True,
         level=Level.WARNING,
     ),
+    *frames.SIGNS,
     *platform.SIGNS,
 )
 

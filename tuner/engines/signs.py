@@ -140,7 +140,7 @@ def find(lines: Sequence[LogLine], table: Sequence[Sign], traps: re.Pattern[str]
     for index, line in enumerate(lines):
         if frame := _FRAME.match(line.text):
             frames[line.process] = frame["file"]
-        elif finding := _best(index, line, table, traps, Context(recent, frames.get(line.process, ""))):
+        if finding := _best(index, line, table, traps, Context(recent, frames.get(line.process, ""))):
             yield finding
         recent.append(line.text)
 

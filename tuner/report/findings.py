@@ -16,8 +16,8 @@ from tuner.report.markup import NOTHING, Html, folded, html, joined, table, tag
 from tuner.storage import Role, State, TrialRecord
 
 _LEGEND = "Grey: as deployed. –: does not act beside the others."
-_SHOWN = 25
-"""Trials in the first table; a larger study shows its best ones there and all of them on request."""
+_WHOLE, _SHOWN = 40, 25
+"""A study of more trials than the first shows as many of its best as the second, and all of them on request."""
 
 
 def verdict(outcome: Outcome) -> Html:
@@ -123,7 +123,7 @@ def tried(outcome: Outcome) -> Html:
     """Every trial, what it set otherwise than the deployed configuration, and what that gave."""
     every = _trials(outcome, outcome.records)
     colds = launches.cold(outcome.records)
-    if len(outcome.records) <= _SHOWN:
+    if len(outcome.records) <= _WHOLE:
         return joined([every, tag("p", _LEGEND, class_="caption"), colds])
     ranked = sorted((r for r in outcome.searched if r.feasible), key=lambda r: -(gain(outcome, r) or 0.0))[:_SHOWN]
     caption = tag("p", f"The best {len(ranked)} within all limits. {_LEGEND}", class_="caption")

@@ -59,9 +59,9 @@ def _spared(outcome: Outcome) -> Html:
 
 
 def otherwise(outcome: Outcome) -> Html:
-    """Settings that did nothing or ran with another value, and slower ways of running; empty if there are none."""
+    """Settings that did nothing or ran with another value; empty if there are none."""
     idle = (tag("p", f"{each.sentence}.") for each in idle_parameters(outcome.searched, outcome.config.space))
-    return joined(part for part in (*idle, _overridden(outcome), _slower(outcome)) if part)
+    return joined(part for part in (*idle, _overridden(outcome)) if part)
 
 
 def _overridden(outcome: Outcome) -> Html:
@@ -83,8 +83,8 @@ def _kind(each: EffectiveSetting) -> tuple[str, ...]:
     return each.name, words.value(each.requested), words.value(each.effective), each.by or ""
 
 
-def _slower(outcome: Outcome) -> Html:
-    """What servers said that they do slower than they could."""
+def slower(outcome: Outcome) -> Html:
+    """What servers said that they do slower than they could; empty if they said nothing."""
     said: list[tuple[Degradation, TrialRecord]] = [
         (each, record) for record in outcome.searched if record.facts for each in record.facts.degradations
     ]
@@ -103,18 +103,17 @@ def _slower(outcome: Outcome) -> Html:
         )
         for name, count in counted.most_common()
     ]
-    return table(("ran slower than it could", "trials", "as the engine says it"), rows, "failures three")
+    return table(("what", "trials", "as the engine says it"), rows, "failures three")
 
 
 def cold(records: Sequence[TrialRecord]) -> Html:
     """That some trials compiled anew; empty if none is known to."""
-    found = [record for record in records if is_cold(record)]
+    launched = [record for record in records if record.launched]
+    found = [record for record in launched if is_cold(record)]
     if not found:
         return NOTHING
-    text = (
-        f"cold: {len(found)} of {len(records)} launches found no compiled graphs in the cache. They start slower and "
-    )
-    return tag("p", f"{text}leave less for the KV cache; neither is compared with warm ones.", class_="caption")
+    text = f"cold: {len(found)} of {len(launched)} launches found no compiled graphs in the cache. They start slower "
+    return tag("p", f"{text}and leave less for the KV cache; neither is compared with warm ones.", class_="caption")
 
 
 def predicted(outcome: Outcome) -> Html:

@@ -8,7 +8,8 @@ from tests.engines.vllm.real import AWQ, GLM, H100, RTX4090X2, RUNS, SITE, asked
 from tests.engines.vllm.world import WORLDS
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
-from tuner.engines.vllm.calibration import Calibration, Start, compare, margin
+from tuner.engines.vllm.calibration import Calibration, Start, compare
+from tuner.engines.vllm.margins import margin
 from tuner.engines.vllm.memory import Stage
 
 KV_TOLERANCE = 0.005

@@ -76,3 +76,10 @@ def test_lists_and_json_flags_are_compared_inside():
     assert found(asked, log=[], server_info=info)["compilation_config.compile_sizes"].status is Status.OVERRIDDEN
     asked = Settings({"compilation_config": {"compile_sizes": [1, 2]}})
     assert found(asked, log=[], server_info=info)["compilation_config.compile_sizes"].status is Status.HONOURED
+
+
+def test_sizes_in_another_order_are_the_same_sizes():
+    """vLLM 0.26 says ``[8, 1, 2, 4]`` of the ``[1, 2, 4, 8]`` it was given (seen on an H200)."""
+    info = '{"vllm_config": {"compilation_config": {"compile_sizes": [8, 1, 2, 4]}}}'
+    asked = Settings({"compilation_config.compile_sizes": [1, 2, 4, 8]})
+    assert found(asked, log=[], server_info=info)["compilation_config.compile_sizes"].status is Status.HONOURED

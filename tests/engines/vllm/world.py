@@ -15,7 +15,7 @@ from tuner.hardware import Hardware
 from tuner.sim import backends, flags, startup
 from tuner.sim.compile_cache import CompileCache
 from tuner.sim.events import Log, Raw
-from tuner.sim.memory import MemoryPlan
+from tuner.sim.memory import MemoryPlan, StartupFailure
 from tuner.sim.settings import Rejected, Site, resolve
 from tuner.space import Settings
 
@@ -83,7 +83,12 @@ class World:
 
     def start(self, args, warm=True) -> Start:
         """What a start teaches."""
-        return Start(self.demand(args), facts(self.log(args, warm)))
+        try:
+            outcome = backends.outcome(self.settings(args, warm))
+        except Rejected:
+            outcome = None
+        ran_out = isinstance(outcome, StartupFailure) and outcome.stage in ("weights", "profile", "graphs", "sampler")
+        return Start(self.demand(args), facts(self.log(args, warm)), out_of_memory=ran_out)
 
     def demand(self, args):
         """The predictor's reading of it."""

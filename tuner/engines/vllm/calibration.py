@@ -14,15 +14,20 @@ A start whose compile cache was cold peaks higher than the same one warm (syv-ai
 against 0.78 for Qwen3-8B on an H200): it corrects the best guess of the peak, and never what rules a candidate out.
 """
 
+import copy
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from tuner.engines.base import StartupFacts
+from tuner.engines.causes import Cause
 from tuner.engines.vllm.architecture import Architecture
 from tuner.engines.vllm.demand import Demand
+from tuner.engines.vllm.late import Late, Need
+from tuner.engines.vllm.margins import margin
 from tuner.engines.vllm.memory import (
+    COMPILER_GIB,
     GIB,
     PEAKS,
     Part,
@@ -33,6 +38,7 @@ from tuner.engines.vllm.memory import (
     Terms,
     account,
     free_shortage,
+    kv_gib,
     sizes_of,
     unknown,
 )
@@ -42,11 +48,10 @@ WEIGHTS_PRIOR, WEIGHTS_FLOOR = 0.02, 0.002
 PEAK_PRIOR, PEAK_FLOOR = 0.35, 0.02
 GRAPHS_PRIOR, GRAPHS_FLOOR = 0.5, 0.05
 NON_TORCH_PRIOR_GIB, NON_TORCH_FLOOR_GIB = 0.25, 0.01
-LATE_PRIOR = 0.6
-"""Of what comes after the KV cache, sampler's warm-up and workspaces: no line of a log ever tells it."""
+TUNING_GIB = 0.4
+"""Sizes that are compiled on their own are compiled after the KV cache: so much of a failure may be the compiler's."""
 ROUNDING_GIB = 0.01
 """Two figures of the log, of two decimals each, may be off by so much together."""
-_RECENT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +61,22 @@ class Start:
     Attributes:
         demand: What was asked for.
         facts: What the log says.
+        out_of_memory: Whether it ended by running out of GPU memory that nobody else held.
     """
 
     demand: Demand
     facts: StartupFacts
+    out_of_memory: bool = False
+
+    @property
+    def came_up(self) -> bool | None:
+        """Whether what comes after the KV cache fitted beside it; ``None`` where the start does not tell.
+
+        A cold start tells as well: its higher peak makes the KV cache smaller, and leaves more room after it.
+        """
+        if self.facts.init_s is not None:
+            return True
+        return False if self.out_of_memory and self.facts.kv_cache_gib is not None else None
 
     @property
     def warm(self) -> bool:
@@ -143,29 +160,20 @@ class _Factor:
         return margin(self.errors, self.prior, self.floor)
 
 
-def margin(errors: Sequence[float], prior: float, floor: float) -> float:
-    """How far off the next prediction may be, by the errors of earlier ones.
-
-    The first errors are those of an uncorrected formula: once four are known, they are left out.
-    """
-    late = errors[-_RECENT:] if len(errors) > _RECENT else errors[1:] if len(errors) > 3 else errors
-    if not late:
-        return prior
-    return max(floor, prior / (1 + len(errors)), max(abs(error) for error in late) * (1 + 2 / len(late)))
-
-
 _PART_PRIORS: Mapping[Part, tuple[float, float]] = {
     **{part: (1.0, 0.3) for part in Part},
     # the profiling run of 0.26 does not see it; that of another version may
     Part.SPLIT_KV: (0.0, 0.5),
     Part.OTHER: (0.0, 0.15),
+    Part.TUNING: (0.0, 0.3),
 }
-"""For each part its factor before any start, and how sure that is; ``OTHER`` is GiB instead."""
+"""For each part its factor before any start, and how sure that is; ``OTHER`` and ``TUNING`` are GiB instead."""
 _LEAST = 0.2
 """Of a part's first factor: what no start is believed to have shown."""
 _DEVIATIONS = 2.0
 """Standard deviations that a peak may be off where no start was near."""
-_SWEEPS = 60
+_SWEEPS, _SETTLED = 60, 1e-4
+_RECENT = 8
 
 
 @dataclass
@@ -176,15 +184,14 @@ class _Peak:
     from parts that do not. Factors never become negative, so that more of anything never needs less memory.
 
     Errors measured on small batches say little of large ones, where other parts make up the peak. So the margin is the
-    larger of what was measured and of the regression's own deviation at that place, which falls only for the sums of
-    parts that starts have shown.
+    regression's own deviation at that place, which falls only for the sums of parts that starts have shown, times the
+    errors so far in units of it.
     """
 
-    errors: dict[Peak, list[float]] = field(default_factory=lambda: {peak: [] for peak in Peak})
     factors: dict[Part, float] = field(default_factory=lambda: {part: mean for part, (mean, _) in _PART_PRIORS.items()})
     _products: dict[tuple[Part, Part], float] = field(default_factory=dict)
     _targets: dict[Part, float] = field(default_factory=dict)
-    _surprises: list[float] = field(default_factory=list)
+    _surprises: dict[bool, list[float]] = field(default_factory=lambda: {False: [], True: []})
     _covariance: Mapping[tuple[Part, Part], float] = field(default_factory=lambda: _inverse({}))
 
     def corrected(self, sizes: Sizes) -> Sizes:
@@ -194,13 +201,16 @@ class _Peak:
     def learn(self, sizes: Sizes, logged_gib: float) -> None:
         """Note how wrong the prediction was, and fit the factors anew."""
         expected = self.corrected(sizes)
-        error, noise = expected.activation_gib - logged_gib, _noise_gib(logged_gib)
-        self.errors[expected.peak].append(error / max(logged_gib, ROUNDING_GIB))
-        self._surprises.append(error / math.hypot(noise, self._deviation(sizes, PEAKS[expected.peak])))
+        self._surprises[expected.peak is Peak.COMPILER].append(
+            (expected.activation_gib - logged_gib) / self._deviation(sizes, PEAKS[expected.peak])
+        )
         self._add(sizes, expected.peak, logged_gib)
         for _ in range(_SWEEPS):
+            before = dict(self.factors)
             for part in Part:
                 self.factors[part] = self._best(part)
+            if all(abs(self.factors[part] - factor) < _SETTLED for part, factor in before.items()):
+                break
         self._covariance = _inverse(self._products)
 
     def _add(self, sizes: Sizes, peak: Peak, logged_gib: float) -> None:
@@ -233,20 +243,20 @@ class _Peak:
     def _margin_gib(self, sizes: Sizes, peak: Peak, sign: int) -> float:
         """How far off a peak may be; parts whose factor is at its least cannot turn out less."""
         movable = [part for part in PEAKS[peak] if sign > 0 or self.factors[part] > _LEAST * _PART_PRIORS[part][0]]
-        measured = margin(self.errors[peak], PEAK_PRIOR, PEAK_FLOOR) * self.corrected(sizes).peak_gib(peak)
-        return max(measured, _DEVIATIONS * self._deviation(sizes, movable))
+        expected = self.corrected(sizes).peak_gib(peak)
+        return max(PEAK_FLOOR * expected, self._surprise(peak) * _DEVIATIONS * self._deviation(sizes, movable))
+
+    def _surprise(self, peak: Peak) -> float:
+        """How much larger errors are than the regression's own deviation: the compiler's, or those of all else."""
+        recent = self._surprises[peak is Peak.COMPILER][-_RECENT:]
+        return max(1.0, math.sqrt(fmean(each**2 for each in recent))) if recent else 1.0
 
     def _deviation(self, sizes: Sizes, parts: Sequence[Part]) -> float:
-        """The standard deviation of some parts' sum by the regression, wider where it was surprised before."""
+        """The standard deviation of the next log's figure for some parts' sum, by the regression."""
         row = {part: _size(sizes, part) for part in parts}
         variance = sum(row[one] * row[other] * self._covariance[one, other] for one in row for other in row)
-        surprise = math.sqrt(fmean(each**2 for each in self._surprises)) if self._surprises else 1.0
-        return max(1.0, surprise) * math.sqrt(max(variance, 0.0))
-
-    def least_gib(self, sizes: Sizes, part: Part) -> float:
-        """The least that one part may be by itself."""
-        expected = self.corrected(sizes).parts_gib[part]
-        return max(0.0, expected - _DEVIATIONS * self._deviation(sizes, (part,)))
+        expected = sum(self.factors[part] * gib for part, gib in row.items())
+        return math.hypot(_noise_gib(expected), math.sqrt(max(variance, 0.0)))
 
     def split_kv(self, sizes: Sizes) -> float:
         """The most of the split-KV workspace that the profiling run may see: all of it, until starts say otherwise."""
@@ -260,7 +270,7 @@ def _noise_gib(logged_gib: float) -> float:
 
 
 def _inverse(products: Mapping[tuple[Part, Part], float]) -> dict[tuple[Part, Part], float]:
-    """The factors' covariance: the inverse of the regression's matrix, priors included (Gauss-Jordan; it is regular)."""
+    """The factors' covariance: the regression's matrix, priors included, inverted (Gauss-Jordan: it is regular)."""
     parts = list(Part)
     rows = [
         [products.get((one, other), 0.0) for other in parts] + [float(one is other) for other in parts] for one in parts
@@ -283,6 +293,22 @@ def _size(sizes: Sizes, part: Part) -> float:
     return sizes.split_kv_gib if part is Part.SPLIT_KV else sizes.parts_gib[part]
 
 
+@dataclass
+class _Learned:
+    """What starts have shown of each term."""
+
+    weights: _Factor = field(default_factory=lambda: _Factor(WEIGHTS_PRIOR, WEIGHTS_FLOOR))
+    non_torch: _Factor = field(default_factory=lambda: _Factor(NON_TORCH_PRIOR_GIB, NON_TORCH_FLOOR_GIB, False))
+    graphs: _Factor = field(default_factory=lambda: _Factor(GRAPHS_PRIOR, GRAPHS_FLOOR))
+    estimate: _Factor = field(default_factory=lambda: _Factor(GRAPHS_PRIOR, GRAPHS_FLOOR))
+    cache: _Factor = field(default_factory=lambda: _Factor(0.0, 0.0))
+    guessed: _Peak = field(default_factory=_Peak)
+    """From all starts."""
+    sure: _Peak = field(default_factory=_Peak)
+    """From warm ones."""
+    late: Late = field(default_factory=Late)
+
+
 class Calibration:
     """The memory model of one model on one machine, as its starts have corrected it.
 
@@ -300,14 +326,21 @@ class Calibration:
         self.model = model
         self.hardware = hardware.learned(start.facts for start in starts)
         self.history: list[tuple[Compared, ...]] = []
-        self._weights = _Factor(WEIGHTS_PRIOR, WEIGHTS_FLOOR)
-        self._non_torch = _Factor(NON_TORCH_PRIOR_GIB, NON_TORCH_FLOOR_GIB, relative=False)
-        self._graphs = _Factor(GRAPHS_PRIOR, GRAPHS_FLOOR)
-        self._estimate = _Factor(GRAPHS_PRIOR, GRAPHS_FLOOR)
-        self._cache = _Factor(0.0, 0.0)
-        self._guessed, self._sure = _Peak(), _Peak()
+        self._learned = _Learned()
+        self._compiled: set[Demand] = set()
+        self._compiles = False
         for start in starts:
             self._learn(start)
+
+    def after(self, starts: Sequence[Start]) -> "Calibration":
+        """The same after some more starts; this one stays as it is."""
+        later = copy.copy(self)
+        later.hardware = self.hardware.learned(start.facts for start in starts)
+        later.history, later._compiled = [*self.history], {*self._compiled}
+        later._learned = copy.deepcopy(self._learned)
+        for start in starts:
+            later._learn(start)
+        return later
 
     def predict(self, demand: Demand) -> Prediction:
         """What such a server would take, and whether it is ruled out."""
@@ -326,55 +359,70 @@ class Calibration:
         shortage = favourable.shortage
         if shortage and shortage.stage is not Stage.WARM_UP:
             return shortage
-        late = account(self._most_room(demand), demand, self.hardware).shortage
-        return late if late and late.stage is Stage.WARM_UP else None
+        roomy = self._most_room(demand)
+        late = account(_needing(roomy, self._learned.late.least), demand, self.hardware).shortage
+        return late if late and late.stage is Stage.WARM_UP else self._known_to_fail(roomy, demand)
 
-    def _formulas(self, demand: Demand) -> Sizes:
+    def _known_to_fail(self, roomy: Sizes, demand: Demand) -> Shortage | None:
+        """What a start that failed after its KV cache, and needed no more, tells."""
+        free, kv = self.hardware.free_gib, kv_gib(roomy, demand, self.hardware)
+        if free is None or kv is None:
+            return None
+        taken = roomy.weights_gib + roomy.non_torch_gib + roomy.graph_gib + kv
+        failed = self._learned.late.failed(Need.of(roomy), free - taken)
+        if failed is None:
+            return None
+        return Shortage(Stage.WARM_UP, Cause.CUDA_OOM, "what an earlier start had no room for", taken + failed, free)
+
+    def _formulas(self, demand: Demand, cold: bool = False) -> Sizes:
+        """What the formulas give; with a cold compile cache the compiler's own buffers as well."""
         assert self.model is not None
         sizes = sizes_of(self.model, demand, self.hardware)
         assert sizes is not None
-        return sizes
+        if not cold or demand.eager:
+            return sizes
+        compiler = {Part.COMPILER: COMPILER_GIB, Part.TUNING: 1.0 if demand.compile_sizes else 0.0}
+        return replace(sizes, parts_gib={**sizes.parts_gib, **compiler})
 
     def _best(self, demand: Demand) -> Sizes:
-        return self._corrected(self._guessed.corrected(self._formulas(demand)), demand)
+        cold = self._compiles and demand not in self._compiled
+        guessed = self._learned.guessed.corrected(self._formulas(demand, cold))
+        return _needing(self._corrected(guessed, demand), self._learned.late.likely)
 
     def _corrected(self, sizes: Sizes, demand: Demand) -> Sizes:
         """All terms but the peak as starts have them."""
-        cache = replace(sizes.cache, block_bytes=self._cache.corrected(sizes.cache.block_bytes))
+        cache = replace(sizes.cache, block_bytes=self._learned.cache.corrected(sizes.cache.block_bytes))
         return replace(
             sizes,
-            weights_gib=self._weights.corrected(sizes.weights_gib, _placement(demand)),
-            non_torch_gib=self._non_torch.corrected(sizes.non_torch_gib, demand.world_size),
-            graph_gib=self._graphs.corrected(sizes.graph_gib),
-            graph_estimate_gib=self._estimate.corrected(sizes.graph_estimate_gib),
+            weights_gib=self._learned.weights.corrected(sizes.weights_gib, _placement(demand)),
+            non_torch_gib=self._learned.non_torch.corrected(sizes.non_torch_gib, demand.world_size),
+            graph_gib=self._learned.graphs.corrected(sizes.graph_gib),
+            graph_estimate_gib=self._learned.estimate.corrected(sizes.graph_estimate_gib),
             cache=cache,
         )
 
     def _least(self, demand: Demand) -> Sizes:
         """As little of everything as may be: the most KV cache."""
-        formulas = self._formulas(demand)
-        sizes = self._corrected(self._sure.bounded(formulas, -1), demand)
+        sizes = self._corrected(self._learned.sure.bounded(self._formulas(demand), -1), demand)
         return replace(
             sizes,
-            weights_gib=sizes.weights_gib * (1 - min(self._weights.margin, 1)),
-            non_torch_gib=max(0.0, sizes.non_torch_gib - self._non_torch.margin),
-            graph_gib=sizes.graph_gib * (1 - min(self._graphs.margin, 1)),
-            graph_estimate_gib=sizes.graph_estimate_gib * (1 - min(self._estimate.margin, 1)),
-            kept_gib=self._sure.least_gib(formulas, Part.EXPERTS),
+            weights_gib=sizes.weights_gib * (1 - min(self._learned.weights.margin, 1)),
+            non_torch_gib=max(0.0, sizes.non_torch_gib - self._learned.non_torch.margin),
+            graph_gib=sizes.graph_gib * (1 - min(self._learned.graphs.margin, 1)),
+            graph_estimate_gib=sizes.graph_estimate_gib * (1 - min(self._learned.estimate.margin, 1)),
         )
 
     def _most_room(self, demand: Demand) -> Sizes:
-        """As much set aside before the KV cache, and as little needed after it, as may be."""
-        sizes, least = self._corrected(self._guessed.bounded(self._formulas(demand), 1), demand), self._least(demand)
+        """As much set aside before the KV cache, and as little taken by graphs after it, as may be."""
+        sizes, least = (
+            self._corrected(self._learned.guessed.bounded(self._formulas(demand, cold=True), 1), demand),
+            self._least(demand),
+        )
         return replace(
             sizes,
-            parts_gib={**sizes.parts_gib, Part.SPLIT_KV: self._guessed.split_kv(sizes)},
-            kept_gib=least.kept_gib,
+            parts_gib={**sizes.parts_gib, Part.SPLIT_KV: self._learned.guessed.split_kv(sizes)},
             graph_gib=least.graph_gib,
-            graph_estimate_gib=sizes.graph_estimate_gib * (1 + self._estimate.margin),
-            split_kv_gib=sizes.split_kv_gib * (1 - LATE_PRIOR),
-            gather_gib=sizes.gather_gib * (1 - LATE_PRIOR),
-            warm_up_gib=sizes.warm_up_gib * (1 - LATE_PRIOR),
+            graph_estimate_gib=sizes.graph_estimate_gib * (1 + self._learned.estimate.margin),
         )
 
     def _learn(self, start: Start) -> None:
@@ -384,18 +432,47 @@ class Calibration:
         self.history.append(compare(terms, start.facts))
         formulas, logged = self._formulas(start.demand), _Logged(start)
         if logged.weights_gib is not None:
-            self._weights.learn(formulas.weights_gib, logged.weights_gib, _placement(start.demand))
+            self._learned.weights.learn(formulas.weights_gib, logged.weights_gib, _placement(start.demand))
         if logged.non_torch_gib is not None:
-            self._non_torch.learn(formulas.non_torch_gib, logged.non_torch_gib, start.demand.world_size)
+            self._learned.non_torch.learn(formulas.non_torch_gib, logged.non_torch_gib, start.demand.world_size)
         if logged.graph_gib is not None:
-            self._graphs.learn(formulas.graph_gib, logged.graph_gib)
+            self._learned.graphs.learn(formulas.graph_gib, logged.graph_gib)
         if logged.estimate_gib is not None:
-            self._estimate.learn(formulas.graph_estimate_gib, logged.estimate_gib)
+            self._learned.estimate.learn(formulas.graph_estimate_gib, logged.estimate_gib)
         if logged.token_bytes is not None:
-            self._cache.learn(formulas.cache.token_bytes, logged.token_bytes)
-        if (peak := logged.activation_gib(self._corrected(formulas, start.demand))) is not None:
-            for fitted in (self._guessed, self._sure) if start.warm else (self._guessed,):
-                fitted.learn(formulas, peak)
+            self._learned.cache.learn(formulas.cache.token_bytes, logged.token_bytes)
+        if (
+            peak := logged.activation_gib(self._corrected(formulas, start.demand), self.hardware.total_gib)
+        ) is not None:
+            self._learned.guessed.learn(self._formulas(start.demand, cold=not start.warm), peak)
+            if start.warm:
+                self._learned.sure.learn(formulas, peak)
+        self._learn_late(start, formulas)
+        self._compiles = self._compiles or start.facts.compile_cache_hit is False
+        self._compiled.add(start.demand)
+
+    def _learn_late(self, start: Start, formulas: Sizes) -> None:
+        """What comes after the KV cache fitted or not; of a room that is not known exactly the least counts."""
+        kv, free, fitted = start.facts.kv_cache_gib, start.facts.free_gib or self.hardware.free_gib, start.came_up
+        if fitted is None or kv is None or free is None:
+            return
+        logged, sizes = _Logged(start), self._corrected(formulas, start.demand)
+        graphs = logged.graph_gib or sizes.graph_gib * (1 + self._learned.graphs.margin)
+        others = logged.non_torch_gib or sizes.non_torch_gib + self._learned.non_torch.margin
+        tuning = TUNING_GIB if start.demand.compile_sizes and not (fitted or start.warm) else 0.0
+        taken = (logged.weights_gib or sizes.weights_gib) + others + graphs + kv + tuning
+        self._learned.late.learn(Need.of(formulas), free - taken, fitted)
+
+
+def _needing(sizes: Sizes, share: float) -> Sizes:
+    """The sizes with so much of what the formulas give for after the KV cache."""
+    return replace(
+        sizes,
+        kept_gib=sizes.kept_gib * share,
+        split_kv_gib=sizes.split_kv_gib * share,
+        gather_gib=sizes.gather_gib * share,
+        warm_up_gib=sizes.warm_up_gib * share,
+    )
 
 
 class _Logged:
@@ -430,14 +507,16 @@ class _Logged:
         left = requested - sum(terms) - self.facts.kv_cache_gib
         return left if left > ROUNDING_GIB else None
 
-    def activation_gib(self, others: Sizes) -> float | None:
-        """The peak: told from 0.10 on, else what is left between the requested memory and the terms known by then."""
+    def activation_gib(self, others: Sizes, total_gib: float | None) -> float | None:
+        """The peak: told from 0.10 on by starts that came up; else what the requested memory and the rest leave."""
         if self.facts.peak_activation_gib is not None:
             return self.facts.peak_activation_gib
-        if self.facts.requested_gib is None or self.facts.kv_cache_gib is None or self.weights_gib is None:
+        requested = self.facts.requested_gib or (total_gib and total_gib * self.demand.utilization)
+        fixed = self.demand.kv_cache_memory_bytes is not None
+        if not requested or fixed or self.facts.kv_cache_gib is None or self.weights_gib is None:
             return None
         rest = others.non_torch_gib + others.graph_estimate_gib
-        left = self.facts.requested_gib - self.facts.kv_cache_gib - self.weights_gib - rest
+        left = requested - self.facts.kv_cache_gib - self.weights_gib - rest
         return left if left > 0 else None
 
 

@@ -120,8 +120,9 @@ def _says_auto(value: JsonValue) -> bool:
 
 
 def _same(requested: JsonValue, found: JsonValue) -> bool:
+    """Whether both say the same; lists in any order, since vLLM sorts sizes as it likes (``[8, 1, 2, 4]`` in 0.26)."""
     if isinstance(requested, list) and isinstance(found, list):
-        return [_plain(each) for each in requested] == [_plain(each) for each in found]
+        return sorted(map(_plain, requested)) == sorted(map(_plain, found))
     return _plain(requested) == _plain(found)
 
 

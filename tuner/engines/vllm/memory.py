@@ -30,6 +30,9 @@ GRAPH_MIB, GRAPH_LAYER_MIB = 4.9, 0.186
 """One captured CUDA graph, and each layer in it (three H100 runs: 9 and 30 graphs of 12 layers, 30 of 47)."""
 ESTIMATE_MIB, ESTIMATE_GRAPH_MIB, ESTIMATE_LAYER_MIB = 61.0, 2.3, 0.177
 """vLLM's estimate of all graphs: the first captures, each further graph, each layer in it (the same runs)."""
+COMPILER_GIB = 1.3
+"""Peak of the compiler's own buffers, where nothing was compiled before (1.29 GiB for Qwen3-8B on an H200, 1.34 in
+syv-ai/qwen38-27b-rtx3090#75)."""
 FRAGMENTS = 1.35
 """What the sampler's warm-up leaves reserved and unusable, as a multiple of its buffers (914 MiB in vllm#33920)."""
 
@@ -55,6 +58,8 @@ class Part(StrEnum):
     LOGITS = "the sampler's buffers"
     SPLIT_KV = "TRITON_MLA's split-KV workspace"
     OTHER = "other buffers"
+    COMPILER = "the compiler's buffers"
+    TUNING = "the tuning of compiled sizes"
 
 
 class Peak(StrEnum):
@@ -64,6 +69,7 @@ class Peak(StrEnum):
     EXPERTS = "experts"
     MLP = "MLP"
     SAMPLER = "sampler"
+    COMPILER = "compilation"
 
 
 _ALWAYS = (Part.SPLIT_KV, Part.OTHER)
@@ -72,6 +78,7 @@ PEAKS: Mapping[Peak, tuple[Part, ...]] = {
     Peak.EXPERTS: (Part.SHARED, Part.EXPERTS, *_ALWAYS),
     Peak.MLP: (Part.MLP, *_ALWAYS),
     Peak.SAMPLER: (Part.LOGITS, Part.EXPERTS, *_ALWAYS),
+    Peak.COMPILER: (Part.COMPILER, Part.TUNING),
 }
 """What is allocated together. The experts' workspace stays once it was there (``v1/worker/workspace.py``)."""
 
@@ -116,7 +123,8 @@ class Sizes:
 
     Attributes:
         weights_gib: Weights.
-        parts_gib: What the profiling run allocates; as far as is known, neither ``SPLIT_KV`` nor ``OTHER``.
+        parts_gib: What the profiling run of a compiled model allocates; as far as is known, neither ``SPLIT_KV`` nor
+            ``OTHER``.
         non_torch_gib: CUDA libraries, NCCL.
         graph_estimate_gib: What vLLM sets aside for CUDA graphs; 0 where it does not.
         graph_gib: What the graphs really take.
@@ -201,14 +209,13 @@ class _Formulas:
         return Sizes(
             weights_gib=weight_bytes(self.model, self.demand) / GIB,
             parts_gib={
+                **dict.fromkeys(Part, 0.0),
                 Part.TOKENS: self.activations() / GIB,
                 Part.EXPERTS: self.expert_workspace() / GIB,
                 Part.PREFILL: self.prefill_projection() / GIB,
                 Part.SHARED: self.shared_experts() / GIB,
                 Part.MLP: self.mlp() / GIB,
                 Part.LOGITS: (self.profiled_logits() + self.tokens * self.hidden * self.element) / GIB,
-                Part.SPLIT_KV: 0.0,
-                Part.OTHER: 0.0,
             },
             non_torch_gib=NON_TORCH_GIB + NON_TORCH_RANK_GIB * (self.demand.world_size - 1),
             graph_estimate_gib=self.graph_estimate() / GIB if self.demand.graphs_counted else 0.0,
@@ -433,7 +440,7 @@ class Terms:
 def account(sizes: Sizes, demand: Demand, hardware: Hardware) -> Terms:
     """VLLM's accounting of these sizes on this hardware."""
     requested = None if hardware.total_gib is None else hardware.total_gib * demand.utilization
-    kv = _kv_gib(sizes, demand, requested)
+    kv = kv_gib(sizes, demand, hardware)
     blocks = None if kv is None else sizes.cache.blocks(kv)
     per_request = sizes.cache.blocks_per_request
     return Terms(
@@ -463,10 +470,11 @@ def free_shortage(demand: Demand, hardware: Hardware) -> Shortage | None:
     return Shortage(Stage.REQUEST, Cause.INSUFFICIENT_FREE_MEMORY, "the share of the GPU", wanted, free)
 
 
-def _kv_gib(sizes: Sizes, demand: Demand, requested: float | None) -> float | None:
+def kv_gib(sizes: Sizes, demand: Demand, hardware: Hardware) -> float | None:
+    """What is left for the KV cache; ``None`` where the GPU's memory is not known."""
     if demand.kv_cache_memory_bytes is not None:
         return demand.kv_cache_memory_bytes / GIB
-    return None if requested is None else requested - sizes.overhead_gib
+    return None if hardware.total_gib is None else hardware.total_gib * demand.utilization - sizes.overhead_gib
 
 
 def _shortage(sizes: Sizes, free: float | None, kv: float | None) -> Shortage | None:

@@ -1,30 +1,28 @@
 """The signs in a vLLM log, from 0.6 to 0.33: which line speaks for which cause.
 
 vLLM's own sentences were read in its source: 0.6.3, 0.7.3, 0.8.5, 0.9.2, 0.10.2, 0.11.2, 0.15.0, 0.20.0, 0.26.0 and
-0.33.0. What stands below vLLM is in ``platform_signs``. Wrong cases that are accepted: a ``ValueError`` that vLLM's
-configuration raises about a damaged model is called a bad flag, and any ``NotImplementedError`` unsupported.
+0.33.0. What stands below vLLM is in ``platform_signs``, what only a traceback's frames tell in ``frame_signs``, and what
+rejects settings in ``configuration_signs``. A wrong case that is accepted: any ``NotImplementedError`` is unsupported.
 """
 
 import re
 
 from tuner.engines import diagnosis
+from tuner.engines import frame_signs as frames
 from tuner.engines import platform_signs as platform
 from tuner.engines.causes import Cause, Diagnosis, Evidence
 from tuner.engines.diagnosis import Reading
 from tuner.engines.loglines import Level
 from tuner.engines.signs import Rank, Sign
+from tuner.engines.vllm import configuration_signs as configuration
 
 _SMALLER_CONTEXT = "Lower max_model_len to what fits, raise gpu_memory_utilization, or use an fp8 KV cache."
 _MORE_KV = "Raise gpu_memory_utilization, lower max_num_batched_tokens or max_num_seqs, or spread over more GPUs."
-_FIX_FLAG = "Correct or drop the flag; `vllm serve --help=all` lists what this version takes."
-_FIX_VALUE = "Give the setting a value that the message allows."
-_FEWER_RANKS = "Choose parallel sizes that divide the model's dimensions and do not exceed the visible GPUs."
 _ASK_RAY = "Check `ray status`: the cluster must offer the GPUs that the parallel sizes ask for."
 _WAIT_LONGER = "Look at what the slowest worker does; raise VLLM_ENGINE_READY_TIMEOUT_S where loading is slow."
 _DROP_FEATURE = "Drop the feature that the line names, or take an image without the V0 engine (0.11 on)."
 _CHOOSE_TOGETHER = "Let vLLM choose attention backend, block size and KV data type, or pick ones that go together."
 
-_CONFIG_REJECTED = r"validation errors? for \w*(?:Config|Args)\b"
 _NOT_SUPPORTED = (
     r"(?:\bnot (?:yet |currently )?(?:be )?(?:supported|implemented)\b|(?:does|do|did) not (?:yet |currently )?support"
     r"|\b[Uu]nsupported\b|\bonly supports?\b|[Oo]nly supported"
@@ -89,9 +87,9 @@ _MEMORY = (
     Sign(
         Cause.NO_KV_CACHE,
         Rank.FAMILY,
-        (r"Available KV cache memory: (?P<available_kv_gib>-[\d.]+) GiB",),
+        (r"Available KV cache memory: (?P<available_kv_gib>-[\d.]+) GiB|# (?:GPU|cuda|\w+) blocks: 0\b",),
         _MORE_KV,
-        "0.9-0.33, before the error",
+        "0.6-0.33, before the error",
         level=Level.INFO,
     ),
     Sign(
@@ -186,7 +184,7 @@ _SUPPORT = (
             r"is not supported for quantization method|Unknown quantization method|min_thread_[nk] =",
             r"does not match the quantization method specified|quantization is currently not supported",
             r"Cannot find the config file for \w+|Following weights were not initialized from checkpoint",
-            r"Unknown gguf model_type|Failed to map GGUF parameters|Cannot find model module",
+            r"Failed to find a kernel that can implement|Unknown gguf model_type|Failed to map GGUF parameters|Cannot find model module",
         ),
         "Choose a quantization and data type that this model's checkpoint and this GPU have.",
         "0.6-0.33",
@@ -197,12 +195,11 @@ _SUPPORT = (
         (rf"^\s*Value error, .*{_NOT_SUPPORTED}",),
         platform.OTHER_HARDWARE,
         "0.10-0.33, pydantic",
-        after=_CONFIG_REJECTED,
     ),
     Sign(
         Cause.UNSUPPORTED,
         Rank.FAMILY,
-        (rf"^\s*[\w.]*(?:Error|Exception): .*{_NOT_SUPPORTED}",),
+        (rf"^\s*[\w.]*(?:Error|Exception)(?:: |\(['\"]).*{_NOT_SUPPORTED}",),
         platform.OTHER_HARDWARE,
         "0.6-0.33",
     ),
@@ -236,141 +233,6 @@ _SUPPORT = (
     ),
 )
 
-_CONFIGURATION = (
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.EXACT,
-        (
-            r"\berror: (?:unrecognized arguments|argument \S|the following arguments are required|ambiguous option)",
-            r"^(?:\S+\.py|vllm(?: \w+)*): error: ",
-        ),
-        _FIX_FLAG,
-        "argparse",
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.EXACT,
-        (
-            r"User-specified max_model_len \((?P<max_model_len>\d+)\) is greater than the derived max_model_len "
-            r"\(\w+=(?P<derived_max_model_len>[\d.]+)",
-        ),
-        "Lower max_model_len to the derived one.",
-        "0.6-0.33",
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.EXACT,
-        (
-            r"max_num_batched_tokens \((?P<max_num_batched_tokens>\d+)\) must be greater than or equal to max_num_seqs "
-            r"\((?P<max_num_seqs>\d+)\)",
-        ),
-        "Raise max_num_batched_tokens to at least max_num_seqs.",
-        "0.6-0.33",
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.EXACT,
-        (
-            r"max_num_batched_tokens \((?P<max_num_batched_tokens>\d+)\) is smaller than max_model_len "
-            r"\((?P<max_model_len>\d+)\)",
-        ),
-        "Raise max_num_batched_tokens to max_model_len, or leave chunked prefill on.",
-        "0.6-0.33",
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.EXACT,
-        (
-            r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size "
-            r"\((?P<tensor_parallel_size>\d+)\)",
-        ),
-        _FEWER_RANKS,
-        "0.6-0.33",
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.EXACT,
-        (
-            r"World size \((?P<world_size>\d+)\) is larger than the number of available GPUs \((?P<gpus>\d+)\)",
-            r"please set tensor_parallel_size \((?P<tensor_parallel_size>\d+)\) to less than",
-            r"please ensure that world_size|exceeds the number of visible \w+ devices",
-        ),
-        _FEWER_RANKS,
-        "0.6-0.33",
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.KNOWN,
-        (
-            r"is not divisible by \d+$",
-            r"(?:must be|not) divisible by (?:the )?"
-            r"(?:number of |tensor|pipeline|expert|world|\w*(?:tp|pp|ep|dp)_?\w*size)",
-            r"can be caused by too large tensor parallel size|divisible by weight quantization block_n",
-        ),
-        _FEWER_RANKS,
-        "0.6-0.33",
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.EXACT,
-        (
-            r"invalid (?:tool call|reasoning) parser|--enable-auto-tool-choice requires",
-            r"GPU memory utilization must be less than|The supplied chat template .* (?:file path|path-like)",
-            r"VLLM_PORT '[^']*' appears to be a URI|Invalid value '[^']*' for VLLM_",
-            r"Unknown (?:load_format|dtype|kv cache dtype|tokenizer mode)\b|Invalid (?:kv cache dtype|middleware)",
-            r"should (?:be provided|provide the model) as (?:a|the first) positional argument",
-            r"max_cudagraph_capture_size should be|compile_sizes contains|Can't determine cudagraph shapes",
-            r"Invalid (?:mamba )?attention backend(?! for)|Invalid environment variable VLLM_|ArgumentTypeError: ",
-            r"model_loader_extra_config must be",
-        ),
-        _FIX_VALUE,
-        "0.6-0.33",
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.FAMILY,
-        (r"\b\w*(?:Engine|LLM)\w*\.?(?:__init__)?\(\) got an unexpected keyword argument",),
-        _FIX_FLAG,
-        "0.6-0.33",
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.KNOWN,
-        (
-            r"^\s*Value error, |^\s*Assertion failed, |^\s*Input should be |^\s*Extra inputs are not",
-            r"^\s*Unexpected keyword argument",
-        ),
-        _FIX_VALUE,
-        "0.10-0.33, pydantic",
-        after=_CONFIG_REJECTED,
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.KNOWN,
-        (r"Value error, .*\[type=\w+, input_value=ArgsKwargs\(",),
-        _FIX_VALUE,
-        "0.10-0.33: only configuration classes are built from ArgsKwargs",
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.FAMILY,
-        (r"^\s*(?:ValueError|AssertionError|TypeError|KeyError|NotImplementedError|json\S*JSONDecodeError)\b",),
-        _FIX_VALUE,
-        "0.6-0.33",
-        raised_in=(
-            r"vllm/(?:config(?:/\w+)?\.py|engine/arg_utils\.py|entrypoints/openai/cli_args\.py|entrypoints/cli/"
-            r"|utils/argparse_utils\.py|platforms/\w+\.py)"
-        ),
-    ),
-    Sign(
-        Cause.BAD_FLAG,
-        Rank.AFTERMATH,
-        (_CONFIG_REJECTED,),
-        _FIX_VALUE,
-        "0.10-0.33, where what follows is cut off",
-    ),
-)
-
 _RAY = (
     Sign(
         Cause.DISTRIBUTED,
@@ -382,9 +244,18 @@ _RAY = (
             r"Every node should have a unique IP address|Ray workers have not started",
             r"Could not find any running Ray instance|Version mismatch: The cluster was started with",
             r"No available node types can fulfill resource request|[Rr]egister worker (?:to|with) [Rr]aylet",
+            r"Failed to connect to GCS|[Uu]nable to connect to (?:GCS|Ray)",
         ),
         _ASK_RAY,
         "0.6-0.33, Ray",
+    ),
+    Sign(
+        Cause.DISTRIBUTED,
+        Rank.FAMILY,
+        (r"Waiting for creating a placement group of specs for \d{2,} seconds|cannot (?:currently )?be scheduled",),
+        _ASK_RAY,
+        "0.6-0.33, Ray, while it waits for GPUs",
+        level=Level.INFO,
     ),
     Sign(
         Cause.DISTRIBUTED,
@@ -427,6 +298,7 @@ _DEATH = (
             r"Worker \S+ pid \d+ died, exit code: (?P<worker_exit_code>(?!-15)-?\d+)|\bworker died\b",
             r"Actor(?:Died|Unavailable)Error(?!: The actor died because of an error)|RayActorError|WorkerCrashedError",
             r"A worker died or was killed|actor is dead because its worker process has died",
+            r"Engine process (?:\S+ )?\(pid \d+\) died",
         ),
         platform.LOOK_ABOVE,
         "0.6-0.33, Ray",
@@ -439,7 +311,9 @@ _DEATH = (
             r"EngineDeadError|EngineGenerationError|[Bb]ackground loop (?:has errored|is not running|is stopped)",
             r"AsyncLLM output_handler failed|raise self\._format_exception\(outputs\)|engine_core\.run_busy_loop\(\)",
             r"await engine_core\.get_output_async\(\)|self\._process_engine_step\(\)|self\.step_fn\(\)",
-            r"_log_task_completion|self\.run_engine_loop\(\)|in (?:run_engine_loop|engine_step)$|llm_engine\.step\(\)",
+            r"_log_task_completion|_raise_exception_on_finish|AsyncLLMEngine\._error_callback",
+            r"self\.(?:run_engine_loop|engine_step|engine\.step_async)\(\)|llm_engine\.step\(\)|q\.get_nowait\(\) or await",
+            r", in (?:run_engine_loop|engine_step|output_handler|run_busy_loop|_process_engine_step)$",
             r"EngineCore encountered an issue|MQEngineDeadError",
             r"[Dd]umping (?:input data|scheduler output)|EngineCore encountered a fatal error",
             r"MQLLMEngine is already dead|AsyncLLMEngine (?:is already dead|has failed)|[Ee]ngine is dead",
@@ -457,6 +331,7 @@ _DEATH = (
         Rank.CRASH,
         (
             r"Timed out waiting for (?:engine core processes to start|engines? to send initial message)",
+            r"[Tt]imed out waiting for (?:the )?(?:vLLM|server|model|engine)\b.{0,40}\b(?:start|ready|load)",
             r"Did not receive response from front-end process|(?:MQLLMEngine|[Ss]erver) didn't reply within",
         ),
         _WAIT_LONGER,
@@ -506,7 +381,8 @@ SIGNS: tuple[Sign, ...] = (
     *_DEATH,
     *_FALLBACK,
     *platform.SIGNS,
-    *_CONFIGURATION,
+    *frames.SIGNS,
+    *configuration.SIGNS,
 )
 """All of them; where two of one rank match a line, the first stands: configuration's shapes are the widest."""
 

@@ -8,6 +8,7 @@ shape keeps Docker's own words.
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ from tuner.errors import EngineUnavailable, ImageMissing, InfrastructureError, P
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 _TIMEOUT_S = 60
+_LOOK_EVERY_S = 0.5
+RESTART_S = 60.0
+"""How long an engine that is restarted in the middle of a study may take."""
 
 
 class NameTaken(InfrastructureError):
@@ -65,26 +69,72 @@ def accepts(url: str) -> bool:
 
 def _knock(url: str) -> None:
     """Make sure that somebody listens, before the SDK tries, which leaves its socket open where nobody does."""
-    if url.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(5)
-            probe.connect(url.removeprefix("unix://"))
+    _dialled(url).close()
+
+
+def _dialled(url: str) -> socket.socket:
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.settimeout(5)
+        line.connect(url.removeprefix("unix://"))
+    except OSError:
+        line.close()
+        raise
+    return line
+
+
+class Lifeline:
+    """A connection that ends when the engine does; systemd may go on listening in place of one that is down.
+
+    It asks for events of a kind that hardly ever comes, and reads only to see whether the end has come.
+
+    Raises:
+        EngineUnavailable: The engine cannot be reached.
+    """
+
+    _QUESTION = b"GET /events?filters=%7B%22type%22%3A%5B%22daemon%22%5D%7D HTTP/1.1\r\nHost: docker\r\n\r\n"
+
+    def __init__(self, url: str) -> None:
+        with translated():
+            self._line = _dialled(url)
+        self._line.sendall(self._QUESTION)
+        self._line.setblocking(False)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the engine that it was tied to is gone."""
+        try:
+            while self._line.recv(4096):
+                pass
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def close(self) -> None:
+        """Nobody needs to know any more."""
+        self._line.close()
 
 
 @contextmanager
-def connected(url: str | None = None) -> Iterator[DockerClient]:
+def connected(url: str | None = None, patience_s: float = 0.0) -> Iterator[DockerClient]:
     """A client of the engine on this host.
 
     Args:
         url: Where it listens; by default where the environment says.
+        patience_s: How long to wait for one that is down.
 
     Raises:
         EngineUnavailable: It cannot be reached, or is not on this host: its ports would not be ours.
     """
     url = url or engine_url()
-    if not url.startswith(("unix://", "npipe://")):
+    if not url.startswith("unix://"):
         fix = "unset DOCKER_HOST, or run tuner on that machine"
         raise EngineUnavailable(f"the Docker engine at {url} is not on this host", fix=fix)
+    deadline = time.monotonic() + patience_s
+    while not accepts(url) and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_S)
     with translated():
         _knock(url)
         client = DockerClient(base_url=url, timeout=_TIMEOUT_S, version="auto")

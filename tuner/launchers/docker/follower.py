@@ -1,7 +1,8 @@
 """Follows one container: its output goes to a file as it comes, and its end is known at once.
 
 The engine's stream of output ends when the container does, and also, silently, when the engine itself stops. Which of
-the two it was, the engine is asked then: a question that a stopped engine does not answer.
+the two it was, the engine is asked then: a question that a stopped engine does not answer, and one that was started
+anew answers as another than the one that we were tied to.
 """
 
 import re
@@ -14,7 +15,7 @@ from docker.models.containers import Container
 
 from tuner.errors import EngineUnavailable, InfrastructureError
 from tuner.launchers.base import Life
-from tuner.launchers.docker.daemon import accepts, connected, engine_url, no_program, translated
+from tuner.launchers.docker.daemon import Lifeline, accepts, connected, engine_url, no_program, translated
 from tuner.secrets import redact
 
 _CLOSING_S = 10.0
@@ -40,6 +41,7 @@ class Follower:
         self._life = Life(running=True)
         self._lost: EngineUnavailable | None = None
         self._next_look_s = time.monotonic() + _LOOK_EVERY_S
+        self._lifeline = Lifeline(engine_url())
         self._thread = threading.Thread(target=self._follow, name=f"follow-{container_id[:12]}", daemon=True)
         self._thread.start()
 
@@ -61,13 +63,14 @@ class Follower:
         if time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + _LOOK_EVERY_S
-        if not accepts(engine_url()):
+        if self._lifeline.cut or not accepts(engine_url()):
             self._lost = _gone("it accepts no connections")
 
     def join(self) -> None:
         """Wait until the output is written; the container has ended, or its engine has."""
         if self._lost is None:
             self._thread.join(_CLOSING_S)
+        self._lifeline.close()
 
     def _follow(self) -> None:
         try:
@@ -76,6 +79,8 @@ class Follower:
                     container = client.containers.get(self._id)
                 self._copy(container)
                 life = _ended(container)
+            if self._lifeline.cut:
+                raise EngineUnavailable("it was started anew")
             if life.exit_code == _NOT_EXECUTED and _INIT_FAILED.search(self._path.read_text(errors="replace")):
                 self._lost = no_program(self._path.read_text(errors="replace").strip())
             self._life = life

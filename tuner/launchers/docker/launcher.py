@@ -16,7 +16,7 @@ from docker.models.containers import Container
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec, Life, Server
 from tuner.launchers.docker.containers import Contents, create, end, published_port, stop
-from tuner.launchers.docker.daemon import connected, translated
+from tuner.launchers.docker.daemon import RESTART_S, connected, translated
 from tuner.launchers.docker.follower import Follower
 from tuner.launchers.leases import gpu_lease
 from tuner.launchers.log import ServerLog
@@ -78,7 +78,7 @@ class DockerLauncher:
         launch_id = f"{spec.name.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
         with ExitStack() as held:
             locks = [held.enter_context(gpu_lease(gpu, holder)) for gpu in spec.gpus]
-            client = held.enter_context(connected())
+            client = held.enter_context(connected(patience_s=RESTART_S))
             dog = held.enter_context(watchdog(("-m", "tuner.launchers.docker.containers", launch_id), locks))
             with _removed(client, launch_id, dog):
                 container = create(client, self.contents, spec, launch_id)
@@ -144,11 +144,16 @@ def _started(container: Container) -> str:
 @contextmanager
 def _removed(client: DockerClient, launch_id: str, dog: Watchdog) -> Iterator[None]:
     """After the block nothing of the launch is left; an engine that went away leaves that to the watchdog."""
+    cut_off = False
     try:
         yield
+    except KeyboardInterrupt:
+        cut_off = True  # what the engine was asked for then may yet become a container: the watchdog looks twice
+        raise
     finally:
         try:
             end(client, launch_id)
-            dog.dismiss()
+            if not cut_off:
+                dog.dismiss()
         except EngineUnavailable:
             pass  # leaving the watchdog's block waits until it has done it

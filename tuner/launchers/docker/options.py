@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from tuner.schema import Schema, without_nulls
 
@@ -50,7 +50,9 @@ class DockerLauncherConfig(Schema):
     Null where the server needs no model files, or finds them in ``mounts``."""
     mounts: tuple[str, ...] = ()
     """``HOST:CONTAINER`` or ``HOST:CONTAINER:ro``."""
-    caches: dict[Annotated[str, Field(pattern=_CACHE_NAME)], str] = Field(default_factory=dict)
+    caches: dict[Annotated[str, Field(pattern=_CACHE_NAME)], Annotated[str, Field(pattern="^/")]] = Field(
+        default_factory=dict
+    )
     """Folders of the container that outlive it, by name: the compile cache. `tuner clean --caches` removes them."""
     ipc: Literal["host", "private"] = "host"
     """vLLM's workers speak through shared memory: the host's, or ``shm_gib`` of their own."""
@@ -73,6 +75,13 @@ class DockerLauncherConfig(Schema):
                 f"{wrong[0]!r} is not HOST:CONTAINER or HOST:CONTAINER:ro, with CONTAINER an absolute path"
             )
         return mounts
+
+    @model_validator(mode="after")
+    def _one_each(self) -> "DockerLauncherConfig":
+        targets = [one.target.rstrip("/") for one in self.binds] + [one.rstrip("/") for one in self.caches.values()]
+        if twice := {target for target in targets if targets.count(target) > 1}:
+            raise ValueError(f"mounts and caches name {min(twice)} twice; null removes one that is inherited")
+        return self
 
     @property
     def binds(self) -> tuple[BindMount, ...]:

@@ -1,0 +1,195 @@
+"""The end of a study, and where one stands: closing table, ``study status``, ``list``, ``export``."""
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from tests.simulated import simulated_study
+from tuner import closing
+from tuner.storage import State, StudyFolder
+from tuner.testing.launcher import until
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    return simulated_study(tmp_path_factory.mktemp("studies"), 20)
+
+
+@pytest.fixture(scope="module")
+def folder(outcome):
+    return outcome.folder.path.parent
+
+
+def shown(renderable, width=120):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable)
+    return " ".join(console.file.getvalue().split())
+
+
+def tuner(*arguments):
+    return subprocess.run([sys.executable, "-m", "tuner", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_closing_writes_report_and_profile_and_says_where_they_lie(outcome):
+    console = Console(file=io.StringIO(), width=120)
+    closing.close(outcome, console)
+    said = console.file.getvalue()
+    assert outcome.sentence in said
+    for path in (outcome.folder.profile, outcome.folder.report):
+        assert path.exists()
+        assert str(path) in said
+
+
+def test_the_table_sets_deployed_against_best_with_the_gains_spread(outcome):
+    said = shown(closing.table(outcome))
+    goal = outcome.comparison.goals["output_tokens_per_s"]
+    assert f"deployed throughput {outcome.baseline.measurement.output_tokens_per_s:.0f} tokens/s" in said
+    assert f"best trial {outcome.best.number}: throughput" in said
+    assert (
+        f"relaunched throughput +{goal.gain:.1%}, spread {goal.spread:.1%}, over 2 relaunches of each (proven)" in said
+    )
+    assert "now complete" in said
+
+
+def test_less_latency_reads_as_less(tmp_path):
+    outcome = simulated_study(tmp_path, 12, "objective=latency")
+    goal = outcome.comparison.goals["tpot_p50_ms"]
+    assert goal.proven
+    assert f"TPOT p50 −{goal.gain:.1%}, spread" in outcome.sentence
+
+
+def test_the_table_counts_failures_by_cause_with_a_deciding_line(outcome):
+    dead = sum(record.failure is not None for record in outcome.records)
+    assert f"cannot run {dead} × asks for more GPU memory than is free: ValueError: Free memory on device" in shown(
+        closing.table(outcome)
+    )
+
+
+def test_a_deciding_line_is_shown_without_its_loggers_prefix(outcome):
+    number = next(record.number for record in outcome.records if record.failure)
+    prefix = "(Worker_TP0_EP0 pid=8745) ERROR 11-22 20:00:17 [multiproc_executor.py:772] "
+    record = outcome.records[number]
+    failure = record.failure.model_copy(update={"line": prefix + record.failure.line})
+    records = [*outcome.records]
+    records[number] = record.model_copy(update={"failure": failure})
+    said = shown(closing.table(replace(outcome, records=tuple(records))))
+    assert "multiproc_executor" not in said
+    assert "Free memory on device" in said
+
+
+def test_what_was_ruled_out_before_a_launch_is_told_apart_from_what_failed(outcome):
+    records = [r.model_copy(update={"launched": False}) if r.failure else r for r in outcome.records]
+    ruled = replace(outcome, records=tuple(records))
+    assert "cannot run" not in shown(closing.table(ruled))
+    assert f"ruled out {len(ruled.ruled_out)} × asks for more" in shown(closing.table(ruled))
+    assert closing.summary(ruled)["finished"] == 20 - len(ruled.ruled_out)
+    assert closing.summary(ruled)["ruled_out"] == len(ruled.ruled_out)
+
+
+def test_an_interrupted_study_says_how_to_go_on_and_how_long_it_takes(outcome):
+    halfway = replace(outcome, records=outcome.records[:10], relaunches=())
+    said = shown(closing.table(halfway))
+    assert "not running; `tuner study start` with the same arguments goes on with it" in said
+    assert "left" in said
+    assert closing.summary(halfway)["left_s"] > 0
+
+
+def test_failed_attempts_do_not_count_as_trials(outcome):
+    failed = outcome.records[1].model_copy(update={"state": State.FAILED, "measurement": None, "verdict": None})
+    assert closing.summary(replace(outcome, records=(*outcome.records, failed)))["finished"] == 20
+
+
+def test_a_running_study_is_shown_as_running(outcome):
+    with outcome.folder.locked():
+        assert closing.standing(outcome).startswith("running (process ")
+    assert closing.standing(outcome) == "complete"
+
+
+def test_status_says_the_same_to_people_and_to_programs(outcome, folder):
+    for_people, for_programs = (tuner("study", "status", "--folder", str(folder), *more) for more in ([], ["--json"]))
+    assert outcome.sentence in for_people.stdout
+    status = json.loads(for_programs.stdout)
+    assert status["sentence"] == outcome.sentence
+    assert status["best"] == outcome.best.number
+    assert status["proven"] is True
+    assert "\x1b" not in for_people.stdout
+
+
+def test_list_has_a_line_for_every_study(outcome, folder):
+    assert f"demo 20 complete {outcome.sentence[:30]}" in " ".join(
+        tuner("study", "list", "--folder", str(folder)).stdout.split()
+    )
+    (only,) = json.loads(tuner("study", "list", "--folder", str(folder), "--json").stdout)
+    assert only["study"] == "demo"
+
+
+def test_an_empty_folder_says_how_to_make_a_study(tmp_path):
+    assert "tuner study start experiment=demo" in tuner("study", "list", "--folder", str(tmp_path)).stdout
+
+
+def test_export_prints_the_frames_columns_or_writes_a_file(outcome, folder, tmp_path):
+    from tuner import analysis
+
+    printed = tuner("study", "export", "demo", "--folder", str(folder)).stdout
+    assert printed.splitlines()[0].split(",") == list(analysis.trials(outcome).columns)
+    file = tmp_path / "failures.json"
+    done = tuner("study", "export", "--folder", str(folder), "--table=failures", "--format=json", "-o", str(file))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert len(json.loads(file.read_text())) == len(analysis.failures(outcome))
+
+
+def test_report_is_written_anew_on_request(outcome, folder):
+    outcome.folder.report.unlink(missing_ok=True)
+    done = tuner("study", "report", "--folder", str(folder))
+    assert done.stdout.strip() == str(outcome.folder.report)
+    assert outcome.sentence.partition(":")[0] in outcome.folder.report.read_text()
+
+
+def test_a_study_that_is_not_there_is_named_with_those_that_are(folder):
+    done = tuner("study", "dashboard", "nope", "--folder", str(folder))
+    assert done.returncode == 2
+    assert "no study 'nope'" in done.stderr
+    assert "(there: demo)" in done.stderr
+
+
+def test_the_dashboards_command_says_where_it_listens_and_ends_with_ctrl_c(tmp_path):
+
+    outcome = simulated_study(tmp_path, 3)
+    command = [sys.executable, "-m", "tuner", "study", "dashboard", "--folder", str(tmp_path), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout.readline().startswith(f"{outcome.config.study.name}: http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[0] == "dashboard ended\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("screen", "opened"), [(":9", True), ("", False)])
+def test_the_dashboard_opens_in_a_browser_where_there_is_a_screen(tmp_path, screen, opened):
+    simulated_study(tmp_path, 3)
+    seen, browser = tmp_path / "seen", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "tuner", "study", "dashboard", "--folder", str(tmp_path)]
+    surroundings = {**os.environ, "BROWSER": str(browser), "DISPLAY": screen, "WAYLAND_DISPLAY": ""}
+    keyboard, terminal = pty.openpty()
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=surroundings) as process:
+        said = os.read(keyboard, 4096).decode()
+        until(lambda: seen.exists() or not opened, 20)
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    os.close(keyboard)
+    os.close(terminal)
+    assert seen.exists() == opened
+    assert not opened or seen.read_text().strip() in said
+
+
+def test_studies_lie_in_a_folder_each(folder):
+    assert [study.path for study in map(StudyFolder, sorted(folder.iterdir()))] == [folder / "demo"]
