@@ -171,24 +171,22 @@ def test_the_dashboards_command_says_where_it_listens_and_ends_with_ctrl_c(tmp_p
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize(("screen", "opened"), [(":9", True), ("", False)])
-def test_the_dashboard_opens_in_a_browser_where_there_is_a_screen(tmp_path, screen, opened):
+def test_the_dashboard_opens_in_a_browser_where_there_is_a_screen(tmp_path):
     simulated_study(tmp_path, 3)
     seen, browser = tmp_path / "seen", tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
     browser.chmod(0o755)
     command = [sys.executable, "-m", "tuner", "study", "dashboard", "--folder", str(tmp_path)]
-    surroundings = {**os.environ, "BROWSER": str(browser), "DISPLAY": screen, "WAYLAND_DISPLAY": ""}
+    surroundings = {**os.environ, "BROWSER": str(browser), "DISPLAY": ":9"}
     keyboard, terminal = pty.openpty()
     with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=surroundings) as process:
         said = os.read(keyboard, 4096).decode()
-        until(lambda: seen.exists() or not opened, 20)
+        until(lambda: seen.exists() and seen.read_text(), 20)
         process.send_signal(signal.SIGINT)
         process.wait(20)
     os.close(keyboard)
     os.close(terminal)
-    assert seen.exists() == opened
-    assert not opened or seen.read_text().strip() in said
+    assert seen.read_text().strip() in said
 
 
 def test_studies_lie_in_a_folder_each(folder):

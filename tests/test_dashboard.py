@@ -155,8 +155,10 @@ def test_a_trial_that_left_no_record_keeps_its_number(tmp_path):
     assert kept[3].values == ([*made.records[3].verdict.values] if made.records[3].verdict else None)
 
 
-def test_a_trial_whose_note_was_lost_gets_it_when_the_dashboard_opens(outcome, server):
-    ledger = Ledger(outcome.config, outcome.folder)
+def test_a_trial_whose_note_was_lost_gets_it_when_the_dashboard_opens(tmp_path):
+    outcome = simulated_study(tmp_path, 3)
+    with serving(outcome):
+        ledger = Ledger(outcome.config, outcome.folder)
     assert ledger.unannotated(outcome.records) == []
     late = outcome.best.model_copy(update={"number": len(outcome.records)})
     ledger.catch_up([*outcome.records, late])

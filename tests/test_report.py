@@ -211,6 +211,7 @@ def test_a_study_in_which_nothing_ran_has_a_report_that_says_why(outcome):
     assert "No configuration could be used: 3 × GPU memory ran out." in read(page)
 
 
+GROUNDS = {False: "rgb(255, 255, 255)", True: "rgb(20, 23, 27)"}
 DRAWN = "(d => d && d.split('/')[0] === d.split('/')[1])(document.documentElement.dataset.drawn)"
 MARKS = """[...document.querySelectorAll('figure.plot')].map(
     figure => figure.querySelectorAll('.points path, .point path, path.js-line').length)"""
@@ -239,6 +240,7 @@ def look(chromium, url, name, tmp_path, **how):
         assert marks
         assert min(marks) > 0, marks
         assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+        assert page.ask("getComputedStyle(document.documentElement).backgroundColor") == GROUNDS[how.get("dark", False)]
         return len(marks)
 
 
@@ -246,17 +248,10 @@ def look(chromium, url, name, tmp_path, **how):
 @pytest.mark.parametrize(
     ("look_as", "how"), [("light", {}), ("dark", {"dark": True}), ("phone", {"width": 390, "height": 844})]
 )
-def test_every_figure_is_drawn_without_an_error_or_a_request(chromium, written, look_as, how, tmp_path):
+def test_every_figure_is_drawn_in_the_readers_light_or_dark_without_an_error_or_a_request(
+    chromium, written, look_as, how, tmp_path
+):
     assert look(chromium, written, f"report-{look_as}", tmp_path, **how) == 20
-
-
-@needs_chromium
-def test_the_page_follows_the_readers_light_or_dark(chromium, written):
-    grounds = []
-    for dark in (False, True):
-        with chromium.page(written, dark=dark) as page:
-            grounds.append(page.ask("getComputedStyle(document.documentElement).backgroundColor"))
-    assert grounds == ["rgb(255, 255, 255)", "rgb(20, 23, 27)"]
 
 
 @needs_chromium

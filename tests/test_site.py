@@ -8,7 +8,7 @@ import pytest
 from tuner import driver
 from tuner.errors import ConfigError, GpuBusy, OutOfMemory
 from tuner.launchers.base import LaunchSpec
-from tuner.launchers.docker.services import Service
+from tuner.launchers.docker.services import Service, gpus_of
 from tuner.site import SiteConfig, SoleUser, find_services, holders, refuse_if_held, wait_until_free
 
 GIB_MIB = 1024
@@ -40,6 +40,34 @@ def test_monitoring_that_sees_all_gpus_holds_none_while_their_memory_is_free():
     assert held_by([0], watching, [gpu(0, 1.7)]) == []
     assert held_by([0], watching, [gpu(0, 20.0)]) == [(0, "container dcgm-exporter")]
     assert held_by([0], watching, []) == [(0, "container dcgm-exporter")], "no driver can tell"
+
+
+def test_monitoring_is_not_suspected_where_somebody_was_given_the_gpu_by_name():
+    running = [service("dcgm-exporter", all_gpus=True), service("medium-glm", ["0"])]
+    assert held_by([0], running, [gpu(0, 20.0)]) == [(0, "container medium-glm")]
+
+
+@pytest.mark.parametrize(
+    ("host", "env", "given"),
+    [
+        ({"DeviceRequests": [{"DeviceIDs": ["0", "1"], "Capabilities": [["gpu"]]}]}, [], (("0", "1"), False)),
+        ({"DeviceRequests": [{"Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]]}]}, [], ((), True)),
+        (
+            {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=2", "x.com/nic=1"]}]},
+            [],
+            (("2",), False),
+        ),
+        ({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}]}, [], ((), True)),
+        ({"Runtime": "nvidia"}, ["NVIDIA_VISIBLE_DEVICES=GPU-a,GPU-b"], (("GPU-a", "GPU-b"), False)),
+        ({"Runtime": "nvidia"}, ["NVIDIA_VISIBLE_DEVICES=all"], ((), True)),
+        ({"Runtime": "nvidia"}, ["NVIDIA_VISIBLE_DEVICES=void"], ((), False)),
+        # where it is the default runtime, a web server has it too
+        ({"Runtime": "nvidia"}, ["PATH=/bin"], ((), False)),
+        ({"Runtime": "runc", "DeviceRequests": None}, ["NVIDIA_VISIBLE_DEVICES=all"], ((), False)),
+    ],
+)
+def test_the_gpus_of_a_container_are_read_in_each_way_of_giving_them(host, env, given):
+    assert gpus_of(host, env) == given
 
 
 def test_a_process_outside_of_containers_is_named_where_the_driver_knows_it():

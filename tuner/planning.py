@@ -2,8 +2,6 @@
 
 from pydantic import JsonValue
 
-from pydantic import JsonValue
-
 from tuner.config import Config
 from tuner.outcome import Outcome
 from tuner.pace import Pace

@@ -60,7 +60,8 @@ def holders(
 ) -> list[Holder]:
     """Who holds these GPUs.
 
-    A container that was given all GPUs may be monitoring: it counts only where memory is used, or no driver can tell.
+    A container that was given all GPUs may be monitoring: it counts only where memory is used, or no driver can tell,
+    and nobody was given that GPU by name.
 
     Args:
         gpus: The study's.
@@ -72,7 +73,8 @@ def holders(
     for gpu in gpus:
         state = next((one for one in seen if one.index == gpu), None)
         used = state is None or state.used_gib > idle_gib
-        given = [service for service in services if _given(service, gpu, state) or (used and service.all_gpus)]
+        named = [service for service in services if _given(service, gpu, state)]
+        given = named or [service for service in services if used and service.all_gpus]
         found += [Holder(gpu, f"container {service.known_as}", service) for service in given]
         if state and state.used_gib > idle_gib and not given:
             found.append(Holder(gpu, _processes(state)))

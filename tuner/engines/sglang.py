@@ -58,7 +58,8 @@ _SIGNS = (
         Rank.FAMILY,
         (
             r"^\s*NotImplementedError\b|^\s*KeyError: '[\w.]*\b(?:layers?|blocks)\.\d+\.[\w.]+'",
-            r"(?:Error|Exception): .*(?:not (?:yet )?supported|does not support|only supports?|[Uu]nsupported|requires? sm)",
+            r"(?:Error|Exception): .*(?:not (?:yet )?supported|does not support|only supports?)",
+            r"(?:Error|Exception): .*(?:[Uu]nsupported|requires? sm)",
         ),
         platform.OTHER_HARDWARE,
     ),

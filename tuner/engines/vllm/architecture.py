@@ -23,6 +23,10 @@ from tuner.engines.vllm.quantization import Quantization, of_config
 _STATE_SPACE = ("linear_attention", "mamba", "conv", "recurrent")
 _KEPT_LENGTH = (None, "default", "llama3", "su", "longrope", "mrope")
 """Kinds of rotary scaling that leave ``max_position_embeddings`` as the length (``config/model.py``)."""
+_EVERY_NTH_FULL = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4}
+"""Kinds of models whose every so many-th layer is not windowed, though an older ``config.json`` does not say so."""
+_TIED = ("gemma", "cohere", "command")
+"""Kinds of models whose output head is the embedding, unless ``config.json`` says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +187,7 @@ def of_mapping(name: str, source: str, raw: Mapping[str, Any], folder: Path | No
         head_dim=_whole(text, "head_dim") or (hidden // heads if hidden and heads else None),
         intermediate=_whole(text, "intermediate_size"),
         max_positions=_max_positions(text),
-        tied_embeddings=bool(raw.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+        tied_embeddings=_tied(raw, text),
         mla=_mla(text),
         experts=_experts(text),
         quantization=of_config(raw.get("quantization_config") or text.get("quantization_config")),
@@ -197,6 +201,11 @@ def of_mapping(name: str, source: str, raw: Mapping[str, Any], folder: Path | No
 def _whole(raw: Mapping[str, Any], key: str) -> int | None:
     value = raw.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _tied(raw: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
+    usual = str(text.get("model_type", "")).startswith(_TIED)
+    return bool(raw.get("tie_word_embeddings", text.get("tie_word_embeddings", usual)))
 
 
 def _mla(raw: Mapping[str, Any]) -> Mla | None:
@@ -239,7 +248,7 @@ def _windows(raw: Mapping[str, Any], layers: int | None) -> tuple[int | None, in
     if isinstance(kinds, list):
         windowed = sum(kind == "sliding_attention" for kind in kinds)
     else:
-        pattern = _whole(raw, "sliding_window_pattern")
+        pattern = _whole(raw, "sliding_window_pattern") or _EVERY_NTH_FULL.get(str(raw.get("model_type")))
         windowed = layers - layers // pattern if pattern else layers
     return (window, windowed) if windowed else (None, 0)
 

@@ -1,7 +1,7 @@
 """The signs in a vLLM log, from 0.6 to 0.33: which line speaks for which cause.
 
 vLLM's own sentences were read in its source: 0.6.3, 0.7.3, 0.8.5, 0.9.2, 0.10.2, 0.11.2, 0.15.0, 0.20.0, 0.26.0 and
-0.33.0. What stands below vLLM is in ``platform_signs``, what only a traceback's frames tell in ``frame_signs``, and what
+0.33.0. What stands below vLLM is in ``platform_signs``, what only a traceback's frames tell in ``frame_signs``, what
 rejects settings in ``configuration_signs``. A wrong case that is accepted: any ``NotImplementedError`` is unsupported.
 """
 
@@ -184,7 +184,8 @@ _SUPPORT = (
             r"is not supported for quantization method|Unknown quantization method|min_thread_[nk] =",
             r"does not match the quantization method specified|quantization is currently not supported",
             r"Cannot find the config file for \w+|Following weights were not initialized from checkpoint",
-            r"Failed to find a kernel that can implement|Unknown gguf model_type|Failed to map GGUF parameters|Cannot find model module",
+            r"Failed to find a kernel that can implement|Cannot find model module",
+            r"Unknown gguf model_type|Failed to map GGUF parameters",
         ),
         "Choose a quantization and data type that this model's checkpoint and this GPU have.",
         "0.6-0.33",
@@ -199,7 +200,7 @@ _SUPPORT = (
     Sign(
         Cause.UNSUPPORTED,
         Rank.FAMILY,
-        (rf"^\s*[\w.]*(?:Error|Exception)(?:: |\(['\"]).*{_NOT_SUPPORTED}",),
+        (rf"(?:^|[\s`'\"\]])[\w.]*(?:Error|Exception)(?:: |\(['\"]).*{_NOT_SUPPORTED}",),
         platform.OTHER_HARDWARE,
         "0.6-0.33",
     ),
@@ -312,7 +313,8 @@ _DEATH = (
             r"AsyncLLM output_handler failed|raise self\._format_exception\(outputs\)|engine_core\.run_busy_loop\(\)",
             r"await engine_core\.get_output_async\(\)|self\._process_engine_step\(\)|self\.step_fn\(\)",
             r"_log_task_completion|_raise_exception_on_finish|AsyncLLMEngine\._error_callback",
-            r"self\.(?:run_engine_loop|engine_step|engine\.step_async)\(\)|llm_engine\.step\(\)|q\.get_nowait\(\) or await",
+            r"self\.(?:run_engine_loop|engine_step|engine\.step_async)\(\)|llm_engine\.step\(\)",
+            r"q\.get_nowait\(\) or await",
             r", in (?:run_engine_loop|engine_step|output_handler|run_busy_loop|_process_engine_step)$",
             r"EngineCore encountered an issue|MQEngineDeadError",
             r"[Dd]umping (?:input data|scheduler output)|EngineCore encountered a fatal error",

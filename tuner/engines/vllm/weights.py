@@ -12,7 +12,8 @@ from functools import lru_cache
 from tuner.engines.vllm.architecture import Architecture, Experts
 from tuner.engines.vllm.demand import Demand
 
-_ROTARY_BYTES = 4.0
+_MLA_ROTARY_BYTES = 4.0
+"""Latent attention keeps its table in float32, others in the model's own format (seen in starts of 0.26.0)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +39,17 @@ def weight_bytes(model: Architecture, demand: Demand) -> float:
     placed = _placed(
         model, demand.tensor_parallel, demand.pipeline_parallel, demand.experts_divided_by, demand.element_bytes
     )
-    rotary = _rotary_bytes(model)
+    rotary = _rotary_bytes(model, demand.element_bytes)
     if model.stored_bytes is None:
         return placed + rotary
     return model.stored_bytes * placed / _placed(model, 1, 1, 1, demand.element_bytes) + rotary
 
 
-def _rotary_bytes(model: Architecture) -> float:
+def _rotary_bytes(model: Architecture, element: float) -> float:
     """The table of sines and cosines, which every rank keeps."""
-    width = model.mla.rope if model.mla else model.head_dim or 0
-    return (model.max_positions or 0) * width * _ROTARY_BYTES
+    if model.mla:
+        return (model.max_positions or 0) * model.mla.rope * _MLA_ROTARY_BYTES
+    return (model.max_positions or 0) * (model.head_dim or 0) * element
 
 
 @lru_cache(maxsize=256)

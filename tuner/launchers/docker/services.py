@@ -12,6 +12,8 @@ from tuner.launchers.docker.containers import LAUNCH
 from tuner.launchers.docker.daemon import translated
 
 _COMPOSE_SERVICE = "com.docker.compose.service"
+_CDI = "nvidia.com/gpu="
+_NO_GPU = ("all", "none", "void", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def _get(client: DockerClient, id_or_name: str) -> Container | None:
 def _service(container: Container) -> Service:
     attrs = container.attrs
     host: Mapping[str, Any] = attrs["HostConfig"]
-    gpus, everything = _gpus(host, attrs["Config"].get("Env") or [])
+    gpus, everything = gpus_of(host, attrs["Config"].get("Env") or [])
     policy = host.get("RestartPolicy") or {}
     return Service(
         id=str(container.id),
@@ -136,16 +138,23 @@ def _ports(attrs: Mapping[str, Any]) -> set[int]:
     return {int(one["HostPort"]) for binding in bindings for one in binding or []}
 
 
-def _gpus(host: Mapping[str, Any], env: list[str]) -> tuple[tuple[str, ...], bool]:
-    """The GPUs given by name, and whether all were given: by device request, or by the older NVIDIA runtime."""
+def gpus_of(host: Mapping[str, Any], env: list[str]) -> tuple[tuple[str, ...], bool]:
+    """The GPUs given by name, and whether all were given: by device request, by CDI, or by the older NVIDIA runtime.
+
+    Args:
+        host: The container's ``HostConfig``.
+        env: Its variables, as ``NAME=VALUE``, those of its image included.
+    """
     named: list[str] = []
     everything = False
     for request in host.get("DeviceRequests") or []:
-        if any("gpu" in kinds for kinds in request.get("Capabilities") or []):
-            named += request.get("DeviceIDs") or []
-            everything = everything or not request.get("DeviceIDs")
-    if host.get("Runtime") == "nvidia":
-        visible = next((one.partition("=")[2] for one in env if one.startswith("NVIDIA_VISIBLE_DEVICES=")), "all")
-        everything = everything or visible == "all"
-        named += [one for one in visible.split(",") if one not in ("all", "none", "void", "")]
-    return tuple(named), everything
+        ids = request.get("DeviceIDs") or []
+        if request.get("Driver") == "cdi":
+            named += [one.removeprefix(_CDI) for one in ids if one.startswith(_CDI)]
+        elif any("gpu" in kinds for kinds in request.get("Capabilities") or []):
+            named += ids
+            everything = everything or not ids
+    if host.get("Runtime") == "nvidia":  # often every container's, which gives nothing to those that do not ask
+        asked = next((one.partition("=")[2] for one in env if one.startswith("NVIDIA_VISIBLE_DEVICES=")), "none")
+        named += asked.split(",")
+    return tuple(one for one in named if one not in _NO_GPU), everything or "all" in named

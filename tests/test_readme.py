@@ -1,0 +1,133 @@
+"""The README's commands, as a newcomer types them, and the files that it names.
+
+What takes a GPU, minutes or somebody's caches is run as far as that goes without: ``--dry-run`` says the same words.
+"""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.simulated import simulated_study
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+BIN = Path(sys.executable).parent
+
+
+def commands():
+    """Every command line, continued lines joined, comments left out; the overview at the end names no arguments."""
+    joined = README.split("## Commands")[0].replace("\\\n", " ")
+    lines = [line.strip() for line in joined.splitlines() if line.startswith("    ")]
+    told = [re.sub(r"\s{2,}#? .*$", "", line) for line in lines]
+    known = re.compile(r"(?:[A-Z_]+=\S+ )?(?:tuner|make|docker|jupyter|pip) ")
+    return [" ".join(line.split()) for line in told if known.match(line)]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """A folder with a finished study, and with the newcomer's own group as the README writes it."""
+    folder = tmp_path_factory.mktemp("readme")
+    simulated_study(folder / "studies", 6)
+    own = README.split("# mine/model/my-glm.yaml")[1].split("\n\n")[0]
+    (folder / "mine" / "model").mkdir(parents=True)
+    (folder / "mine" / "model" / "my-glm.yaml").write_text(re.sub(r"^ {7}", "", own, flags=re.MULTILINE))
+    (folder / "LOG").write_text("INFO vLLM API server version 0.15.0\n")
+    return folder
+
+
+def run(here, words, *more):
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run([*words, *more], cwd=here, env=env, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def of(prefix):
+    chosen = [command for command in commands() if command.startswith(prefix)]
+    assert chosen, f"the README has no command {prefix!r} any more"
+    return chosen
+
+
+HANDLED = ("tuner study", "tuner doctor", "tuner clean", "make ", "TUNER_TEST_DOCKER=")
+ELSEWHERE = {
+    "docker compose -f studies/glm-flash/compose.yaml": "tests/test_compose.py",
+    "TUNER_STUDY=studies/demo jupyter": "tests/test_notebooks.py",
+}
+
+
+def test_every_command_is_run_by_a_test():
+    for command in commands():
+        elsewhere = next((path for prefix, path in ELSEWHERE.items() if command.startswith(prefix)), None)
+        assert command.startswith(HANDLED) or (ROOT / str(elsewhere)).exists(), command
+
+
+@pytest.mark.parametrize("command", of("tuner study start"))
+def test_studies_can_be_planned(here, command):
+    words = [word for word in shlex.split(command) if word != "--dry-run"]
+    done = run(here, words, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "launches" in done.stdout
+
+
+SHOWN = [*of("tuner study list"), *of("tuner study status"), *of("tuner study export")]
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_results_are_shown(here, command):
+    if "parquet" in command:
+        pytest.importorskip("pyarrow", reason="needs pyarrow: pip install -e '.[parquet]'")
+    done = run(here, shlex.split(command))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or "-o" in command
+
+
+@pytest.mark.parametrize("command", of("tuner study dashboard"))
+def test_the_dashboard_says_where_it_listens(here, command):
+    words = [str(BIN / "tuner"), *shlex.split(command)[1:], "--no-browser"]
+    with subprocess.Popen(words, cwd=here, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert "http://127.0.0.1:" in server.stdout.readline()
+        finally:
+            server.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("command", [*of("tuner doctor"), *of("tuner clean")])
+def test_the_machine_is_looked_at_and_left_alone(here, command):
+    more = ["--dry-run"] if "clean" in command else []
+    done = run(here, shlex.split(command), *more)
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout or "no Docker engine" in done.stderr
+
+
+@pytest.mark.parametrize("command", of("make "))
+def test_make_has_these_targets(command):
+    done = subprocess.run(["make", "-n", shlex.split(command)[1]], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def overview():
+    """The commands of the overview, without arguments."""
+    for line in README.split("## Commands")[1].splitlines():
+        if line.startswith("    tuner "):
+            _, group, *rest = re.split(r"\s{2,}", line.strip())[0].split()
+            names = [word for word in rest if re.fullmatch("[a-z]+", word)]
+            yield from ([group, name] for name in names) if group in ("study", "bench", "sim") else ([group],)
+
+
+@pytest.mark.parametrize("words", list(overview()), ids=" ".join)
+def test_the_overview_names_commands_that_exist(here, words):
+    assert run(here, ["tuner", *words, "--help"]).returncode == 0
+
+
+def test_extras_and_files_that_are_named_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"-e '\.\[(\w+)\]'", README)) <= set(extras)
+    for path in re.findall(r"\]\((notebooks/[\w./]+)\)|`((?:conf|dockerfiles|notebooks)/[\w./-]*)`", README):
+        assert (ROOT / "".join(path)).exists(), path
