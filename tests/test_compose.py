@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import docker
@@ -112,7 +113,9 @@ def test_a_studys_compose_file_says_what_ran_and_serves_it(sim_image, tmp_path):
     # the clock is the deployment's here, so that it starts as fast; pre-flight knows vLLM's own flags only
     study += ["study.preflight=false"]
     study += ["~engine.launch_args.sim_clock_startup", "model.args.sim_clock_startup=100"]
-    subprocess.run(["tuner", "study", "start", *study], check=True, cwd=tmp_path, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "tuner", "study", "start", *study], check=True, cwd=tmp_path, capture_output=True
+    )
     path, record = tmp_path / "c" / "compose.yaml", json.loads((tmp_path / "c/trials/0000/record.json").read_text())
     assert "a-secret-of-the-deployment" not in path.read_text()
     read = compose("-f", str(path), "--env-file", str(tmp_path / ".env"), "config", "--format", "json")

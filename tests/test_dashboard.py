@@ -13,6 +13,8 @@ from tests.simulated import simulated_study
 from tuner import artifacts, notes
 from tuner.closing import write_results
 from tuner.dashboard import serving
+from tuner.engines.base import Degradation
+from tuner.engines.effective import EffectiveSetting, Status
 from tuner.ledger import Ledger
 from tuner.outcome import Outcome
 
@@ -176,6 +178,16 @@ def test_the_note_of_a_trial_that_was_never_launched_says_so(outcome):
     ruled = dead(outcome).model_copy(update={"launched": False, "phases": ()})
     assert notes.trial_note(outcome, ruled).startswith("**Ruled out before a launch: ")
     assert notes.trial_facts(ruled)["launched"] is False
+
+
+def test_the_note_of_a_trial_says_what_ran_otherwise_and_slower_than_asked(outcome):
+    forced = EffectiveSetting(name="block_size", requested=32, effective=16, status=Status.OVERRIDDEN, by="MLA")
+    slow = Degradation("moe_untuned", "Using default MoE config.", 7, False)
+    facts = replace(outcome.best.facts, degradations=(slow,), compile_cache_hit=False)
+    note = notes.trial_note(outcome, outcome.best.model_copy(update={"effective": (forced,), "facts": facts}))
+    assert "| `block_size` | 32 | 16 | MLA |" in note
+    assert "Slower than it could be: moe untuned." in note
+    assert "A cold start" in note
 
 
 def test_a_logs_fence_cannot_be_left(outcome):

@@ -2,6 +2,8 @@
 
 import os
 import runpy
+import shutil
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tuner.launchers.docker.options import Build
 
 PATCH = runpy.run_path(str(dockerfiles_dir() / "glm_flash_mla.py"), run_name="patch")
 VLLM = os.environ.get("TUNER_TEST_VLLM")
+ROOT = Path(__file__).parent.parent
 
 BEFORE = """
 class Convertor:
@@ -106,3 +109,17 @@ def test_the_image_is_patched_only_where_its_base_still_needs_it(engine, glm_fla
 def test_a_base_that_cannot_be_patched_ends_the_build_with_its_reason(glm_flash):
     with pytest.raises(ImageMissing, match="has changed its shape"):
         glm_flash("def something_else(): pass\n")
+
+
+@pytest.mark.docker
+def test_the_simulated_engine_is_built_by_hand_as_its_dockerfile_says(engine, base_image):
+    """What .dockerignore lets through of a checkout is enough, and no network is needed."""
+    if shutil.which("docker") is None:
+        pytest.skip("needs the docker command: apt-get install docker-cli")
+    command = ["docker", "build", "-f", "dockerfiles/sim.Dockerfile", "-t", "tuner-test/by-hand:1"]
+    subprocess.run([*command, "--build-arg", f"BASE={base_image}", "."], cwd=ROOT, check=True, capture_output=True)
+    try:
+        said = engine.containers.run("tuner-test/by-hand:1", ["--help"], remove=True)
+    finally:
+        engine.images.remove("tuner-test/by-hand:1", force=True)
+    assert b"--max-num-seqs" in said

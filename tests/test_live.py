@@ -148,6 +148,14 @@ def test_a_study_that_goes_on_shows_what_earlier_sittings_found(outcome):
     assert f"best so far: trial {best.number}" in shown or "the deployed configuration" in shown
 
 
+def test_relaunches_are_told_from_trials(outcome):
+    heard = [*told(outcome), *list(told(outcome, outcome.relaunches))[1:]]
+    lines = plain(outcome, heard)
+    assert any(line.startswith("relaunch 0 (baseline again): ") for line in lines)
+    assert any(line.startswith("relaunch 1: ") for line in lines)
+    assert "↻ 3" in drawn(outcome, heard)
+
+
 def test_what_was_ruled_out_or_failed_does_not_count_as_a_trial(outcome):
     dead = next(record for record in outcome.records if record.failure)
     ruled = dead.model_copy(update={"launched": False, "phases": ()})

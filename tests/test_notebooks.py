@@ -15,12 +15,6 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 FIGURE = "application/vnd.plotly.v1+json"
 SIZE_KB = 500
 
-# the kernel's own libraries say these while they start
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):

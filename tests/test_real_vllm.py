@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tuner import config
+from tuner.closing import write_results
 from tuner.idle import idle_parameters
 from tuner.storage import State
 from tuner.study import run_study
@@ -82,3 +83,8 @@ def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
         assert seen["max_num_batched_tokens"].effective == 2048
     idle = {each.name for each in idle_parameters(outcome.searched, asked.space)}
     assert idle == {"block_size", "max_num_batched_tokens"}
+    write_results(outcome)
+    page = outcome.folder.report.read_text()
+    assert "block_size does nothing here: whatever is asked, 16 runs" in page
+    assert "<td><code>max_num_batched_tokens</code></td><td>256</td><td>2048" in page
+    assert "--not-a-flag is not known to this vLLM" in page

@@ -180,9 +180,11 @@ def test_a_cold_start_is_not_compared_with_warm_ones_on_kv_cache(outcome):
 
 def test_predicted_memory_stands_against_what_was_logged(outcome):
     facts = outcome.records[1].facts
-    forecast = Forecast(starts=1, kv_tokens=round(facts.kv_tokens * 1.02))
+    forecast = Forecast(starts=1, margin_gib=0.12, kv_tokens=round(facts.kv_tokens * 1.02))
     said = read(launches.predicted(with_trial(outcome, 1, forecast=forecast)))
     assert "KV cache, tokens 1 2.0% 2.0% 2.0%" in said
+    assert "after 1 start, a shortage of KV cache was believed only beyond 0.120 GiB" in said
+    assert "Predictions ruled out 0 of the trials." in said
 
 
 def test_method_versions_machine_and_the_command_to_repeat_it_are_there(tmp_path):

@@ -294,7 +294,8 @@ def test_json_output_is_one_event_a_line(tmp_path):
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[0]["event"] == "StudyStarted"
-    assert lines[-1]["event"] == "TrialEnded"
+    assert lines[-1]["event"] == "StudyEnded"
+    assert lines[-1]["sentence"] in done.stderr
     assert {line["event"] for line in lines} >= {"TrialStarted", "PhaseEntered"}
 
 

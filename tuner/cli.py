@@ -174,7 +174,7 @@ def _run(config: "Config", as_json: bool) -> None:
     from rich.console import Console
 
     from tuner import live
-    from tuner.closing import close
+    from tuner.closing import close, summary
     from tuner.study import run_study
 
     console = Console(stderr=as_json)
@@ -185,6 +185,8 @@ def _run(config: "Config", as_json: bool) -> None:
         _stopped(config, console)
         raise
     close(outcome, console)
+    if as_json:
+        _print(json.dumps({"event": "StudyEnded", **summary(outcome)}))
     if outcome.best is None:
         raise TunerError(outcome.sentence, fix="`tuner study report` shows what each trial died of")
 

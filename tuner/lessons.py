@@ -13,7 +13,7 @@ One wrong case is accepted: block sizes count as equal, so that a context may be
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -130,8 +130,9 @@ class Failed:
 
     @property
     def late(self) -> bool:
-        """Whether the KV cache was allocated already: a warm start, whose cache is larger, leaves even less beside."""
-        return self.facts.kv_cache_gib is not None or self.facts.kv_tokens is not None
+        """Whether it ran out beside its KV cache: a warm start, whose cache is larger, leaves even less room."""
+        allocated = self.facts.kv_cache_gib is not None or self.facts.kv_tokens is not None
+        return self.cause is Cause.CUDA_OOM and allocated
 
     @property
     def before_compiling(self) -> bool:
@@ -148,12 +149,24 @@ class Lesson:
         repairs: What to try instead, best first; the first that nothing else rules out is worth a launch.
         again: Whether the same configuration is worth a second launch, now that it is compiled.
         sentence: For a person.
+        free_gib: What was free when it failed; ``None`` where the failure does not tell.
     """
 
     region: Region | None
     repairs: tuple[Candidate, ...]
     again: bool
     sentence: str
+    free_gib: float | None = None
+
+    def closes(self, settings: Settings, usual_free_gib: float | None) -> bool:
+        """Whether a configuration need not be tried; not because of a failure that had less memory than others have.
+
+        Args:
+            settings: The whole configuration.
+            usual_free_gib: The most that was free at any start, later ones included.
+        """
+        held = self.free_gib is not None and usual_free_gib is not None and self.free_gib < usual_free_gib - _HELD_GIB
+        return self.region is not None and not held and self.region.contains(settings)
 
 
 def busy(failed: Failed, earlier: Sequence[StartupFacts]) -> GpuBusy | None:
@@ -163,17 +176,23 @@ def busy(failed: Failed, earlier: Sequence[StartupFacts]) -> GpuBusy | None:
         failed: The failure.
         earlier: What earlier starts on these GPUs said.
     """
-    usual = max((facts.free_gib for facts in earlier if facts.free_gib), default=None)
-    free = _free_at_start(failed)
+    if (initial := failed.numbers.get("initial_free_gib")) is not None:
+        return _busy(failed, f"others gave memory of the GPU back while it started with {initial:.2f} GiB free")
+    usual, free = usual_free_gib(earlier), _free_at_start(failed)
     if usual is None or free is None or free >= usual - _HELD_GIB:
         return None
-    return GpuBusy(
-        f"others hold {usual - free:.2f} GiB of the GPU: {free:.2f} GiB were free, {usual:.2f} at earlier starts",
-        cause=failed.cause.value,
-        line=failed.line,
-        numbers=failed.numbers,
-        fix="end what else runs on the GPU",
-    )
+    held = f"others hold {usual - free:.2f} GiB of the GPU: {free:.2f} GiB were free, {usual:.2f} at earlier starts"
+    return _busy(failed, held)
+
+
+def _busy(failed: Failed, message: str) -> GpuBusy:
+    fix = "end what else runs on the GPU"
+    return GpuBusy(message, cause=failed.cause.value, line=failed.line, numbers=failed.numbers, fix=fix)
+
+
+def usual_free_gib(starts: Iterable[StartupFacts]) -> float | None:
+    """The most that was free at any of these starts."""
+    return max((facts.free_gib for facts in starts if facts.free_gib), default=None)
 
 
 def _free_at_start(failed: Failed) -> float | None:
@@ -195,17 +214,21 @@ def lesson(
         deployed: The deployment's settings, which hold where no parameter says otherwise.
         earlier: What earlier starts said of the GPUs.
     """
-    teacher = _Teacher(failed, space, deployed, earlier)
-    if failed.cause not in _BOUNDS:
+    unread = failed.cause is Cause.CUDA_OOM and failed.facts == StartupFacts()
+    if failed.cause not in _BOUNDS or unread:
         return None
     if not (failed.warm or failed.before_compiling):
-        return Lesson(None, (), failed.facts.compile_cache_hit is False and not failed.late, _COLD)
+        cold = failed.facts.compile_cache_hit is False
+        return Lesson(None, (), cold and not failed.late, _COLD if cold else _UNTOLD)
+    teacher = _Teacher(failed, space, deployed, earlier)
     region = Region(tuple(_BOUNDS[failed.cause](teacher)))
     repairs = tuple(teacher.repairs(region))
-    return Lesson(region, repairs, False, f"{failed.cause}: nothing with {region} is tried any more")
+    sentence = f"{failed.cause}: nothing with {region} is tried any more"
+    return Lesson(region, repairs, False, sentence, _free_at_start(failed))
 
 
 _COLD = "it ran out of memory with a cold compile cache, which peaks higher: that says nothing of a warm start"
+_UNTOLD = "it ran out of memory, and its log does not tell whether it was compiled before: nothing follows from that"
 
 
 class _Teacher:
@@ -231,12 +254,17 @@ class _Teacher:
         """The KV cache is too small: a smaller share, or more beside it, makes it smaller still."""
         yield self._bound(UTILIZATION, Relation.AT_MOST)
         yield from (self._bound(name, Relation.AT_LEAST) for name in (SEQUENCES, TOKENS))
-        longest = self.failed.numbers.get("estimated_max_model_len")
-        if longest is not None:
-            yield Bound(LENGTH, Relation.ABOVE, int(longest))
+        if self.longest is not None:
+            yield Bound(LENGTH, Relation.ABOVE, int(self.longest))
         else:
             yield self._bound(LENGTH, Relation.AT_LEAST)
         yield from self._equal()
+
+    @property
+    def longest(self) -> float | None:
+        """The longest context that would have fitted: vLLM's estimate, or what the cache holds where it makes none."""
+        numbers = self.failed.numbers
+        return numbers.get("estimated_max_model_len", numbers.get("kv_tokens"))
 
     def out_of_memory(self) -> Iterator[Bound]:
         """Which bounds follow depends on how far the start had come."""
@@ -283,7 +311,7 @@ class _Teacher:
         if cause is Cause.INSUFFICIENT_FREE_MEMORY:
             yield from self._at_most(UTILIZATION, self._share("free_gib"))
         elif cause in (Cause.NO_KV_CACHE, Cause.CONTEXT_EXCEEDS_KV_CACHE):
-            yield from self._at_most(LENGTH, self.failed.numbers.get("estimated_max_model_len"))
+            yield from self._at_most(LENGTH, self.longest)
             yield from self._more_cache()
             yield from (*self._lower(TOKENS), *self._lower(SEQUENCES))
         elif late:

@@ -158,11 +158,13 @@ class PlainLines:
             case events.StudyStarted():
                 self._say(started(event))
             case events.TrialStarted():
-                self._say(f"trial {event.number} ({event.role}): {event.changed or 'as deployed'}")
+                launch = named(event.role, event.number)
+                self._say(f"{launch} ({event.role}): {event.changed or 'as deployed'}")
             case events.TrialEnded(record=record, left_s=left):
                 gained = self.standing.gained(record)
                 against = f" ({gained})" if gained else ""
-                self._say(f"trial {record.number}: {spoken(record, self.standing.objective)}{against}{_left(left)}")
+                launch = named(record.role, record.number)
+                self._say(f"{launch}: {spoken(record, self.standing.objective)}{against}{_left(left)}")
                 if event.best and (earlier_best is None or event.best.number != earlier_best.number):
                     self._say(self.standing.best_line)
             case events.Noted(text=text):
@@ -223,7 +225,8 @@ class LiveView:
         table.add_column("changed", ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
         for record in recent:
             result = Text(brief(record, self.standing.objective), style=_style(record))
-            table.add_row(str(record.number), result, self.standing.gained(record), self.standing.changed(record))
+            number = f"{'' if record.role in SEARCHED else '↻ '}{record.number}"
+            table.add_row(number, result, self.standing.gained(record), self.standing.changed(record))
         return table
 
     def _bar(self) -> RenderableType:
@@ -254,7 +257,8 @@ class LiveView:
         expected_s = self.trial.pace.phases.get(self.phase)
         of = "" if expected_s is None else f" of about {words.rough(expected_s)}"
         took = f"{self._elapsed_s():.0f} s{of}"
-        return Text(f"trial {self.trial.number} ({self.trial.role}{attempt}): {self.phase}, {took}", style="bold")
+        launch = named(self.trial.role, self.trial.number)
+        return Text(f"{launch} ({self.trial.role}{attempt}): {self.phase}, {took}", style="bold")
 
 
 def started(event: events.StudyStarted) -> str:
@@ -262,6 +266,11 @@ def started(event: events.StudyStarted) -> str:
     budget = f"{event.trials} trials" if event.trials else "as many trials as time allows"
     resumed = f", {event.finished} of them finished earlier" if event.finished else ""
     return f"study {event.name}: {budget}{resumed}, then {event.confirmations} relaunches of baseline and best"
+
+
+def named(role: Role, number: int) -> str:
+    """A launch as people tell it from others: relaunches are counted on their own."""
+    return f"{'trial' if role in SEARCHED else 'relaunch'} {number}"
 
 
 def spoken(record: TrialRecord, objective: Objective) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 
 from tuner import words
+from tuner.engines.effective import Status
 from tuner.outcome import Outcome
 from tuner.secrecy import redacted
 from tuner.storage import State, TrialRecord
@@ -56,7 +57,8 @@ def _number(record: TrialRecord, name: str) -> str:
 
 def trial_note(outcome: Outcome, record: TrialRecord) -> str:
     """What ran, what became of it, and why."""
-    parts = [f"**{_verdict(outcome, record)}**", *_reason(record), *_changed(outcome, record), *_phases(record)]
+    parts = [f"**{_verdict(outcome, record)}**", *_reason(record), *_changed(outcome, record)]
+    parts += [*_otherwise(record), *_slower(record), *_phases(record)]
     parts += ["Command line:", _fenced(words.command(record.argv)), "Log, requests and record are among the artifacts."]
     return redacted("\n\n".join(parts))
 
@@ -112,6 +114,25 @@ def _changed(outcome: Outcome, record: TrialRecord) -> Iterable[str]:
         for name in names
     ]
     yield _table(("setting", "deployed", "here"), rows)
+
+
+def _otherwise(record: TrialRecord) -> Iterable[str]:
+    """What ran with another value than was asked for."""
+    rows = [
+        (f"`{each.name}`", words.value(each.requested), words.value(each.effective), each.by or "")
+        for each in record.effective
+        if each.status is Status.OVERRIDDEN
+    ]
+    if rows:
+        yield _table(("overridden", "asked", "what ran", "by"), rows)
+
+
+def _slower(record: TrialRecord) -> Iterable[str]:
+    if record.facts and record.facts.degradations:
+        names = ", ".join(each.name.replace("_", " ") for each in record.facts.degradations)
+        yield f"Slower than it could be: {names}."
+    if record.facts and record.facts.compile_cache_hit is False:
+        yield "A cold start: the compile cache held nothing for it."
 
 
 def _phases(record: TrialRecord) -> Iterable[str]:

@@ -120,10 +120,18 @@ class Outcome:
         if self.best is None:
             return f"No configuration could be used: {self._why_nothing()}."
         if not self.improved:
-            return "The deployed configuration could not be beaten: keep it."
+            return self._unbeaten
         if self.comparison is None:
             return f"Trial {self.best.number} reads better than the baseline, but has not been measured again."
         return self._compared(self.best, self.comparison)
+
+    @property
+    def _unbeaten(self) -> str:
+        if self.baseline is not None and len(self.searched) == 1:
+            return "Nothing but the deployed configuration has been tried."
+        if not self.over:
+            return "So far the deployed configuration has not been beaten."
+        return "The deployed configuration could not be beaten: keep it."
 
     def _compared(self, best: TrialRecord, comparison: Comparison) -> str:
         if comparison.failures:

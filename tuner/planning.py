@@ -44,6 +44,8 @@ class StudyPlan(Schema):
     """Launches that are still to come, all told; null if only the hours are limited."""
     expected_s: float | None
     """Of wall time, from what trials of this study took so far, or from a first guess of four minutes each."""
+    stops: tuple[str, ...] = ()
+    """Services that are down in that time."""
 
     @property
     def text(self) -> str:
@@ -73,7 +75,8 @@ class StudyPlan(Schema):
         )
         launches = "" if self.launches is None else f": {self.launches} launches"
         expected = "" if self.expected_s is None else f", about {self.expected_s / 60:.0f} minutes"
-        return [f"{trials}, then {self.relaunches} relaunches of baseline and best{launches}{expected}"]
+        whole = f"{trials}, then {self.relaunches} relaunches of baseline and best{launches}{expected}"
+        return [whole, *(f"{name} is stopped for that time, and started again in the end" for name in self.stops)]
 
 
 def plan_of(config: Config) -> StudyPlan:
@@ -99,6 +102,7 @@ def plan_of(config: Config) -> StudyPlan:
         relaunches=relaunches,
         launches=launches,
         expected_s=min((s for s in (by_trials, by_hours) if s is not None), default=None),
+        stops=config.site.stop,
     )
 
 

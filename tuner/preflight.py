@@ -28,7 +28,7 @@ from tuner.errors import ConfigError, GpuBusy, InfeasibleConfig, LaunchRejected,
 from tuner.forecast import Forecast
 from tuner.hardware import Hardware, hardware_of
 from tuner.launchers.leases import state_dir
-from tuner.lessons import Failed, Lesson, busy, lesson
+from tuner.lessons import Failed, Lesson, busy, lesson, usual_free_gib
 from tuner.space import Candidate, SearchSpace, Settings
 from tuner.storage import TrialRecord
 
@@ -205,6 +205,10 @@ class Preflight:
         return Start(self._demand(Candidate(record.params)), record.facts, out_of_memory)
 
     @cached_property
+    def _usual_free_gib(self) -> float | None:
+        return usual_free_gib(record.facts for record in self._records if record.facts)
+
+    @cached_property
     def lessons(self) -> tuple[Lesson, ...]:
         """What failed trials teach, in their order."""
         found = (self.lesson(number) for number in self._fresh())
@@ -270,7 +274,7 @@ class Preflight:
     def _closed(self, candidate: Candidate) -> PredictedOutOfMemory | None:
         settings = self.ground.settings(candidate)
         for known in self.lessons:
-            if known.region and known.region.contains(settings):
+            if known.closes(settings, self._usual_free_gib):
                 return PredictedOutOfMemory(f"known to fail: {known.sentence}", cause="lesson", line=str(known.region))
         return None
 

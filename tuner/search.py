@@ -370,10 +370,12 @@ def importances(space: SearchSpace, direction: Direction, seen: Sequence[Observa
         study = view.study(measured, _sampler("random", seed))
         # the best tenth is too few of a small study: five at least, as Optuna's documentation asks
         best = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, 5 / len(measured))))
-        forest = FanovaImportanceEvaluator(n_trees=min(64, max(16, 12_800 // len(measured))), seed=seed)
+        forest = None  # without scikit-learn, not even made
+        if has_forests():
+            forest = FanovaImportanceEvaluator(n_trees=min(64, max(16, 12_800 // len(measured))), seed=seed)
         return Importances(
             ped_anova=get_param_importances(study, evaluator=best),
-            fanova=get_param_importances(study, evaluator=forest) if has_forests() else None,
+            fanova=get_param_importances(study, evaluator=forest) if forest else None,
         )
 
 

@@ -125,9 +125,9 @@ def main():
                 cells = _row(tallies(site, kind, arm, seeds))
                 print(f"  {f'{site}, {kind}':<30}{arm:<13}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
     print("memory predicted and logged, H100, vLLM 0.26.0, GLM-4.7-Flash (12 and 47 layers)")
-    print(f"  {'run':<14}{'after':<12}" + "".join(f"{name:>26}" for name in _FIGURES))
+    print(f"  {'run':<14}{'after':<12}" + "".join(f"{name:>31}" for name in _FIGURES))
     for name, taught, cells in memory():
-        print(f"  {name:<14}{taught:<12}" + "".join(f"{cell:>26}" for cell in cells))
+        print(f"  {name:<14}{taught:<12}" + "".join(f"{cell:>31}" for cell in cells))
 
 
 _COLUMNS = ("dead", "ruled out", "GPU minutes", "of them dead", "best tok/s", "worst best")

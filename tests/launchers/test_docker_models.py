@@ -13,7 +13,9 @@ from tuner.launchers.docker.containers import Contents
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.models import ModelMissing, is_cached, is_repository
 from tuner.launchers.docker.options import HUB_FOLDER, DockerLauncherConfig
-from tuner.launchers.docker.prepare import ensure_model
+from tuner.launchers.docker.pinned import StudyImage
+from tuner.launchers.docker.prepare import ensure_model, launcher_for
+from tuner.secrets import Secrets
 from tuner.testing.launcher import until
 
 VLLM = os.environ.get("TUNER_TEST_VLLM")
@@ -95,6 +97,13 @@ def test_a_model_without_weights_is_not_cached(tmp_path):
     assert is_cached(tmp_path, "org/model")
 
 
+def test_a_host_without_a_cache_gets_one_since_the_engine_mounts_only_what_is_there(tmp_path):
+    options = DockerLauncherConfig(kind="docker", image="x", hf_home=str(tmp_path / "hf"))
+    made = launcher_for(options, StudyImage(reference="x", id="sha256:1"), {}, Secrets())
+    assert made.contents.hub == str(tmp_path / "hf" / "hub")
+    assert (tmp_path / "hf" / "hub").is_dir()
+
+
 @pytest.fixture
 def hub(base_image, tmp_path):
     """A Hugging Face Hub in a container, which wants a token."""
@@ -126,6 +135,7 @@ def launcher(base_image, tmp_path):
         kind="docker", image="unused", hf_home=str(tmp_path / "hf"), mounts=(f"{site}:/opt/site:ro",)
     )
     env = {"PYTHONPATH": "/opt/site", "HOME": "/root", "HF_HUB_DISABLE_XET": "1"}
+    (tmp_path / "hf" / "hub").mkdir(parents=True)
     return DockerLauncher(Contents(base_image, options, str(tmp_path / "hf" / "hub"), env, wsl=False), (TOKEN,))
 
 
@@ -137,7 +147,6 @@ needs_hub = pytest.mark.skipif(not VLLM, reason="needs huggingface_hub: TUNER_TE
 def test_a_model_is_downloaded_once_before_trial_0_with_progress(launcher, hub, tmp_path):
     endpoint, log = hub
     said = []
-    (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / "token").write_text("the token of the user of this host")
     ensure_model(launcher, "org/model", None, {**endpoint, "HF_TOKEN": TOKEN}, said.append)
     assert is_cached(tmp_path / "hf" / "hub", "org/model")

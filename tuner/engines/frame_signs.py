@@ -17,7 +17,7 @@ SIGNS: tuple[Sign, ...] = (
             r"NCCL_CHECK\(|\bself\.nccl\.nccl\w+\(|= PyNcclCommunicator\(|= TCPStore\(|_create_c10d_store\(",
             r"^\s+\S.*\b(?:ProcessGroup(?:Gloo|NCCL)|_new_process_group_helper|init_process_group|GroupCoordinator)\(",
             r"\b(?:init_model_parallel_group|initialize_model_parallel|ensure_model_parallel_initialized)\(",
-            r"^\s+\S.*\b(?:torch\.distributed|dist)\.(?:all_|barrier|broadcast|gather|reduce|send|recv)\w*\(",
+            r"^\s+(?:\S.*)?\b(?:torch\.distributed|dist)\.(?:all_|barrier|broadcast|gather|reduce|send|recv)\w*\(",
             r"\binit_(?:worker_)?distributed_environment\(",
             r"^frame #\d+: c10d::(?:TCPStore|\w*::?\w*Socket|ProcessGroupNCCL::WorkNCCL::checkTimeout)",
         ),

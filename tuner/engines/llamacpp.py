@@ -81,8 +81,8 @@ _SIGNS = (
         Rank.KNOWN,
         (
             r"failed to open GGUF file|gguf_init\w*: (?:failed to open|invalid magic)|llama_open_file: failed to open",
-            r"error loading model: .*(?:No such file|failed to open|invalid split)|failed to read magic",
-            r"invalid magic|bad magic|not within the file bounds|unexpectedly reached end of file|failed to open GGUF",
+            r"error loading model: .*(?:No such file|failed to (?:open|load model from)|invalid split)",
+            r"failed to read magic|invalid magic|bad magic|not within the file bounds|unexpectedly reached end of file",
             r"failed to download model|error from HF API|common_\w*(?:hf|download)\w*: .*(?:failed|error|40[134])",
         ),
         platform.FIX_MODEL,

@@ -24,6 +24,9 @@ FREE_DISK = "Free space on the disk that holds the model and compile caches, or 
 FEWER_RANKS = "Choose parallel sizes that divide the model's dimensions and do not exceed the visible GPUs."
 LOOK_ABOVE = "The engine died; the first traceback in the log is the reason."
 
+_ENGINES_OWN = r"(?:Vllm|Model|Cache|Parallel|Scheduler|Speculative|Compilation|Load|LoRA|Engine|Quant\w*)Config\b"
+"""Configuration classes that are not a model's: what they lack is no matter of the image's age."""
+
 _GPU_MEMORY = (
     Sign(
         Cause.CUDA_OOM,
@@ -139,7 +142,7 @@ _COMMUNICATION = (
             r"Timed out initializing process group|wait timeout after \d+ms|Rendezvous(?:Timeout|Connection)Error",
             r"client socket has (?:timed out|failed to connect to any)",
             r"peer access is not supported between these two devices",
-            r"DeepEP error|NVSHMEM.*(?:error|failed)|ZMQError: (?:Cannot assign requested address|No such device)",
+            r"DeepEP error|NVSHMEM.*(?:error|failed)|(?:Errno 99\]|ZMQError:) (?:Cannot assign requested|No such)",
         ),
         FIX_COMMUNICATION,
         "NCCL, HCCL, oneCCL, gloo, torch, zmq, NVSHMEM, NIXL",
@@ -169,7 +172,7 @@ _PORT = (
         (
             r"[Aa]ddress already in use|\bEADDRINUSE\b|Only one usage of each socket address",
             r"[Pp]ort \d+ is (?:already )?(?:in use|allocated|occupied)|[Pp]ort \d+ is not available",
-            r"port is already allocated",
+            r"port is already allocated|error while attempting to bind on address",
         ),
         OTHER_PORT,
         "the operating system, uvicorn, zmq, Docker, torch",
@@ -187,7 +190,7 @@ _DRIVER = (
             r"No (?:CUDA|HIP) GPUs are available|no CUDA-capable device is detected|Torch not compiled with CUDA",
             r"system has unsupported display driver|system not yet initialized|CUDA unknown error",
             r"CUDA(?: driver)? error: (?:unknown error|initialization error|uncorrectable ECC|OS call failed)",
-            r"CUDA driver error: device not ready|Unexpected error from cudaGetDeviceCount",
+            r"CUDA(?: driver error|\]): device not ready|Unexpected error from cudaGetDeviceCount",
             r"CUDA error: system driver mismatch",
             r"CUDA error: (?:CUDA-capable device\(s\) is/are busy|driver shutting down)",
             r"forward compatibility was attempted on non supported HW",
@@ -232,7 +235,7 @@ _DISK = (
         Rank.KNOWN,
         (
             r"(?i:^(?!.*(?:/dev/shm|nccl|psm_|</torch_)).*(?:no space left on device|errno 28\b|os error 28\b))",
-            r"(?i:disk quota exceeded|\benospc\b|(?:not enough|insufficient) (?:free )?(?:disk space|space on the disk))",
+            r"(?i:disk quota exceeded|\benospc\b|(?:not enough|insufficient) (?:free )?(?:disk space|space on the))",
             r"low on resource: ephemeral-storage|ephemeral local storage usage exceeds|\bDiskPressure\b",
         ),
         FREE_DISK,
@@ -337,7 +340,8 @@ _HARDWARE = (
             r"no kernel image is available for execution|cudaErrorNoKernelImageForDevice|hipErrorNoBinaryForGpu",
             r"(?:CUDA|HIP|ROCm) error: (?:operation not supported|[Ii]nvalid device function)",
             r"cudaErrorUnsupportedPtxVersion|requires \.target sm_|not supported on \.target|ptxas fatal",
-            r"is not defined for option 'gpu-name'|Unsupported gpu architecture|not supported in this architecture|LLVM ERROR: Cannot select",
+            r"is not defined for option 'gpu-name'|Unsupported gpu architecture|LLVM ERROR: Cannot select",
+            r"not supported in this architecture",
             r"only supports Ampere GPUs or newer|UVA is not available|PassManager::run failed|AclNN_Parameter_Error",
         ),
         OTHER_HARDWARE,
@@ -376,7 +380,7 @@ _HARDWARE = (
     Sign(
         Cause.UNSUPPORTED,
         Rank.FAMILY,
-        (r"^\s*AttributeError: '\w+Config' object has no attribute",),
+        (rf"^\s*AttributeError: '(?!{_ENGINES_OWN})\w+Config' object has no attribute",),
         OTHER_IMAGE,
         "a model's configuration, of another version than the engine expects",
     ),
@@ -388,7 +392,7 @@ _CRASHES = (
         Rank.CRASH,
         (
             r"an illegal memory access was encountered|device-side assert|unspecified launch failure",
-            r"misaligned address|(?:CUDA|HIP)(?: driver)? error: (?!out of memory)|\bXid\b",
+            r"misaligned address|(?:(?:CUDA|HIP)(?: driver)? error|Triton Error \[\w+\]): (?!out of memory)|\bXid\b",
             r"CUBLAS_STATUS_(?!ALLOC_FAILED|NOT_SUPPORTED)\w+",
             r"Fatal Python error|[Ss]egmentation fault|Segfault encountered|\bSIGSEGV\b(?! or)|\bSIGABRT\b|core dumped",
             r"terminate called after throwing|terminating (?:due to|with) uncaught|double free or corruption",

@@ -15,7 +15,7 @@ _LESS_STATIC = "Lower --mem-fraction-static, --cuda-graph-max-bs or --chunked-pr
 
 WROTE = re.compile(
     r"\bsglang\b|\bsgl[-_]kernel\b|server_args=ServerArgs|The server is fired up|mem[-_]fraction[-_]static"
-    r"|\b(?:Decode|Prefill) batch\b.*#|Scheduler hit an exception|--max-running-requests"
+    r"|^(?:(?:DP|TP|EP|PP)\d+ ?)+\] |\b(?:Decode|Prefill) batch\b.*#|Scheduler hit an exception|--max-running-requests"
 )
 """A line that only SGLang writes."""
 
@@ -25,6 +25,7 @@ _SIGNS = (
         Rank.EXACT,
         (
             r"Not enough memory\. Please try to (?:in|de)crease --mem-fraction-static",
+            r"Not enough memory to allocate KV cache|leaves? no GPU memory for the KV cache",
             r"larger than the profiled value (?P<profiled_tokens>-\d+)",
         ),
         _MORE_STATIC,
@@ -109,7 +110,7 @@ READING = Reading(
     ready=re.compile(r"The server is fired up and ready to roll|Application startup complete|Uvicorn running on"),
     serving=re.compile(
         r"The server is fired up and ready to roll|Uvicorn running on|(?:Decode|Prefill) batch\b"
-        r'|"(?:GET|POST) /\S* HTTP/1\.[01]" \d{3}'
+        r'| - "(?:GET|POST) /\S* HTTP/1\.[01]" (?!503)\d{3}'
     ),
     started=re.compile(r"The server is fired up"),
     told_to_stop=re.compile(r"KeyboardInterrupt|[Gg]racefully exit|SIGTERM received"),

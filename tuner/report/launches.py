@@ -18,6 +18,7 @@ from tuner.storage import TrialRecord
 
 _NUMBERS = 8
 """Trials that are named one by one."""
+_PREDICTED = "predicted: "
 
 
 def numbers(records: Sequence[TrialRecord]) -> str:
@@ -38,7 +39,7 @@ def _why(record: TrialRecord) -> str:
     if record.failure is None:
         return ""
     predicted = record.failure.error == PredictedOutOfMemory.__name__ and record.failure.cause in list(Cause)
-    return ("predicted: " if predicted else "") + words.cause(record.failure.cause)
+    return (_PREDICTED if predicted else "") + words.cause(record.failure.cause)
 
 
 def _reason(records: list[TrialRecord]) -> tuple[str, ...]:
@@ -124,7 +125,19 @@ def predicted(outcome: Outcome) -> Html:
     head = ("per GPU", "launches", "error, median", "largest", "from the second launch on, largest")
     rows = [row for name in dict.fromkeys(p.quantity for p in found) for row in _errors(name, found)]
     every = table(("trial", "per GPU", "predicted", "logged", "error"), [_one(each) for each in found], "numbers")
-    return joined([table(head, rows, "numbers"), folded(f"All {len(found)} predictions", every)])
+    return joined([table(head, rows, "numbers"), _margin(outcome), folded(f"All {len(found)} predictions", every)])
+
+
+def _margin(outcome: Outcome) -> Html:
+    """How far predictions are trusted, and how many trials they ruled out."""
+    last = next((each for each in reversed(outcome.records) if each.forecast and each.forecast.margin_gib), None)
+    if last is None or last.forecast is None or last.forecast.margin_gib is None:
+        return NOTHING
+    count = sum(_why(record).startswith(_PREDICTED) for record in outcome.ruled_out)
+    starts = f"{last.forecast.starts} start" + ("" if last.forecast.starts == 1 else "s")
+    text = f"At trial {last.number}, after {starts}, a shortage of KV cache was believed only beyond "
+    margin = f"{words.digits(last.forecast.margin_gib)} GiB, the model's own error so far. "
+    return tag("p", f"{text}{margin}Predictions ruled out {count} of the trials.", class_="caption")
 
 
 def _errors(quantity: str, found: Sequence[Prediction]) -> Iterator[tuple[str, ...]]:

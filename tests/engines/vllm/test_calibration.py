@@ -143,3 +143,47 @@ def test_weights_of_one_placement_do_not_speak_for_another():
     logged = world.start(SITE).facts.weights_gib
     assert taught.predict(world.demand(SITE)).terms.weights_gib == logged
     assert taught.predict(other).terms.weights_gib > 1.9 * logged
+
+
+def test_errors_on_small_batches_do_not_narrow_the_margin_of_large_ones():
+    """Agreement on 2,048 tokens says nothing of the activations of 65,536, which are another part's."""
+    world = WORLDS[2]
+    small = {**SITE, "max_num_batched_tokens": 2048}
+    taught = world.calibration([world.start({**small, "max_num_seqs": seqs}) for seqs in (4, 8, 16, 32, 64)] * 2)
+    near, far = (
+        taught.predict(world.demand({**small, "max_num_batched_tokens": tokens})).margin_gib for tokens in (2048, 65536)
+    )
+    assert far > 3 * near
+
+
+def test_more_starts_are_learned_without_learning_the_first_ones_anew():
+    """And the calibration that they are added to stays as it was."""
+    world = WORLDS[0]
+    starts = [world.start({**SITE, "max_num_seqs": seqs}, warm=False) for seqs in (8, 64, 128, 32)]
+    first = world.calibration(starts[:2])
+    demand = world.demand({**SITE, "max_num_seqs": 16})
+    before = first.predict(demand)
+    grown, whole = first.after(starts[2:]), world.calibration(starts)
+    assert first.predict(demand) == before
+    assert grown.predict(demand) == whole.predict(demand)
+    assert grown.history == whole.history
+
+
+def test_a_failed_start_says_what_it_had_printed_by_then():
+    """Its log has weights and KV cache, but neither the peak nor the requested memory: they follow from each other."""
+    world = WORLDS[0]
+    doomed = {**SITE, "max_num_seqs": 512}
+    start = world.start(doomed)
+    assert (start.out_of_memory, start.facts.peak_activation_gib) == (True, None)
+    first, then = (world.calibration(starts).predict(start.demand) for starts in ([], [start]))
+    logged = start.facts.kv_cache_gib
+    assert abs(then.terms.kv_gib - logged) < 0.2 * abs(first.terms.kv_gib - logged)
+
+
+def test_what_ran_out_of_memory_after_its_kv_cache_is_not_launched_again():
+    world = WORLDS[0]
+    doomed = {**SITE, "max_num_seqs": 512, "gpu_memory_utilization": 0.9}
+    starts = [world.start(SITE), *[world.start({**doomed, "max_num_batched_tokens": n}) for n in (16384, 65536)]]
+    ruled_out = world.calibration(starts).predict(world.demand({**doomed, "max_num_batched_tokens": 32768})).ruled_out
+    assert (ruled_out.stage, ruled_out.cause) == (Stage.WARM_UP, Cause.CUDA_OOM)
+    assert world.calibration(starts).predict(world.demand(SITE)).ruled_out is None

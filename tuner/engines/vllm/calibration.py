@@ -17,8 +17,9 @@ against 0.78 for Qwen3-8B on an H200): it corrects the best guess of the peak, a
 import copy
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
@@ -43,6 +44,9 @@ from tuner.engines.vllm.memory import (
     unknown,
 )
 from tuner.hardware import Hardware
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 WEIGHTS_PRIOR, WEIGHTS_FLOOR = 0.02, 0.002
 PEAK_PRIOR, PEAK_FLOOR = 0.35, 0.02
@@ -201,9 +205,7 @@ class _Peak:
     def learn(self, sizes: Sizes, logged_gib: float) -> None:
         """Note how wrong the prediction was, and fit the factors anew."""
         expected = self.corrected(sizes)
-        self._surprises[expected.peak is Peak.COMPILER].append(
-            (expected.activation_gib - logged_gib) / self._deviation(sizes, PEAKS[expected.peak])
-        )
+        self._note(expected.peak, (expected.activation_gib - logged_gib) / self._deviation(sizes, PEAKS[expected.peak]))
         self._add(sizes, expected.peak, logged_gib)
         for _ in range(_SWEEPS):
             before = dict(self.factors)
@@ -212,6 +214,10 @@ class _Peak:
             if all(abs(self.factors[part] - factor) < _SETTLED for part, factor in before.items()):
                 break
         self._covariance = _inverse(self._products)
+
+    def _note(self, peak: Peak, surprise: float) -> None:
+        kind = peak is Peak.COMPILER
+        self._surprises = {**self._surprises, kind: [*self._surprises[kind], surprise][-_RECENT:]}
 
     def _add(self, sizes: Sizes, peak: Peak, logged_gib: float) -> None:
         """One equation: that peak's parts add up to what was logged, as exactly as two decimals and noise allow."""
@@ -248,7 +254,7 @@ class _Peak:
 
     def _surprise(self, peak: Peak) -> float:
         """How much larger errors are than the regression's own deviation: the compiler's, or those of all else."""
-        recent = self._surprises[peak is Peak.COMPILER][-_RECENT:]
+        recent = self._surprises[peak is Peak.COMPILER]
         return max(1.0, math.sqrt(fmean(each**2 for each in recent))) if recent else 1.0
 
     def _deviation(self, sizes: Sizes, parts: Sequence[Part]) -> float:
@@ -308,6 +314,15 @@ class _Learned:
     """From warm ones."""
     late: Late = field(default_factory=Late)
 
+    def copied(self) -> "_Learned":
+        """The same with containers of its own; what they hold is never changed."""
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        return _Learned(**{name: replace(part, **_containers(part)) for name, part in parts.items()})
+
+
+def _containers(part: "DataclassInstance") -> dict[str, object]:
+    return {each.name: copy.copy(getattr(part, each.name)) for each in fields(part)}
+
 
 class Calibration:
     """The memory model of one model on one machine, as its starts have corrected it.
@@ -337,7 +352,7 @@ class Calibration:
         later = copy.copy(self)
         later.hardware = self.hardware.learned(start.facts for start in starts)
         later.history, later._compiled = [*self.history], {*self._compiled}
-        later._learned = copy.deepcopy(self._learned)
+        later._learned = self._learned.copied()
         for start in starts:
             later._learn(start)
         return later

@@ -90,7 +90,7 @@ SIGNS: tuple[Sign, ...] = (
         Cause.BAD_FLAG,
         Rank.EXACT,
         (
-            r"invalid (?:tool call|reasoning) parser|--enable-auto-tool-choice requires",
+            r"invalid (?:tool call|reasoning) parser|--enable-auto-tool-choice requires|is greater than max_lora_rank",
             r"GPU memory utilization must be less than|The supplied chat template .* (?:file path|path-like)",
             r"VLLM_PORT '[^']*' appears to be a URI|Invalid value '[^']*' for VLLM_",
             r"Unknown (?:load_format|dtype|kv cache dtype|tokenizer mode)\b|Invalid (?:kv cache dtype|middleware)",
@@ -114,8 +114,8 @@ SIGNS: tuple[Sign, ...] = (
         Cause.BAD_FLAG,
         Rank.KNOWN,
         (
-            r"^\s*Value error, |^\s*Assertion failed, |^\s*Input should be |^\s*Extra inputs are not",
-            r"^\s*Unexpected keyword argument",
+            r"^\s*Value error, (?!Model architectures )|^\s*Assertion failed, |^\s*Input should be ",
+            r"^\s*Extra inputs are not|^\s*Unexpected keyword argument",
         ),
         _FIX_VALUE,
         "0.10-0.33, pydantic",
@@ -124,7 +124,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign(
         Cause.BAD_FLAG,
         Rank.KNOWN,
-        (r"Value error, .*\[type=\w+, input_value=ArgsKwargs\(",),
+        (r"Value error, (?!Model architectures ).*\[type=\w+, input_value=ArgsKwargs\(",),
         _FIX_VALUE,
         "0.10-0.33: only configuration classes are built from ArgsKwargs",
     ),

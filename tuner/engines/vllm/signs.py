@@ -181,7 +181,7 @@ _SUPPORT = (
         Cause.UNSUPPORTED,
         Rank.EXACT,
         (
-            r"is not supported for quantization method|Unknown quantization method|min_thread_[nk] =",
+            r"is not supported for quantization method|Unknown quantization method|(?:min_thread|tile)_\w+ = \d+",
             r"does not match the quantization method specified|quantization is currently not supported",
             r"Cannot find the config file for \w+|Following weights were not initialized from checkpoint",
             r"Failed to find a kernel that can implement|Cannot find model module",
@@ -193,7 +193,7 @@ _SUPPORT = (
     Sign(
         Cause.UNSUPPORTED,
         Rank.KNOWN,
-        (rf"^\s*Value error, .*{_NOT_SUPPORTED}",),
+        (rf"^\s*Value error, .*{_NOT_SUPPORTED}", r"Model architectures? .* failed to be inspected"),
         platform.OTHER_HARDWARE,
         "0.10-0.33, pydantic",
     ),
@@ -210,6 +210,7 @@ _SUPPORT = (
         (
             r"^\s*(?:KeyError: )?'[\w.]*\b(?:layers?|blocks|h)\.\d+\.[\w.]+'\s*$",
             r"There is no (?:module or )?parameter named|Attempted to load weight \(|Tried to load weights of size",
+            r"Unexpected (?:extra )?(?:weight|parameter)s?\b",
         ),
         "The checkpoint's weights are not those that this image knows: use another image or another checkpoint.",
         "0.6-0.33",
@@ -416,7 +417,7 @@ READING = Reading(
     ready=re.compile(r"Application startup complete|Uvicorn running on"),
     serving=re.compile(
         r"Application startup complete|Uvicorn running on|Avg (?:prompt|generation) throughput"
-        r'|"(?:GET|POST|HEAD) /\S* HTTP/1\.[01]" \d{3}|Processed prompts: +(?:\d\d|100)%'
+        r'| - "(?:GET|POST|HEAD) /\S* HTTP/1\.[01]" (?!503)\d{3}|Processed prompts: +(?:\d\d|100)%'
     ),
     started=re.compile(
         r"init engine \(profile, create kv cache, warmup model\) took|Starting vLLM (?:API )?server|Route: /"

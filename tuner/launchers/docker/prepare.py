@@ -54,6 +54,8 @@ def launcher_for(
         known: All that are known here, to be cut out of what the containers say.
     """
     hub = _hub(options)
+    if hub:
+        hub.mkdir(parents=True, exist_ok=True)  # the engine mounts only what is there
     contents = Contents(image.id, options, str(hub) if hub else None, {**image.env, **reach}, image.wsl)
     return DockerLauncher(contents, known.hidden)
 
@@ -76,7 +78,6 @@ def ensure_model(
     hub = _hub(launcher.contents.options)
     if hub is None or not models.is_repository(model):
         return
-    hub.mkdir(parents=True, exist_ok=True)
     if not models.is_cached(hub, model, revision):
         models.download(launcher, model, revision, env, progress)
 
