@@ -144,7 +144,9 @@ def test_a_dimension_that_never_did_anything_is_named(outcome):
 
     found = with_trial(with_trial(outcome, 1, effective=(asked(32),)), 2, effective=(asked(64),))
     said = read(launches.otherwise(found))
-    assert "block_size does nothing here: whatever is asked, 16 runs" in said
+    assert "block_size does nothing here: whatever is asked, 16 runs (the attention backend)." in said
+    assert "Known to do nothing here: block_size." in read(findings.changes(found))
+    assert "Known to do nothing" not in read(findings.changes(outcome))
 
 
 def test_slower_ways_of_running_are_listed_and_whether_the_deployed_one_has_them_too(outcome):

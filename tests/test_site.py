@@ -1,6 +1,7 @@
 """Who holds the GPUs is known, and memory that others hold is never the configuration's fault."""
 
 import os
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -160,8 +161,8 @@ class Dying:
         yield
 
 
-def launch(launcher, tmp_path, gpus=(0,)):
-    with SoleUser(launcher, SiteConfig(free_timeout_s=0.1), lambda: None).launch(
+def launch(launcher, tmp_path, gpus=(0,), free_timeout_s=0.1):
+    with SoleUser(launcher, SiteConfig(free_timeout_s=free_timeout_s), lambda: None).launch(
         LaunchSpec("t/0", (), tmp_path / "log", gpus=gpus)
     ):
         pass
@@ -183,3 +184,16 @@ def test_out_of_memory_on_a_gpu_of_its_own_is(smi, tmp_path):
     smi(0.5)
     with pytest.raises(OutOfMemory):
         launch(Dying(), tmp_path)
+
+
+def test_memory_that_our_own_dead_server_still_holds_for_a_moment_is_not_others(smi, tmp_path):
+    smi(0.5)
+    given_back = threading.Timer(0.3, smi, [0.5])
+
+    def dying():
+        smi(20.0)
+        given_back.start()
+
+    with pytest.raises(OutOfMemory):
+        launch(Dying(dying), tmp_path, free_timeout_s=5)
+    given_back.join()

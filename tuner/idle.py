@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from tuner import words
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.space import Candidate, SearchSpace
 from tuner.storage import TrialRecord
@@ -65,4 +66,4 @@ def _idle(name: str, seen: Sequence[EffectiveSetting]) -> Idle | None:
 
 
 def _because(by: str | None) -> str:
-    return f" ({by})" if by else ""
+    return f" ({words.unprefixed(by).rstrip('.')})" if by else ""

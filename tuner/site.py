@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, PositiveFloat
 
 from tuner import driver
-from tuner.errors import ConfigError, GpuBusy, OutOfMemory
+from tuner.errors import ConfigError, ContextExceedsKvCache, GpuBusy, OutOfMemory
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.schema import Schema
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tuner.launchers.docker.services import Service
 
 _POLL_S = 0.5
+_AFTERMATH_S = 5.0
 
 
 class SiteConfig(Schema):
@@ -188,8 +189,15 @@ class SoleUser:
         try:
             with self.launcher.launch(spec) as server:
                 yield server
-        except OutOfMemory as error:
-            if held := _held(spec.gpus, self.site.idle_gib):
+        except (OutOfMemory, ContextExceedsKvCache) as error:
+            if held := self._held_by_others(spec.gpus):
                 said = "; ".join(f"GPU {one.index}: {_processes(one)}" for one in held)
                 raise GpuBusy(f"the server ran out of memory that others hold: {said}", line=error.line) from error
             raise
+
+    def _held_by_others(self, gpus: Sequence[int]) -> list[driver.Gpu]:
+        """What is held after our own server has ended, whose memory comes back within moments."""
+        deadline = time.monotonic() + min(_AFTERMATH_S, self.site.free_timeout_s)
+        while (held := _held(gpus, self.site.idle_gib)) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return held

@@ -5,10 +5,12 @@ product's own ``Proposer``. The predictor knows nothing of the simulator: it rea
 """
 
 import os
+import random
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from tests.bench.machine import Machine
 from tests.engines.vllm.real import RUNS
@@ -16,8 +18,8 @@ from tuner import config
 from tuner.engines.vllm.calibration import compare
 from tuner.outcome import Outcome
 from tuner.preflight import Preflight, ground_of
-from tuner.proposals import Proposer
-from tuner.storage import StudyFolder
+from tuner.proposals import Proposal, Proposer
+from tuner.storage import Role, StudyFolder
 from tuner.workbench import make_engine
 
 SITES = {
@@ -128,6 +130,8 @@ def main():
     print(f"  {'run':<14}{'after':<12}" + "".join(f"{name:>31}" for name in _FIGURES))
     for name, taught, cells in memory():
         print(f"  {name:<14}{taught:<12}" + "".join(f"{cell:>31}" for cell in cells))
+    median_s, worst_s = asks_s(1000, 200)
+    print(f"pre-flight beside 1,000 trials: median {median_s * 1000:.1f} ms an ask, worst {worst_s * 1000:.1f} ms")
 
 
 _COLUMNS = ("dead", "ruled out", "GPU minutes", "of them dead", "best tok/s", "worst best")
@@ -156,6 +160,25 @@ def memory():
 def _cell(pair):
     digits = 0 if pair.name == "kv_tokens" else 2
     return f"{pair.predicted:,.{digits}f} / {pair.logged:,.{digits}f} ({pair.error:+.2%})"
+
+
+def asks_s(trials, asks):
+    """What it takes to hear of one more trial and to judge one more candidate, for so many asks: median and worst."""
+    asked, dice = asked_of(next(iter(SITES)), "random", 0), random.Random(0)
+    machine, known, took = Machine(asked), Preflight(ground_of(asked, make_engine(asked)), ()), []
+    proposals = [Proposal(Role.SEARCH, _drawn(asked.space, dice)) for _ in range(trials)]
+    records = tuple(machine.record(number, proposal) for number, proposal in enumerate(proposals))
+    known = known.after(records[: trials - asks])
+    for heard in range(trials - asks, trials):
+        begun, candidate = time.perf_counter(), _drawn(asked.space, dice)
+        known = known.after(records[: heard + 1])
+        known.check(candidate)
+        took.append(time.perf_counter() - begun)
+    return median(took), max(took)
+
+
+def _drawn(space, dice):
+    return space.candidate({name: each.value(dice.randrange(each.levels)) for name, each in space.params.items()})
 
 
 def _log(name):

@@ -25,6 +25,8 @@ WORKER = f"(Worker_TP1 pid=215) ERROR 05-11 10:03:52 [multiproc_executor.py:949]
         f"(EngineCore_DP0 pid=17374) {BARE}",
         f"(APIServer pid=1) (EngineCore pid=88) {BARE}",
         f"(RayWorkerWrapper pid=108, ip=10.0.0.7) {BARE}",
+        f"2024-11-18T16:43:45,498 [INFO ] W-9000-model_1.0-stdout MODEL_LOG - {BARE}",
+        f"0.02.118.410 E {BARE}",
         f"ERROR 11-18 18:07:28 engine.py:366] {BARE}",
         f"ERROR 09-28 15:47:24 [core.py:718] {BARE}",
         f"vllm-1  | \x1b[1;36m(EngineCore pid=88)\x1b[0;0m ERROR 09-28 15:47:24 [v1/engine/core.py:718] {BARE}",

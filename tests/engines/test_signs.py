@@ -50,6 +50,10 @@ def test_a_sign_may_ask_in_which_file_its_process_raised():
     assert causes([*log, "(B pid=2) boom"], wanted) == []
 
 
+def test_the_place_of_a_frame_may_be_a_sign():
+    assert causes(['  File "/x/torch/cuda/init.py", line 3, in boom'], sign()) == [Cause.CUDA_OOM]
+
+
 def test_a_trap_is_no_sign():
     assert causes(["boom, retrying 1 of 2"], sign(), traps=re.compile("retrying")) == []
 

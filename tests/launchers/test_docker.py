@@ -19,7 +19,7 @@ from tuner.errors import EngineUnavailable, GpuBusy, ImageMissing, PortTaken
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker import volumes
 from tuner.launchers.docker.containers import OWNER, Contents
-from tuner.launchers.docker.daemon import NameTaken, NoNvidiaRuntime, connected, engine_url, translated
+from tuner.launchers.docker.daemon import Lifeline, NameTaken, NoNvidiaRuntime, connected, engine_url, translated
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig, volume_name
 from tuner.launchers.docker.prepare import GpuCountWrong, check_gpus
@@ -337,6 +337,25 @@ def test_an_engine_that_is_just_restarting_is_waited_for_in_the_middle_of_a_stud
     with connected(f"unix://{later}", patience_s=10) as client:
         assert client.ping()
     coming.join()
+
+
+def test_a_lifeline_is_cut_when_its_engine_ends_and_an_engine_that_knows_no_events_has_none(tmp_path):
+    lines = []
+    for status in (b"200 OK", b"500 No"):
+        path = tmp_path / status[:3].decode()
+        with socket.socket(socket.AF_UNIX) as engine:
+            engine.bind(str(path))
+            engine.listen()
+            dialled = threading.Thread(target=lambda path=path: lines.append(Lifeline(f"unix://{path}")))
+            dialled.start()
+            answering, _ = engine.accept()
+            answering.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Type: application/json\r\n\r\n")
+            dialled.join()
+            assert not lines[-1].cut
+            answering.close()
+    assert [line.cut for line in lines] == [True, False]
+    for line in lines:
+        line.close()
 
 
 RESTART = os.environ.get("TUNER_TEST_DOCKER_RESTART")

@@ -48,6 +48,7 @@ _PHASES: Mapping[Phase, str] = {
 }
 _MOST_POINTS = 400
 _MOST_BARS = 100
+_FEW = 10
 
 
 def history(outcome: Outcome, goal: int = 0) -> go.Figure | None:
@@ -63,6 +64,7 @@ def history(outcome: Outcome, goal: int = 0) -> go.Figure | None:
         xs, ys = [*best, last], [*best.values(), list(best.values())[-1]]
         figure.add_scatter(x=xs, y=ys, mode="lines", line={"shape": "hv", "color": GREEN}, name="best so far")
     _across(figure, outcome, goal)
+    figure.update_xaxes(dtick=1 if last < _FEW else None)
     strip(figure, [(record.number, record) for record in outcome.records if record.verdict is None], outcome)
     return styled(figure, x="trial", y=said.axis)
 

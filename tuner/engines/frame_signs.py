@@ -34,7 +34,10 @@ SIGNS: tuple[Sign, ...] = (
     Sign(
         Cause.MODEL_NOT_FOUND,
         Rank.CRASH,
-        (r"^(?:.* - )?\s+(?:hf_raise_for_status|_raise_on_head_call_error|validate_repo_id)\(",),
+        (
+            r"^(?:.* - )?\s+(?:hf_raise_for_status|_raise_on_head_call_error|validate_repo_id)\(",
+            r"^\s+(?:\w+ = )?(?:get_hf_file_metadata|hf_hub_download|snapshot_download)\(",
+        ),
         platform.FIX_MODEL,
         "huggingface_hub",
     ),

@@ -341,7 +341,7 @@ _HARDWARE = (
             r"(?:CUDA|HIP|ROCm) error: (?:operation not supported|[Ii]nvalid device function)",
             r"cudaErrorUnsupportedPtxVersion|requires \.target sm_|not supported on \.target|ptxas fatal",
             r"is not defined for option 'gpu-name'|Unsupported gpu architecture|LLVM ERROR: Cannot select",
-            r"not supported in this architecture",
+            r"not supported in this architecture|kernel `\w+` is for sm\d+|No (?:suitable )?kernel found for",
             r"only supports Ampere GPUs or newer|UVA is not available|PassManager::run failed|AclNN_Parameter_Error",
         ),
         OTHER_HARDWARE,

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from tuner import words
 from tuner.analysis.frames import cold, gain
 from tuner.analysis.tables import Row, Sample, finalists, rows
+from tuner.idle import idle_parameters
 from tuner.objective import Limit
 from tuner.outcome import Outcome
 from tuner.report import launches
@@ -110,13 +111,22 @@ def changes(outcome: Outcome) -> Html:
     for name in names:
         lines += [tag("del", f"- {old[name]}")] if name in old else []
         lines += [tag("ins", f"+ {new[name]}")] if name in new else []
-    return joined([tag("pre", *lines, class_="diff"), tag("p", _advice(outcome), class_="caption")])
+    said = " ".join(filter(None, (_advice(outcome), _moot(outcome, names))))
+    return joined([tag("pre", *lines, class_="diff"), tag("p", said, class_="caption")])
 
 
 def _advice(outcome: Outcome) -> str:
     if outcome.proven:
         return "The whole configuration, with its proof, is in profile.yaml."
     return "Not proven: profile.yaml keeps the deployed configuration."
+
+
+def _moot(outcome: Outcome, names: Sequence[str]) -> str:
+    """Which of the changed settings are known to do nothing here, and so need no change."""
+    space = outcome.config.space
+    idle = [space.target(each.name)[1] for each in idle_parameters(outcome.searched, space)]
+    moot = ", ".join(name for name in names if name in idle)
+    return f"Known to do nothing here: {moot}." if moot else ""
 
 
 def tried(outcome: Outcome) -> Html:

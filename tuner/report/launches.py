@@ -77,11 +77,11 @@ def _overridden(outcome: Outcome) -> Html:
         (tag("code", name), asked, joined([ran, tag("small", by)]), joined([str(len(hit)), tag("small", numbers(hit))]))
         for (name, asked, ran, by), hit in sorted(by_kind.items(), key=lambda item: -len(item[1]))
     ]
-    return table(("setting", "asked", "what ran", "trials"), rows)
+    return table(("setting", "asked", "what ran", "trials"), rows, "overrides")
 
 
 def _kind(each: EffectiveSetting) -> tuple[str, ...]:
-    return each.name, words.value(each.requested), words.value(each.effective), each.by or ""
+    return each.name, words.value(each.requested), words.value(each.effective), words.unprefixed(each.by or "")
 
 
 def slower(outcome: Outcome) -> Html:

@@ -100,6 +100,17 @@ def test_a_wrapper_around_an_exception_that_no_sign_knows_shows_the_exception():
     assert (found.cause, found.line_number) == (Cause.UNKNOWN, 1)
 
 
+def test_what_was_said_comes_before_the_code_that_a_traceback_quotes():
+    quoted = ["Traceback (most recent call last):", "    self.pynccl_comm = PyNcclCommunicator("]
+    assert diagnose(Evidence((*quoted, WRAPPER))).cause is Cause.DISTRIBUTED
+    assert diagnose(Evidence((*quoted, OOM))).line == OOM
+
+
+def test_an_exception_may_be_written_as_its_repr():
+    died = "ERROR 11-20 10:15:31 engine.py:366] AttributeError(\"'Worker' object has no attribute 'x'\")"
+    assert diagnose(Evidence((died, WRAPPER))).line == died
+
+
 def test_the_same_wrapper_after_serving_means_that_the_engine_died():
     found = diagnose(Evidence((READY, "IndexError: out of range", "ERROR EngineCore encountered a fatal error.")))
     assert (found.cause, found.line_number) == (Cause.ENGINE_DIED, 2)

@@ -48,6 +48,9 @@ def test_whatever_needs_as_much_and_has_no_more_room_is_known_to_fail():
     assert late.failed(NEED, 2.0) == late.failed(larger, 1.0) == 2.0
     assert late.failed(NEED, 2.1) is None
     assert late.failed(Need(0.4, 0.1, 9.9), 1.0) is None
+    late.learn(Need(0.0, 0.0, 1.0, 8192), 2.0, False)
+    assert late.failed(Need(0.0, 0.0, 1.0, 4096), 1.0) is None
+    assert late.failed(Need(0.0, 0.0, 1.0, 16384), 1.0) == 2.0
     assert learned((2.0, True)).failed(NEED, 1.0) is None
 
 

@@ -8,9 +8,11 @@ import pytest
 from tests.engines.vllm.real import AWQ, FAILED, GLM, H100, H200, H200_STARTS, RTX4090X2, RUNS, SITE, asked, model_of
 from tuner.engines.causes import Cause
 from tuner.engines.vllm.architecture import of_mapping
-from tuner.engines.vllm.calibration import compare
+from tuner.engines.vllm.calibration import Calibration, compare
 from tuner.engines.vllm.memory import Stage, account, sizes_of, unknown
 from tuner.hardware import Hardware
+
+_LINUX = Hardware("2 x RTX 4090", 2, 23.52, 23.10, (8, 9), 128)
 
 
 def terms(args, hardware=RTX4090X2, version="0.15.0", model=None):
@@ -81,14 +83,33 @@ def test_092_is_the_most_that_starts_there(utilization, starts):
 
 def test_the_sampler_of_vllm_33920_fails_first_and_its_index_takes_302_mib():
     """Free memory at that start is not in the report; 23.10 GiB is what native Linux leaves of 23.52."""
-    linux = Hardware("2 x RTX 4090", 2, 23.52, 23.10, (8, 9), 128)
-    found = terms({"tensor_parallel_size": 2, "gpu_memory_utilization": 0.9}, linux, "0.15.0rc2.dev40")
+    found = terms({"tensor_parallel_size": 2, "gpu_memory_utilization": 0.9}, _LINUX, "0.15.0rc2.dev40")
     assert found.shortage.stage is Stage.WARM_UP
     assert found.shortage.allocation == "the sampler's warm-up"
     assert 256 * 154_880 * 8 / 2**20 == 302.5
-    fewer = terms({"tensor_parallel_size": 2, "gpu_memory_utilization": 0.9, "max_num_seqs": 255}, linux, "0.15.0")
+    fewer = terms({"tensor_parallel_size": 2, "gpu_memory_utilization": 0.9, "max_num_seqs": 255}, _LINUX, "0.15.0")
     one_sequence_mib = (found.sampler_gib - fewer.sampler_gib) * 1024
     assert one_sequence_mib * 256 == pytest.approx(302.5 * 18 / 8)
+
+
+REAL_LAUNCHES = [
+    *[(run.args, H100, "0.26.0", run.model, None) for run in RUNS.values()],
+    (FAILED.args, H100, "0.26.0", FAILED.model, Cause.NO_KV_CACHE),
+    (SITE, RTX4090X2, "0.15.0", model_of(AWQ), None),
+    ({**SITE, "gpu_memory_utilization": 0.95}, RTX4090X2, "0.15.0", model_of(AWQ), Cause.INSUFFICIENT_FREE_MEMORY),
+    ({"tensor_parallel_size": 2, "gpu_memory_utilization": 0.9}, _LINUX, "0.15.0", model_of(AWQ), Cause.CUDA_OOM),
+    *[(seen.demand, H200, "0.26.0", seen.architecture, None) for seen in H200_STARTS],
+]
+
+
+def test_no_launch_that_is_admitted_ran_out_of_memory_and_none_that_started_is_ruled_out():
+    """All real launches that are known here, without a single start to learn from."""
+    for args, hardware, version, model, ended in REAL_LAUNCHES:
+        demand = asked(args, hardware, version, model) if isinstance(args, dict) else args
+        shortage = account(sizes_of(model, demand, hardware), demand, hardware).shortage
+        assert (shortage and shortage.cause) == ended
+        if ended is None:
+            assert Calibration(model, hardware).predict(demand).ruled_out is None
 
 
 def test_bf16_does_not_fit_two_24_gb_cards():

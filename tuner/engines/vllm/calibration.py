@@ -4,14 +4,13 @@ Every start that printed its sizes is compared with what was predicted for it be
 next prediction, and their size is its margin. A configuration is ruled out only if it cannot start even where every
 term turns out as much in its favour as such predictions have ever been wrong.
 
-Each margin is the largest error measured so far times ``1 + 2/n`` for ``n`` errors, since the largest of a few says
-little of the next. Before any start it is a prior, which fades as ``1/(1 + n)``, so that one lucky start is not
-believed too much: generous for what was only read in vLLM's source (35 % of the
-profiling run's peak, half of the graphs), narrow for what was counted (2 % of the weights). PolyServe's planner, with
-constants for all of these terms, was wrong by 16.6 % on average and 26.5 % at worst.
+Margins are measured (``margins``), and priors before there is anything to measure: generous for what was only read in
+vLLM's source (the profiling run's parts, the graphs), narrow for what was counted (2 % of the weights). PolyServe's
+planner, with constants for all of these terms, was wrong by 16.6 % on average and 26.5 % at worst.
 
 A start whose compile cache was cold peaks higher than the same one warm (syv-ai/qwen38-27b-rtx3090#75; 1.29 GiB
-against 0.78 for Qwen3-8B on an H200): it corrects the best guess of the peak, and never what rules a candidate out.
+against 0.78 for Qwen3-8B on an H200): its peak corrects the best guess, and never what rules a candidate out for want
+of KV cache. What comes after the KV cache is another matter: there a cold start has more room, not less (``late``).
 """
 
 import copy
@@ -174,7 +173,7 @@ _PART_PRIORS: Mapping[Part, tuple[float, float]] = {
 """For each part its factor before any start, and how sure that is; ``OTHER`` and ``TUNING`` are GiB instead."""
 _LEAST = 0.2
 """Of a part's first factor: what no start is believed to have shown."""
-_DEVIATIONS = 2.0
+_DEVIATIONS = 3.0
 """Standard deviations that a peak may be off where no start was near."""
 _SWEEPS, _SETTLED = 60, 1e-4
 _RECENT = 8
@@ -384,7 +383,7 @@ class Calibration:
         if free is None or kv is None:
             return None
         taken = roomy.weights_gib + roomy.non_torch_gib + roomy.graph_gib + kv
-        failed = self._learned.late.failed(Need.of(roomy), free - taken)
+        failed = self._learned.late.failed(Need.of(roomy, demand), free - taken)
         if failed is None:
             return None
         return Shortage(Stage.WARM_UP, Cause.CUDA_OOM, "what an earlier start had no room for", taken + failed, free)
@@ -429,10 +428,8 @@ class Calibration:
 
     def _most_room(self, demand: Demand) -> Sizes:
         """As much set aside before the KV cache, and as little taken by graphs after it, as may be."""
-        sizes, least = (
-            self._corrected(self._learned.guessed.bounded(self._formulas(demand, cold=True), 1), demand),
-            self._least(demand),
-        )
+        peaks, least = self._learned.guessed.bounded(self._formulas(demand, cold=True), 1), self._least(demand)
+        sizes = self._corrected(peaks, demand)
         return replace(
             sizes,
             parts_gib={**sizes.parts_gib, Part.SPLIT_KV: self._learned.guessed.split_kv(sizes)},
@@ -456,15 +453,18 @@ class Calibration:
             self._learned.estimate.learn(formulas.graph_estimate_gib, logged.estimate_gib)
         if logged.token_bytes is not None:
             self._learned.cache.learn(formulas.cache.token_bytes, logged.token_bytes)
-        if (
-            peak := logged.activation_gib(self._corrected(formulas, start.demand), self.hardware.total_gib)
-        ) is not None:
-            self._learned.guessed.learn(self._formulas(start.demand, cold=not start.warm), peak)
-            if start.warm:
-                self._learned.sure.learn(formulas, peak)
+        peak = logged.activation_gib(self._corrected(formulas, start.demand), self.hardware.total_gib)
+        if peak is not None:
+            self._learn_peak(start, peak)
         self._learn_late(start, formulas)
-        self._compiles = self._compiles or start.facts.compile_cache_hit is False
         self._compiled.add(start.demand)
+
+    def _learn_peak(self, start: Start, peak_gib: float) -> None:
+        cold = start.facts.compile_cache_hit is False
+        self._compiles = self._compiles or cold
+        self._learned.guessed.learn(self._formulas(start.demand, cold), peak_gib)
+        if start.warm:
+            self._learned.sure.learn(self._formulas(start.demand), peak_gib)
 
     def _learn_late(self, start: Start, formulas: Sizes) -> None:
         """What comes after the KV cache fitted or not; of a room that is not known exactly the least counts."""
@@ -476,7 +476,7 @@ class Calibration:
         others = logged.non_torch_gib or sizes.non_torch_gib + self._learned.non_torch.margin
         tuning = TUNING_GIB if start.demand.compile_sizes and not (fitted or start.warm) else 0.0
         taken = (logged.weights_gib or sizes.weights_gib) + others + graphs + kv + tuning
-        self._learned.late.learn(Need.of(formulas), free - taken, fitted)
+        self._learned.late.learn(Need.of(formulas, start.demand), free - taken, fitted)
 
 
 def _needing(sizes: Sizes, share: float) -> Sizes:

@@ -13,6 +13,7 @@ came up bounds the need from above, each that ran out of memory from below, and 
 import math
 from dataclasses import dataclass, field
 
+from tuner.engines.vllm.demand import Demand
 from tuner.engines.vllm.margins import margin
 from tuner.engines.vllm.memory import Sizes
 
@@ -35,16 +36,19 @@ class Need:
         workspace_gib: The experts' or TRITON_MLA's workspace.
         gather_gib: What MLA's prefill gathers.
         warm_up_gib: The sampler's warm-up.
+        batch_tokens: Tokens of a batch, for what the formulas do not know of.
     """
 
     workspace_gib: float
     gather_gib: float
     warm_up_gib: float
+    batch_tokens: int = 0
 
     @classmethod
-    def of(cls, sizes: Sizes) -> "Need":
-        """The need that these sizes stand for."""
-        return cls(max(sizes.kept_gib, sizes.split_kv_gib), sizes.gather_gib, sizes.warm_up_gib)
+    def of(cls, sizes: Sizes, demand: Demand) -> "Need":
+        """The need of these sizes."""
+        workspace_gib = max(sizes.kept_gib, sizes.split_kv_gib)
+        return cls(workspace_gib, sizes.gather_gib, sizes.warm_up_gib, demand.max_num_batched_tokens or 0)
 
     @property
     def gib(self) -> float:
@@ -53,8 +57,8 @@ class Need:
 
     def covers(self, other: "Need") -> bool:
         """Whether it is at least as large in everything."""
-        mine = (self.workspace_gib, self.gather_gib, self.warm_up_gib)
-        others = (other.workspace_gib, other.gather_gib, other.warm_up_gib)
+        mine = (self.workspace_gib, self.gather_gib, self.warm_up_gib, self.batch_tokens)
+        others = (other.workspace_gib, other.gather_gib, other.warm_up_gib, other.batch_tokens)
         return all(one >= another for one, another in zip(mine, others, strict=True))
 
 

@@ -210,7 +210,7 @@ _SUPPORT = (
         (
             r"^\s*(?:KeyError: )?'[\w.]*\b(?:layers?|blocks|h)\.\d+\.[\w.]+'\s*$",
             r"There is no (?:module or )?parameter named|Attempted to load weight \(|Tried to load weights of size",
-            r"Unexpected (?:extra )?(?:weight|parameter)s?\b",
+            r"Unexpected (?:extra )?(?:weight|parameter)s?\b|shape mismatch between model and checkpoint",
         ),
         "The checkpoint's weights are not those that this image knows: use another image or another checkpoint.",
         "0.6-0.33",
@@ -240,7 +240,7 @@ _RAY = (
         Cause.DISTRIBUTED,
         Rank.EXACT,
         (
-            r"exceeds the total number of available \w+ in the placement group|Cannot provide a placement group",
+            r"number of required \w+ exceeds the total|Cannot provide a placement group",
             r"Placement group bundle cannot have more than|is not included in a placement group",
             r"Current node has no GPU available|Ray does not allocate any GPUs|Not enough resources to allocate",
             r"Every node should have a unique IP address|Ray workers have not started",

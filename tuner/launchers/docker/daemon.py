@@ -86,7 +86,8 @@ def _dialled(url: str) -> socket.socket:
 class Lifeline:
     """A connection that ends when the engine does; systemd may go on listening in place of one that is down.
 
-    It asks for events of a kind that hardly ever comes, and reads only to see whether the end has come.
+    It asks for events of a kind that hardly ever comes, and reads only to see whether the end has come. An engine that
+    does not answer that question (Podman's may not) ties us to nothing.
 
     Raises:
         EngineUnavailable: The engine cannot be reached.
@@ -97,20 +98,30 @@ class Lifeline:
     def __init__(self, url: str) -> None:
         with translated():
             self._line = _dialled(url)
+            try:
+                self._tied = self._accepted()
+            except OSError:
+                self._line.close()
+                raise
+
+    def _accepted(self) -> bool:
+        self._line.settimeout(_TIMEOUT_S)
         self._line.sendall(self._QUESTION)
+        answered = self._line.recv(64)
         self._line.setblocking(False)
+        return b" 200 " in answered
 
     @property
     def cut(self) -> bool:
         """Whether the engine that it was tied to is gone."""
         try:
-            while self._line.recv(4096):
+            while self._tied and self._line.recv(4096):
                 pass
         except BlockingIOError:
             return False
         except OSError:
             return True
-        return True
+        return self._tied
 
     def close(self) -> None:
         """Nobody needs to know any more."""
