@@ -11,8 +11,9 @@ import httpx
 import pytest
 import yaml
 
+from tests.simulated import simulated_study
 from tuner import config
-from tuner.compose import compose_text
+from tuner.compose import compose_of, compose_text
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.docker.pinned import StudyImage
 from tuner.testing.launcher import until
@@ -79,6 +80,19 @@ def test_the_first_users_profile_is_what_its_preset_tunes():
     asked = config.load(["experiment=glm-flash"]).launcher
     assert isinstance(asked, DockerLauncherConfig)
     assert build["dockerfile"] == f"dockerfiles/{asked.build.dockerfile}.Dockerfile"
+
+
+def test_what_is_written_is_the_proven_winner_as_it_ran(tmp_path):
+    outcome = simulated_study(tmp_path, 20, "launcher=docker-sim")
+    assert compose_of(outcome) is None, "no trial of it has run in an image"
+    outcome.folder.write(outcome.folder.image, StudyImage(reference="tuner/sim", id="sha256:1").model_dump_json())
+    assert outcome.proven
+    text = compose_of(outcome)
+    (found,) = yaml.safe_load(text)["services"].values()
+    assert [*found["entrypoint"], *found["command"]] == _without_ours(outcome.best.argv)
+    ours = ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK")
+    assert found["environment"] == {name: value for name, value in outcome.best.env.items() if name not in ours}
+    assert f"trial {outcome.best.number} of study demo" in text
 
 
 def compose(*arguments, **more):

@@ -1,5 +1,6 @@
 """What is objected to before a launch, in which order, with which reason; and what trials add to it."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
 from tuner.errors import LaunchRejected, PredictedOutOfMemory, RuleViolated
 from tuner.preflight import Preflight, ground_of, impossible
-from tuner.proposals import Proposal
+from tuner.proposals import Proposal, _admits
 from tuner.space import Candidate
 from tuner.storage import Failure, Role, State
 from tuner.workbench import make_engine
@@ -222,3 +223,51 @@ def test_a_candidate_is_judged_by_all_that_it_is_launched_with(site):
     """Settings that are not searched count: 131,072 tokens of context are the deployment's own."""
     settings = site.ground.settings(Candidate({"max_num_seqs": 8}))
     assert (settings.args["max_num_seqs"], settings.args["max_model_len"]) == (8, 131072)
+
+
+def test_what_is_likely_to_fail_is_put_off_and_launched_if_the_search_insists(site):
+    """Within the margin of the prediction, so that nothing rules it out."""
+    site.run()
+    doubtful = site.candidate(max_num_seqs=256, gpu_memory_utilization=0.9)
+    assert not site.known.fits(doubtful)
+    assert site.known.check(doubtful) is None
+    admits = _admits(site.known, launchable=False)
+    assert [admits(doubtful) for _ in range(4)] == [False, False, False, True]
+    assert admits(site.deployed)
+
+
+def test_what_is_ruled_out_is_proposed_so_that_its_reason_is_kept_unless_a_launch_is_due(site):
+    site.run()
+    hopeless = site.candidate(gpu_memory_utilization=0.95)
+    assert _admits(site.known, launchable=False)(hopeless)
+    assert not _admits(site.known, launchable=True)(hopeless)
+
+
+TINY = {
+    "num_hidden_layers": 4,
+    "hidden_size": 256,
+    "vocab_size": 4096,
+    "num_attention_heads": 8,
+    "intermediate_size": 512,
+    "max_position_embeddings": 8192,
+}
+
+
+def ground_in_a_container(model, *overrides):
+    launcher = ("launcher=docker", "launcher.image=x", "engine=vllm", "engine.version=0.15.0", f"model.id={model}")
+    asked = config.load(["experiment=demo", "hardware=rtx4090x2", *launcher, *overrides])
+    return ground_of(asked, make_engine(asked))
+
+
+def test_a_model_in_a_folder_that_a_container_mounts_is_read_on_this_host(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))
+    assert ground_in_a_container("/models/tiny", f"launcher.mounts=['{tmp_path}:/models:ro']").model.layers == 4
+    assert ground_in_a_container("/elsewhere/tiny", f"launcher.mounts=['{tmp_path}:/models:ro']").model is None
+
+
+def test_a_model_in_the_cache_that_containers_share_is_read_there(tmp_path):
+    snapshot = tmp_path / "hub" / "models--org--tiny" / "snapshots" / "a"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text(json.dumps(TINY))
+    assert ground_in_a_container("org/tiny", f"launcher.hf_home={tmp_path}").model.layers == 4

@@ -4,6 +4,7 @@ In that order, and the first objection counts: each names what a person can do. 
 is known grows with every trial, so that the same records always give the same answers.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ from tuner.engines.vllm.memory import Shortage, Terms
 from tuner.errors import ConfigError, GpuBusy, InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
 from tuner.forecast import Forecast
 from tuner.hardware import Hardware, hardware_of
+from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.leases import state_dir
 from tuner.lessons import Failed, Lesson, busy, lesson, usual_free_gib
 from tuner.space import Candidate, SearchSpace, Settings
@@ -80,10 +82,27 @@ def ground_of(config: Config, engine: VllmEngine, flags: KnownFlags | None = Non
     version, on_this_host = config.engine.version, config.launcher.kind == "process"
     if flags is None and (on_this_host or version is not None):
         flags = known_flags(engine.executable, version, state_dir() / "flags")
-    env = {**config.model.env, **config.engine.launch_env}
-    model = find(config.model.id, env if "HF_HOME" in env or "HF_HUB_CACHE" in env else None)
-    hardware = hardware_of(config.hardware)
+    model, hardware = find(_on_this_host(config), _cache_of(config)), hardware_of(config.hardware)
     return Ground(config.space, config.model.settings, engine, hardware, model, flags, version)
+
+
+def _on_this_host(config: Config) -> str:
+    """The model as this host knows it: a folder inside a container is one that is mounted there."""
+    if isinstance(config.launcher, DockerLauncherConfig):
+        inside = Path(config.model.id)
+        for bind in config.launcher.binds:
+            if inside.is_relative_to(bind.target):
+                return str(bind.source / inside.relative_to(bind.target))
+    return config.model.id
+
+
+def _cache_of(config: Config) -> Mapping[str, str]:
+    """The variables that say where this host keeps models: a container's own speak of folders inside it."""
+    if isinstance(config.launcher, DockerLauncherConfig):
+        hub = config.launcher.hub(os.environ.get("HF_HOME"))
+        return {**os.environ, "HF_HUB_CACHE": str(hub)} if hub else os.environ
+    own = {name: value for name, value in config.model.env.items() if value is not None}
+    return {**os.environ, **own, **config.engine.launch_env}
 
 
 def known_flags(executable: Sequence[str], version: str | None, folder: Path) -> KnownFlags | None:

@@ -16,6 +16,8 @@ _FOREIGN: tuple[tuple[Callable[[str], object], Callable[[Evidence], Diagnosis]],
     (sglang.WROTE.search, sglang.diagnose),
 )
 _SHARE = 0.02
+_TELLING = 20_000
+"""So many lines tell who wrote a log, however long it is."""
 
 
 def explain(
@@ -42,8 +44,9 @@ def explain(
 
 def _is_by(wrote: Callable[[str], object], lines: Sequence[LogLine]) -> bool:
     """Whether enough lines are in this engine's own words; vLLM's logs mention others' only in passing."""
-    matching = sum(1 for line in lines if wrote(line.text))
-    return matching > _SHARE * len(lines)
+    telling = lines[:_TELLING]
+    matching = sum(1 for line in telling if wrote(line.text))
+    return matching > _SHARE * len(telling)
 
 
 def _with_degradations(diagnosis: Diagnosis, evidence: Evidence) -> Diagnosis:

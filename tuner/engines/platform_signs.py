@@ -71,7 +71,7 @@ _HOST_MEMORY = (
             r"oom_reaper: reaped process|has been killed by the OOM killer|result 'oom-kill'",
             r"OutOfMemoryError: Task was killed due to the node running low on memory",
             r"due to memory pressure \(OOM\)|low on resource: memory|System memory low at node",
-            r"exceeds the memory usage threshold",
+            r"exceeds the memory usage threshold|due to the lack of CPU swap space",
         ),
         MORE_HOST_MEMORY,
         "kernel, systemd, Kubernetes, Docker, Ray",
@@ -208,9 +208,12 @@ _DRIVER = (
     Sign(
         Cause.DRIVER,
         Rank.FAMILY,
-        (r"CUDA initialization: (?:The NVIDIA driver|Found no NVIDIA|CUDA unknown|Unexpected error)",),
+        (
+            r"CUDA initialization: (?:The NVIDIA driver|Found no NVIDIA|CUDA unknown|Unexpected error)",
+            r"The NVIDIA Driver was not detected",
+        ),
         FIX_DRIVER,
-        "torch, as a warning: the reason of what follows",
+        "torch and NVIDIA's images, as a warning: the reason of what follows",
         level=Level.WARNING,
     ),
     Sign(
@@ -341,7 +344,7 @@ _HARDWARE = (
             r"(?:CUDA|HIP|ROCm) error: (?:operation not supported|[Ii]nvalid device function)",
             r"cudaErrorUnsupportedPtxVersion|requires \.target sm_|not supported on \.target|ptxas fatal",
             r"is not defined for option 'gpu-name'|Unsupported gpu architecture|LLVM ERROR: Cannot select",
-            r"not supported in this architecture|kernel `\w+` is for sm\d+|No (?:suitable )?kernel found for",
+            r"not supported in this architecture|kernel `\w+` is for sm\d+|No (?:suitable kernel|kernel found for)\b",
             r"only supports Ampere GPUs or newer|UVA is not available|PassManager::run failed|AclNN_Parameter_Error",
         ),
         OTHER_HARDWARE,

@@ -16,6 +16,7 @@ _LESS_STATIC = "Lower --mem-fraction-static, --cuda-graph-max-bs or --chunked-pr
 WROTE = re.compile(
     r"\bsglang\b|\bsgl[-_]kernel\b|server_args=ServerArgs|The server is fired up|mem[-_]fraction[-_]static"
     r"|^(?:(?:DP|TP|EP|PP)\d+ ?)+\] |\b(?:Decode|Prefill) batch\b.*#|Scheduler hit an exception|--max-running-requests"
+    r"|\btoken_to_kv_pool"
 )
 """A line that only SGLang writes."""
 
@@ -60,7 +61,7 @@ _SIGNS = (
         (
             r"^\s*NotImplementedError\b|^\s*KeyError: '[\w.]*\b(?:layers?|blocks)\.\d+\.[\w.]+'",
             r"(?:Error|Exception): .*(?:not (?:yet )?supported|does not support|only supports?)",
-            r"(?:Error|Exception): .*(?:[Uu]nsupported|requires? sm)",
+            r"(?:Error|Exception): .*(?:[Uu]n-?supported|requires? sm)",
         ),
         platform.OTHER_HARDWARE,
     ),
@@ -82,7 +83,8 @@ _SIGNS = (
         Rank.AFTERMATH,
         (
             r"run_event_loop|scheduler\.event_loop_\w+\(\)|[Ww]atchdog timeout|scheduler is dead",
-            r"self\.forward_step\(\)|alloc_\w+ runs out of memory",
+            r"self\.(?:forward_step|forward_thread_func_|run_batch)\(|alloc_\w+ runs out of memory",
+            r"(?:Prefill|Decode) out of memory\. ",
         ),
         platform.LOOK_ABOVE,
         serving=True,

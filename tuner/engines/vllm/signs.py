@@ -25,7 +25,7 @@ _CHOOSE_TOGETHER = "Let vLLM choose attention backend, block size and KV data ty
 
 _NOT_SUPPORTED = (
     r"(?:\bnot (?:yet |currently )?(?:be )?(?:supported|implemented)\b|(?:does|do|did) not (?:yet |currently )?support"
-    r"|\b[Uu]nsupported\b|\bonly supports?\b|[Oo]nly supported"
+    r"|\b[Uu]n-?supported\b|\bonly supports?\b|[Oo]nly supported"
     r"|requires? (?:a )?(?:GPU|compute capability|CUDA|Hopper|Blackwell|Ampere|sm_?\d+))"
 )
 
