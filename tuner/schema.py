@@ -50,6 +50,8 @@ def config_error(error: ValidationError, tags: frozenset[str] = frozenset()) -> 
         reason = mistake["msg"].removeprefix("Value error, ")
         given = mistake["input"]
         shown = "" if isinstance(given, Mapping) or mistake["type"] == "missing" else f", but is {given!r}"
+        if mistake["type"] == "string_type" and isinstance(given, int | float):
+            shown += f"; put quotes around it (on the command line {place}=\\'{given}\\')"
         lines.append(f"{place}: {reason}{shown}" if place else f"{reason}{shown}")
     if len(lines) == 1:
         return ConfigError(lines[0])
