@@ -22,6 +22,8 @@ from tuner.launchers.base import Server
 from tuner.secrets import of_headers, redact
 
 _POLL_S = 0.05
+_PAUSE_S, _LONGEST_S = 0.2, 0.6
+"""A log that says nothing for so long has said what there is to say; and how long that is waited for."""
 _HEALTH_EVERY_S = 0.25
 _AFTERMATH_S = 3.0
 _UNDECIDED = (Cause.UNKNOWN, Cause.HEALTHY, Cause.DEGRADED)
@@ -91,15 +93,43 @@ class Watch:
         Raises:
             TrialError: Of the kind that the evidence shows, at the line that decides it.
         """
-        fresh = self.server.log.read_new()
-        self._follow(fresh)
-        if any(self.engine.suspicious(line) for line in fresh):
-            self._raise_if_decided(Evidence(self.server.log.lines, running=True))
+        fresh = self._read()
         life = self.server.life()
         if not life.running:
-            self.server.log.finish()
-            evidence = Evidence(self.server.log.lines, exit_code=life.exit_code, oom_killed=life.oom_killed)
-            raise self._failure(self.engine.diagnose(evidence), f"the server ended (exit status {life.exit_code})")
+            raise self._ended()
+        if any(self.engine.suspicious(line) for line in fresh) and self._decided():
+            self._let_it_finish()
+            if not self.server.life().running:
+                raise self._ended()
+            if diagnosis := self._decided():
+                raise self._failure(diagnosis, diagnosis.line or str(diagnosis.cause))
+
+    def _decided(self) -> Diagnosis | None:
+        """What a server that still runs has said to be its end."""
+        diagnosis = self.engine.diagnose(Evidence(self.server.log.lines, running=True))
+        undecided = diagnosis.cause in _UNDECIDED or self.tolerance.tolerates(diagnosis.cause)
+        return None if undecided else diagnosis
+
+    def _ended(self) -> TrialError:
+        """The error of a server that is no more; its workers may still have something to say."""
+        self._let_it_finish()
+        self.server.log.finish()
+        life = self.server.life()
+        evidence = Evidence(self.server.log.lines, exit_code=life.exit_code, oom_killed=life.oom_killed)
+        return self._failure(self.engine.diagnose(evidence), f"the server ended (exit status {life.exit_code})")
+
+    def _let_it_finish(self) -> None:
+        """Read on until the log pauses: the line that says why may follow those that say what became of it."""
+        begun = quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < _PAUSE_S and time.monotonic() - begun < _LONGEST_S:
+            time.sleep(_POLL_S)
+            if self._read():
+                quiet_since = time.monotonic()
+
+    def _read(self) -> list[str]:
+        fresh = self.server.log.read_new()
+        self._follow(fresh)
+        return fresh
 
     def linger(self) -> None:
         """After failed requests, give the server a moment to say why: its log is a little slower than its streams.
@@ -136,11 +166,6 @@ class Watch:
             if not self.serving and (phase := self.engine.phase(line)):
                 self.stopwatch.enter(phase)
             self._progress.saw(line)
-
-    def _raise_if_decided(self, evidence: Evidence) -> None:
-        diagnosis = self.engine.diagnose(evidence)
-        if diagnosis.cause not in _UNDECIDED and not self.tolerance.tolerates(diagnosis.cause):
-            raise self._failure(diagnosis, diagnosis.line or str(diagnosis.cause))
 
     def _failure(self, diagnosis: Diagnosis, message: str) -> TrialError:
         where = f"under load: {message}" if self.serving else message
