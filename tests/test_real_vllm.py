@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tuner import config
 from tuner.closing import write_results
 from tuner.idle import idle_parameters
+from tuner.live import PlainLines, Standing
 from tuner.storage import State
 from tuner.study import run_study
 
@@ -40,7 +42,7 @@ def test_a_study_finds_the_most_sequences_and_prunes_what_vllm_rejects(tmp_path)
             "budget.trials=4",
         ]
     )
-    outcome = run_study(asked, print)
+    outcome = run_study(asked, PlainLines(Standing(asked.objective), Console()).hear)
     baseline, one, sixteen, rejected = outcome.searched
     assert outcome.best == sixteen
     assert sixteen.verdict.values > baseline.verdict.values > one.verdict.values
@@ -73,7 +75,7 @@ def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
             "budget.trials=3",
         ]
     )
-    outcome = run_study(asked, print)
+    outcome = run_study(asked, PlainLines(Standing(asked.objective), Console()).hear)
     (refused,) = outcome.ruled_out
     assert "--not-a-flag" in refused.failure.message
     assert "vllm serve --help=all" in refused.failure.message

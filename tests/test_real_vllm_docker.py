@@ -7,11 +7,13 @@ from pathlib import Path
 import docker
 import httpx
 import pytest
+from rich.console import Console
 
 from tuner import config
 from tuner.compose import compose_text
 from tuner.launchers.docker.pinned import StudyImage
 from tuner.launchers.docker.survey import vllm_version
+from tuner.live import PlainLines, Standing
 from tuner.profile import settings_of
 from tuner.storage import State
 from tuner.study import run_study
@@ -64,7 +66,7 @@ def engine():
 
 def test_a_study_in_containers_finds_the_most_sequences_and_its_compose_file_serves_them(asked, engine):
     before = sorted(one.name for one in engine.containers.list(all=True))
-    outcome = run_study(asked, lambda event: None)
+    outcome = run_study(asked, PlainLines(Standing(asked.objective), Console()).hear)
     baseline, one, *sixteen = outcome.launched
     assert [record.state for record in outcome.launched] == [State.COMPLETE] * 4
     assert outcome.best in sixteen
