@@ -116,7 +116,9 @@ class Watch:
         self.server.log.finish()
         life = self.server.life()
         evidence = Evidence(self.server.log.lines, exit_code=life.exit_code, oom_killed=life.oom_killed)
-        return self._failure(self.engine.diagnose(evidence), f"the server ended (exit status {life.exit_code})")
+        diagnosis = self.engine.diagnose(evidence)
+        said = None if diagnosis.cause in _UNDECIDED else diagnosis.line
+        return self._failure(diagnosis, said or f"the server ended (exit status {life.exit_code})")
 
     def _let_it_finish(self) -> None:
         """Read on until the log pauses: the line that says why may follow those that say what became of it."""
