@@ -47,6 +47,7 @@ def test_explain_takes_what_the_log_does_not_say():
         (["study", "status", "--folder", "/nonexistent"], "which study"),
         (["study", "export", "nope", "--folder", "/nonexistent"], "no study 'nope'"),
         (["study", "start", "--nope"], "--nope"),
+        (["bench", "run", "127.0.0.1:1"], "http://127.0.0.1:1"),
         (["study", "start", "--config-dir", "/nonexistent", "experiment=demo"], "not a folder"),
     ],
 )
@@ -99,3 +100,25 @@ def test_the_plan_says_which_service_is_down_for_how_long(tmp_path):
 
 def test_version():
     assert tuner("--version").stdout.startswith(b"tuner ")
+
+
+def test_a_group_of_ones_own_that_is_no_yaml_is_named_with_its_line(tmp_path):
+    (tmp_path / "space").mkdir()
+    (tmp_path / "space" / "mine.yaml").write_text("params: {\n  x: : \n")
+    done = tuner("study", "start", "--config-dir", str(tmp_path), "experiment=demo", "space=mine", "--dry-run")
+    assert done.returncode == 2
+    assert b"mine.yaml" in done.stderr
+    assert b"line 2" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_the_plan_knows_a_small_space(tmp_path):
+    small = ["space=none", "+space.params.max_num_seqs={choices: [32, 64]}"]
+    done = tuner("study", "start", "experiment=demo", *small, f"study.folder={tmp_path}", "--dry-run", "--json")
+    assert json.loads(done.stdout)["launches"] == 3 + 4
+
+
+def test_the_plan_refuses_a_flag_that_this_engine_is_known_not_to_have(tmp_path):
+    done = tuner("study", "start", "experiment=demo", "+model.args.max_num_sqs=2", "--dry-run")
+    assert done.returncode == 2
+    assert b"model.args.max_num_sqs" in done.stderr

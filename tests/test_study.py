@@ -12,7 +12,7 @@ import pytest
 import tenacity
 
 from tuner import config, events, study
-from tuner.errors import InfrastructureError
+from tuner.errors import ConfigError, InfrastructureError
 from tuner.outcome import Outcome
 from tuner.storage import Role, State, StudyFolder, optuna_storage
 from tuner.study import StudyStopped, run_study
@@ -128,6 +128,9 @@ def test_a_larger_budget_goes_on_where_the_study_ended(load):
     assert [event.number for event in heard.of(events.TrialStarted)] == [1]
     assert any("budget.trials: 1 → 2" in note.text for note in heard.of(events.Noted))
     assert len(outcome.searched) == 2
+    with pytest.raises(ConfigError, match="fewer than have run"):
+        run(load("budget.trials=1"))
+    assert config.read(StudyFolder(outcome.folder.path).config).budget.trials == 2
 
 
 def test_a_space_that_is_used_up_ends_the_study(load):
@@ -137,13 +140,13 @@ def test_a_space_that_is_used_up_ends_the_study(load):
     assert any("no other configuration" in note.text for note in heard.of(events.Noted))
 
 
-def test_an_executable_that_is_not_there_stops_the_study_with_what_to_do(load):
-    asked = load("engine.executable=[no-such-vllm]", "study.retries=1")
-    with pytest.raises(StudyStopped, match=r"(?s)no-such-vllm.*engine\.executable"):
+def test_an_executable_that_is_not_there_ends_the_study_before_trial_0_and_can_be_mended(load):
+    asked = load("engine.executable=[no-such-vllm]")
+    with pytest.raises(ConfigError, match=r"(?s)no-such-vllm.*engine\.executable"):
         run(asked)
-    records = StudyFolder(asked.study.path).records()
-    assert [record.state for record in records] == [State.FAILED, State.FAILED]
-    assert all(trial.state is optuna.trial.TrialState.FAIL for trial in optuna_study(asked).trials)
+    assert StudyFolder(asked.study.path).records() == []
+    outcome, _ = run(load("budget.trials=1", "objective=latency", "objective.limits=null"))
+    assert outcome.baseline is not None
 
 
 def test_a_baseline_that_does_not_run_stops_the_study_with_its_cause(load):

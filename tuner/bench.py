@@ -8,7 +8,7 @@ import httpx
 
 from tuner.config import AttachLauncherConfig, Config, load
 from tuner.engines.base import Phase
-from tuner.errors import EngineUnavailable
+from tuner.errors import ConfigError, EngineUnavailable
 from tuner.launchers.attach import AttachLauncher
 from tuner.load.metrics import Measurement
 from tuner.objective import METRICS
@@ -38,6 +38,7 @@ def bench(
         ConfigError: An override is wrong.
         EngineUnavailable: Nothing answers at the URL.
     """
+    url = _base(url)
     token = [f"launcher.token_env={token_env}"] if token_env else []
     model = _served_model(AttachLauncher(url, token_env))
     config = load(["experiment=bench", f"launcher.url='{url}'", f"model.id='{model}'", *token, *overrides], config_dir)
@@ -45,6 +46,13 @@ def bench(
     with folder.locked(), workbench(config) as (parts, _):
         number = len(folder.records())
         return run_trial(_assignment(config, number), parts, folder.trial(number), on_phase)
+
+
+def _base(url: str) -> str:
+    """The server's base URL, of what people have at hand: an OpenAI client's ends in ``/v1``."""
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"{url} is not a URL", place="URL", fix=f"say http://{url}")
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def _assignment(config: Config, number: int) -> Assignment:
@@ -60,7 +68,8 @@ def text(measurement: Measurement) -> str:
     shown += [(f"ttft_{p.asked_tokens}_cold_ms", p.cold_ms) for p in measurement.long_prompts]
     shown += [(f"ttft_{p.asked_tokens}_cached_ms", p.cached_ms) for p in measurement.long_prompts]
     lines = [f"{name:<24} {'not measured' if value is None else f'{value:.1f}'}" for name, value in shown]
-    return "\n".join([*lines, f"{'requests':<24} {measurement.completed} completed, {measurement.failed} failed"])
+    lines.append(f"{'requests':<24} {measurement.completed} completed, {measurement.failed} failed")
+    return "\n".join([*lines, *(f"{'':<24} {count} × {reason}" for reason, count in measurement.failures.items())])
 
 
 def _served_model(launcher: AttachLauncher) -> str:

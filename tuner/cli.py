@@ -146,7 +146,9 @@ def study_start(
 
 def _plan(config: "Config", as_json: bool) -> None:
     from tuner.planning import plan_of
+    from tuner.workbench import check
 
+    check(config)
     plan = plan_of(config)
     _print(plan.model_dump_json(indent=1) if as_json else plan.text)
 

@@ -5,6 +5,7 @@ Every mistake ends here, before trial 0: nothing else in tuner ever sees a ``Dic
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -409,6 +410,8 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> Mapping[str, 
         resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"not YAML: {error}", fix="mend that line") from error
     if not isinstance(resolved, dict):
         raise AssertionError(f"Hydra composed {type(resolved).__name__}")
     return {str(key): value for key, value in resolved.items() if key != "experiment"}
@@ -438,7 +441,18 @@ def _adapted(override: str, group_names: frozenset[str]) -> str:
     bare = key.lstrip("+")
     if bare.split("@")[0] in group_names:
         return override.lstrip("+")
+    _check_section(re.split(r"[.@]", bare.lstrip("~"))[0], group_names)
     return override if key.startswith("~") else f"++{override.lstrip('+')}"
+
+
+def _check_section(section: str, group_names: frozenset[str]) -> None:
+    """A misspelled group is no reason to hear that another one is missing."""
+    valid = {*Config.model_fields, *group_names, "hydra"}
+    if section not in valid:
+        near = get_close_matches(section, valid, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        listed = ", ".join(sorted(valid - {"hydra"}))
+        raise ConfigError(f"no such group or key {section!r}", place="command line", fix=f"{hint}There are: {listed}")
 
 
 def _plainly(message: str) -> str:

@@ -190,7 +190,7 @@ def _image(config: "Config | None", survey: "Survey | None") -> Iterator[Finding
 def _search() -> Finding:
     if all(find_spec(name) for name in ("torch", "scipy", "greenlet")):
         return Finding(name="search", state=State.OK, text="gp (torch is installed)")
-    fix = "pip install 'tuner[gp]' (the CPU build of torch is enough)"
+    fix = "pip install -e '.[gp]' (the CPU build of torch is enough)"
     return Finding(name="search", state=State.NOTE, text="tpe; gp, which needs fewer trials, needs torch", fix=fix)
 
 

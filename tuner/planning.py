@@ -30,6 +30,7 @@ class StudyPlan(Schema):
     folder: str
     model: str
     hardware: str
+    launcher: str
     objective: str
     workload: str
     search: str
@@ -43,7 +44,7 @@ class StudyPlan(Schema):
     launches: int | None
     """Launches that are still to come, all told; null if only the hours are limited."""
     expected_s: float | None
-    """Of wall time, from what trials of this study took so far, or from a first guess of four minutes each."""
+    """Of wall time, from what this study's trials took so far, or from a guess: four minutes of the engine's own."""
     stops: tuple[str, ...] = ()
     """Services that are down in that time."""
 
@@ -56,6 +57,7 @@ class StudyPlan(Schema):
         return [
             f"study      {self.study} in {self.folder}",
             f"model      {self.model} on {self.hardware}",
+            f"launcher   {self.launcher}",
             f"objective  {self.objective}, workload {self.workload}, search {self.search}",
         ]
 
@@ -83,7 +85,7 @@ def plan_of(config: Config) -> StudyPlan:
     """The plan of a study, as far as it has come."""
     finished = _finished(config)
     relaunches = 2 * config.study.confirm
-    launches = None if config.budget.trials is None else max(0, config.budget.trials - finished) + relaunches
+    launches = _launches(config, finished)
     by_trials = None if launches is None else launches * _trial_s(config)
     by_hours = config.budget.hours * 3600 if config.budget.hours else None
     return StudyPlan(
@@ -91,6 +93,7 @@ def plan_of(config: Config) -> StudyPlan:
         folder=str(config.study.path),
         model=config.model.id,
         hardware=config.hardware.name,
+        launcher=_launcher(config),
         objective=config.objective.name,
         workload=config.workload.name,
         search=config.search.kind,
@@ -114,10 +117,28 @@ def _finished(config: Config) -> int:
     )
 
 
+def _launches(config: Config, finished: int) -> int | None:
+    """Those that are still to come; a space may hold fewer candidates than the budget pays for."""
+    trials, folder = config.budget.trials, StudyFolder(config.study.path)
+    if folder.config.exists() and (known := Outcome.of(folder)).over and known.confirmed:
+        return 0
+    if trials is None:
+        return None
+    most = trials if config.space.size is None else min(trials, config.space.size + 1)
+    return max(0, most - finished) + 2 * config.study.confirm
+
+
 def _trial_s(config: Config) -> float:
     folder = StudyFolder(config.study.path)
     known = Pace.of(Outcome.of(folder).records).launch_s if folder.config.exists() else None
-    return known or _GUESSED_TRIAL_S
+    return known or _GUESSED_TRIAL_S / config.engine.clock_scale
+
+
+def _launcher(config: Config) -> str:
+    launcher = config.launcher
+    where = {"docker": "image", "attach": "url"}.get(launcher.kind)
+    detail = getattr(launcher, where) if where else " ".join(config.engine.executable)
+    return f"{launcher.kind}: {detail}"
 
 
 def _parameter(config: Config, name: str) -> PlannedParameter:

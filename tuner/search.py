@@ -98,7 +98,7 @@ def make_search(
     if kind == "auto":
         kind = "gp" if _gp_is_installed() else "tpe"
     if kind == "gp" and not _gp_is_installed():
-        raise ConfigError("gp needs torch", place="search.kind", fix="pip install 'tuner[gp]', or search=tpe")
+        raise ConfigError("gp needs torch", place="search.kind", fix="pip install -e '.[gp]', or search=tpe")
     if kind == "grid":
         return GridSearch(space, deployed)
     return ModelSearch(kind, space, tuple(directions), deployed, seed, config.startup_trials)

@@ -206,6 +206,11 @@ class StudyFolder:
         path.mkdir(parents=True, exist_ok=True)
         return TrialFolder(path)
 
+    def forget(self) -> None:
+        """Drop what was prepared for a study in which nothing has run."""
+        for path in (self.config, *self.path.glob("optuna.db*")):
+            path.unlink(missing_ok=True)
+
     def records(self) -> list[TrialRecord]:
         """All trials that are over, by number.
 

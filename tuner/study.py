@@ -15,7 +15,7 @@ from tuner.compare import order
 from tuner.config import Config
 from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
-from tuner.errors import GpuBusy, InfrastructureError, Unexplained
+from tuner.errors import ConfigError, GpuBusy, InfrastructureError, Unexplained
 from tuner.ledger import Ledger
 from tuner.outcome import Outcome
 from tuner.pace import Pace, left_s
@@ -66,8 +66,14 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
 
 
 def _begin(folder: StudyFolder, config: Config) -> tuple[resume.Change, ...]:
-    """The study's configuration is on disk before anything is launched."""
-    changed = resume.changes(configuration.read(folder.config), config) if folder.config.exists() else ()
+    """The study's configuration is on disk before anything is launched; one that has not run yet may still change."""
+    changed = resume.changes(configuration.read(folder.config), config) if folder.records() else ()
+    done = len(Outcome.of(folder).launched) if changed else 0
+    if config.budget.trials is not None and config.budget.trials < done:
+        fix = f"a study only grows: budget.trials={done} or more"
+        raise ConfigError(f"{config.budget.trials} are fewer than have run ({done})", place="budget.trials", fix=fix)
+    if not folder.records():
+        folder.forget()
     if changed or not folder.config.exists():
         folder.write(folder.config, config.to_yaml())
     return changed

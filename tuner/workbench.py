@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from shutil import which
 from sys import executable as python
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from tuner.config import AttachLauncherConfig, Config
 from tuner.engines.vllm import help
 from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.help import KnownFlags
+from tuner.errors import ConfigError
 from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.base import Launcher
 from tuner.launchers.docker.options import DockerLauncherConfig
@@ -141,7 +143,26 @@ def make_launcher(config: Config, progress: Callable[[str], None] = lambda text:
         return AttachLauncher(launcher.url, launcher.token_env, config.secrets.file)
     if isinstance(launcher, DockerLauncherConfig):
         return _in_containers(config, launcher, secrets, progress)
+    _check_executable(config.engine.executable[0])
     return ProcessLauncher(secrets, (*config.secrets.trial, *config.secrets.download))
+
+
+def _check_executable(name: str) -> None:
+    """A program that is not there is no trial's fault."""
+    if which(name.replace("{python}", python)) is None:
+        fix = "say where it is: engine.executable=[PATH/bin/vllm,serve]; for vLLM in a container: launcher=docker"
+        raise ConfigError(f"{name} is not there, or cannot be run", place="engine.executable", fix=fix)
+
+
+def check(config: Config) -> None:
+    """What can be known of a study's settings without asking the engine.
+
+    Raises:
+        ConfigError: The deployment, or a parameter of the space, sets a flag that this engine does not have.
+    """
+    known = config.engine.version is not None and config.study.preflight
+    if known and (error := impossible(ground_of(config, make_engine(config)))):
+        raise error
 
 
 def _in_containers(

@@ -51,7 +51,9 @@ def _check(to: str, path: Path | None, table: str) -> None:
     if table not in TABLES:
         raise ConfigError(f"there is no table {table!r}", place="--table", fix=", ".join(TABLES))
     if to == "parquet" and find_spec("pyarrow") is None:
-        raise ConfigError("parquet needs pyarrow", place="--format", fix="pip install 'tuner[parquet]', or csv, json")
+        raise ConfigError("parquet needs pyarrow", place="--format", fix="pip install -e '.[parquet]', or csv, json")
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is not a folder", place="--output", fix="make it, or write elsewhere")
     if to == "parquet" and path is None:
         raise ConfigError("parquet is no text", place="--format", fix="say --output FILE")
 

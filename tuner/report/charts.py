@@ -74,7 +74,7 @@ def _importance_caption() -> str:
     text = "PED-ANOVA asks what it takes to be among the best; fANOVA asks what makes a difference anywhere. "
     text += "With few trials both are rough, and they may well differ."
     if not has_forests():
-        text += " fANOVA is missing: it needs scikit-learn (pip install 'tuner[fanova]')."
+        text += " fANOVA is missing: it needs scikit-learn (pip install -e '.[fanova]')."
     return text
 
 
