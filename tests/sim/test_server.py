@@ -8,7 +8,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -196,14 +198,14 @@ def metrics(server: SimServer) -> str:
 
 
 def test_decode_over_http_is_within_ten_percent_of_the_first_users_figure(launch: Launch) -> None:
-    """55 tokens/s for one user, at eight times the real machine's speed."""
+    """55 tokens/s for one user, at four times the real machine's speed; the median, since a busy machine has stalls."""
     server = launch(
-        f"{SITE_FLAGS} -cc.compile_sizes=[1,2,4,8]", sim=f"{QUICK} --sim-clock-serving 8", env=SITE
+        f"{SITE_FLAGS} -cc.compile_sizes=[1,2,4,8]", sim=f"{QUICK} --sim-clock-serving 4", env=SITE
     ).wait_ready()
     server.stream(question())
     streamed = server.stream({**question(), "max_tokens": 200})
     tokens = [at for at, chunk in zip(streamed.times_s, streamed.chunks, strict=True) if chunk["choices"]]
-    per_token_s = (tokens[-1] - tokens[1]) / (len(tokens) - 2) * 8
+    per_token_s = median(later - earlier for earlier, later in pairwise(tokens[1:])) * 4
     assert 1 / per_token_s == pytest.approx(55, rel=0.10)
 
 
