@@ -198,14 +198,14 @@ def metrics(server: SimServer) -> str:
 
 
 def test_decode_over_http_is_within_ten_percent_of_the_first_users_figure(launch: Launch) -> None:
-    """55 tokens/s for one user, at four times the real machine's speed; the median, since a busy machine has stalls."""
+    """55 tokens/s for one user, at twice the real speed; the median, since a busy machine wakes up late."""
     server = launch(
-        f"{SITE_FLAGS} -cc.compile_sizes=[1,2,4,8]", sim=f"{QUICK} --sim-clock-serving 4", env=SITE
+        f"{SITE_FLAGS} -cc.compile_sizes=[1,2,4,8]", sim=f"{QUICK} --sim-clock-serving 2", env=SITE
     ).wait_ready()
     server.stream(question())
-    streamed = server.stream({**question(), "max_tokens": 200})
+    streamed = server.stream({**question(), "max_tokens": 100})
     tokens = [at for at, chunk in zip(streamed.times_s, streamed.chunks, strict=True) if chunk["choices"]]
-    per_token_s = median(later - earlier for earlier, later in pairwise(tokens[1:])) * 4
+    per_token_s = median(later - earlier for earlier, later in pairwise(tokens[1:])) * 2
     assert 1 / per_token_s == pytest.approx(55, rel=0.10)
 
 
