@@ -12,6 +12,7 @@ import pytest
 import tenacity
 
 from tuner import config, events, study
+from tuner.engines.base import Phase
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.outcome import Outcome
 from tuner.storage import Role, State, StudyFolder, optuna_storage
@@ -216,6 +217,33 @@ def test_what_ran_otherwise_than_asked_is_marked_and_the_search_stops_spending_o
     assert any("block_size does nothing here" in note.text for note in heard.of(events.Noted))
     told = next(n for n in range(len(requested)) if len(set(map(str, requested[: n + 1])) - {"None"}) == 2)
     assert requested[told + 1 :] == [None] * (5 - told)
+
+
+def test_a_relaunch_that_the_machine_spoils_is_made_again_and_decides_nothing(load):
+    """A server killed from outside says nothing of the winner: the relaunch is repeated, as a trial is."""
+    asked = load(
+        "model.args.max_num_seqs=1", "model.known_good=[{max_num_seqs: 64}]", "budget.trials=2", "study.confirm=1"
+    )
+
+    heard = Heard()
+
+    def spoiling(event):
+        heard(event)
+        measuring = isinstance(event, events.PhaseEntered) and event.phase is Phase.MEASURING
+        latest = heard.of(events.TrialStarted)[-1] if measuring else None
+        if latest and (latest.role, latest.attempt) == (Role.CONFIRM_BEST, 1):
+            for server in servers():
+                os.kill(server, signal.SIGKILL)
+
+    outcome = run_study(asked, spoiling)
+    assert [(r.role, r.attempt, r.state) for r in outcome.relaunches] == [
+        (Role.CONFIRM_BASELINE, 1, State.COMPLETE),
+        (Role.CONFIRM_BEST, 1, State.FAILED),
+        (Role.CONFIRM_BEST, 2, State.COMPLETE),
+    ]
+    assert outcome.comparison.failures == ()
+    assert outcome.comparison.goals["output_tokens_per_s"].gain > 0
+    assert any("relaunch 1 says nothing of its configuration" in note.text for note in heard.of(events.Noted))
 
 
 def test_two_processes_never_run_one_study(load):

@@ -177,13 +177,13 @@ def _run(config: "Config", as_json: bool) -> None:
 
     from tuner import live
     from tuner.closing import close, summary
-    from tuner.study import run_study
+    from tuner.study import StudyStopped, run_study
 
     console = Console(stderr=as_json)
     try:
         with live.view(config.objective, console, as_json=as_json) as listener:
             outcome = run_study(config, listener, ("tuner", *sys.argv[1:]))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StudyStopped):
         _stopped(config, console)
         raise
     close(outcome, console)

@@ -17,7 +17,7 @@ from rich.text import Text
 from tuner import events, words
 from tuner.engines.base import Phase
 from tuner.objective import Objective
-from tuner.outcome import SEARCHED
+from tuner.outcome import SEARCHED, named
 from tuner.space import Candidate
 from tuner.storage import Role, State, TrialRecord
 
@@ -266,11 +266,6 @@ def started(event: events.StudyStarted) -> str:
     budget = f"{event.trials} trials" if event.trials else "as many trials as time allows"
     resumed = f", {event.finished} of them finished earlier" if event.finished else ""
     return f"study {event.name}: {budget}{resumed}, then {event.confirmations} relaunches of baseline and best"
-
-
-def named(role: Role, number: int) -> str:
-    """A launch as people tell it from others: relaunches are counted on their own."""
-    return f"{'trial' if role in SEARCHED else 'relaunch'} {number}"
 
 
 def spoken(record: TrialRecord, objective: Objective) -> str:

@@ -16,6 +16,11 @@ SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR)
 """Roles of the trials that count against the budget and that the search learns from."""
 
 
+def named(role: Role, number: int) -> str:
+    """A launch as people tell it from others: relaunches are counted on their own."""
+    return f"{'trial' if role in SEARCHED else 'relaunch'} {number}"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A study's result, so far or at its end.
@@ -24,7 +29,7 @@ class Outcome:
         folder: Where it lies.
         config: What it was asked.
         records: Its trials by number, failed attempts included.
-        relaunches: Baseline and best, launched again at the end.
+        relaunches: Baseline and best, launched again at the end, failed attempts included.
     """
 
     folder: StudyFolder
@@ -77,12 +82,15 @@ class Outcome:
         return self.best is not None and self.best.role is not Role.BASELINE
 
     @property
+    def confirmations(self) -> list[TrialRecord]:
+        """The relaunches of today's finalists that ended with a verdict of their own."""
+        finalists = {record.digest for record in (self.baseline, self.best) if record}
+        return [r for r in self.relaunches if r.digest in finalists and r.state is not State.FAILED]
+
+    @property
     def comparison(self) -> Comparison | None:
         """Baseline against best in their relaunches; ``None`` before there are any."""
-        if self.best is None:
-            return None
-        relevant = [r for r in self.relaunches if r.role is Role.CONFIRM_BASELINE or r.digest == self.best.digest]
-        return compare(self.config.objective, relevant)
+        return compare(self.config.objective, self.confirmations)
 
     @property
     def proven(self) -> bool:
@@ -107,12 +115,8 @@ class Outcome:
         """Whether every relaunch that the study owes has been made."""
         if not self.improved or self.best is None:
             return True
-        made = Counter(record.role for record in self.relaunches if record.digest in self._finalists)
+        made = Counter(record.role for record in self.confirmations)
         return all(made[role] >= self.config.study.confirm for role in (Role.CONFIRM_BASELINE, Role.CONFIRM_BEST))
-
-    @property
-    def _finalists(self) -> set[str]:
-        return {record.digest for record in (self.baseline, self.best) if record}
 
     @property
     def sentence(self) -> str:

@@ -62,5 +62,5 @@ def left_s(outcome: Outcome) -> float | None:
         limits_s.append(max(0, budget.trials - len(outcome.launched)) * launch_s)
     if budget.hours:
         limits_s.append(max(0.0, budget.hours * 3600 - sum(record.seconds for record in outcome.records)))
-    relaunches = max(0, 2 * outcome.config.study.confirm - len(outcome.relaunches))
+    relaunches = max(0, 2 * outcome.config.study.confirm - len(outcome.confirmations))
     return min(limits_s) + relaunches * launch_s

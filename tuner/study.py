@@ -4,7 +4,7 @@ What to run is ``proposals``' affair; here each proposal is brought to a verdict
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tenacity
 
@@ -17,9 +17,9 @@ from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
 from tuner.errors import ConfigError, GpuBusy, InfrastructureError, Unexplained
 from tuner.ledger import Ledger
-from tuner.outcome import Outcome
+from tuner.outcome import Outcome, named
 from tuner.pace import Pace, left_s
-from tuner.preflight import Ground
+from tuner.preflight import Ground, Preflight
 from tuner.proposals import Proposal, Proposer
 from tuner.space import Candidate
 from tuner.storage import Failure, Role, State, StudyFolder, TrialFolder, TrialRecord
@@ -28,6 +28,10 @@ from tuner.workbench import workbench
 
 _RETRY_WAIT = tenacity.wait_exponential(multiplier=2, max=60)
 """Between two attempts: a daemon restarts, a GPU's memory is given back."""
+
+
+_Attempt = Callable[[Proposal, Sequence[TrialRecord]], TrialRecord]
+"""Launches a proposal, given its earlier attempts."""
 
 
 class StudyStopped(InfrastructureError):
@@ -104,29 +108,30 @@ class _Run:
     def run(self, bench: Workbench, ground: Ground | None) -> Outcome:
         """Search until the budget is used up, then launch baseline and best again."""
         self._bench = bench
+        self._ground = ground
         self._proposer = Proposer(self._config, ground, lambda text: self._listener(events.Noted(text)))
         outcome = self.outcome
         done, relaunches = len(outcome.launched), 2 * self._config.study.confirm
         name, trials = self._config.study.name, self._config.budget.trials
         self._listener(events.StudyStarted(name, trials, done, relaunches, outcome.records, outcome.best))
         while not self.outcome.over and (proposal := self._proposer.next(self.outcome)) is not None:
-            self._verdict(proposal)
+            self._verdict(proposal, self._trial)
         self._confirm()
         return self.outcome
 
-    def _verdict(self, proposal: Proposal) -> TrialRecord:
-        """Run a candidate until it has a verdict.
+    def _verdict(self, proposal: Proposal, attempt: _Attempt) -> TrialRecord:
+        """Try a candidate until it has a verdict.
 
         Raises:
             StudyStopped: It has none after all attempts, or it is the baseline and cannot run.
         """
         history: list[TrialRecord] = []
 
-        def attempt() -> TrialRecord:
-            history.append(self._attempt(proposal, history))
+        def again() -> TrialRecord:
+            history.append(attempt(proposal, history))
             return history[-1]
 
-        record = _retrying(self._config.study.retries, self._listener)(attempt)
+        record = _retrying(self._config.study.retries, self._listener)(again)
         if record.state is State.FAILED:
             raise _stopped(record, self._config.study.name)
         if proposal.role is Role.BASELINE and record.failure and self._needs_baseline:
@@ -142,37 +147,44 @@ class _Run:
     def _needs_baseline(self) -> bool:
         return any(limit.of == "baseline" for limit in self._config.objective.limits.values())
 
-    def _attempt(self, proposal: Proposal, history: list[TrialRecord]) -> TrialRecord:
+    def _trial(self, proposal: Proposal, history: Sequence[TrialRecord] = ()) -> TrialRecord:
+        """One attempt at a trial of the search: Optuna hears of it."""
         number = self._ledger.begin(proposal.candidate)
-        record = self._launch(proposal, number, self._folder.trial(number), len(history) + 1)
-        record = self._amended(record, self._others(record))
-        alike = bool(history) and proposal.role is not Role.BASELINE and _died_alike(record, history[-1])
-        if alike and self._baseline_launches():
-            record = self._amended(record, _blamed(record))
+        folder = self._folder.trial(number)
+        record = self._judged(self._launch(proposal, number, folder, len(history) + 1), folder, history)
         self._ledger.end(record)
         self._ended(record)
         return record
 
+    def _relaunch(self, proposal: Proposal, history: Sequence[TrialRecord]) -> TrialRecord:
+        """One attempt at a relaunch after the search, which learns nothing from it."""
+        number = len(self._folder.confirmations())
+        folder = self._folder.confirmation(number)
+        record = self._judged(self._launch(proposal, number, folder, len(history) + 1), folder, history)
+        self._ended(record, relaunch=True)
+        return record
+
+    def _judged(self, record: TrialRecord, folder: TrialFolder, history: Sequence[TrialRecord]) -> TrialRecord:
+        """The record with what is known after the launch of who is to blame; on disk as well."""
+        judged = self._others(record)
+        ours = record.role not in (Role.BASELINE, Role.CONFIRM_BASELINE)
+        if ours and history and _died_alike(judged, history[-1]) and self._baseline_launches():
+            judged = _blamed(judged)
+        if judged != record:
+            folder.save(judged)
+        return judged
+
     def _others(self, record: TrialRecord) -> TrialRecord:
         """The record of a launch for which others had left no memory: no verdict on the configuration."""
-        outcome = self.outcome
-        known = self._proposer.known(outcome) if record.launched and record.failure else None
-        busy = known.busy(outcome.records.index(record)) if known else None
+        if self._ground is None or not record.launched or record.failure is None:
+            return record
+        earlier = [other for other in self.outcome.records if other != record]
+        busy = Preflight(self._ground, (*earlier, record)).busy(len(earlier))
         return record if busy is None else _excused(record, busy)
-
-    def _amended(self, record: TrialRecord, amended: TrialRecord) -> TrialRecord:
-        """What is known better after the launch is on disk as well."""
-        if amended != record:
-            self._folder.trial(record.number).save(amended)
-        return amended
 
     def _baseline_launches(self) -> bool:
         """Whether it is the candidate: the baseline is measured once more, and its record kept."""
-        number = self._ledger.begin(self._deployed)
-        record = self._launch(Proposal(Role.CONFIRM_BASELINE, self._deployed), number, self._folder.trial(number))
-        self._ledger.end(record)
-        self._ended(record)
-        return record.measurement is not None
+        return self._trial(Proposal(Role.CONFIRM_BASELINE, self._deployed)).measurement is not None
 
     def _launch(self, proposal: Proposal, number: int, folder: TrialFolder, attempt: int = 1) -> TrialRecord:
         outcome = self.outcome
@@ -213,15 +225,13 @@ class _Run:
         if not outcome.improved or outcome.best is None or outcome.confirmed:
             return
         finalists = {Role.CONFIRM_BASELINE: self._deployed, Role.CONFIRM_BEST: Candidate(outcome.best.params)}
-        made = [record.role for record in outcome.relaunches if record.digest in {c.digest for c in finalists.values()}]
+        made = [record.role for record in outcome.confirmations]
         for role in order(self._config.study.confirm):
             if role in made:
                 made.remove(role)
                 continue
-            number = len(self._folder.confirmations())
             proposal = self._proposer.foreseen(Proposal(role, finalists[role]), self._proposer.known(outcome))
-            record = self._launch(proposal, number, self._folder.confirmation(number))
-            self._ended(record, relaunch=True)
+            self._verdict(proposal, self._relaunch)
 
 
 def _left_after_s(outcome: Outcome, pace: Pace) -> float | None:
@@ -236,7 +246,11 @@ def _retrying(retries: int, listener: events.Listener) -> tenacity.Retrying:
     def announce(state: tenacity.RetryCallState) -> None:
         record: TrialRecord = state.outcome.result()  # type: ignore[union-attr]  # before_sleep has an outcome
         reason = record.failure.message if record.failure else ""
-        listener(events.Noted(f"trial {record.number} says nothing of its configuration ({reason}): trying again"))
+        listener(
+            events.Noted(
+                f"{named(record.role, record.number)} says nothing of its configuration ({reason}): trying again"
+            )
+        )
 
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(retries + 1),
@@ -279,7 +293,7 @@ def _stopped(record: TrialRecord, study: str) -> StudyStopped:
     assert record.failure is not None
     advice = record.failure.advice or "look at its server.log and mend what it names"
     return StudyStopped(
-        f"trial {record.number} has no verdict after {record.attempt} attempts: {record.failure.message}",
+        f"{named(record.role, record.number)} has no verdict after {record.attempt} attempts: {record.failure.message}",
         cause=record.failure.cause,
         line=record.failure.line,
         fix=f"{advice}; then `tuner study start` goes on with {study} where it stands",
