@@ -123,7 +123,7 @@ def test_a_studys_compose_file_says_what_ran_and_serves_it(sim_image, tmp_path):
         "secrets.deployment={VLLM_API_KEY: VLLM_API_KEY_DEMO}",
         "objective.limits=null",
     ]
-    study += ["launcher.caches={vllm-sim: null, compose-test: /root/.cache/vllm}"]
+    study += ["launcher.caches={vllm-sim: null, compose-test: /cache/vllm}"]
     # the clock is the deployment's here, so that it starts as fast; pre-flight knows vLLM's own flags only
     study += ["study.preflight=false"]
     study += ["~engine.launch_args.sim_clock_startup", "model.args.sim_clock_startup=100"]

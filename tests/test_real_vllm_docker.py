@@ -41,7 +41,7 @@ def asked(tmp_path):
             "experiment=vllm-cpu-docker",
             f"launcher.image={IMAGE}",
             f"launcher.mounts=[{HERE}/{SITE_PACKAGES}:/opt/site:ro,{HERE}/models:/models:ro]",
-            "launcher.caches={vllm-cpu: null, vllm-cpu-test: /root/.cache/vllm}",
+            "launcher.caches={vllm-cpu: null, vllm-cpu-test: /cache/vllm}",
             "model.id=/models/glm-tiny",
             "model.service={name: tuner-test-vllm, port: 18556}",
             f"study.folder={tmp_path}",

@@ -80,7 +80,7 @@ def _service(config: Config, options: DockerLauncherConfig, image: StudyImage, s
         "container_name": service_name(config),
         "entrypoint": [_plain(entrypoint)],
         "command": [_plain(word) for word in command],
-        "environment": _environment(config, image, settings),
+        "environment": _environment(config, options, image, settings),
         "ports": [f"{own.listen}:{own.port}:{CONTAINER_PORT}"],
         "volumes": _volumes(options),
         **({"ipc": "host"} if options.ipc == "host" else {"shm_size": f"{options.shm_gib:g}gb"}),
@@ -103,9 +103,11 @@ def _argv(config: Config, settings: Settings) -> list[str]:
     return [word.replace("{host}", "0.0.0.0").replace("{port}", str(CONTAINER_PORT)) for word in words]
 
 
-def _environment(config: Config, image: StudyImage, settings: Settings) -> dict[str, str]:
+def _environment(
+    config: Config, options: DockerLauncherConfig, image: StudyImage, settings: Settings
+) -> dict[str, str]:
     own = {name: value for name, value in settings.env.items() if value is not None}
-    plain = {**image.env, **own, **gpu_env(config.hardware.gpus, image.wsl)}
+    plain = {**options.environment, **image.env, **own, **gpu_env(config.hardware.gpus, image.wsl)}
     needed = {**{name: name for name in config.secrets.trial}, **config.secrets.deployment}
     return {**{name: _plain(value) for name, value in plain.items()}, **{k: f"${{{v}}}" for k, v in needed.items()}}
 

@@ -1,6 +1,6 @@
 """The parts that a configuration names, put together: the one place where kinds become objects."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from shutil import which
 from sys import executable as python
@@ -58,13 +58,18 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             limits_s=options.limits_s,
             gpus=config.gpus,
             launch_args=options.launch_args,
-            launch_env=options.own_env,
+            launch_env={**_environment(config), **options.own_env},
             stop_grace_s=options.stop_grace_s,
             degradations=options.degradations,
             clock_scale=options.clock_scale,
             proves_itself=not isinstance(config.launcher, AttachLauncherConfig),
         )
         yield bench, ground
+
+
+def _environment(config: Config) -> Mapping[str, str]:
+    """What the launcher tells every server; it is part of what a trial ran with."""
+    return config.launcher.environment if isinstance(config.launcher, DockerLauncherConfig) else {}
 
 
 def make_engine(config: Config) -> VllmEngine:

@@ -21,7 +21,7 @@ PLANTED = (TOKEN, HUB, KEY, OUTSIDE)
 LEAKY = """
 FROM {base}
 RUN mv /usr/local/bin/vllm /usr/local/bin/vllm-real && printf '%s\\n' '#!/bin/sh' \\
-    'env | while read -r line; do case "$line" in VLLM_*) echo "$line";; esac; done >> /root/.cache/vllm/leak' \\
+    'env | while read -r line; do case "$line" in VLLM_*) echo "$line";; esac; done >> /cache/vllm/leak' \\
     'env; echo "non-default args: $(env)"; exec vllm-real "$@"' > /usr/local/bin/vllm && chmod 755 /usr/local/bin/vllm
 """
 """Does what vllm#52523 reports: its whole environment goes to the log, and what is named VLLM_ to the compile cache."""
@@ -90,7 +90,7 @@ def test_planted_secrets_are_found_nowhere(engine, base_image, leaky_image, tmp_
         *FAST,
         f"launcher.image={leaky_image}",
         "engine.executable=[vllm,serve]",
-        "launcher.caches={study-test: null, secrets-test: /root/.cache/vllm}",
+        "launcher.caches={study-test: null, secrets-test: /cache/vllm}",
         "secrets.trial=[HF_TOKEN]",
         "secrets.deployment={VLLM_API_KEY: VLLM_API_KEY_GLM}",
         "engine.launch_args.sim_fault='crash-at=graphs@max_num_seqs=32'",

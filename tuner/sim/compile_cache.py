@@ -31,7 +31,7 @@ class CompileCache:
 
     def __init__(self, root: Path | None, settings: Settings, env: Mapping[str, str]) -> None:
         self.key = _key(settings, env)
-        base = root if root is not None else Path("/root/.cache/vllm")
+        base = root if root is not None else Path.home() / ".cache" / "vllm"
         self.folder = base / "torch_compile_cache" / self.key[:10] / "rank_0_0"
         self._keeps = root is not None
 

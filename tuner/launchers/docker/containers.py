@@ -79,7 +79,7 @@ def create(client: DockerClient, contents: Contents, spec: LaunchSpec, launch_id
             command=argv[1:],
             name=f"tuner-{launch_id}",
             labels=labels(launch_id, spec.name),
-            environment={**contents.env, **spec.env, **gpu_env(spec.gpus, contents.wsl)},
+            environment={**options.environment, **contents.env, **spec.env, **gpu_env(spec.gpus, contents.wsl)},
             mounts=mounts(options, contents.hub),
             ports={f"{CONTAINER_PORT}/tcp": ("127.0.0.1", options.port or 0)},
             ipc_mode=options.ipc,

@@ -14,8 +14,8 @@ _CACHE_NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 CONTAINER_PORT = 8000
 """Where the server listens inside the container, as vLLM's image does by default."""
 
-HUB_FOLDER = "/root/.cache/huggingface/hub"
-"""Where vLLM's image looks for models. Only this folder is mounted: the one above it holds the user's token."""
+HUB_FOLDER = "/cache/huggingface/hub"
+"""Where the server looks for models. Only this is mounted: the folder above it on the host holds the user's token."""
 
 
 class Build(Schema):
@@ -54,6 +54,8 @@ class DockerLauncherConfig(Schema):
         default_factory=dict
     )
     """Folders of the container that outlive it, by name: the compile cache. `tuner clean --caches` removes them."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Variables of every container, the deployment's too: they say where these caches lie, whoever its user is."""
     ipc: Literal["host", "private"] = "host"
     """vLLM's workers speak through shared memory: the host's, or ``shm_gib`` of their own."""
     shm_gib: Annotated[float, Field(ge=8)] = 8
@@ -62,7 +64,7 @@ class DockerLauncherConfig(Schema):
     port: Annotated[int, Field(ge=1024, le=65535)] | None = None
     """The port on 127.0.0.1 that it is published on; null takes a free one."""
 
-    @field_validator("caches", mode="before")
+    @field_validator("caches", "env", mode="before")
     @classmethod
     def _null_removes(cls, raw: Any) -> Any:
         return without_nulls(raw)
@@ -92,6 +94,11 @@ class DockerLauncherConfig(Schema):
             for m in found
             if m
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """``env``, and where the models lie."""
+        return {**({} if self.hf_home is None else {"HF_HUB_CACHE": HUB_FOLDER}), **self.env}
 
     def hub(self, environ_hf_home: str | None) -> Path | None:
         """The host's folder of models, or ``None`` where the server needs none.
