@@ -1,4 +1,4 @@
-"""Every log in tests/data: real ones of this project, and short ones in the shapes that people posted.
+"""Every log in tests/data: real ones of this project, and short ones it composed from the engines' own messages.
 
 ``causes.csv`` says of each what it must be called and by which line.
 """

@@ -99,7 +99,7 @@ _HOST_MEMORY = (
         MORE_HOST_MEMORY,
         "the shell, of a server that did not kill itself",
         serving=True,
-        unless=r"[Gg]ot fatal signal from worker processes",
+        unless=r"[Gg]ot fatal signal from worker processes|Received sigquit from a child process",
     ),
     Sign(
         Cause.HOST_OOM,
