@@ -13,11 +13,12 @@ import tenacity
 
 from tuner import config, events, study
 from tuner.engines.base import Phase
-from tuner.errors import ConfigError, InfrastructureError
+from tuner.errors import ConfigError, GpuBusy, InfrastructureError
 from tuner.outcome import Outcome
 from tuner.storage import Role, State, StudyFolder, optuna_storage
 from tuner.study import StudyStopped, run_study
 from tuner.testing.launcher import until
+from tuner.workbench import workbench
 
 FAST = [
     "experiment=demo",
@@ -250,6 +251,12 @@ def test_two_processes_never_run_one_study(load):
     asked = load()
     with StudyFolder(asked.study.path).locked(), pytest.raises(InfrastructureError, match=str(os.getpid())):
         run(asked)
+
+
+def test_two_studies_never_share_a_gpu_not_even_between_two_launches(load):
+    first = load("study.name=first", "hardware.gpus=[0,1]")
+    with workbench(first), pytest.raises(GpuBusy, match=r"GPU 1 is held by study first \(process \d+\)"):
+        run(load("hardware.gpus=[1]"))
 
 
 def test_the_relaunches_decide_and_not_the_search(load):

@@ -111,6 +111,11 @@ def test_after_kill_9_the_watchdog_brings_it_back(victim):
     until(lambda: not list(folder().glob("*.json")), 5)
 
 
+def test_a_service_that_another_study_has_stopped_is_that_studys_to_start_again(victim):
+    with pytest.raises(GpuBusy, match=rf"{NAME} is stopped for study victim"):
+        in_the_way(SITE, (2,))
+
+
 def test_when_the_watchdog_died_too_whoever_comes_next_brings_it_back(victim):
     tuner, dog, container = victim
     assert pending() == [], "it is not owed as long as the study runs"

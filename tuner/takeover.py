@@ -9,7 +9,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +102,12 @@ def folder() -> Path:
 
 def pending() -> list[TakeOver]:
     """The take-overs on disk whose owner is gone: their services are owed."""
+    return [record for record in _all() if record.abandoned]
+
+
+def _all() -> list[TakeOver]:
     found = (_read(path) for path in sorted(folder().glob("*.json")))
-    return [record for record in found if record and record.abandoned]
+    return [record for record in found if record]
 
 
 def _read(path: Path) -> TakeOver | None:
@@ -121,17 +125,27 @@ def in_the_way(site: SiteConfig, gpus: tuple[int, ...]) -> "list[Service]":
 
     Raises:
         ConfigError: ``site.stop`` names something that is not there.
-        GpuBusy: Somebody else holds one of the GPUs.
+        GpuBusy: Somebody else holds one of the GPUs, or has stopped one of the services.
         EngineUnavailable: ``site.stop`` names services, and no Docker engine answers.
     """
     from tuner import driver
 
     if not site.stop and not gpus:
         return []
+    _refuse_if_taken(site.stop)
     running, exists = _services(needed=bool(site.stop))
     wanted = find_services(site.stop, running, exists)
     refuse_if_held(holders(gpus, running, driver.read(), site.idle_gib), wanted, site.beside)
     return wanted
+
+
+def _refuse_if_taken(names: Iterable[str]) -> None:
+    """A service that another study has stopped would come back in the middle of this one."""
+    for record in _all():
+        taken = [one.known_as for one in record.services if {one.name, one.known_as} & set(names)]
+        if taken and not record.abandoned:
+            said = f"{taken[0]} is stopped for study {record.study}, which starts it again in the end"
+            raise GpuBusy(said, fix="wait for that study's end")
 
 
 def _services(*, needed: bool) -> "tuple[list[Service], Callable[[str], bool]]":

@@ -1,5 +1,6 @@
 """The parts that a configuration names, put together: the one place where kinds become objects."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from shutil import which
@@ -16,7 +17,7 @@ from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.base import Launcher
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.docker.pinned import StudyImage
-from tuner.launchers.leases import state_dir
+from tuner.launchers.leases import reserved, state_dir
 from tuner.launchers.process import ProcessLauncher
 from tuner.load.client import LoadClient
 from tuner.preflight import Ground, ground_of, impossible
@@ -47,7 +48,8 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
         InfrastructureError: The image, the model or the GPUs cannot be had.
     """
     options, engine = config.engine, make_engine(config)
-    with LoadClient() as client, _launcher(config, engine, listener) as (launcher, ground):
+    alone = reserved(config.gpus, f"study {config.study.name} (process {os.getpid()})")
+    with alone, LoadClient() as client, _launcher(config, engine, listener) as (launcher, ground):
         bench = Workbench(
             engine=engine,
             launcher=launcher,

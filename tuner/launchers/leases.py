@@ -7,8 +7,8 @@ and nothing is left locked after a kill -9.
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tuner.errors import GpuBusy, PortTaken
@@ -52,8 +52,27 @@ def gpu_lease(gpu: int, holder: str) -> Iterator[int]:
     Raises:
         GpuBusy: Another launch of tuner holds it.
     """
+    with _of_gpu(f"gpu-{gpu}", gpu, holder) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def reserved(gpus: Iterable[int], holder: str) -> Iterator[None]:
+    """Hold GPUs for a whole study: no other one comes in between two of its launches.
+
+    Raises:
+        GpuBusy: Another study of tuner holds one of them.
+    """
+    with ExitStack() as held:
+        for gpu in gpus:
+            held.enter_context(_of_gpu(f"study-gpu-{gpu}", gpu, holder))
+        yield
+
+
+@contextmanager
+def _of_gpu(name: str, gpu: int, holder: str) -> Iterator[int]:
     try:
-        with lease(f"gpu-{gpu}", holder) as descriptor:
+        with lease(name, holder) as descriptor:
             yield descriptor
     except _Busy as busy:
         raise GpuBusy(
