@@ -11,7 +11,7 @@ from aiohttp import web
 from tuner.sim import failure, log
 from tuner.sim.api import Api, Options
 from tuner.sim.child import Child
-from tuner.sim.cli import Command
+from tuner.sim.command import Command
 from tuner.sim.engine import Engine
 from tuner.sim.faults import Faults
 from tuner.sim.memory import MemoryPlan, out_of_memory_line
