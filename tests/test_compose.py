@@ -91,7 +91,9 @@ def test_what_is_written_is_the_proven_winner_as_it_ran(tmp_path):
     (found,) = yaml.safe_load(text)["services"].values()
     assert [*found["entrypoint"], *found["command"]] == _without_ours(outcome.best.argv)
     ours = ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK")
-    assert found["environment"] == {name: value for name, value in outcome.best.env.items() if name not in ours}
+    ran = {name: value for name, value in outcome.best.env.items() if name not in ours}
+    # no launcher made this record: what it tells every container is not in it
+    assert found["environment"] == {**outcome.config.launcher.environment, **ran}
     assert f"trial {outcome.best.number} of study demo" in text
 
 
