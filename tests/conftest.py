@@ -1,6 +1,7 @@
 """What all tests share: a state folder of their own, and what to do where a part is not installed."""
 
 import os
+import signal
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -8,6 +9,12 @@ import docker
 import pytest
 
 NO_ENGINE = "needs a Docker engine and an image with Python: TUNER_TEST_DOCKER=python:3.11-slim make test"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_works():
+    """A shell that runs the tests in the background has them ignore Ctrl-C, and so would every program they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
