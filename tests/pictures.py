@@ -57,7 +57,7 @@ def terminal(outcome):
 
 def view(outcome):
     """The live view while a trial runs."""
-    shown = live.LiveView(live.Standing(outcome.config.objective), Console(file=io.StringIO()))
+    shown = live.LiveView(live.Standing(outcome.config), Console(file=io.StringIO()))
     done = [record for record in outcome.records if record.number < TRIAL]
     budget, relaunches = outcome.config.budget.trials, 2 * outcome.config.study.confirm
     with shown:

@@ -44,7 +44,7 @@ def told(outcome, records=None):
 def plain(outcome, heard):
     out = io.StringIO()
     console = Console(file=out, width=200)
-    with live.view(outcome.config.objective, console, as_json=False) as listener:
+    with live.view(outcome.config, console, as_json=False) as listener:
         for event in heard:
             listener(event)
     return out.getvalue().splitlines()
@@ -52,7 +52,7 @@ def plain(outcome, heard):
 
 def drawn(outcome, heard, width=110):
     """What the live view shows after these events."""
-    view = live.LiveView(live.Standing(outcome.config.objective), Console(file=io.StringIO(), width=width))
+    view = live.LiveView(live.Standing(outcome.config), Console(file=io.StringIO(), width=width))
     with view:
         for event in heard:
             view.hear(event)
@@ -125,7 +125,7 @@ def test_the_view_shows_recent_trials_with_causes_and_gains(outcome):
 
 
 def test_time_left_counts_the_running_trials_phases_and_what_comes_after(outcome):
-    view = live.LiveView(live.Standing(outcome.config.objective), Console(file=io.StringIO()))
+    view = live.LiveView(live.Standing(outcome.config), Console(file=io.StringIO()))
     pace = Pace(phases={Phase.STARTING: 5.0, Phase.MEASURING: 20.0}, shares={Phase.STARTING: 1.0, Phase.MEASURING: 0.5})
     with view:
         view.hear(events.StudyStarted("demo", 12, 0, 4))
@@ -170,7 +170,7 @@ def test_the_view_fits_a_narrow_terminal(outcome):
 
 
 def test_json_has_one_event_a_line_without_the_terminals_colours(outcome, capsys):
-    with live.view(outcome.config.objective, Console(file=io.StringIO()), as_json=True) as listener:
+    with live.view(outcome.config, Console(file=io.StringIO()), as_json=True) as listener:
         for event in (*told(outcome), events.Noted("a note"), events.Preparing("an image")):
             listener(event)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -42,7 +42,7 @@ def test_a_study_finds_the_most_sequences_and_prunes_what_vllm_rejects(tmp_path)
             "budget.trials=4",
         ]
     )
-    outcome = run_study(asked, PlainLines(Standing(asked.objective), Console()).hear)
+    outcome = run_study(asked, PlainLines(Standing(asked), Console()).hear)
     baseline, one, sixteen, rejected = outcome.searched
     assert outcome.best == sixteen
     assert sixteen.verdict.values > baseline.verdict.values > one.verdict.values
@@ -75,7 +75,7 @@ def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
             "budget.trials=3",
         ]
     )
-    outcome = run_study(asked, PlainLines(Standing(asked.objective), Console()).hear)
+    outcome = run_study(asked, PlainLines(Standing(asked), Console()).hear)
     (refused,) = outcome.ruled_out
     assert "--not-a-flag" in refused.failure.message
     assert "vllm serve --help=all" in refused.failure.message

@@ -66,7 +66,7 @@ def engine():
 
 def test_a_study_in_containers_finds_the_most_sequences_and_its_compose_file_serves_them(asked, engine):
     before = sorted(one.name for one in engine.containers.list(all=True))
-    outcome = run_study(asked, PlainLines(Standing(asked.objective), Console()).hear)
+    outcome = run_study(asked, PlainLines(Standing(asked), Console()).hear)
     baseline, one, *sixteen = outcome.launched
     assert [record.state for record in outcome.launched] == [State.COMPLETE] * 4
     assert outcome.best in sixteen

@@ -15,6 +15,7 @@ from tuner import config, events, study
 from tuner.engines.base import Phase
 from tuner.errors import ConfigError, GpuBusy, InfrastructureError
 from tuner.outcome import Outcome
+from tuner.planning import plan_of
 from tuner.storage import Role, State, StudyFolder, optuna_storage
 from tuner.study import StudyStopped, run_study
 from tuner.testing.launcher import until
@@ -140,6 +141,7 @@ def test_a_space_that_is_used_up_ends_the_study(load):
     outcome, heard = run(load(*only_two, "space.params.max_num_seqs={low: 32, high: 64}", "search=grid"))
     assert len(outcome.searched) == 2
     assert any("no other configuration" in note.text for note in heard.of(events.Noted))
+    assert outcome.over, "it is complete, though the budget is not used up"
 
 
 def test_an_executable_that_is_not_there_ends_the_study_before_trial_0_and_can_be_mended(load):
@@ -155,6 +157,57 @@ def test_a_baseline_that_does_not_run_stops_the_study_with_its_cause(load):
     asked = load("model.args.gpu_memory_utilization=0.96", "objective.limits={tpot_p50_ms: {max: 1.05, of: baseline}}")
     with pytest.raises(StudyStopped, match="less than desired"):
         run(asked)
+
+
+def test_a_baseline_that_does_not_run_is_launched_again_and_may_be_mended_under_the_same_name(load):
+    limits = "objective.limits={tpot_p50_ms: {max: 1.05, of: baseline}}"
+    asked = load("model.args.gpu_memory_utilization=0.96", limits)
+    for launches in (1, 2):
+        with pytest.raises(StudyStopped, match="less than desired"):
+            run(asked)
+        assert [record.role for record in StudyFolder(asked.study.path).records()] == [Role.BASELINE] * launches
+    outcome, heard = run(load("budget.trials=1", limits))
+    assert outcome.baseline is not None
+    assert [record.number for record in outcome.records] == [0]
+    assert any("nothing had been measured" in note.text for note in heard.of(events.Noted))
+    assert len(list((asked.study.path / "aside-1" / "trials").iterdir())) == 2
+
+
+def test_without_a_baseline_the_best_is_named_and_nothing_is_called_proven(load):
+    outcome, _ = run(
+        load(
+            "model.args.gpu_memory_utilization=0.96",
+            "model.known_good=[{gpu_memory_utilization: 0.9}]",
+            "budget.trials=2",
+        )
+    )
+    assert outcome.baseline is None
+    assert outcome.sentence == "The deployed configuration does not run here; trial 1 is the best of those that do."
+    assert outcome.confirmed
+    assert outcome.relaunches == ()
+
+
+def test_optunas_database_can_be_removed_and_is_made_anew_from_the_records(load):
+    asked = load("budget.trials=2")
+    before = [record.params for record in run(asked)[0].records]
+    for path in asked.study.path.glob("optuna.db*"):
+        path.unlink()
+    outcome, _ = run(load("budget.trials=3"))
+    assert [record.params for record in outcome.records][:2] == before
+    assert [record.number for record in outcome.records] == [0, 1, 2]
+    assert len(optuna_study(asked).trials) == 3
+    for path in asked.study.path.glob("optuna.db-*"):
+        path.unlink()
+    (asked.study.path / "optuna.db").write_bytes(b"no database " * 100)
+    with pytest.raises(ConfigError, match=r"(?s)optuna\.db cannot be read.*made anew"):
+        run(load("budget.trials=4"))
+
+
+def test_a_space_without_parameters_is_one_launch(load):
+    outcome, _ = run(load("space=none"))
+    assert [record.role for record in outcome.records] == [Role.BASELINE]
+    assert outcome.over
+    assert plan_of(load("space=none", "study.name=planned")).launches == 1
 
 
 def test_a_configuration_that_dies_twice_alike_is_blamed_only_while_the_baseline_runs(load):

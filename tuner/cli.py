@@ -181,7 +181,7 @@ def _run(config: "Config", as_json: bool) -> None:
 
     console = Console(stderr=as_json)
     try:
-        with live.view(config.objective, console, as_json=as_json) as listener:
+        with live.view(config, console, as_json=as_json) as listener:
             outcome = run_study(config, listener, ("tuner", *sys.argv[1:]))
     except (KeyboardInterrupt, StudyStopped):
         _stopped(config, console)

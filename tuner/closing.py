@@ -56,7 +56,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
     rows = [("deployed", _described(outcome, outcome.baseline))]
     if outcome.improved and outcome.best and outcome.baseline:
         rows.append(("best", f"trial {outcome.best.number}: {_described(outcome, outcome.best)}"))
-        rows.append(("  changed", Candidate(outcome.best.params).changed(Candidate(outcome.baseline.params))))
+        rows.append(("  changed", Candidate(outcome.best.params).changed(outcome.deployed)))
     rows += _gains(outcome)
     measured = sum(record.measurement is not None for record in outcome.searched)
     feasible = sum(record.feasible for record in outcome.searched)

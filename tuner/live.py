@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import events, words
+from tuner.config import Config
 from tuner.engines.base import Phase
 from tuner.objective import Objective
 from tuner.outcome import SEARCHED, named
@@ -27,15 +28,15 @@ _PREPARING_EVERY_S = 10.0
 
 
 @contextmanager
-def view(objective: Objective, console: Console, *, as_json: bool) -> Iterator[events.Listener]:
+def view(config: Config, console: Console, *, as_json: bool) -> Iterator[events.Listener]:
     """The listener that fits where the output goes."""
     if as_json:
         yield json_lines
     elif console.is_terminal:
-        with LiveView(Standing(objective), console) as live:
+        with LiveView(Standing(config), console) as live:
             yield live.hear
     else:
-        yield PlainLines(Standing(objective), console).hear
+        yield PlainLines(Standing(config), console).hear
 
 
 def json_lines(event: events.Event) -> None:
@@ -79,7 +80,7 @@ class Standing:
     """How a study stands, as far as its events have told.
 
     Attributes:
-        objective: What it is after.
+        config: The study's configuration.
         name: The study's.
         trials: Its budget in trials, if it has one.
         finished: Trials that ended with a verdict of their own.
@@ -88,13 +89,18 @@ class Standing:
         best: The best feasible trial.
     """
 
-    objective: Objective
+    config: Config
     name: str = ""
     trials: int | None = None
     finished: int = 0
     ended: list[TrialRecord] = field(default_factory=list)
     baseline: TrialRecord | None = None
     best: TrialRecord | None = None
+
+    @property
+    def objective(self) -> Objective:
+        """What the trials are judged by."""
+        return self.config.objective
 
     def hear(self, event: events.Event) -> None:
         """Take note."""
@@ -127,8 +133,8 @@ class Standing:
         return "" if gain is None else words.percent(gain, sign=True)
 
     def changed(self, record: TrialRecord) -> str:
-        """What a trial sets otherwise than the baseline."""
-        return Candidate(record.params).changed(Candidate(self.baseline.params)) if self.baseline else ""
+        """What a trial sets otherwise than the deployment."""
+        return Candidate(record.params).changed(self.config.space.set_by(self.config.model.settings))
 
     @property
     def best_line(self) -> str:

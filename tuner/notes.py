@@ -11,6 +11,7 @@ from tuner import words
 from tuner.engines.effective import Status
 from tuner.outcome import Outcome
 from tuner.secrecy import redacted
+from tuner.space import Candidate
 from tuner.storage import State, TrialRecord
 
 _LONGEST_LINE = 1500
@@ -104,14 +105,14 @@ def _reason(record: TrialRecord) -> Iterable[str]:
 
 
 def _changed(outcome: Outcome, record: TrialRecord) -> Iterable[str]:
-    space, deployed = outcome.config.space, outcome.deployed.params
-    names = [n for n in {**deployed, **record.params} if deployed.get(n) != record.params.get(n)]
-    if not names:
+    space, deployed = outcome.config.space, outcome.deployed
+    changes = Candidate(record.params).changes(deployed)
+    if not changes:
         yield "As deployed."
         return
     rows = [
-        (f"`{words.setting(space, name)}`", words.value(deployed.get(name)), words.value(record.params.get(name)))
-        for name in names
+        (f"`{words.setting(space, name)}`", words.value(deployed.get(name)), words.value(value))
+        for name, value in changes.items()
     ]
     yield _table(("setting", "deployed", "here"), rows)
 

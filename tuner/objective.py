@@ -94,6 +94,11 @@ class Objective(Schema):
             raise ValueError(f"no such metric: {', '.join(sorted(unknown))} (valid: {valid})")
         return by_metric
 
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether a limit is a multiple of what the baseline measured."""
+        return any(limit.of == "baseline" for limit in self.limits.values())
+
     def judge(self, measurement: Measurement, baseline: Measurement) -> Verdict:
         """The verdict on a measurement.
 

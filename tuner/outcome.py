@@ -1,15 +1,16 @@
 """What a study has found, read from its folder: the same for the closing table, the report and the profile."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+from pydantic import JsonValue
 
 from tuner import config, words
 from tuner.compare import Comparison, compare
 from tuner.config import Config
 from tuner.objective import Objective, metric
-from tuner.space import Candidate
 from tuner.storage import Role, State, StudyFolder, TrialRecord
 
 SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR)
@@ -47,9 +48,9 @@ class Outcome:
         return cls(folder, config.read(folder.config), tuple(folder.records()), tuple(folder.confirmations()))
 
     @cached_property
-    def deployed(self) -> Candidate:
-        """The deployment as the space sees it, measured or not."""
-        return self.config.space.deployed(self.config.model.settings)
+    def deployed(self) -> Mapping[str, JsonValue]:
+        """What the deployment sets of each parameter, whether it acts there or not."""
+        return self.config.space.set_by(self.config.model.settings)
 
     @property
     def searched(self) -> list[TrialRecord]:
@@ -104,16 +105,20 @@ class Outcome:
 
     @property
     def over(self) -> bool:
-        """Whether the budget is used up."""
+        """Whether the budget is used up, or the space; never before the baseline that its limits need is measured."""
         budget = self.config.budget
+        if self.config.objective.needs_baseline and self.baseline is None:
+            return False
+        if self.folder.exhausted.exists():
+            return True
         if budget.trials is not None and len(self.launched) >= budget.trials:
             return True
         return budget.hours is not None and sum(record.seconds for record in self.records) >= budget.hours * 3600
 
     @property
     def confirmed(self) -> bool:
-        """Whether every relaunch that the study owes has been made."""
-        if not self.improved or self.best is None:
+        """Whether every relaunch that the study owes has been made; none where there is nothing to compare with."""
+        if not self.improved or self.best is None or self.baseline is None:
             return True
         made = Counter(record.role for record in self.confirmations)
         return all(made[role] >= self.config.study.confirm for role in (Role.CONFIRM_BASELINE, Role.CONFIRM_BEST))
@@ -121,8 +126,14 @@ class Outcome:
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
+        if not self.searched:
+            return "Nothing has been tried yet."
         if self.best is None:
             return f"No configuration could be used: {self._why_nothing()}."
+        if self.baseline is None:
+            return (
+                f"The deployed configuration does not run here; trial {self.best.number} is the best of those that do."
+            )
         if not self.improved:
             return self._unbeaten
         if self.comparison is None:
@@ -146,6 +157,9 @@ class Outcome:
         if comparison.missed_limits:
             missed = ", ".join(f"the limit on {words.metric(name).short}" for name in comparison.missed_limits)
             return f"Unproven: trial {best.number} misses {missed} when launched again; keep yours."
+        if any(goal.spread is None for goal in comparison.goals.values()):
+            once = "once each, which shows no spread (study.confirm=2 does)"
+            return f"Unproven: trial {best.number} and the baseline were launched again {once}: {gains}; keep yours."
         if comparison.proven:
             return f"Trial {best.number} beats the deployed configuration: {gains}."
         return (

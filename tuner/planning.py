@@ -84,7 +84,7 @@ class StudyPlan(Schema):
 def plan_of(config: Config) -> StudyPlan:
     """The plan of a study, as far as it has come."""
     finished = _finished(config)
-    relaunches = 2 * config.study.confirm
+    relaunches = 2 * config.study.confirm if config.space.params else 0
     launches = _launches(config, finished)
     by_trials = None if launches is None else launches * _trial_s(config)
     by_hours = config.budget.hours * 3600 if config.budget.hours else None
@@ -122,6 +122,8 @@ def _launches(config: Config, finished: int) -> int | None:
     trials, folder = config.budget.trials, StudyFolder(config.study.path)
     if folder.config.exists() and (known := Outcome.of(folder)).over and known.confirmed:
         return 0
+    if not config.space.params:
+        return max(0, 1 - finished)
     if trials is None:
         return None
     most = trials if config.space.size is None else min(trials, config.space.size + 1)
@@ -144,7 +146,7 @@ def _launcher(config: Config) -> str:
 def _parameter(config: Config, name: str) -> PlannedParameter:
     parameter = config.space.params[name]
     kind, target = config.space.target(name)
-    deployed = config.space.deployed(config.model.settings).params
+    deployed = config.space.set_by(config.model.settings)
     return PlannedParameter(
         name=name,
         sets=f"--{target.replace('_', '-')}" if kind == "flag" else target,

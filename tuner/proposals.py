@@ -65,7 +65,8 @@ class Proposer:
     def next(self, outcome: Outcome) -> Proposal | None:
         """The next trial; ``None`` when the space holds no other."""
         known = self.known(outcome)
-        if self._deployed.digest not in {record.digest for record in outcome.searched}:
+        tried = self._deployed.digest in {record.digest for record in outcome.searched}
+        if not tried or (self._config.objective.needs_baseline and outcome.baseline is None):
             # trial 0 runs already, whatever a prediction says of it
             return self.foreseen(Proposal(Role.BASELINE, self._deployed), known)
         candidates = (*self._known_good(outcome), *self._repairs(outcome, known))

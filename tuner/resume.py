@@ -29,6 +29,10 @@ _HARMLESS: Mapping[str, str] = {
 _SPACE_RANGE = "the search goes on in the new range; earlier trials outside of it count at its edge"
 
 
+class Incomparable(ConfigError):
+    """A configuration under which earlier trials would not count."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One key that differs.
@@ -54,14 +58,14 @@ def changes(old: Config, new: Config) -> tuple[Change, ...]:
     """What differs, in the order of the configuration.
 
     Raises:
-        ConfigError: Something differs that makes the earlier trials incomparable.
+        Incomparable: Something differs that makes the earlier trials incomparable.
     """
     before, after = (dict(_leaves(config.model_dump(mode="json"))) for config in (old, new))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     found = tuple(Change(key, before.get(key), after.get(key), _meaning(key)) for key in keys)
     if fatal := [change for change in found if change.meaning is None]:
         listed = "\n".join(f"  {change}" for change in fatal)
-        raise ConfigError(
+        raise Incomparable(
             f"the study {new.study.name} was begun with another configuration:\n{listed}",
             fix="choose another study.name for a new study, or take the change back",
         )

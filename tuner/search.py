@@ -186,7 +186,7 @@ class ModelSearch:
 
     def _neighbour(self, view: "_View", candidate: Candidate, fresh: Admits, dice: random.Random) -> Candidate | None:
         """A candidate that differs in one parameter by one level, or by another choice; a second step if need be."""
-        for _ in range(_STEPS):
+        for _ in range(_STEPS if view.names else 0):
             name = dice.choice(view.names)
             stepped = _step(self.space.params[name], candidate.params.get(name), dice)
             candidate = view.settle({**self._defaults, **candidate.params, name: stepped})

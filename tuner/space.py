@@ -183,10 +183,13 @@ class Candidate:
         """Twelve hex digits that name the configuration: equal for equal values, whatever their order."""
         return hashlib.sha256(_canonical(dict(self.params)).encode()).hexdigest()[:12]
 
-    def changed(self, other: "Candidate") -> str:
-        """What this one sets otherwise than the other, ready to print; empty if nothing."""
-        names = [name for name in {**self.params, **other.params} if self.params.get(name) != other.params.get(name)]
-        return ", ".join(f"{name}={_spoken(self.params.get(name))}" for name in names)
+    def changes(self, deployed: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """What it sets otherwise than the deployment (``SearchSpace.set_by``), by parameter."""
+        return {name: value for name, value in self.params.items() if value != deployed.get(name)}
+
+    def changed(self, deployed: Mapping[str, JsonValue]) -> str:
+        """The same, ready to print; empty if nothing."""
+        return ", ".join(f"{name}={_spoken(value)}" for name, value in self.changes(deployed).items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,12 +327,20 @@ class SearchSpace(Schema):
         Raises:
             ConfigError: It runs a value that the parameter cannot take.
         """
+        return self.candidate(self.set_by(deployed))
+
+    def set_by(self, deployed: Settings) -> dict[str, JsonValue]:
+        """What the deployment sets of each parameter, whether it acts there or not; ``None`` where it sets nothing.
+
+        Raises:
+            ConfigError: It runs a value that the parameter cannot take.
+        """
         values: dict[str, JsonValue] = {}
         for name, parameter in self.params.items():
             kind, target = self.target(name)
             value = _lookup(deployed.args, target) if kind == "flag" else deployed.env.get(target)
             values[name] = None if value is None else self._accepted(name, parameter, value)
-        return self.candidate(values)
+        return values
 
     def _accepted(self, name: str, parameter: Range | Choice, value: JsonValue) -> JsonValue:
         if isinstance(value, str) and not parameter.accepts(value):

@@ -193,6 +193,11 @@ class StudyFolder:
         """With which command, where and with which versions the study was run, a line a sitting."""
         return self.path / "sittings.jsonl"
 
+    @property
+    def exhausted(self) -> Path:
+        """There once the search has said that the space holds no other configuration."""
+        return self.path / ".exhausted"
+
     def trial(self, number: int) -> TrialFolder:
         """The folder of a trial."""
         return self._made("trials", f"{number:04d}")
@@ -208,8 +213,19 @@ class StudyFolder:
 
     def forget(self) -> None:
         """Drop what was prepared for a study in which nothing has run."""
-        for path in (self.config, *self.path.glob("optuna.db*")):
+        for path in (self.config, self.exhausted, *self.path.glob("optuna.db*")):
             path.unlink(missing_ok=True)
+
+    def set_aside(self) -> Path:
+        """Begin anew: what ran is kept in a folder beside; returns that."""
+        count = len(list(self.path.glob("aside-*")))
+        aside = self.path / f"aside-{count + 1}"
+        aside.mkdir()
+        for name in ("config.yaml", "trials", "confirm"):
+            if (self.path / name).exists():
+                (self.path / name).rename(aside / name)
+        self.forget()
+        return aside
 
     def records(self) -> list[TrialRecord]:
         """All trials that are over, by number.
@@ -286,8 +302,15 @@ def _into_wal_mode(path: Path) -> None:
     import sqlite3
     from contextlib import closing
 
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode=WAL")
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as error:
+        fix = "see that the folder can be written to, or choose another study.folder"
+        raise InfrastructureError(f"{path}: {error}", fix=fix) from error
+    except sqlite3.DatabaseError as error:
+        fix = "remove it: it is made anew from the trials' records"
+        raise ConfigError(f"{path} cannot be read: {error}", fix=fix) from error
 
 
 def _read(path: Path) -> TrialRecord:

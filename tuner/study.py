@@ -56,7 +56,7 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
     folder = StudyFolder(config.study.path)
     with folder.locked():
         for change in _begin(folder, config):
-            listener(events.Noted(str(change)))
+            listener(events.Noted(change))
         for left in left_overs():
             listener(events.Noted(f"an interrupted run had left {left}"))
             left.remove()
@@ -69,9 +69,16 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
             return run.run(bench, ground)
 
 
-def _begin(folder: StudyFolder, config: Config) -> tuple[resume.Change, ...]:
-    """The study's configuration is on disk before anything is launched; one that has not run yet may still change."""
-    changed = resume.changes(configuration.read(folder.config), config) if folder.records() else ()
+def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:
+    """The study's configuration is on disk before anything is launched; returns what a person should know of it."""
+    try:
+        changed = resume.changes(configuration.read(folder.config), config) if folder.records() else ()
+    except resume.Incomparable:
+        if any(record.measurement for record in folder.records()):
+            raise
+        aside = folder.set_aside()
+        folder.write(folder.config, config.to_yaml())
+        return (f"nothing had been measured with the configuration before: what ran lies in {aside}",)
     done = len(Outcome.of(folder).launched) if changed else 0
     if config.budget.trials is not None and config.budget.trials < done:
         fix = f"a study only grows: budget.trials={done} or more"
@@ -80,7 +87,8 @@ def _begin(folder: StudyFolder, config: Config) -> tuple[resume.Change, ...]:
         folder.forget()
     if changed or not folder.config.exists():
         folder.write(folder.config, config.to_yaml())
-    return changed
+        folder.exhausted.unlink(missing_ok=True)
+    return tuple(map(str, changed))
 
 
 class _Run:
@@ -92,7 +100,9 @@ class _Run:
         self._listener = listener
         self._ledger = Ledger(config, folder)
         self._deployed = config.space.deployed(config.model.settings)
-        self._ledger.reconcile(self._folder.records())
+        records = self._folder.records()
+        self._ledger.reconcile(records)
+        self._ledger.catch_up(records)
 
     @property
     def outcome(self) -> Outcome:
@@ -114,7 +124,10 @@ class _Run:
         done, relaunches = len(outcome.launched), 2 * self._config.study.confirm
         name, trials = self._config.study.name, self._config.budget.trials
         self._listener(events.StudyStarted(name, trials, done, relaunches, outcome.records, outcome.best))
-        while not self.outcome.over and (proposal := self._proposer.next(self.outcome)) is not None:
+        while not self.outcome.over:
+            if (proposal := self._proposer.next(self.outcome)) is None:
+                self._folder.write(self._folder.exhausted, "")
+                break
             self._verdict(proposal, self._trial)
         self._confirm()
         return self.outcome
@@ -134,7 +147,7 @@ class _Run:
         record = _retrying(self._config.study.retries, self._listener)(again)
         if record.state is State.FAILED:
             raise _stopped(record, self._config.study.name)
-        if proposal.role is Role.BASELINE and record.failure and self._needs_baseline:
+        if proposal.role is Role.BASELINE and record.failure and self._config.objective.needs_baseline:
             raise StudyStopped(
                 f"the deployed configuration itself does not run: {record.failure.message}",
                 cause=record.failure.cause,
@@ -142,10 +155,6 @@ class _Run:
                 fix=record.failure.advice or "mend model.args, or give the objective absolute limits only",
             )
         return record
-
-    @property
-    def _needs_baseline(self) -> bool:
-        return any(limit.of == "baseline" for limit in self._config.objective.limits.values())
 
     def _trial(self, proposal: Proposal, history: Sequence[TrialRecord] = ()) -> TrialRecord:
         """One attempt at a trial of the search: Optuna hears of it."""
@@ -205,7 +214,7 @@ class _Run:
         )
         if proposal.refusal:
             return run_trial(assignment, self._bench, folder, lambda phase: None)
-        changed = proposal.candidate.changed(self._deployed)
+        changed = proposal.candidate.changed(outcome.deployed)
         pace = Pace.of((*outcome.records, *outcome.relaunches))
         self._listener(events.TrialStarted(number, proposal.role, changed, attempt, pace, _left_after_s(outcome, pace)))
 
@@ -222,7 +231,7 @@ class _Run:
     def _confirm(self) -> None:
         """Launch baseline and best again, in turns; what an earlier sitting has done of it counts."""
         outcome = self.outcome
-        if not outcome.improved or outcome.best is None or outcome.confirmed:
+        if outcome.confirmed or outcome.best is None:
             return
         finalists = {Role.CONFIRM_BASELINE: self._deployed, Role.CONFIRM_BEST: Candidate(outcome.best.params)}
         made = [record.role for record in outcome.confirmations]

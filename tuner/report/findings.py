@@ -145,7 +145,7 @@ def _trials(outcome: Outcome, records: Sequence[TrialRecord]) -> Html:
     """One line a trial, a column for each parameter that can vary."""
     space = outcome.config.space
     names = [name for name, parameter in space.params.items() if parameter.levels != 1]
-    deployed = outcome.deployed.params
+    deployed = outcome.deployed
     settings = [_jointed(words.setting(space, name)) for name in names]
     rows = (
         (*_worth(outcome, record), *(_value(record.params, deployed, name) for name in names)) for record in records
