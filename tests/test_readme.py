@@ -58,7 +58,8 @@ def of(prefix):
 HANDLED = ("tuner study", "tuner doctor", "tuner clean", "make ", "TUNER_TEST_DOCKER=")
 ELSEWHERE = {
     "docker compose -f studies/glm-flash/compose.yaml": "tests/test_compose.py",
-    "TUNER_STUDY=studies/demo jupyter": "tests/test_notebooks.py",
+    "TUNER_STUDY=$PWD/studies/demo jupyter": "tests/test_notebooks.py",
+    "pip install jupyterlab": "tests/test_notebooks.py",
 }
 
 

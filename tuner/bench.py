@@ -24,8 +24,8 @@ def bench(
     config_dir: Path | None,
     token_env: str | None,
     on_phase: Callable[[Phase], None],
-) -> TrialRecord:
-    """Measure the server at a URL; the record lies in ``studies/bench/trials``.
+) -> tuple[Path, TrialRecord]:
+    """Measure the server at a URL; returns where the record lies, in ``studies/bench/trials``, and the record.
 
     Args:
         url: Its base URL.
@@ -45,7 +45,8 @@ def bench(
     folder = StudyFolder(config.study.path)
     with folder.locked(), workbench(config) as (parts, _):
         number = len(folder.records())
-        return run_trial(_assignment(config, number), parts, folder.trial(number), on_phase)
+        place = folder.trial(number)
+        return place.path, run_trial(_assignment(config, number), parts, place, on_phase)
 
 
 def _base(url: str) -> str:

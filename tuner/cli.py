@@ -49,10 +49,15 @@ def main() -> NoReturn:
         raise SystemExit(130) from None
     except typer.Exit as done:
         raise SystemExit(done.exit_code) from None
+    except OSError as error:
+        # a folder that cannot be written, a full disk, a port in use: the system's words name the thing
+        _say(f"tuner: {error}")
+        raise SystemExit(1) from None
     except Exception as error:
         # with standalone_mode off, what the parser has to say of a wrong command line comes as an exception
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-            _say(f"tuner: {error.format_message()}")
+            if message := error.format_message():  # none, where the help has just been printed instead
+                _say(f"tuner: {message}")
             raise SystemExit(error.exit_code) from None
         raise
 
@@ -183,8 +188,12 @@ def _run(config: "Config", as_json: bool) -> None:
     try:
         with live.view(config, console, as_json=as_json) as listener:
             outcome = run_study(config, listener, ("tuner", *sys.argv[1:]))
-    except (KeyboardInterrupt, StudyStopped):
-        _stopped(config, console)
+    except StudyStopped:
+        _standing(config, console)  # the error itself says how to go on
+        raise
+    except KeyboardInterrupt:
+        _standing(config, console)
+        _say(f"tuner: stopped; `tuner study start` with the same arguments goes on with {config.study.path}")
         raise
     close(outcome, console)
     if as_json:
@@ -193,8 +202,8 @@ def _run(config: "Config", as_json: bool) -> None:
         raise TunerError(outcome.sentence, fix="`tuner study report` shows what each trial died of")
 
 
-def _stopped(config: "Config", console: "Console") -> None:
-    """Where things stand, and how to go on."""
+def _standing(config: "Config", console: "Console") -> None:
+    """Where things stand."""
     from tuner.closing import table
     from tuner.outcome import Outcome
     from tuner.storage import StudyFolder
@@ -202,7 +211,6 @@ def _stopped(config: "Config", console: "Console") -> None:
     folder = StudyFolder(config.study.path)
     if folder.config.exists():
         console.print(table(Outcome.of(folder)))
-    _say(f"tuner: stopped; `tuner study start` with the same arguments goes on with {config.study.path}")
 
 
 @study_app.command("status")
@@ -228,14 +236,23 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
     from tuner.outcome import Outcome
     from tuner.storage import studies
 
-    outcomes = [Outcome.of(study) for study in studies(folder)]
+    outcomes, damaged = [], {}
+    for study in studies(folder):
+        try:
+            outcomes.append(Outcome.of(study))
+        except ConfigError as error:
+            damaged[study.path.name] = str(error)
     if as_json:
-        return _print(json.dumps([summary(outcome) for outcome in outcomes], indent=1))
-    if not outcomes:
+        broken = [{"study": name, "error": said} for name, said in damaged.items()]
+        return _print(json.dumps([*(summary(outcome) for outcome in outcomes), *broken], indent=1))
+    if not outcomes and not damaged:
         return _print(f"no studies in {folder}; `tuner study start experiment=demo` makes one")
     from rich.console import Console
 
-    return Console().print(overview(outcomes))
+    Console().print(overview(outcomes))
+    for name, said in damaged.items():
+        _say(f"{name} cannot be read: {said}")
+    return None
 
 
 @study_app.command("report")
@@ -252,7 +269,7 @@ def study_report(name: StudyName = None, folder: StudiesFolder = Path("studies")
 def study_dashboard(
     name: StudyName = None,
     folder: StudiesFolder = Path("studies"),
-    port: Annotated[int, typer.Option("--port", help="Where to listen; 0 takes a free port.")] = 0,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 0,
     in_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
 ) -> None:
     """Look at a study's trials, logs and notes in a browser, on this machine only; works while it runs."""
@@ -290,7 +307,10 @@ def bench_run(
     """Measure a running server once; OVERRIDES choose the workload: workload=quick."""
     from tuner.bench import bench, text
 
-    record = bench(url, overrides or [], config_dir, token_env, lambda phase: None if as_json else _say(f"{phase} …"))
+    folder, record = bench(
+        url, overrides or [], config_dir, token_env, lambda phase: None if as_json else _say(f"{phase} …")
+    )
+    _say(f"kept in {folder}")
     if record.failure or record.measurement is None:
         raise TunerError(record.failure.message if record.failure else "nothing was measured")
     _print(record.measurement.model_dump_json(indent=1) if as_json else text(record.measurement))

@@ -61,7 +61,19 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
     measured = sum(record.measurement is not None for record in outcome.searched)
     feasible = sum(record.feasible for record in outcome.searched)
     rows.append(("trials", f"{len(outcome.launched)}: {measured} measured, {feasible} of them within all limits"))
-    return [*rows, *_pruned(outcome), ("time", _time(outcome)), ("now", standing(outcome))]
+    return [*rows, *_pruned(outcome), *_unanswered(outcome), ("time", _time(outcome)), ("now", standing(outcome))]
+
+
+def _unanswered(outcome: Outcome) -> list[tuple[str, str]]:
+    """Requests of baseline and best that failed: few enough for a measurement, too many to be passed over."""
+    rows: list[tuple[str, str]] = []
+    for record in (outcome.baseline, outcome.best if outcome.improved else None):
+        if record and record.measurement and (failed := record.measurement.failed):
+            kinds = ", ".join(record.measurement.failures)
+            of = failed + record.measurement.completed
+            said = f"{failed} of {of} in trial {record.number} ({kinds}); its requests.jsonl says why"
+            rows.append(("" if rows else "failed requests", said))
+    return rows
 
 
 def _described(outcome: Outcome, record: TrialRecord | None) -> str:

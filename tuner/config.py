@@ -392,7 +392,25 @@ def validate(raw: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise config_error(error, frozenset({"range", "choice", "process", "docker", "attach"})) from error
+        raise _misnamed(raw, error) or config_error(error, _TAGS) from error
+
+
+_TAGS = frozenset({"range", "choice", "process", "docker", "attach", "int", "float"})
+
+
+def _misnamed(raw: Any, error: ValidationError) -> ConfigError | None:
+    """A parameter that lacks what every parameter has, and whose name is nearly that of one that has it."""
+    params = raw.get("space", {}).get("params") or {}
+    for mistake in error.errors(include_url=False):
+        match mistake["loc"], mistake["type"]:
+            case ("space", "params", str(name), *_), "missing":
+                near = get_close_matches(name, set(params) - {name}, n=1)
+                if near:
+                    said = f"there is no parameter {name!r}; did you mean {near[0]!r}?"
+                    there = ", ".join(sorted(set(params) - {name}))
+                    fix = f"a new parameter needs low and high, or choices (there: {there})"
+                    return ConfigError(said, place=f"space.params.{name}", fix=fix)
+    return None
 
 
 def _compose(overrides: Sequence[str], config_dir: Path | None) -> Mapping[str, Any]:

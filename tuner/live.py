@@ -17,13 +17,16 @@ from rich.text import Text
 from tuner import events, words
 from tuner.config import Config
 from tuner.engines.base import Phase
+from tuner.engines.causes import Cause
 from tuner.objective import Objective
 from tuner.outcome import SEARCHED, named
 from tuner.space import Candidate
-from tuner.storage import Role, State, TrialRecord
+from tuner.storage import Failure, Role, State, TrialRecord
 
 _RECENT = 8
 _PREPARING_EVERY_S = 10.0
+_LINE = 160
+"""Characters of an unknown failure's own words."""
 """How often plain lines say how far a download has come."""
 
 
@@ -280,11 +283,16 @@ def spoken(record: TrialRecord, objective: Objective) -> str:
         return f"ruled out: {words.cause(record.failure.cause)}"
     if record.failure:
         how = "failed" if record.state is State.FAILED else "cannot run"
-        return f"{how}: {words.cause(record.failure.cause)}, after {words.duration(record.seconds)}"
+        return f"{how}: {_why(record.failure)}, after {words.duration(record.seconds)}"
     if record.verdict is None:
         return "no verdict"
     missed = "; ".join(words.misses(record.verdict.violations))
     return values_text(record, objective) + (f", but {missed}" if missed else "")
+
+
+def _why(failure: Failure) -> str:
+    """The cause in plain words; where no cause is known, what happened."""
+    return words.cut(failure.message, _LINE) if failure.cause == Cause.UNKNOWN else words.cause(failure.cause)
 
 
 def brief(record: TrialRecord, objective: Objective) -> str:

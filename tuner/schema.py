@@ -1,12 +1,15 @@
 """The base of everything that is read from or written to disk: strict, frozen, and helpful when it refuses."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tuner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Schema(BaseModel):
@@ -37,6 +40,19 @@ def without_nulls(raw: Any) -> Any:
     return {key: value for key, value in raw.items() if value is not None} if isinstance(raw, Mapping) else raw
 
 
+def _keys_wanted(mistake: "ErrorDetails", place: str) -> str:
+    """What to write where a single value stands in the place of a mapping; empty for any other mistake."""
+    name = mistake.get("ctx", {}).get("class_name") if mistake["type"] == "model_type" else None
+    keys = next((list(cls.model_fields) for cls in _schemas(Schema) if cls.__name__ == name), None)
+    return f"has keys of its own ({', '.join(keys)}), such as {place}.{keys[0]}=…" if keys else ""
+
+
+def _schemas(of: type[Schema]) -> Iterator[type[Schema]]:
+    for cls in of.__subclasses__():
+        yield cls
+        yield from _schemas(cls)
+
+
 def config_error(error: ValidationError, tags: frozenset[str] = frozenset()) -> ConfigError:
     """All the mistakes that pydantic found, each with its place, the value given and what is valid.
 
@@ -47,12 +63,13 @@ def config_error(error: ValidationError, tags: frozenset[str] = frozenset()) -> 
     lines = []
     for mistake in error.errors(include_url=False):
         place = ".".join(str(part) for part in mistake["loc"] if part not in tags)
-        reason = mistake["msg"].removeprefix("Value error, ")
+        reason = _keys_wanted(mistake, place) or mistake["msg"].removeprefix("Value error, ")
         given = mistake["input"]
         shown = "" if isinstance(given, Mapping) or mistake["type"] == "missing" else f", but is {given!r}"
         if mistake["type"] == "string_type" and isinstance(given, int | float):
             shown += f"; put quotes around it (on the command line {place}=\\'{given}\\')"
         lines.append(f"{place}: {reason}{shown}" if place else f"{reason}{shown}")
+    lines = list(dict.fromkeys(lines))  # the branches of a union may all say the same
     if len(lines) == 1:
         return ConfigError(lines[0])
     return ConfigError(f"{len(lines)} mistakes:\n" + "\n".join(f"  {line}" for line in lines))

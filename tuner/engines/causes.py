@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Literal
 
 from tuner import errors
+from tuner.engines.loglines import plain
 
 
 class Cause(StrEnum):
@@ -136,9 +137,10 @@ def error_of(diagnosis: Diagnosis, message: str) -> errors.TrialError | None:
 def described(diagnosis: Diagnosis) -> str:
     """A diagnosis for a person: cause and certainty, the line that decided it, its figures, what to do."""
     place = "" if diagnosis.line_number is None else f" (line {diagnosis.line_number})"
+    line = plain(diagnosis.line or "none decides it").strip()
     rows = [
         ("cause", f"{diagnosis.cause} ({diagnosis.confidence})"),
-        ("line", f"{(diagnosis.line or 'none decides it').strip()}{place}"),
+        ("line", f"{line}{place}"),
         ("numbers", ", ".join(f"{name} {value:g}" for name, value in diagnosis.numbers.items())),
         ("do", diagnosis.advice),
         ("engine", diagnosis.engine_version or ""),

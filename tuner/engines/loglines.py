@@ -44,6 +44,14 @@ class LogLine:
 # a lost escape character leaves "[0;36m"
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|(?:\^\[)?\[\d{1,3}(?:;\d{1,3})*m")
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def plain(line: str) -> str:
+    """A line of a log without colours and control characters: a terminal may be asked to do anything by them."""
+    return _CONTROL.sub("", _COLOUR.sub("", line))
+
+
 _STAMP = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|UTC| ?[+-]\d\d:?\d\d)?"
 _LEVEL = r"(?P<level>DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL)"
 

@@ -22,7 +22,7 @@ FIX_DRIVER = "Make nvidia-smi work in the same container first; the driver must 
 OTHER_PORT = "Choose another port, or end what listens on it."
 FREE_DISK = "Free space on the disk that holds the model and compile caches, or move them."
 FEWER_RANKS = "Choose parallel sizes that divide the model's dimensions and do not exceed the visible GPUs."
-LOOK_ABOVE = "The engine died; the first traceback in the log is the reason."
+LOOK_ABOVE = "The engine died; what it said first, a traceback where there is one, is the reason."
 
 _ENGINES_OWN = r"(?:Vllm|Model|Cache|Parallel|Scheduler|Speculative|Compilation|Load|LoRA|Engine|Quant\w*)Config\b"
 """Configuration classes that are not a model's: what they lack is no matter of the image's age."""

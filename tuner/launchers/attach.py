@@ -48,7 +48,9 @@ class AttachLauncher:
 
     @contextmanager
     def launch(self, spec: LaunchSpec) -> Iterator[Server]:
-        """The server as it stands; ``spec`` only says where an (empty) log would lie."""
+        """The server as it stands; ``spec`` only says where the log lies, which stays empty."""
+        spec.log_path.parent.mkdir(parents=True, exist_ok=True)
+        spec.log_path.touch()
         server = AttachedServer(self.url.rstrip("/"), self.headers, ServerLog(spec.log_path))
         if not server.life().running:
             raise EngineUnavailable(f"nothing answers at {server.url}", fix="start the server, or mend launcher.url")
@@ -65,6 +67,6 @@ class AttachLauncher:
             return {}
         token = Secrets.of(self.secrets_file).get(self.token_env)
         if not token:
-            fix = f"put it in {self.secrets_file} or export it, or remove launcher.token_env"
+            fix = f"put it in {self.secrets_file} or export it; or name no variable, if the server wants no token"
             raise EngineUnavailable(f"the environment variable {self.token_env} is not set", fix=fix)
         return {"Authorization": f"Bearer {token}"}

@@ -419,7 +419,7 @@ READING = Reading(
     signs=SIGNS,
     traps=_TRAPS,
     version=re.compile(
-        r"vLLM API server version v?(\d+\.\d+[\w.+-]*)|\bversion +(\d+\.\d+\.\d+[\w.+-]*)\s*$"
+        r"vLLM API server version v?(\d+\.\d+[\w.+-]*)|(?<!NCCL )\bversion +(\d+\.\d+\.\d+[\w.+-]*)\s*$"
         r"|LLM engine \(v(\d+\.\d+[\w.+-]*)\)|vLLM Version *: *v?(\d+\.\d+\.[\w.+-]*)|\bvllm==(\d+\.\d+[\w.+-]*)"
     ),
     start=re.compile(r"vLLM API server version|[█▀▄ ]{4,}version \d"),
