@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from tuner.launchers.base import LaunchSpec
@@ -46,6 +48,11 @@ def server(tmp_path):
         yield server
 
 
+def listener(url):
+    port = int(url.rsplit(":", 1)[1])
+    return next(c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port)
+
+
 def bench(server, tmp_path, *options, **env):
     command = [sys.executable, "-m", "tuner", "bench", "run", server.url, *QUICK, f"study.folder={tmp_path}", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env})
@@ -80,3 +87,16 @@ def test_without_its_token_a_server_is_refused_with_the_remedy(server, tmp_path)
     assert done.returncode == 1
     assert "--token-env" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_goes_away_while_it_is_measured_is_said_to_have_gone(server, tmp_path):
+    command = [sys.executable, "-m", "tuner", "bench", "run", server.url, *QUICK, "workload.requests=400"]
+    command += [f"study.folder={tmp_path}", "--token-env", "KEY"]
+    env = {**os.environ, "KEY": "hush-hush"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=env) as measuring:
+        next(line for line in measuring.stderr if line.startswith("measuring"))
+        os.kill(listener(server.url), signal.SIGKILL)
+        said = measuring.stderr.read()
+    assert measuring.returncode == 1
+    assert "Traceback" not in said
+    assert "the server ended" in said

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.simulated import simulated_study
+
 
 def tuner(*arguments, stdin=None):
     return subprocess.run([sys.executable, "-m", "tuner", *arguments], input=stdin, capture_output=True, check=False)
@@ -37,6 +39,48 @@ def test_explain_takes_what_the_log_does_not_say():
         tuner("explain", "-", "--exit-code", "137", "--oom-killed", "--json", stdin=b"INFO loading\n").stdout
     )
     assert said["cause"] == "host_oom"
+
+
+def test_explain_shows_a_terminal_nothing_but_text():
+    done = tuner("explain", "-", stdin=b"\x1b[31mRuntimeError: CUDA error: out of memory\x1b]0;mine\x07\x1b[0m\n")
+    assert b"cuda_oom" in done.stdout
+    assert b"\x1b" not in done.stdout
+    assert b"\x07" not in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("study",), ("sim",)])
+def test_a_command_without_its_verb_shows_the_help_and_no_empty_error(arguments):
+    done = tuner(*arguments)
+    assert b"Usage" in done.stdout
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    "arguments", [("start", "experiment=demo", "study.folder={there}"), ("report", "--folder={ro}")]
+)
+def test_what_the_system_refuses_is_said_in_its_own_words(arguments, tmp_path):
+    simulated_study(tmp_path, 3)
+    (tmp_path / "a-file").touch()
+    (tmp_path / "demo" / "report.html").mkdir()
+    done = tuner("study", *(each.format(there=tmp_path / "a-file", ro=tmp_path) for each in arguments))
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"tuner: [Errno ")
+    assert str(tmp_path).encode() in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_one_damaged_study_does_not_hide_the_others(tmp_path):
+    simulated_study(tmp_path, 3)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.yaml").write_text("study: {")
+    done = tuner("study", "list", "--folder", str(tmp_path))
+    assert done.returncode == 0
+    assert b"demo" in done.stdout
+    assert b"broken cannot be read" in done.stderr
+    listed = json.loads(tuner("study", "list", "--folder", str(tmp_path), "--json").stdout)
+    assert [each["study"] for each in listed] == ["demo", "broken"]
+    assert "error" in listed[1]
 
 
 @pytest.mark.parametrize(

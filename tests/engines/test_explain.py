@@ -60,3 +60,7 @@ def test_the_other_engines_obey_the_same_rules(diagnose):
     assert diagnose(Evidence(())).cause is Cause.UNKNOWN
     assert diagnose(Evidence(("loading",), stalled_phase="loading weights")).cause is Cause.STALLED
     assert diagnose(Evidence(("CUDA error: out of memory",))).cause is Cause.CUDA_OOM
+
+
+def test_a_librarys_version_is_not_the_engines():
+    assert explain(["INFO 01-01 00:00:00 [pynccl.py:1] NCCL version 2.27.3", "Killed"]).engine_version is None
