@@ -257,7 +257,7 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
 
 @study_app.command("report")
 def study_report(name: StudyName = None, folder: StudiesFolder = Path("studies")) -> None:
-    """Write the report and the profile anew, and print where they lie."""
+    """Write report, profile and compose file anew, and print where the report lies; the others lie beside it."""
     from tuner.closing import write_results
 
     outcome = _outcome(folder, name)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import JsonValue
 from rich.console import Console
@@ -23,16 +24,19 @@ _LINE = 160
 
 def close(outcome: Outcome, console: Console) -> None:
     """Write profile and report, and print the closing table."""
-    write_results(outcome)
+    written = write_results(outcome)
     console.print(table(outcome))
     console.print(outcome.sentence, style="bold", highlight=False, markup=False, soft_wrap=True)
-    for path in (outcome.folder.profile, outcome.folder.compose, outcome.folder.report):
-        if path.exists():
-            console.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
+    for path in written:
+        console.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def write_results(outcome: Outcome) -> None:
-    """``profile.yaml`` and ``report.html`` in the study's folder."""
+def write_results(outcome: Outcome) -> list[Path]:
+    """``profile.yaml``, ``compose.yaml`` and ``report.html`` in the study's folder, as far as there is what they need.
+
+    Returns:
+        Those that are there now.
+    """
     from tuner.report import report_html  # frames and figures take a second to import
 
     if profile := profile_of(outcome):
@@ -40,6 +44,8 @@ def write_results(outcome: Outcome) -> None:
     if compose := compose_of(outcome):
         outcome.folder.write(outcome.folder.compose, compose)
     outcome.folder.write(outcome.folder.report, report_html(outcome))
+    folder = outcome.folder
+    return [path for path in (folder.profile, folder.compose, folder.report) if path.exists()]
 
 
 def table(outcome: Outcome) -> Table:

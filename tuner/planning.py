@@ -68,7 +68,8 @@ class StudyPlan(Schema):
             condition = f"  when {p.condition}" if p.condition else ""
             lines.append(f"  {p.name:<{width}}  {p.values}  (deployed: {p.deployed}){condition}")
         rules = [f"  rule {name}: {text}" for name, text in self.rules.items()]
-        size = "no end of" if self.size is None else f"{self.size:,}"
+        most = "at most " if any(parameter.condition for parameter in self.parameters) else ""
+        size = "no end of" if self.size is None else f"{most}{self.size:,}"
         return [f"{size} combinations of {len(self.parameters)} parameters", *lines, *rules]
 
     def _tail(self) -> list[str]:

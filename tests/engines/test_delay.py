@@ -77,7 +77,7 @@ def _split(log, deciding):
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("logs")
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda file: watched(file, folder / file), LOUD))
     sys.stdout.writelines(verdict.row for verdict in found)
     return found

@@ -192,7 +192,7 @@ def _said(finding: Finding) -> Diagnosis:
         line=finding.line.raw,
         line_number=finding.line.number,
         numbers=finding.numbers,
-        advice=finding.sign.advice,
+        advice=finding.advice,
         confidence=sure,
     )
 

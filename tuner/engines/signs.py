@@ -45,7 +45,7 @@ class Sign:
         rank: How close it is to the root cause.
         any_of: Regular expressions, searched in the program's own words; one is enough. Their named groups are the
             line's numbers; a group's name carries the unit (``free_gib``), and ``free_gib_unit`` the unit printed.
-        advice: What to do, in one sentence.
+        advice: What to do, in one sentence; ``{above}`` stands for the setting that the line above names.
         versions: Where the words were seen.
         serving: Whether it still counts once the server serves. A rejected flag can only come before; after that the
             same words are about a single request.
@@ -113,15 +113,24 @@ class Finding:
         line: Where.
         index: The line's place among the logical lines, counted from 0.
         numbers: The figures in it.
+        above: The text of the line above it.
     """
 
     sign: Sign
     line: LogLine
     index: int
     numbers: Mapping[str, float]
+    above: str = ""
+
+    @property
+    def advice(self) -> str:
+        """The sign's, with the setting's name filled in where the line above is one."""
+        name = self.above.strip()
+        return self.sign.advice.replace("{above}", name if _NAME.fullmatch(name) else "the setting")
 
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line \d+')
+_NAME = re.compile(r"[a-z_][\w.]*")
 _RECENT = 10
 _BYTES = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _UNIT_OF_NAME = {"bytes": "bytes", "mib": "MiB", "gib": "GiB"}
@@ -157,7 +166,7 @@ def _best(index: int, line: LogLine, table: Sequence[Sign], traps: re.Pattern[st
     if not found or traps.search(line.text):
         return None
     sign, match = max(found, key=lambda pair: pair[0].rank)
-    return Finding(sign, line, index, numbers_of(match))
+    return Finding(sign, line, index, numbers_of(match), context.recent[-1] if context.recent else "")
 
 
 def _number(text: str) -> float:

@@ -229,3 +229,13 @@ def test_a_long_log_is_read_in_a_moment(log):
 
 def test_the_table_of_flags_ships_with_the_package():
     assert (files("tuner.engines.vllm") / "flags.json").is_file()
+
+
+def test_the_setting_that_a_value_was_refused_for_is_named():
+    log = [
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for CacheConfig",
+        "gpu_memory_utilization",
+        "  Input should be less than or equal to 1 [type=less_than_equal, input_value=1.5, input_type=float]",
+    ]
+    assert diagnose(Evidence(log, exit_code=1)).advice == "Give gpu_memory_utilization a value that the message allows."
+    assert diagnose(Evidence([log[0], log[2]], exit_code=1)).advice.startswith("Give the setting a value")

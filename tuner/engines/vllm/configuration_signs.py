@@ -117,7 +117,7 @@ SIGNS: tuple[Sign, ...] = (
             r"^\s*Value error, (?!Model architectures )|^\s*Assertion failed, |^\s*Input should be ",
             r"^\s*Extra inputs are not|^\s*Unexpected keyword argument",
         ),
-        _FIX_VALUE,
+        "Give {above} a value that the message allows.",
         "0.10-0.33, pydantic",
         after=_CONFIG_REJECTED,
     ),
