@@ -14,6 +14,8 @@ from rich.console import Console
 
 from tests.simulated import simulated_study
 from tuner import closing
+from tuner.analysis import frames as analysis
+from tuner.load.records import FailureKind
 from tuner.storage import State, StudyFolder
 from tuner.testing.launcher import until
 
@@ -151,6 +153,25 @@ def test_report_is_written_anew_on_request(outcome, folder):
     done = tuner("study", "report", "--folder", str(folder))
     assert done.stdout.strip() == str(outcome.folder.report)
     assert outcome.sentence.partition(":")[0] in outcome.folder.report.read_text()
+
+
+def test_requests_that_failed_are_counted_though_the_measurement_stands(outcome):
+    assert "failed requests" not in shown(closing.table(outcome))
+    measured = outcome.best.measurement
+    some = measured.model_copy(update={"failed": 2, "failures": {FailureKind.HTTP: 2}})
+    best = outcome.best.model_copy(update={"measurement": some})
+    records = tuple(best if record.number == best.number else record for record in outcome.records)
+    said = shown(closing.table(replace(outcome, records=records)))
+    assert f"failed requests 2 of {measured.completed + 2} in trial {best.number} (http)" in said
+
+
+def test_parameters_that_did_not_act_in_the_deployment_are_changed_only_if_their_value_is(outcome):
+    """The deployed variables are 1 already; they begin to act with compile sizes."""
+    tried = [record for record in outcome.searched if record.params.get("compile_sizes")]
+    assert tried
+    for record in tried:
+        on = record.params["VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE"]
+        assert ("VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE" in analysis.changed(outcome, record)) == (on is False)
 
 
 def test_a_study_that_is_not_there_is_named_with_those_that_are(folder):
