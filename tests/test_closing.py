@@ -16,6 +16,7 @@ from tests.simulated import simulated_study
 from tuner import closing
 from tuner.analysis import frames as analysis
 from tuner.load.records import FailureKind
+from tuner.report import report_html
 from tuner.storage import State, StudyFolder
 from tuner.testing.launcher import until
 
@@ -161,7 +162,9 @@ def test_requests_that_failed_are_counted_though_the_measurement_stands(outcome)
     some = measured.model_copy(update={"failed": 2, "failures": {FailureKind.HTTP: 2}})
     best = outcome.best.model_copy(update={"measurement": some})
     records = tuple(best if record.number == best.number else record for record in outcome.records)
-    said = shown(closing.table(replace(outcome, records=records)))
+    spoiled = replace(outcome, records=records)
+    assert f"Requests that failed: 2 of {measured.completed + 2} in trial" in report_html(spoiled)
+    said = shown(closing.table(spoiled))
     assert f"failed requests 2 of {measured.completed + 2} in trial {best.number} (http)" in said
 
 

@@ -71,15 +71,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def _unanswered(outcome: Outcome) -> list[tuple[str, str]]:
-    """Requests of baseline and best that failed: few enough for a measurement, too many to be passed over."""
-    rows: list[tuple[str, str]] = []
-    for record in (outcome.baseline, outcome.best if outcome.improved else None):
-        if record and record.measurement and (failed := record.measurement.failed):
-            kinds = ", ".join(record.measurement.failures)
-            of = failed + record.measurement.completed
-            said = f"{failed} of {of} in trial {record.number} ({kinds}); its requests.jsonl says why"
-            rows.append(("" if rows else "failed requests", said))
-    return rows
+    return [("" if number else "failed requests", said) for number, said in enumerate(outcome.failed_requests)]
 
 
 def _described(outcome: Outcome, record: TrialRecord | None) -> str:

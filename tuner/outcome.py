@@ -166,6 +166,16 @@ class Outcome:
             f"Unproven: trial {best.number} differs from the baseline by no more than its spread: {gains}; keep yours."
         )
 
+    @property
+    def failed_requests(self) -> list[str]:
+        """Requests of baseline and best that failed: few enough for a measurement, too many to be passed over."""
+        told = []
+        for record in (self.baseline, self.best if self.improved else None):
+            if record and record.measurement and (failed := record.measurement.failed):
+                kinds, of = ", ".join(record.measurement.failures), failed + record.measurement.completed
+                told.append(f"{failed} of {of} in trial {record.number} ({kinds}); its requests.jsonl says why")
+        return told
+
     def changed(self, name: str) -> str:
         """By how much a goal's metric changed from the baseline's relaunches to the best's, and their spread.
 

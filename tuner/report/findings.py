@@ -64,7 +64,8 @@ def comparison(outcome: Outcome) -> Html:
     head = ("", "deployed", "best found" if outcome.improved else "", "change")
     first = table(head, [_compared(row, limits.get(row.label, "")) for row in compared if row.matters], "numbers")
     rest = table(head, [_compared(row, "") for row in compared if not row.matters], "numbers")
-    return joined([first, tag("p", _basis(outcome), class_="caption"), folded("All other numbers", rest)])
+    failed = [tag("p", f"Requests that failed: {said}.", class_="note") for said in outcome.failed_requests]
+    return joined([first, *failed, tag("p", _basis(outcome), class_="caption"), folded("All other numbers", rest)])
 
 
 def _basis(outcome: Outcome) -> str:
