@@ -166,8 +166,10 @@ def test_a_baseline_that_does_not_run_is_launched_again_and_may_be_mended_under_
         with pytest.raises(StudyStopped, match="less than desired"):
             run(asked)
         assert [record.role for record in StudyFolder(asked.study.path).records()] == [Role.BASELINE] * launches
+    StudyFolder(asked.study.path).image.write_text("of the image before")
     outcome, heard = run(load("budget.trials=1", limits))
     assert outcome.baseline is not None
+    assert not outcome.folder.image.exists()
     assert [record.number for record in outcome.records] == [0]
     assert any("nothing had been measured" in note.text for note in heard.of(events.Noted))
     assert len(list((asked.study.path / "aside-1" / "trials").iterdir())) == 2

@@ -221,7 +221,7 @@ class StudyFolder:
         count = len(list(self.path.glob("aside-*")))
         aside = self.path / f"aside-{count + 1}"
         aside.mkdir()
-        for name in ("config.yaml", "trials", "confirm"):
+        for name in ("config.yaml", "image.json", "trials", "confirm"):
             if (self.path / name).exists():
                 (self.path / name).rename(aside / name)
         self.forget()
