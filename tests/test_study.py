@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 
@@ -203,6 +204,34 @@ def test_optunas_database_can_be_removed_and_is_made_anew_from_the_records(load)
     (asked.study.path / "optuna.db").write_bytes(b"no database " * 100)
     with pytest.raises(ConfigError, match=r"(?s)optuna\.db cannot be read.*made anew"):
         run(load("budget.trials=4"))
+
+
+@pytest.mark.parametrize("url", ["sqlite:////nonexistent/x.db", "postgresql://me:hush@127.0.0.1:1/x", "nonsense"])
+def test_a_storage_that_cannot_be_had_is_the_urls_mistake_and_no_password_is_shown(load, url):
+    with pytest.raises(ConfigError, match=r"^storage\.url: ") as refused:
+        run(load(f"storage.url='{url}'"))
+    assert "hush" not in str(refused.value)
+
+
+def test_a_storage_that_fails_in_mid_study_loses_no_measurement_and_says_what_to_do(load):
+    asked = load("budget.trials=2")
+    holding = []
+
+    def hindering(event):
+        """Somebody else locks the database for good."""
+        if isinstance(event, events.PhaseEntered) and event.phase is Phase.MEASURING:
+            holding.append(sqlite3.connect(asked.study.path / "optuna.db", isolation_level=None))
+            holding[-1].execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(
+        InfrastructureError, match=r"(?s)the study's storage refuses: .*locked.*the same command goes on"
+    ):
+        run_study(asked, hindering)
+    holding[0].close()
+    assert [record.number for record in StudyFolder(asked.study.path).records()] == [0]
+    outcome, heard = run(asked)
+    assert [event.number for event in heard.of(events.TrialStarted)] == [1]
+    assert len(optuna_study(asked).trials) == len(outcome.records) == 2
 
 
 def test_a_space_without_parameters_is_one_launch(load):

@@ -286,16 +286,44 @@ def optuna_storage(folder: StudyFolder, url: str | None) -> "BaseStorage":
     """Optuna's storage: at the URL, or an SQLite file in the study's folder.
 
     SQLite is put into WAL mode, in which a dashboard that reads never blocks the study that writes.
+
+    Raises:
+        ConfigError: Nothing can be stored at the URL.
+        InfrastructureError: The study's folder cannot be written to.
     """
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.exc import SQLAlchemyError
 
     if url is None:
         _into_wal_mode(folder.path / "optuna.db")
         return RDBStorage(f"sqlite:///{(folder.path / 'optuna.db').resolve()}")
     if url.startswith("journal:"):
         return JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
-    return RDBStorage(url)
+    try:
+        return RDBStorage(url)
+    except (ImportError, SQLAlchemyError) as error:
+        # its own words, without the URL: a password may stand there
+        said = str(error).partition("\n")[0]
+        fix = "sqlite:///PATH, journal:PATH, or postgresql+psycopg://… with its driver installed"
+        raise ConfigError(said, place="storage.url", fix=fix) from error
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """In this block a storage that refuses to keep something is this machine's fault.
+
+    Raises:
+        InfrastructureError: It did: a full disk, a database that went away.
+    """
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        yield
+    except StorageInternalError as error:
+        said = str(error.__cause__ or error).partition("\n")[0]
+        fix = "make room, or bring the database back; then the same command goes on: nothing measured is lost"
+        raise InfrastructureError(f"the study's storage refuses: {said}", fix=fix) from error
 
 
 def _into_wal_mode(path: Path) -> None:

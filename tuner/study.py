@@ -22,7 +22,7 @@ from tuner.pace import Pace, left_s
 from tuner.preflight import Ground, Preflight
 from tuner.proposals import Proposal, Proposer
 from tuner.space import Candidate
-from tuner.storage import Failure, Role, State, StudyFolder, TrialFolder, TrialRecord
+from tuner.storage import Failure, Role, State, StudyFolder, TrialFolder, TrialRecord, storage_errors
 from tuner.trial import Assignment, Workbench, run_trial
 from tuner.workbench import workbench
 
@@ -65,7 +65,7 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
             listener(events.Noted(f"study {config.study.name} is complete: nothing is left to be run"))
             return run.outcome
         sitting.append(folder.sittings, sitting.Sitting.now(command))
-        with workbench(config, listener) as (bench, ground):
+        with storage_errors(), workbench(config, listener) as (bench, ground):
             return run.run(bench, ground)
 
 
