@@ -145,7 +145,8 @@ def _disks(config: "Config | None", survey: "Survey | None") -> Iterator[Finding
 def _disk(name: str, folder: Path) -> Finding:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if name == "studies" and not os.access(there, os.W_OK):
-        return Finding(name=f"disk for {name}", state=State.MISSING, text=f"{there} cannot be written", fix="mend that")
+        fix = "make it writable, or choose another study.folder"
+        return Finding(name=f"disk for {name}", state=State.MISSING, text=f"{there} cannot be written", fix=fix)
     free_gb = shutil.disk_usage(there).free / 1e9
     enough = free_gb >= _ENOUGH_DISK_GB
     text = f"{free_gb:.0f} GB free for {name} in {folder}"
