@@ -55,7 +55,7 @@ class DockerLauncherConfig(Schema):
     )
     """Folders of the container that outlive it, by name: the compile cache. `tuner clean --caches` removes them."""
     env: dict[str, str] = Field(default_factory=dict)
-    """Variables of every container, the deployment's too: they say where these caches lie, wherever its user's home is."""
+    """Variables of every container, the deployment's too: they say where these caches lie, wherever its home is."""
     ipc: Literal["host", "private"] = "host"
     """vLLM's workers speak through shared memory: the host's, or ``shm_gib`` of their own."""
     shm_gib: Annotated[float, Field(ge=8)] = 8
