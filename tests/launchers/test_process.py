@@ -72,6 +72,7 @@ def test_when_both_die_the_next_command_ends_the_orphan(victim, state_dir):
     os.kill(guard, signal.SIGKILL)
     tuner.kill()
     tuner.wait()
+    until(lambda: not alive(guard))  # a killed process is still there until the kernel has had time for it
     assert alive(server)
     assert len(end_orphans()) == 1
     assert not alive(server)
