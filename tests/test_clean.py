@@ -10,7 +10,7 @@ from tuner import clean
 from tuner.errors import InfrastructureError
 from tuner.launchers.docker import images, volumes
 from tuner.launchers.docker.options import Build
-from tuner.testing.launcher import ECHO_SERVER, until
+from tuner.testing.launcher import ECHO_SERVER, kill, until
 
 pytestmark = pytest.mark.docker
 
@@ -51,16 +51,15 @@ def running(production, base_image, tmp_path):
     assert tuner.stdout.readline() == b"up\n"
     yield tuner, service
     tuner.stdout.close()
-    kill(tuner)
+    bring_down(tuner)
     for left in clean.left_overs():
         left.remove()
 
 
-def kill(tuner):
+def bring_down(tuner):
     """Nobody cleans up: tuner and both of its watchdogs are killed."""
     if tuner.poll() is None:
-        for process in [*psutil.Process(tuner.pid).children(), psutil.Process(tuner.pid)]:
-            process.kill()
+        kill(*(child.pid for child in psutil.Process(tuner.pid).children()), tuner.pid)
         tuner.wait()
 
 
@@ -73,7 +72,7 @@ def test_what_a_killed_run_left_is_shown_then_removed_and_what_it_took_is_given_
     busy = tuner_clean()
     assert "not touched, since it is in use: container tuner-victim-trials-0000" in busy
     assert "nothing was left behind" in busy
-    kill(tuner)
+    bring_down(tuner)
     shown = tuner_clean("--dry-run")
     assert "container tuner-victim-trials-0000" in shown
     assert f"{service.name} stopped (for study victim, whose tuner is gone)" in shown

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from datetime import datetime
 
 import psutil
@@ -13,9 +12,10 @@ import pytest
 from tuner.clean import left_overs
 from tuner.errors import ConfigError, GpuBusy
 from tuner.launchers.docker.services import Service
+from tuner.launchers.traces import alive
 from tuner.site import SiteConfig
 from tuner.takeover import NotHealthy, TakeOver, folder, in_the_way, pending, taken_over
-from tuner.testing.launcher import until
+from tuner.testing.launcher import kill, until
 
 pytestmark = pytest.mark.docker
 
@@ -101,7 +101,7 @@ def victim(production):
     tuner.stdout.close()
     tuner.kill()
     tuner.wait()
-    until(lambda: not psutil.pid_exists(dog.pid), 30)
+    until(lambda: not alive(dog.pid), 30)
 
 
 def test_after_kill_9_the_watchdog_brings_it_back(victim):
@@ -119,10 +119,7 @@ def test_a_service_that_another_study_has_stopped_is_that_studys_to_start_again(
 def test_when_the_watchdog_died_too_whoever_comes_next_brings_it_back(victim):
     tuner, dog, container = victim
     assert pending() == [], "it is not owed as long as the study runs"
-    dog.kill()
-    tuner.kill()
-    tuner.wait()
-    time.sleep(1)
+    kill(dog.pid, tuner.pid)
     assert state(container)[0] == "exited"
     (left,) = left_overs()
     assert NAME in str(left)
@@ -143,8 +140,7 @@ def test_after_a_reboot_docker_itself_brings_it_back_and_the_next_start_its_poli
     container = production("unless-stopped")
     tuner = subprocess.Popen([sys.executable, "-c", PROGRAM, NAME], stdout=subprocess.PIPE)
     assert tuner.stdout.readline() == b"taken\n"
-    for process in [*psutil.Process(tuner.pid).children(), psutil.Process(tuner.pid)]:
-        process.kill()
+    kill(*(child.pid for child in psutil.Process(tuner.pid).children()), tuner.pid)
     tuner.communicate()
     subprocess.run(RESTART, shell=True, check=True)
     until(lambda: state(container)[0] == "running", 20)

@@ -24,7 +24,8 @@ from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig, volume_name
 from tuner.launchers.docker.prepare import GpuCountWrong, check_gpus
 from tuner.launchers.owner import Owner
-from tuner.testing.launcher import ECHO_SERVER, LauncherContract, answer, until
+from tuner.launchers.traces import alive
+from tuner.testing.launcher import ECHO_SERVER, LauncherContract, answer, kill, until
 
 pytestmark = pytest.mark.docker
 
@@ -229,16 +230,14 @@ def test_the_watchdog_removes_the_container_within_5_s_of_a_kill_9(victim, engin
     (dog,) = watchdogs(victim)
     victim.kill()
     until(lambda: not engine.containers.list(all=True, filters={"label": "tuner.launch"}, ignore_removed=True), 5)
-    until(lambda: not psutil.pid_exists(dog.pid), 15)
+    until(lambda: not alive(dog.pid), 15)
 
 
 def test_when_both_die_whoever_comes_next_removes_the_container(victim, engine):
     assert any("victim" in busy for busy in under_way())
     assert left_overs() == []
     (dog,) = watchdogs(victim)
-    dog.kill()
-    victim.kill()
-    victim.wait()
+    kill(dog.pid, victim.pid)
     (left,) = left_overs()
     assert "study victim" in str(left)
     assert "gone" in str(left)
@@ -251,7 +250,7 @@ def test_a_gpu_stays_taken_until_its_container_is_gone(victim, make, spec):
         pass
     (dog,) = watchdogs(victim)
     victim.kill()
-    until(lambda: not psutil.pid_exists(dog.pid), 15)
+    until(lambda: not alive(dog.pid), 15)
     with make().launch(spec(gpus=(0,))) as server:
         assert answer(server)
 
@@ -261,7 +260,7 @@ def test_a_watchdog_that_was_killed_is_not_missed(make, spec, footprint):
     with make().launch(spec()) as server:
         answer(server)
         (dog,) = [child for child in psutil.Process().children() if "tuner.launchers.watchdog" in child.cmdline()]
-        dog.kill()
+        kill(dog.pid)
     assert footprint() == before
 
 

@@ -1,8 +1,6 @@
 """What only the process launcher promises: guards, locks, and what happens after kill -9."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,8 +12,8 @@ import pytest
 from tuner.errors import EngineUnavailable, GpuBusy
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process import ProcessLauncher
-from tuner.launchers.traces import end_orphans
-from tuner.testing.launcher import ECHO_SERVER, answer, until
+from tuner.launchers.traces import alive, end_orphans
+from tuner.testing.launcher import ECHO_SERVER, answer, kill, until
 
 DEAF_SERVER = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + ECHO_SERVER
 
@@ -43,14 +41,8 @@ def victim(tmp_path, state_dir):
     facts = json.loads(trace.read_text())
     yield tuner, facts["guard"], facts["session"]
     tuner.stdout.close()
-    for pid in (tuner.pid, facts["guard"], facts["session"]):
-        if psutil.pid_exists(pid):
-            psutil.Process(pid).kill()
+    kill(tuner.pid, facts["guard"], facts["session"])
     tuner.wait()
-
-
-def alive(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def spec(tmp_path, program=ECHO_SERVER, **more):
@@ -69,10 +61,7 @@ def test_the_guard_ends_the_server_within_5_s_of_a_kill_9(victim, state_dir):
 
 def test_when_both_die_the_next_command_ends_the_orphan(victim, state_dir):
     tuner, guard, server = victim
-    os.kill(guard, signal.SIGKILL)
-    tuner.kill()
-    tuner.wait()
-    until(lambda: not alive(guard))  # a killed process is still there until the kernel has had time for it
+    kill(guard, tuner.pid)
     assert alive(server)
     assert len(end_orphans()) == 1
     assert not alive(server)
@@ -100,7 +89,7 @@ def test_a_guard_that_was_killed_is_stood_in_for(tmp_path, state_dir):
         answer(server)
         (trace,) = (state_dir / "launches").glob("*.json")
         facts = json.loads(trace.read_text())
-        os.kill(facts["guard"], signal.SIGKILL)
+        kill(facts["guard"])
         until(lambda: not server.life().running)
     assert not alive(facts["session"])
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.sim.conftest import SITE_FLAGS, Launch, SimServer, free_port, launcher
+from tuner.launchers.traces import alive
 
 SERVICE = (
     f"{SITE_FLAGS} --served-model-name glm-4.7-flash launch-7 --reasoning-parser glm45 --tool-call-parser glm47 "
@@ -30,15 +31,6 @@ WEATHER = {
 
 def question(text: str = "What is the weather?", **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], "max_tokens": 20, "ignore_eos": True, **more}
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def engine_pid(server: SimServer) -> int:

@@ -150,10 +150,11 @@ def birth(pid: int) -> float:
     return psutil.Process(pid).create_time()
 
 
-def alive(pid: int, created: float) -> bool:
-    """Whether the process of this id that was created then still runs; a zombie does not."""
+def alive(pid: int, created: float | None = None) -> bool:
+    """Whether the process of this id (the one that was created then) still runs; a zombie does not."""
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        same = created is None or abs(process.create_time() - created) < 1
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

@@ -4,14 +4,18 @@ Subclass ``LauncherContract`` in your own tests and override its fixtures; pytes
 your launcher, as ``tests/launchers`` does for tuner's own.
 """
 
+import os
+import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tuner.launchers.base import Launcher, LaunchSpec, Server
+from tuner.launchers.traces import alive
 
 ECHO_SERVER = """
 import http.server, os, sys
@@ -146,6 +150,14 @@ def until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout_s} s")
         time.sleep(0.02)
+
+
+def kill(*pids: int) -> None:
+    """Kill processes, and wait until each has ended: until the kernel has had time for it, it holds what it held."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(map(alive, pids)))
 
 
 def _get(server: Server) -> str | None:
