@@ -160,7 +160,14 @@ class _Trial:
             self.warm_up = warm_up(
                 client, target, workload, context_tokens=context, kv_tokens=kv, seed=seed, watch=watch.check
             )
-        planned = plan(workload, seed=seed, context_tokens=context, kv_tokens=kv, calibration=self.warm_up.calibration)
+        planned = plan(
+            workload,
+            seed=seed,
+            context_tokens=context,
+            kv_tokens=kv,
+            calibration=self.warm_up.calibration,
+            clock_scale=self.bench.clock_scale,
+        )
         self.skipped = planned.skipped
         self.stopwatch.enter(Phase.MEASURING)
         with watch.explaining():

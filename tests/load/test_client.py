@@ -24,10 +24,15 @@ WORKLOAD = Workload(name="w", concurrency=1, requests=1, max_failed_share=0.9)
 
 
 def stage(
-    requests: int = 1, streams: int = 1, tokens: int = 5, timeout_s: float = 10.0, max_failures: int = 99
+    requests: int = 1,
+    streams: int = 1,
+    tokens: int = 5,
+    timeout_s: float = 10.0,
+    max_failures: float = 99,
+    least_s: float = 0.0,
 ) -> Stage:
     made = tuple(Request(f"7/{index}", 20, 30, tokens) for index in range(requests))
-    return Stage("concurrent", streams, made, 0.7, timeout_s, max_failures)
+    return Stage("concurrent", streams, made, 0.7, timeout_s, max_failures, least_s)
 
 
 def failure_of(result: StageResult) -> tuple[FailureKind, str]:
@@ -241,6 +246,34 @@ def test_stages_after_an_aborted_one_are_not_run(client, server, answer):
     server.answer = lambda body: answer(status=503)
     results = client.run_all([stage(requests=9, max_failures=0), stage()], server.target)
     assert [(result.aborted, len(result.records)) for result in results] == [(True, 1)]
+
+
+# --- how long ---
+
+
+def test_a_fast_server_gets_fresh_requests_until_the_stage_has_had_its_time(client, server):
+    server.ttft_s, server.itl_s = 0.01, 0.001
+    result = client.run(stage(requests=4, streams=2, least_s=0.6), server.target)
+    assert [record.index for record in result.records] == list(range(len(result.records)))
+    assert len(result.records) > 12
+    assert len({record.request.seed for record in result.records}) == len(result.records)
+    assert {(record.request.words, record.request.output_tokens) for record in result.records} == {(20, 5)}
+    assert max(record.started_ms for record in result.records) <= 600
+    assert result.wall_ms >= 600
+
+
+def test_a_slow_server_gets_the_requests_and_no_more(client, server):
+    server.ttft_s = 0.2
+    result = client.run(stage(requests=4, streams=2, least_s=0.3), server.target)
+    assert len(result.records) == 4
+
+
+def test_a_stage_that_goes_on_may_lose_more_requests_in_proportion(client, server, answer):
+    server.ttft_s = 0.01
+    server.answer = lambda body: answer(status=503) if len(server.bodies) % 10 == 0 else server.stream(body)
+    result = client.run(stage(requests=10, max_failures=1.5, least_s=0.6), server.target)
+    assert not result.aborted
+    assert sum(record.failure is not None for record in result.records) > 1
 
 
 # --- who watches, and what is left behind ---

@@ -27,6 +27,18 @@ def test_a_long_prompt_is_sent_twice_and_everything_else_once():
         assert len(seeds) == (1 if stage.name.startswith("ttft") else len(stage.requests))
 
 
+def test_only_what_repeats_lasts_a_time_of_its_own_in_the_engines_seconds():
+    stages = plan(
+        WORKLOAD.model_copy(update={"min_duration_s": 12.0}),
+        seed=1,
+        context_tokens=None,
+        kv_tokens=None,
+        calibration=CALIBRATION,
+        clock_scale=6,
+    ).stages
+    assert {stage.name: stage.least_s for stage in stages if stage.least_s} == {"concurrent": 2.0, "single_user": 2.0}
+
+
 def test_the_words_of_a_prompt_follow_from_the_calibration():
     assert {request.words for request in planned().stages[0].requests} == {round((1000 - 10) / 1.25)}
 
@@ -65,4 +77,4 @@ def test_no_limit_known_leaves_nothing_out():
 
 def test_a_stage_ends_early_only_when_the_whole_measurement_is_lost():
     workload = WORKLOAD.model_copy(update={"max_failed_share": 0.25})
-    assert {stage.max_failures for stage in planned(workload).stages} == {7}  # of 28
+    assert {stage.max_failures for stage in planned(workload).stages} == {7.0}  # of 28

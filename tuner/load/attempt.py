@@ -57,7 +57,7 @@ class Attempt:
             stage=stage.name,
             index=self.index,
             stream=self.stream,
-            request=stage.requests[self.index],
+            request=stage.request(self.index),
             started_ms=_ms(self.sent_ns - start_ns),
             duration_ms=_ms(self.ended_ns - self.sent_ns),
             chunk_ms=tuple(reply.chunk_ms),

@@ -1,7 +1,6 @@
 """A workload turned into stages for one server: what to send, in which order, and what that server cannot take."""
 
 from dataclasses import dataclass, replace
-from math import floor
 from typing import Any, ClassVar
 
 from tuner.load.prompts import Calibration
@@ -74,6 +73,7 @@ def plan(
     context_tokens: int | None,
     kv_tokens: int | None,
     calibration: Calibration,
+    clock_scale: float = 1.0,
 ) -> Plan:
     """The stages of one measurement: concurrent, single user, long prompts, tool call.
 
@@ -84,22 +84,23 @@ def plan(
         context_tokens: The server's ``max_model_len``; ``None`` if unknown.
         kv_tokens: The capacity of its KV cache; ``None`` if unknown.
         calibration: From its warm-up.
+        clock_scale: Seconds of a simulated engine that pass in one second of wall time.
 
     Returns:
         All stages that fit, never shortened, and why the others do not.
     """
     room = Room(context_tokens, kv_tokens)
-    wanted = _stages(workload, f"{seed}", calibration)
+    wanted = _stages(workload, f"{seed}", calibration, workload.min_duration_s / clock_scale)
     refused = {stage.name: reason for stage in wanted if (reason := _objection(room, stage))}
     fitting = [stage for stage in wanted if stage.name not in refused]
-    allowed = floor(workload.max_failed_share * sum(len(stage.requests) for stage in fitting))
+    allowed = workload.max_failed_share * sum(len(stage.requests) for stage in fitting)
     return Plan(
         tuple(replace(stage, max_failures=allowed) for stage in fitting),
         tuple(Skipped(name, reason) for name, reason in refused.items()),
     )
 
 
-def _stages(workload: Workload, seed: str, calibration: Calibration) -> list[Stage]:
+def _stages(workload: Workload, seed: str, calibration: Calibration, least_s: float) -> list[Stage]:
     """All that the workload wants, in order. The concurrent stage first: it says most about a configuration."""
     single = workload.single_user
     busy = prompts(
@@ -109,8 +110,8 @@ def _stages(workload: Workload, seed: str, calibration: Calibration) -> list[Sta
         f"{seed}/{SINGLE_USER}", [single.prompt_tokens] * single.requests, single.output_tokens, calibration
     )
     return [
-        stage(workload, CONCURRENT, busy, streams=workload.concurrency),
-        stage(workload, SINGLE_USER, alone),
+        replace(stage(workload, CONCURRENT, busy, streams=workload.concurrency), least_s=least_s),
+        replace(stage(workload, SINGLE_USER, alone), least_s=least_s),
         *(_long_prompt(workload, seed, length, calibration) for length in workload.ttft_prompt_tokens),
         *([stage(workload, TOOL_CALL, (tool_call(f"{seed}/{TOOL_CALL}"),))] if workload.tool_call else []),
     ]
@@ -129,7 +130,7 @@ def ttft_stage(prompt_tokens: int) -> str:
 
 
 def stage(
-    workload: Workload, name: str, requests: tuple[Request, ...], *, streams: int = 1, max_failures: int = 0
+    workload: Workload, name: str, requests: tuple[Request, ...], *, streams: int = 1, max_failures: float = 0
 ) -> Stage:
     """A stage with the workload's temperature and timeout."""
     return Stage(name, streams, requests, workload.temperature, workload.request_timeout_s, max_failures)

@@ -1,6 +1,6 @@
 """What the load worker is told to do: plain data, importable without pydantic."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 
@@ -36,7 +36,9 @@ class Stage:
         requests: What to send, in this order.
         temperature: Of sampling.
         request_timeout_s: After which a request has failed, from sending to its last byte.
-        max_failures: One more failure than this ends the stage, since its numbers cannot be used any more.
+        max_failures: More failures than this end the stage, since its numbers cannot be used any more. It grows with
+            the requests that are sent beyond these.
+        least_s: Seconds of wall time for which users go on with fresh requests once these are all sent.
     """
 
     name: str
@@ -44,7 +46,14 @@ class Stage:
     requests: tuple[Request, ...]
     temperature: float
     request_timeout_s: float
-    max_failures: int
+    max_failures: float
+    least_s: float = 0.0
+
+    def request(self, index: int) -> Request:
+        """What to send as the ``index``-th request: past the last one they begin again, each with a fresh prompt."""
+        lap, place = divmod(index, len(self.requests))
+        given = self.requests[place]
+        return replace(given, seed=f"{given.seed}/{lap}") if lap else given
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from itertools import count
 
 import aiohttp
 import uvloop
@@ -44,7 +44,9 @@ class Load:
         self.attempts: list[Attempt] = []
         self.aborted = False
         self._url = job.url + PATH
-        self._left = _bodies(job)
+        self._made = list(map(self._body, range(len(job.stage.requests))))  # before the clock starts
+        self._indices = count()
+        self._until_ns = 0
         self._failures = 0
         self._users: list[asyncio.Task[None]] = []
 
@@ -53,6 +55,7 @@ class Load:
         with realtime():
             async with self._session() as session, Meter() as meter:
                 start_ns = time.perf_counter_ns()
+                self._until_ns = start_ns + int(self.job.stage.least_s * 1e9)
                 await self._send_all(session)
         return self._result(start_ns, meter)
 
@@ -71,13 +74,23 @@ class Load:
 
     async def _user(self, session: aiohttp.ClientSession, stream: int) -> None:
         await asyncio.sleep(stream * min(_GAP_S, _RAMP_S / self.job.stage.streams))
-        for index, data in self._left:
+        while (data := self._next_body(index := next(self._indices))) is not None:
             attempt = Attempt(index, stream)
             self.attempts.append(attempt)
             await self._send(session, data, attempt)
             self._count(attempt)
             if self.aborted:
                 return
+
+    def _next_body(self, index: int) -> bytes | None:
+        """The next request's body; ``None`` when the stage has had all that it needs, and its time."""
+        if index < len(self._made):
+            return self._made[index]
+        return self._body(index) if time.perf_counter_ns() < self._until_ns else None
+
+    def _body(self, index: int) -> bytes:
+        stage = self.job.stage
+        return body(stage.request(index), model=self.job.model, temperature=stage.temperature)
 
     async def _send(self, session: aiohttp.ClientSession, data: bytes, attempt: Attempt) -> None:
         attempt.sent_ns = time.perf_counter_ns()
@@ -98,7 +111,8 @@ class Load:
 
     def _count(self, attempt: Attempt) -> None:
         self._failures += attempt.looks_failed()
-        if self._failures > self.job.stage.max_failures and not self.aborted:
+        laps = max(1.0, len(self.attempts) / len(self._made))
+        if self._failures > self.job.stage.max_failures * laps and not self.aborted:
             self.aborted = True
             for user in self._users:
                 user.cancel()
@@ -116,13 +130,6 @@ class Load:
             loop_lag_max_ms=round(max(meter.lags_ms, default=0.0), 3),
             aborted=self.aborted,
         )
-
-
-def _bodies(job: Command) -> Iterator[tuple[int, bytes]]:
-    """All bodies, made before the clock starts."""
-    stage = job.stage
-    made = [body(request, model=job.model, temperature=stage.temperature) for request in stage.requests]
-    return iter(list(enumerate(made)))
 
 
 def run(job: Command) -> StageResult:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 
 class _Model(BaseModel):
@@ -17,7 +17,7 @@ class SingleUser(_Model):
     output_tokens: Annotated[int, Field(ge=2)] = 256
     """Tokens generated for each request, exactly. TPOT needs two at least."""
     requests: PositiveInt = 3
-    """How many requests."""
+    """How many requests, at least."""
 
 
 class WarmUpLimits(_Model):
@@ -51,7 +51,11 @@ class Workload(_Model):
     output_tokens: Annotated[int, Field(ge=2)] = 256
     """Tokens generated for each request of the concurrent stage, exactly (``ignore_eos``)."""
     requests: PositiveInt = 20
-    """Requests in the whole concurrent stage. A multiple of ``concurrency`` keeps its end short."""
+    """Requests in the whole concurrent stage, at least. A multiple of ``concurrency`` keeps its end short."""
+    min_duration_s: NonNegativeFloat = 10.0
+    """How long the concurrent and the single user's stage last at least, in the engine's own seconds: where the
+    requests are answered sooner, fresh ones of the same lengths follow. On a fast GPU ten of them take half a second,
+    which measures chance; 0 sends just the requests."""
     single_user: SingleUser = SingleUser()
     """One user alone."""
     ttft_prompt_tokens: tuple[PositiveInt, ...] = (5000, 30_000)
