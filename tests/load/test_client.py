@@ -269,7 +269,7 @@ def test_a_slow_server_gets_the_requests_and_no_more(client, server):
 
 
 def test_a_stage_that_goes_on_may_lose_more_requests_in_proportion(client, server, answer):
-    server.ttft_s = 0.01
+    server.ttft_s, server.itl_s = 0.01, 0.001
     server.answer = lambda body: answer(status=503) if len(server.bodies) % 10 == 0 else server.stream(body)
     result = client.run(stage(requests=10, max_failures=1.5, least_s=0.6), server.target)
     assert not result.aborted
