@@ -71,6 +71,17 @@ def optuna_study(asked):
     return optuna.load_study(study_name=asked.study.name, storage=optuna_storage(folder, None))
 
 
+def test_what_was_measured_beside_a_compiling_kernel_is_measured_again(load):
+    h100 = ("hardware=sim-h100", "hardware.gpus=[0]", "model=glm-flash-h100")
+    asked = load(*h100, "space=none", "workload.ttft_prompt_tokens=[3000]")
+    (record,) = run(asked)[0].records
+    assert [each.stage for each in record.spoiled] == ["ttft_3000, spoiled 1"]
+    assert "Triton kernel JIT compilation during inference" in record.spoiled[0].line
+    assert "--jit-monitor-verbose" in record.argv
+    sent = StudyFolder(asked.study.path).trial(0).requests.read_text()
+    assert sent.count('"stage":"ttft_3000, spoiled 1"') == sent.count('"stage":"ttft_3000"') == 2
+
+
 def test_a_study_leaves_its_evidence_and_comes_back_complete(load):
     asked = load("study.confirm=1")
     outcome, heard = run(asked)

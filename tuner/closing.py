@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from pydantic import JsonValue
 from rich.console import Console
@@ -83,13 +84,15 @@ def _described(outcome: Outcome, record: TrialRecord | None) -> str:
 
 
 def _gains(outcome: Outcome) -> list[tuple[str, str]]:
+    """What decides, with the relaunches' own means: the best trial's single measurement was chosen for reading high."""
     if outcome.comparison is None:
         return []
     return [
         (
             "relaunched" if number == 0 else "",
             f"{outcome.changed(name)}, over {len(goal.best)} relaunches of each"
-            + (" (proven)" if goal.proven else " (unproven)"),
+            + (" (proven)" if goal.proven else " (unproven)")
+            + f": {words.digits(fmean(goal.baseline))} → {words.metric(name).said(fmean(goal.best))}",
         )
         for number, (name, goal) in enumerate(outcome.comparison.goals.items())
     ]

@@ -59,7 +59,7 @@ def _number(record: TrialRecord, name: str) -> str:
 def trial_note(outcome: Outcome, record: TrialRecord) -> str:
     """What ran, what became of it, and why."""
     parts = [f"**{_verdict(outcome, record)}**", *_reason(record), *_changed(outcome, record)]
-    parts += [*_otherwise(record), *_slower(record), *_phases(record)]
+    parts += [*_otherwise(record), *_slower(record), *_spoiled(record), *_phases(record)]
     parts += ["Command line:", _fenced(words.command(record.argv)), "Log, requests and record are among the artifacts."]
     return redacted("\n\n".join(parts))
 
@@ -134,6 +134,13 @@ def _slower(record: TrialRecord) -> Iterable[str]:
         yield f"Slower than it could be: {names}."
     if record.facts and record.facts.compile_cache_hit is False:
         yield "A cold start: the compile cache held nothing for it."
+
+
+def _spoiled(record: TrialRecord) -> Iterable[str]:
+    if record.spoiled:
+        names = ", ".join(each.stage for each in record.spoiled)
+        yield f"Measured while the server was busy with itself, and sent again: {names}. It said:"
+        yield _quoted(record.spoiled[-1].line)
 
 
 def _phases(record: TrialRecord) -> Iterable[str]:

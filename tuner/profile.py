@@ -53,6 +53,7 @@ class Profile(Schema):
     """Flags by name with underscores: true gives ``--flag``, false ``--no-flag``."""
     env: dict[str, str]
     measurement: Measurement
+    """Of the trial itself, which was chosen for reading high; what was measured again is in the comparison."""
     baseline: Measurement
     study: ProfileStudy
     trial: int

@@ -86,6 +86,7 @@ class Watch:
     tolerance: Tolerance = field(default_factory=Tolerance)
     serving: bool = False
     _progress: "_Progress" = field(default_factory=lambda: _Progress())
+    _spoiled_by: str | None = None
 
     def check(self) -> None:
         """Read what the log says and whether the server lives.
@@ -153,6 +154,12 @@ class Watch:
             self.linger()
             raise
 
+    def spoiled(self) -> str | None:
+        """The line, new since the last call, by which what is measured now is not the server's usual speed."""
+        self.check()
+        line, self._spoiled_by = self._spoiled_by, None
+        return line
+
     def silent_s(self) -> float:
         """How long the log has shown no progress."""
         return self._progress.silent_s()
@@ -167,6 +174,8 @@ class Watch:
         for line in fresh:
             if not self.serving and (phase := self.engine.phase(line)):
                 self.stopwatch.enter(phase)
+            if self.engine.spoils(line):
+                self._spoiled_by = line
             self._progress.saw(line)
 
     def _failure(self, diagnosis: Diagnosis, message: str) -> TrialError:

@@ -21,7 +21,7 @@ from tuner.errors import ConfigError, InfrastructureError, TrialError
 from tuner.forecast import Forecast
 from tuner.load.metrics import Measurement
 from tuner.load.plan import Skipped
-from tuner.load.records import StageResult, dump_records
+from tuner.load.records import Spoiled, StageResult, dump_records
 from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
 from tuner.readiness import PhaseSpan
@@ -112,6 +112,8 @@ class TrialRecord(Schema):
     warm_up: WarmUp | None = None
     skipped: tuple[Skipped, ...] = ()
     """Parts of the workload that did not fit, and why."""
+    spoiled: tuple[Spoiled, ...] = ()
+    """Stages during which the server was busy with itself. They are sent again; the last turn counts in any case."""
     measurement: Measurement | None = None
     verdict: Verdict | None = None
     failure: Failure | None = None

@@ -22,7 +22,7 @@ from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.load.client import LoadClient, Target
 from tuner.load.metrics import Measurement, measure
 from tuner.load.plan import Skipped, plan
-from tuner.load.records import StageResult
+from tuner.load.records import Spoiled, StageResult
 from tuner.load.warmup import WarmUp, warm_up
 from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
@@ -128,6 +128,7 @@ class _Trial:
     effective: tuple[EffectiveSetting, ...] = ()
     warm_up: WarmUp | None = None
     skipped: tuple[Skipped, ...] = ()
+    spoiled: tuple[Spoiled, ...] = ()
     measurement: Measurement | None = None
     verdict: Verdict | None = None
     failure: Failure | None = None
@@ -171,7 +172,8 @@ class _Trial:
         self.skipped = planned.skipped
         self.stopwatch.enter(Phase.MEASURING)
         with watch.explaining():
-            results = client.run_all(planned.stages, target, watch.check)
+            results = client.run_all(planned.stages, target, watch.check, watch.spoiled)
+        self.spoiled = tuple(Spoiled(result.stage, result.spoiled) for result in results if result.spoiled)
         if any(record.failure for result in results for record in result.records):
             watch.linger()
         return results
@@ -265,6 +267,7 @@ class _Trial:
             effective=self.effective,
             warm_up=self.warm_up,
             skipped=self.skipped,
+            spoiled=self.spoiled,
             measurement=self.measurement,
             verdict=self.verdict,
             failure=self.failure,

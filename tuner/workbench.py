@@ -7,11 +7,14 @@ from shutil import which
 from sys import executable as python
 from typing import TYPE_CHECKING
 
+from pydantic import JsonValue
+
 from tuner import events
 from tuner.config import AttachLauncherConfig, Config
 from tuner.engines.vllm import help
 from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.help import KnownFlags
+from tuner.engines.vllm.interludes import monitoring
 from tuner.errors import ConfigError
 from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.base import Launcher
@@ -59,7 +62,7 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             model=config.model.served_name,
             limits_s=options.limits_s,
             gpus=config.gpus,
-            launch_args=options.launch_args,
+            launch_args={**_monitoring(config, ground), **options.launch_args},
             launch_env={**_environment(config), **options.own_env},
             stop_grace_s=options.stop_grace_s,
             degradations=options.degradations,
@@ -67,6 +70,12 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             proves_itself=not isinstance(config.launcher, AttachLauncherConfig),
         )
         yield bench, ground
+
+
+def _monitoring(config: Config, ground: Ground | None) -> Mapping[str, JsonValue]:
+    """On GPUs, where kernels are compiled just in time, the server is to say when; what the user says of it holds."""
+    known = ground.flags.flags if ground and ground.flags and config.gpus else ()
+    return {flag: on for flag, on in monitoring(known).items() if flag not in config.model.args}
 
 
 def _environment(config: Config) -> Mapping[str, str]:

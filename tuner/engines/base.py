@@ -134,6 +134,10 @@ class Engine(Protocol):
         """Whether this line could decide a diagnosis: cheap, asked of every line as it comes."""
         ...
 
+    def spoils(self, line: str) -> bool:
+        """Whether this line says that the server was busy with itself, so that a load beside it measures that."""
+        ...
+
     def diagnose(self, evidence: Evidence) -> Diagnosis:
         """What the evidence says: a pure function, the same for every launcher."""
         ...

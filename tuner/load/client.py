@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import IO, Self
 
@@ -21,6 +21,8 @@ from tuner.secrets import of_headers, redact
 _WATCH_EVERY_MS = 40
 _READ_BYTES = 1 << 20
 _TEXT_LIMIT = 2000
+_TURNS = 3
+"""How often a stage is sent until nothing spoils it. A kernel that was compiled is there the next time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class Target:
 
 def _unwatched() -> None:
     """Nothing to look after while a stage runs."""
+
+
+def _unspoiled() -> str | None:
+    """Nobody knows of anything."""
+    return None
 
 
 class LoadClient:
@@ -90,15 +97,38 @@ class LoadClient:
             raise
 
     def run_all(
-        self, stages: Iterable[Stage], target: Target, watch: Callable[[], None] = _unwatched
+        self,
+        stages: Iterable[Stage],
+        target: Target,
+        watch: Callable[[], None] = _unwatched,
+        spoiled: Callable[[], str | None] = _unspoiled,
     ) -> tuple[StageResult, ...]:
-        """Run stages in order; the first one that had to be aborted is the last: nothing after it can be used."""
+        """Run stages in order; the first one that had to be aborted is the last: nothing after it can be used.
+
+        Args:
+            stages: What to send.
+            target: Where to.
+            watch: As ``run`` has it.
+            spoiled: Asked once a stage is over what has spoiled its numbers since it was last asked. If something
+                has, the stage is sent again with fresh prompts, up to two times, and only the last turn counts.
+        """
         results: list[StageResult] = []
         for stage in stages:
-            results.append(self.run(stage, target, watch))
+            results += self._until_clean(stage, target, watch, spoiled)
             if results[-1].aborted:
                 break
         return tuple(results)
+
+    def _until_clean(
+        self, stage: Stage, target: Target, watch: Callable[[], None], spoiled: Callable[[], str | None]
+    ) -> list[StageResult]:
+        turns: list[StageResult] = []
+        while len(turns) < _TURNS and (not turns or (turns[-1].spoiled and not turns[-1].aborted)):
+            spoiled()  # what came before is not this turn's
+            result = self.run(stage.afresh(len(turns)), target, watch)
+            turns.append(replace(result, spoiled=spoiled()))
+        *earlier, last = turns
+        return [*(result.set_aside(turn) for turn, result in enumerate(earlier, 1)), last]
 
     def kill(self) -> None:
         """End the worker and its streams now; the next ``run`` starts another."""

@@ -103,7 +103,8 @@ def measure(results: Sequence[StageResult], workload: Workload, clock_scale: flo
     """The numbers of one measurement.
 
     Args:
-        results: The stages of a ``plan``, in any order; one that is missing leaves its numbers ``None``.
+        results: The stages of a ``plan``, in any order; one that is missing leaves its numbers ``None``, and one that
+            was sent again for being spoiled counts for nothing.
         workload: Whose stages they are, and whose limits say when the numbers would lie.
         clock_scale: Seconds of a simulated engine that pass in one second of wall time.
 
@@ -111,9 +112,10 @@ def measure(results: Sequence[StageResult], workload: Workload, clock_scale: flo
         MeasurementError: Nothing completed, too much failed (a stream without ``usage`` has failed), or the load
             client could not keep up in the concurrent stage.
     """
-    _reject_failures(results, workload)
-    _reject_saturation(results, workload)
-    return _measurement(results, workload, clock_scale)
+    counting = [result for result in results if not result.superseded]
+    _reject_failures(counting, workload)
+    _reject_saturation(counting, workload)
+    return _measurement(counting, workload, clock_scale)
 
 
 def _measurement(results: Sequence[StageResult], workload: Workload, scale: float) -> Measurement:

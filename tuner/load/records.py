@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -106,6 +106,21 @@ class RequestRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Spoiled:
+    """A stage that was measured while the server was busy with itself.
+
+    Attributes:
+        stage: Its name; one that was sent again and counts for nothing is called ``concurrent, spoiled 1``.
+        line: The log line that says so.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    stage: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
 class StageResult:
     """A stage as it ran.
 
@@ -119,6 +134,9 @@ class StageResult:
             time may be.
         loop_lag_max_ms: The worst of it.
         aborted: Whether it was ended early because too many requests had failed.
+        spoiled: The log line by which its numbers are not the server's usual ones; ``None`` if nothing speaks against
+            them.
+        superseded: Whether it was sent again for that, so that it counts for nothing; its records carry its name.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -131,6 +149,14 @@ class StageResult:
     loop_lag_p99_ms: float
     loop_lag_max_ms: float
     aborted: bool = False
+    spoiled: str | None = None
+    superseded: bool = False
+
+    def set_aside(self, turn: int) -> "StageResult":
+        """The same as evidence only, under a name that no stage has: ``concurrent, spoiled 1``."""
+        name = f"{self.stage}, spoiled {turn}"
+        records = tuple(replace(record, stage=name) for record in self.records)
+        return replace(self, stage=name, records=records, superseded=True)
 
 
 def encode(value: Any) -> str:

@@ -55,6 +55,11 @@ class Stage:
         given = self.requests[place]
         return replace(given, seed=f"{given.seed}/{lap}") if lap else given
 
+    def afresh(self, turn: int) -> "Stage":
+        """The same load with prompts of its own for each turn; turn 0 is the stage itself."""
+        requests = tuple(replace(request, seed=f"{request.seed}/turn{turn}") for request in self.requests)
+        return replace(self, requests=requests) if turn else self
+
 
 @dataclass(frozen=True, slots=True)
 class Command:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from tuner.engines.base import Command, Phase, StartupFacts
 from tuner.engines.causes import Diagnosis, Evidence
 from tuner.engines.effective import EffectiveSetting, Witness
-from tuner.engines.vllm import effective, facts, phases, signs
+from tuner.engines.vllm import effective, facts, interludes, phases, signs
 from tuner.errors import ConfigError
 from tuner.space import Settings
 
@@ -61,6 +61,10 @@ class VllmEngine:
     def suspicious(self, line: str) -> bool:
         """Whether this line could decide a diagnosis: cheap, asked of every line as it comes."""
         return signs.is_suspicious(line)
+
+    def spoils(self, line: str) -> bool:
+        """Whether this line says that a kernel was compiled in the middle of a load."""
+        return interludes.spoils(line)
 
     def diagnose(self, evidence: Evidence) -> Diagnosis:
         """What the evidence says: a pure function, the same for every launcher."""
