@@ -31,6 +31,7 @@ QUICK = (
     "workload.prompt_tokens=64",
     "workload.output_tokens=16",
     "workload.requests=5",
+    "workload.min_duration_s=0",
     "workload.single_user.output_tokens=16",
     "workload.ttft_prompt_tokens=[2000, 30000]",
     "workload.tool_call=false",

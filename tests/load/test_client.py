@@ -310,6 +310,14 @@ def test_a_stage_that_goes_on_may_lose_more_requests_in_proportion(client, serve
     assert sum(record.failure is not None for record in result.records) > 1
 
 
+def test_a_long_result_arrives_whole_however_slowly_it_is_read(server, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")  # as images and CI have it: Python's own stdout then loses short writes
+    server.ttft_s, server.itl_s = 0.001, 0.0
+    with LoadClient() as client:
+        result = client.run(stage(requests=900, streams=9), server.target, watch=lambda: time.sleep(0.05))
+    assert len(result.records) == 900
+
+
 # --- who watches, and what is left behind ---
 
 

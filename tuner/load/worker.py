@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import queue
-import sys
 import threading
 import time
 from itertools import count
@@ -161,10 +160,12 @@ def _commands() -> "queue.SimpleQueue[bytes]":
 def main() -> None:
     """Serve commands until standard input ends."""
     lines = _commands()
-    while True:
-        result = run(command(json.loads(lines.get())))
-        sys.stdout.write(encode(result) + "\n")
-        sys.stdout.flush()
+    # not sys.stdout: under PYTHONUNBUFFERED it takes a write that fell short for a whole one
+    with open(1, "wb", closefd=False) as stdout:
+        while True:
+            result = run(command(json.loads(lines.get())))
+            stdout.write(encode(result).encode() + b"\n")
+            stdout.flush()
 
 
 if __name__ == "__main__":
