@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import words
+from tuner.compare import GoalComparison
 from tuner.compose import compose_of
 from tuner.outcome import Outcome
 from tuner.pace import left_s
@@ -90,12 +91,16 @@ def _gains(outcome: Outcome) -> list[tuple[str, str]]:
     return [
         (
             "relaunched" if number == 0 else "",
-            f"{outcome.changed(name)}, over {len(goal.best)} relaunches of each"
+            f"{outcome.changed(name)}, over {_relaunches(goal)} of each"
             + (" (proven)" if goal.proven else " (unproven)")
             + f": {words.digits(fmean(goal.baseline))} → {words.metric(name).said(fmean(goal.best))}",
         )
         for number, (name, goal) in enumerate(outcome.comparison.goals.items())
     ]
+
+
+def _relaunches(goal: GoalComparison) -> str:
+    return "1 relaunch" if len(goal.best) == 1 else f"{len(goal.best)} relaunches"
 
 
 def _pruned(outcome: Outcome) -> list[tuple[str, str]]:

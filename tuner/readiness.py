@@ -26,6 +26,8 @@ _PAUSE_S, _LONGEST_S = 0.2, 0.6
 """A log that says nothing for so long has said what there is to say; and how long that is waited for."""
 _HEALTH_EVERY_S = 0.25
 _AFTERMATH_S = 3.0
+_SPOILER_LENGTH = 300
+"""What is kept of a line that tells of a compiled kernel: its beginning names the kernel, the rest is two pages."""
 _UNDECIDED = (Cause.UNKNOWN, Cause.HEALTHY, Cause.DEGRADED)
 _PROBE_TIMEOUT_S = 600.0
 """The model's first answer may wait for just-in-time compilation; the phase's own limit ends it earlier."""
@@ -175,7 +177,7 @@ class Watch:
             if not self.serving and (phase := self.engine.phase(line)):
                 self.stopwatch.enter(phase)
             if self.engine.spoils(line):
-                self._spoiled_by = line
+                self._spoiled_by = line[:_SPOILER_LENGTH]
             self._progress.saw(line)
 
     def _failure(self, diagnosis: Diagnosis, message: str) -> TrialError:

@@ -159,7 +159,14 @@ class _Trial:
         self.stopwatch.enter(Phase.WARMING_UP)
         with watch.explaining():
             self.warm_up = warm_up(
-                client, target, workload, context_tokens=context, kv_tokens=kv, seed=seed, watch=watch.check
+                client,
+                target,
+                workload,
+                context_tokens=context,
+                kv_tokens=kv,
+                seed=seed,
+                watch=watch.check,
+                spoiled=watch.spoiled,
             )
         planned = plan(
             workload,

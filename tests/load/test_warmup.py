@@ -96,6 +96,13 @@ def test_rounds_go_on_while_ttft_still_falls(client, quick):
     assert result.ttft_ms_first > 2 * result.ttft_ms_last
 
 
+def test_rounds_go_on_while_the_server_compiles(client, quick):
+    said = iter([None, None, None, "a kernel", None, None])  # before and after each round
+    limits = {"context_tokens": None, "kv_tokens": None}
+    result = warm_up(client, quick.target, WORKLOAD, seed=1, watch=lambda: None, spoiled=lambda: next(said), **limits)
+    assert (result.rounds, result.settled) == (3, True)
+
+
 def test_a_server_that_never_settles_is_marked_so(client, quick):
     def erratic(body):
         quick.ttft_s = 0.02 * 3 ** (len(quick.bodies) // 15 % 2)

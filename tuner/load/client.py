@@ -44,7 +44,7 @@ def _unwatched() -> None:
     """Nothing to look after while a stage runs."""
 
 
-def _unspoiled() -> str | None:
+def unspoiled() -> str | None:
     """Nobody knows of anything."""
     return None
 
@@ -101,7 +101,7 @@ class LoadClient:
         stages: Iterable[Stage],
         target: Target,
         watch: Callable[[], None] = _unwatched,
-        spoiled: Callable[[], str | None] = _unspoiled,
+        spoiled: Callable[[], str | None] = unspoiled,
     ) -> tuple[StageResult, ...]:
         """Run stages in order; the first one that had to be aborted is the last: nothing after it can be used.
 

@@ -2,7 +2,8 @@
 
 vLLM compiles kernels just in time when it first meets a batch shape, also after its own start-up and with CUDA graphs
 captured; on an H100 the first benchmark after a start reads 1398 output tokens/s and the second 3847. Each long prompt
-is sent once, alone; short ones are repeated at the workload's concurrency until their TTFT has settled.
+is sent once, alone; short ones are repeated at the workload's concurrency until their TTFT has settled and the server
+compiles no more.
 """
 
 import time
@@ -14,7 +15,7 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict
 
 from tuner.errors import MeasurementError
-from tuner.load.client import LoadClient, Target
+from tuner.load.client import LoadClient, Target, unspoiled
 from tuner.load.plan import Room, Skipped, prompts, stage, tool_call
 from tuner.load.prompts import WORDS, Calibration, calibrate
 from tuner.load.records import StageResult, describe
@@ -38,7 +39,7 @@ class WarmUp(BaseModel):
     requests: int
     """Requests sent in all."""
     settled: bool
-    """Whether TTFT had settled before ``max_rounds``."""
+    """Whether TTFT had settled, and no kernel was compiled any more, before ``max_rounds``."""
     first_request_ttft_ms: float | None
     """What the first user after this start would have waited."""
     ttft_ms_first: float | None
@@ -60,6 +61,7 @@ def warm_up(
     kv_tokens: int | None,
     seed: int,
     watch: Callable[[], None],
+    spoiled: Callable[[], str | None] = unspoiled,
 ) -> WarmUp:
     """Warm a server up.
 
@@ -71,11 +73,12 @@ def warm_up(
         kv_tokens: The capacity of its KV cache; ``None`` if unknown.
         seed: Its prompts share no prefix with those that ``plan`` makes of the same seed.
         watch: As in ``LoadClient.run``.
+        spoiled: As in ``LoadClient.run_all``: a round that was spoiled is not the last.
 
     Raises:
         MeasurementError: More requests failed than the workload allows, or the token counts make no sense.
     """
-    return _WarmingUp(client, target, workload, f"{seed}/warm_up", watch).run(Room(context_tokens, kv_tokens))
+    return _WarmingUp(client, target, workload, f"{seed}/warm_up", watch, spoiled).run(Room(context_tokens, kv_tokens))
 
 
 def lengths(workload: Workload, room: Room) -> tuple[tuple[int, ...], tuple[Skipped, ...]]:
@@ -108,7 +111,9 @@ class _WarmingUp:
     workload: Workload
     seed: str
     watch: Callable[[], None]
+    spoiled: Callable[[], str | None]
     sent: int = 0
+    spoiled_by: str | None = None
 
     def run(self, room: Room) -> WarmUp:
         start_ns = time.perf_counter_ns()
@@ -153,7 +158,9 @@ class _WarmingUp:
         while short and len(medians) < self.workload.warm_up.max_rounds and not self._settled(medians):
             name = f"round_{len(medians)}"
             requests = prompts(f"{self.seed}/{name}", short, _OUTPUT_TOKENS, calibration)
+            self.spoiled()  # what came before is not this round's
             result = self._send(name, requests, streams=self.workload.concurrency, max_failures=allowed)
+            self.spoiled_by = self.spoiled()
             medians.append(_median_ttft_ms(result))
         return medians
 
@@ -161,7 +168,7 @@ class _WarmingUp:
         return length <= _SHORT_TOKENS or length == self.workload.prompt_tokens
 
     def _settled(self, medians: list[float]) -> bool:
-        if len(medians) < 2:
+        if len(medians) < 2 or self.spoiled_by:
             return False
         before, last = medians[-2:]
         return abs(last - before) <= self.workload.warm_up.settle_tolerance * before
