@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tuner.errors import GpuBusy, PortTaken
@@ -30,19 +30,38 @@ class _Busy(Exception):
 @contextmanager
 def lease(name: str, holder: str) -> Iterator[int]:
     """Hold a name alone until the block is left; yields the lock's file descriptor, which a child may inherit."""
-    folder = state_dir() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _Busy(os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another tuner") from None
+    _folder().mkdir(parents=True, exist_ok=True)
+    with _locked(_folder() / f"{name}.lock") as descriptor:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, holder.encode())
         yield descriptor
+
+
+def _folder() -> Path:
+    return state_dir() / "locks"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """The file, made if need be, opened and locked."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(descriptor, path)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        swept = path.stat().st_ino != os.fstat(descriptor).st_ino
+    except BlockingIOError:
+        raise _Busy(os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another tuner") from None
+    except FileNotFoundError:
+        swept = True
+    if swept:  # between opening and locking; what is locked now nobody else would see
+        raise _Busy("another tuner")
 
 
 @contextmanager
@@ -87,6 +106,15 @@ def port_lease(holder: str) -> Iterator[tuple[int, int]]:
     Raises:
         PortTaken: None could be had.
     """
+    try:
+        with _any_port(holder) as (port, descriptor):
+            yield port, descriptor
+    finally:
+        _sweep_ports()
+
+
+@contextmanager
+def _any_port(holder: str) -> Iterator[tuple[int, int]]:
     for _ in range(_PORT_ATTEMPTS):
         port = _free_port()
         try:
@@ -98,6 +126,13 @@ def port_lease(holder: str) -> Iterator[tuple[int, int]]:
     raise PortTaken(
         f"no free port after {_PORT_ATTEMPTS} attempts", fix="end what listens on this host, or `tuner clean`"
     )
+
+
+def _sweep_ports() -> None:
+    """Remove the files of ports that nobody holds any more; there would soon be one for each port of this host."""
+    for path in _folder().glob("port-*.lock"):
+        with suppress(_Busy), _locked(path):
+            path.unlink(missing_ok=True)
 
 
 def _free_port() -> int:
