@@ -1,8 +1,9 @@
 """A server that runs already: measured, never started, stopped or changed."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,9 @@ from tuner.launchers.base import LaunchSpec, Life, Server
 from tuner.launchers.log import ServerLog
 from tuner.secrets import Secrets
 
+_ASK_EVERY_S = 0.5
+"""A server that is being measured has other things to do than to say twenty times a second that it lives."""
+
 
 @dataclass
 class AttachedServer:
@@ -20,16 +24,25 @@ class AttachedServer:
     url: str
     headers: Mapping[str, str]
     log: ServerLog
+    _http: httpx.Client
+    _life: Life = field(default_factory=lambda: Life(running=True))
+    _asked_s: float = float("-inf")
 
     def life(self) -> Life:
-        """Running as long as the connection is accepted."""
+        """Running as long as the connection is accepted; asked at most every half second."""
+        if time.monotonic() - self._asked_s >= _ASK_EVERY_S:
+            self._life = Life(running=self._accepts())
+            self._asked_s = time.monotonic()
+        return self._life
+
+    def _accepts(self) -> bool:
         try:
-            httpx.get(f"{self.url}/health", headers=dict(self.headers), timeout=5)
+            self._http.get(f"{self.url}/health")
         except httpx.ConnectError:
-            return Life(running=False)
+            return False
         except httpx.HTTPError:
             pass  # slow or odd, but there
-        return Life(running=True)
+        return True
 
 
 @dataclass(frozen=True)
@@ -51,10 +64,13 @@ class AttachLauncher:
         """The server as it stands; ``spec`` only says where the log lies, which stays empty."""
         spec.log_path.parent.mkdir(parents=True, exist_ok=True)
         spec.log_path.touch()
-        server = AttachedServer(self.url.rstrip("/"), self.headers, ServerLog(spec.log_path))
-        if not server.life().running:
-            raise EngineUnavailable(f"nothing answers at {server.url}", fix="start the server, or mend launcher.url")
-        yield server
+        with httpx.Client(headers=self.headers, timeout=5) as http:
+            server = AttachedServer(self.url.rstrip("/"), self.headers, ServerLog(spec.log_path), http)
+            if not server.life().running:
+                raise EngineUnavailable(
+                    f"nothing answers at {server.url}", fix="start the server, or mend launcher.url"
+                )
+            yield server
 
     @property
     def headers(self) -> dict[str, str]:
