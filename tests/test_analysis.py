@@ -264,3 +264,12 @@ def test_a_trials_requests_make_a_small_picture(outcome):
     picture = requests_svg(frame)
     assert picture.count("<rect") == 1 + 2 * len(frame)
     assert len(picture) < 40_000
+
+
+def test_a_picture_of_hundreds_of_requests_shows_the_first_and_says_of_how_many(outcome):
+    frame = analysis.requests(outcome, [outcome.records[0]])
+    (one,) = (rows for stage, rows in frame.groupby("stage") if stage == "concurrent")
+    many = pd.concat([one] * 20)
+    picture = requests_svg(many)
+    assert f"40 of {len(many)}" in picture
+    assert picture.count("<rect") == 1 + 2 * 40

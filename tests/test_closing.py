@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.simulated import simulated_study
 from tuner import closing
 from tuner.analysis import frames as analysis
-from tuner.load.records import FailureKind
+from tuner.load.records import FailureKind, Spoiled
 from tuner.report import report_html
 from tuner.storage import State, StudyFolder
 from tuner.testing.launcher import until
@@ -216,3 +216,11 @@ def test_the_dashboard_opens_in_a_browser_where_there_is_a_screen(tmp_path):
 
 def test_studies_lie_in_a_folder_each(folder):
     assert [study.path for study in map(StudyFolder, sorted(folder.iterdir()))] == [folder / "demo"]
+
+
+def test_a_finalist_that_could_not_be_measured_undisturbed_is_said_to_be(outcome):
+    assert "spoiled" not in shown(closing.table(outcome))
+    spoiled = (Spoiled("concurrent, spoiled 1", "a kernel", False), Spoiled("concurrent", "a kernel", True))
+    records = [r.model_copy(update={"spoiled": spoiled}) if r == outcome.best else r for r in outcome.records]
+    said = shown(closing.table(replace(outcome, records=tuple(records))))
+    assert f"spoiled concurrent of trial {outcome.best.number}: the server compiled kernels in every turn" in said

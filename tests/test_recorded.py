@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.vllm.real import GLM, model_of
+from tuner.notes import trial_note
 from tuner.outcome import Outcome
 from tuner.preflight import Preflight, ground_of
 from tuner.space import Candidate
@@ -61,6 +62,13 @@ def test_kernels_compiled_in_mid_load_were_noticed_and_the_stages_sent_again():
         5: ["concurrent, spoiled 1", "single_user, spoiled 1"],
         6: ["single_user, spoiled 1", "single_user, spoiled 2", "single_user"],
     }
+
+
+def test_the_note_says_which_turn_of_a_spoiled_stage_counts():
+    outcome = recorded("h200-unproven")
+    note = trial_note(outcome, outcome.records[-1])
+    assert "during *single_user, spoiled 2*; it was sent again" in note
+    assert "during *single_user*; it counts all the same" in note
 
 
 def test_no_trial_that_ran_is_ruled_out(outcome, known):

@@ -69,11 +69,22 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
     measured = sum(record.measurement is not None for record in outcome.searched)
     feasible = sum(record.feasible for record in outcome.searched)
     rows.append(("trials", f"{len(outcome.launched)}: {measured} measured, {feasible} of them within all limits"))
-    return [*rows, *_pruned(outcome), *_unanswered(outcome), ("time", _time(outcome)), ("now", standing(outcome))]
+    return [
+        *rows,
+        *_pruned(outcome),
+        *_unanswered(outcome),
+        *_spoiled(outcome),
+        ("time", _time(outcome)),
+        ("now", standing(outcome)),
+    ]
 
 
 def _unanswered(outcome: Outcome) -> list[tuple[str, str]]:
     return [("" if number else "failed requests", said) for number, said in enumerate(outcome.failed_requests)]
+
+
+def _spoiled(outcome: Outcome) -> list[tuple[str, str]]:
+    return [("" if number else "spoiled", said) for number, said in enumerate(outcome.spoiled)]
 
 
 def _described(outcome: Outcome, record: TrialRecord | None) -> str:
@@ -100,7 +111,8 @@ def _gains(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def _relaunches(goal: GoalComparison) -> str:
-    return "1 relaunch" if len(goal.best) == 1 else f"{len(goal.best)} relaunches"
+    fewer = min(len(goal.baseline), len(goal.best))
+    return "1 relaunch" if fewer == 1 else f"{fewer} relaunches"
 
 
 def _pruned(outcome: Outcome) -> list[tuple[str, str]]:

@@ -137,10 +137,10 @@ def _slower(record: TrialRecord) -> Iterable[str]:
 
 
 def _spoiled(record: TrialRecord) -> Iterable[str]:
-    if record.spoiled:
-        names = ", ".join(each.stage for each in record.spoiled)
-        yield f"Measured while the server was busy with itself, and sent again: {names}. It said:"
-        yield _quoted(record.spoiled[-1].line)
+    for each in record.spoiled:
+        became = "it counts all the same, for want of a better turn" if each.counts else "it was sent again"
+        yield f"The server was busy with itself during *{each.stage}*; {became}:"
+        yield _quoted(each.line)
 
 
 def _phases(record: TrialRecord) -> Iterable[str]:

@@ -176,6 +176,17 @@ class Outcome:
                 told.append(f"{failed} of {of} in trial {record.number} ({kinds}); its requests.jsonl says why")
         return told
 
+    @property
+    def spoiled(self) -> list[str]:
+        """Stages of the finalists that count although the server was busy with itself in all of their turns."""
+        finalists = [record for record in (self.baseline, self.best if self.improved else None) if record]
+        return [
+            f"{each.stage} of {named(record.role, record.number)}: the server compiled kernels in every turn of it"
+            for record in (*finalists, *self.confirmations)
+            for each in record.spoiled
+            if each.counts
+        ]
+
     def changed(self, name: str) -> str:
         """By how much a goal's metric changed from the baseline's relaunches to the best's, and their spread.
 

@@ -113,7 +113,7 @@ class TrialRecord(Schema):
     skipped: tuple[Skipped, ...] = ()
     """Parts of the workload that did not fit, and why."""
     spoiled: tuple[Spoiled, ...] = ()
-    """Stages during which the server was busy with itself. They are sent again; the last turn counts in any case."""
+    """Stages during which the server was busy with itself. They are sent again; the third turn counts in any case."""
     measurement: Measurement | None = None
     verdict: Verdict | None = None
     failure: Failure | None = None

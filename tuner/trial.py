@@ -180,7 +180,7 @@ class _Trial:
         self.stopwatch.enter(Phase.MEASURING)
         with watch.explaining():
             results = client.run_all(planned.stages, target, watch.check, watch.spoiled)
-        self.spoiled = tuple(Spoiled(result.stage, result.spoiled) for result in results if result.spoiled)
+        self.spoiled = tuple(Spoiled(r.stage, r.spoiled, not r.superseded) for r in results if r.spoiled)
         if any(record.failure for result in results for record in result.records):
             watch.linger()
         return results

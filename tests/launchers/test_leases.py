@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from tuner.errors import GpuBusy
-from tuner.launchers.leases import gpu_lease, port_lease, reserved
+from tuner.launchers import leases
+from tuner.launchers.leases import gpu_lease, lease, port_lease, reserved
 
 
 def files(state_dir):
@@ -28,6 +29,26 @@ def test_what_a_child_still_holds_is_not_swept_away(state_dir):
     with port_lease("next"):
         pass
     assert files(state_dir) == []
+
+
+def test_a_lock_file_that_was_swept_away_meanwhile_is_no_lock(state_dir, monkeypatch):
+    held = lease("port-1", "one")
+    lock = leases.fcntl.flock
+
+    def sweeping(descriptor, how):
+        lock(descriptor, how)
+        (state_dir / "locks" / "port-1.lock").unlink()
+
+    monkeypatch.setattr(leases.fcntl, "flock", sweeping)
+    with pytest.raises(leases._Busy), held:
+        pass
+
+
+def test_what_cannot_be_swept_away_harms_nobody(state_dir):
+    (state_dir / "locks" / "port-1.lock").mkdir(parents=True)
+    with port_lease("one"):
+        pass
+    assert files(state_dir) == ["port-1.lock"]
 
 
 def test_who_holds_a_gpu_is_said(state_dir):

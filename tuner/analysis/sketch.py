@@ -7,7 +7,9 @@ import pandas as pd
 
 from tuner import words
 
-_WIDTH, _LEFT, _ROW, _GAP = 720, 130, 9, 26
+_WIDTH, _LEFT, _ROW, _GAP = 720, 190, 9, 26
+_MOST = 40
+"""Requests of a stage that are drawn: a fast server has hundreds of them, each much like the next."""
 _WAITING, _DECODING, _FAILED, _INK = "#dd8a06", "#2f8bd8", "#d8505f", "#5b626c"
 
 
@@ -19,10 +21,12 @@ def requests_svg(requests: pd.DataFrame) -> str:
     """
     shapes: list[str] = []
     top = 34.0
-    for stage, rows in requests.groupby("stage", sort=False):
+    for stage, sent in requests.groupby("stage", sort=False):
+        rows = sent.head(_MOST)
         ends = rows["sent_ms"] + rows["e2e_ms"].fillna(0)
         longest = float(ends.max()) or 1.0
         label = f"{stage} ({words.duration(longest / 1000)})"
+        label += f", {len(rows)} of {len(sent)}" if len(rows) < len(sent) else ""
         shapes.append(f'<text x="4" y="{top + 8:.0f}">{escape(label)}</text>')
         for row in rows.itertuples():
             shapes += _bar(row, top, (_WIDTH - _LEFT - 8) / longest)

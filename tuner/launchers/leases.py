@@ -129,9 +129,12 @@ def _any_port(holder: str) -> Iterator[tuple[int, int]]:
 
 
 def _sweep_ports() -> None:
-    """Remove the files of ports that nobody holds any more; there would soon be one for each port of this host."""
+    """Remove the files of ports that nobody holds any more; there would soon be one for each port of this host.
+
+    What cannot be removed stays: another user's, for one. It is no reason to lose what the launch has measured.
+    """
     for path in _folder().glob("port-*.lock"):
-        with suppress(_Busy), _locked(path):
+        with suppress(_Busy, OSError), _locked(path):
             path.unlink(missing_ok=True)
 
 

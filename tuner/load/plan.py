@@ -110,11 +110,15 @@ def _stages(workload: Workload, seed: str, calibration: Calibration, least_s: fl
         f"{seed}/{SINGLE_USER}", [single.prompt_tokens] * single.requests, single.output_tokens, calibration
     )
     return [
-        replace(stage(workload, CONCURRENT, busy, streams=workload.concurrency), least_s=least_s),
-        replace(stage(workload, SINGLE_USER, alone), least_s=least_s),
+        _lasting(stage(workload, CONCURRENT, busy, streams=workload.concurrency), workload, least_s),
+        _lasting(stage(workload, SINGLE_USER, alone), workload, least_s),
         *(_long_prompt(workload, seed, length, calibration) for length in workload.ttft_prompt_tokens),
         *([stage(workload, TOOL_CALL, (tool_call(f"{seed}/{TOOL_CALL}"),))] if workload.tool_call else []),
     ]
+
+
+def _lasting(stage: Stage, workload: Workload, least_s: float) -> Stage:
+    return replace(stage, least_s=least_s, max_failed_share=workload.max_failed_share)
 
 
 def _long_prompt(workload: Workload, seed: str, length: int, calibration: Calibration) -> Stage:

@@ -110,14 +110,16 @@ class Spoiled:
     """A stage that was measured while the server was busy with itself.
 
     Attributes:
-        stage: Its name; one that was sent again and counts for nothing is called ``concurrent, spoiled 1``.
+        stage: Its name; one that was sent again is called ``concurrent, spoiled 1``.
         line: The log line that says so.
+        counts: Whether its numbers are used all the same: it was the last turn. Else it was sent again.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     stage: str
     line: str
+    counts: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,10 @@ class Stage:
         requests: What to send, in this order.
         temperature: Of sampling.
         request_timeout_s: After which a request has failed, from sending to its last byte.
-        max_failures: More failures than this end the stage, since its numbers cannot be used any more. It grows with
-            the requests that are sent beyond these.
-        least_s: Seconds of wall time for which users go on with fresh requests once these are all sent.
+        max_failures: More failures than this among these requests end the stage: its numbers cannot be used any more.
+        least_s: How long the stage lasts at least, in seconds of wall time: when these are all sent, the users go on
+            with fresh requests, in whole rounds, so that no straggler has the server to itself in the end.
+        max_failed_share: As many more failures are allowed, as a share of the fresh requests.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Stage:
     request_timeout_s: float
     max_failures: float
     least_s: float = 0.0
+    max_failed_share: float = 0.0
 
     def request(self, index: int) -> Request:
         """What to send as the ``index``-th request: past the last one they begin again, each with a fresh prompt."""

@@ -46,6 +46,7 @@ class Load:
         self._made = list(map(self._body, range(len(job.stage.requests))))  # before the clock starts
         self._indices = count()
         self._until_ns = 0
+        self._over = False
         self._failures = 0
         self._users: list[asyncio.Task[None]] = []
 
@@ -82,10 +83,16 @@ class Load:
                 return
 
     def _next_body(self, index: int) -> bytes | None:
-        """The next request's body; ``None`` when the stage has had all that it needs, and its time."""
-        if index < len(self._made):
+        """The next request's body; ``None`` when the stage has had all that it needs, and its time.
+
+        A fresh one is made while the others wait: a hundredth of the time that the server takes to read it.
+        """
+        fresh = index - len(self._made)
+        if fresh < 0:
             return self._made[index]
-        return self._body(index) if time.perf_counter_ns() < self._until_ns else None
+        if fresh % self.job.stage.streams == 0:  # only whole rounds: a straggler alone would count as slow
+            self._over = self._over or time.perf_counter_ns() >= self._until_ns
+        return None if self._over else self._body(index)
 
     def _body(self, index: int) -> bytes:
         stage = self.job.stage
@@ -110,8 +117,8 @@ class Load:
 
     def _count(self, attempt: Attempt) -> None:
         self._failures += attempt.looks_failed()
-        laps = max(1.0, len(self.attempts) / len(self._made))
-        if self._failures > self.job.stage.max_failures * laps and not self.aborted:
+        stage, fresh = self.job.stage, max(0, len(self.attempts) - len(self._made))
+        if self._failures > stage.max_failures + stage.max_failed_share * fresh and not self.aborted:
             self.aborted = True
             for user in self._users:
                 user.cancel()
