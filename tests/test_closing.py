@@ -84,7 +84,9 @@ def test_a_deciding_line_is_shown_without_its_loggers_prefix(outcome):
     failure = record.failure.model_copy(update={"line": prefix + record.failure.line})
     records = [*outcome.records]
     records[number] = record.model_copy(update={"failure": failure})
-    said = shown(closing.table(replace(outcome, records=tuple(records))))
+    disturbed = replace(outcome, records=tuple(records))
+    assert "Measured in disturbance: concurrent of trial" in report_html(disturbed)
+    said = shown(closing.table(disturbed))
     assert "multiproc_executor" not in said
     assert "Free memory on device" in said
 
@@ -222,5 +224,7 @@ def test_a_finalist_that_could_not_be_measured_undisturbed_is_said_to_be(outcome
     assert "spoiled" not in shown(closing.table(outcome))
     spoiled = (Spoiled("concurrent, spoiled 1", "a kernel", False), Spoiled("concurrent", "a kernel", True))
     records = [r.model_copy(update={"spoiled": spoiled}) if r == outcome.best else r for r in outcome.records]
-    said = shown(closing.table(replace(outcome, records=tuple(records))))
+    disturbed = replace(outcome, records=tuple(records))
+    assert "Measured in disturbance: concurrent of trial" in report_html(disturbed)
+    said = shown(closing.table(disturbed))
     assert f"spoiled concurrent of trial {outcome.best.number}: the server compiled kernels in every turn" in said

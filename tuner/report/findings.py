@@ -65,6 +65,7 @@ def comparison(outcome: Outcome) -> Html:
     first = table(head, [_compared(row, limits.get(row.label, "")) for row in compared if row.matters], "numbers")
     rest = table(head, [_compared(row, "") for row in compared if not row.matters], "numbers")
     failed = [tag("p", f"Requests that failed: {said}.", class_="note") for said in outcome.failed_requests]
+    failed += [tag("p", f"Measured in disturbance: {said}.", class_="note") for said in outcome.spoiled]
     return joined([first, *failed, tag("p", _basis(outcome), class_="caption"), folded("All other numbers", rest)])
 
 
