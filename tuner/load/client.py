@@ -123,10 +123,12 @@ class LoadClient:
         self, stage: Stage, target: Target, watch: Callable[[], None], spoiled: Callable[[], str | None]
     ) -> list[StageResult]:
         turns: list[StageResult] = []
-        while len(turns) < _TURNS and (not turns or (turns[-1].spoiled and not turns[-1].aborted)):
+        for turn in range(_TURNS):
             spoiled()  # what came before is not this turn's
-            result = self.run(stage.afresh(len(turns)), target, watch)
+            result = self.run(stage.afresh(turn), target, watch)
             turns.append(replace(result, spoiled=spoiled()))
+            if turns[-1].spoiled is None or result.aborted:
+                break
         *earlier, last = turns
         return [*(result.set_aside(turn) for turn, result in enumerate(earlier, 1)), last]
 
