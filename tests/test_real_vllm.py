@@ -33,6 +33,8 @@ def test_a_study_finds_the_most_sequences_and_prunes_what_vllm_rejects(tmp_path)
             f"model.id={vllm}/models/glm-tiny",
             f"study.folder={tmp_path}",
             "study.confirm=1",
+            "workload.warm_up={longest_tokens: 200, max_rounds: 2}",
+            "workload.ttft_prompt_tokens=[]",
             # it is to be launched all the same: what is wanted is vLLM's own word on it
             "study.preflight=false",
             # the noise of a busy CPU must not make the sixteen streams infeasible
@@ -68,6 +70,9 @@ def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
             f"study.folder={tmp_path}",
             "study.confirm=0",
             "objective.limits=null",
+            # what is wanted is the server's own word, not its speed
+            "workload={requests: 16, min_duration_s: 0, single_user: {requests: 1}, ttft_prompt_tokens: []}",
+            "workload.warm_up={longest_tokens: 200, max_rounds: 2}",
             "space.params={max_num_batched_tokens: {choices: [256, 512]}, max_num_seqs: null}",
             "+space.params.block_size={choices: [16, 32, 64]}",
             "+space.params.not_a_flag={choices: [null, 3]}",

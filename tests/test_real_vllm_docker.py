@@ -46,6 +46,8 @@ def asked(tmp_path):
             "model.service={name: tuner-test-vllm, port: 18556}",
             f"study.folder={tmp_path}",
             "study.confirm=0",
+            "workload.warm_up={longest_tokens: 200, max_rounds: 2}",
+            "workload.ttft_prompt_tokens=[]",
             # the noise of a busy CPU must not make the sixteen streams infeasible
             "objective.limits=null",
             "space.params={not_a_flag: {choices: [null, 3]}}",
