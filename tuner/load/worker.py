@@ -4,7 +4,7 @@
 to standard output. It ends with its standard input: whatever kills tuner, the streams close with it.
 
 ECOSYSTEM's measurement chose the parts: aiohttp on uvloop, an unlimited connector (the default of 100 connections
-queues streams), reads of whatever arrived (``iter_any``), no JSON before the stage is over.
+queues streams), reads of whatever arrived (``iter_any``), no answer parsed before the stage is over.
 """
 
 import asyncio
@@ -85,7 +85,7 @@ class Load:
     def _next_body(self, index: int) -> bytes | None:
         """The next request's body; ``None`` when the stage has had all that it needs, and its time.
 
-        A fresh one is made while the others wait: a hundredth of the time that the server takes to read it.
+        A fresh one is made while the others wait, which takes far less time than the server needs to read it.
         """
         fresh = index - len(self._made)
         if fresh < 0:
