@@ -46,7 +46,9 @@ def _load(outcome: Outcome) -> str:
         f"Load ({load.name}): {load.concurrency} users at once send {load.requests} requests of {load.prompt_tokens:,} "
         f"prompt and exactly {load.output_tokens:,} output tokens;",
         f"then one user alone sends {alone.requests} of {alone.prompt_tokens:,} and {alone.output_tokens:,}.",
-        f"Either lasts {load.min_duration_s:g} s at least, with more requests if need be." if load.min_duration_s else "",
+        f"Either lasts {load.min_duration_s:g} s at least, with more requests if need be."
+        if load.min_duration_s
+        else "",
         f"Prompts of {lengths} tokens are sent twice, uncached and cached." if lengths else "",
         "There is one tool call." if load.tool_call else "",
         "Every measurement has prompts of its own, after a warm-up that is not measured.",
