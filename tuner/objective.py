@@ -21,6 +21,17 @@ METRICS: tuple[str, ...] = tuple(
 """The numbers of a measurement that goals and limits may name."""
 
 
+_MORE_IS_BETTER = ("_per_s", "kv_tokens")
+_LESS_IS_BETTER = ("_ms", "_s")
+
+
+def direction(name: str) -> Direction | None:
+    """Which way a metric is better, by its unit; ``None`` for what is neither."""
+    if name.endswith(_MORE_IS_BETTER):
+        return "maximize"
+    return "minimize" if name.endswith(_LESS_IS_BETTER) else None
+
+
 def metric(measurement: Measurement, name: str) -> float:
     """One number of a measurement.
 
