@@ -91,7 +91,7 @@ def _described(outcome: Outcome, record: TrialRecord | None) -> str:
     if record is None or record.measurement is None:
         return "not measured"
     names = dict.fromkeys([*outcome.config.objective.goals, *outcome.config.objective.limits])
-    said = ((words.metric(name), getattr(record.measurement, name)) for name in names)
+    said = ((words.metric(name), record.measurement.numbers.get(name)) for name in names)
     return ", ".join(f"{metric.short} {metric.said(value)}" for metric, value in said)
 
 

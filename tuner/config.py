@@ -18,6 +18,7 @@ from tuner.engines.tolerance import Policy
 from tuner.engines.vllm.degradations import NAMES
 from tuner.errors import ConfigError
 from tuner.launchers.docker.options import DockerLauncherConfig
+from tuner.load.deciding import unmeasurable
 from tuner.load.workload import Workload
 from tuner.objective import Objective
 from tuner.schema import Schema, config_error
@@ -368,7 +369,11 @@ def load(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
     Raises:
         ConfigError: Anything is wrong; it names the place, the value and the valid ones.
     """
-    return validate(_compose(overrides, config_dir))
+    config = validate(_compose(overrides, config_dir))
+    # not a part of `validate`: a study of an earlier version stays readable
+    if refused := unmeasurable(config.workload, config.objective.deciding):
+        raise ConfigError(refused[0], place="objective", fix=refused[1])
+    return config
 
 
 def read(path: Path) -> Config:

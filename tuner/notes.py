@@ -53,7 +53,7 @@ def _best(outcome: Outcome) -> str:
 
 
 def _number(record: TrialRecord, name: str) -> str:
-    return words.metric(name).said(getattr(record.measurement, name, None))
+    return words.metric(name).said(record.measurement.numbers.get(name) if record.measurement else None)
 
 
 def trial_note(outcome: Outcome, record: TrialRecord) -> str:

@@ -46,6 +46,7 @@ class Metric:
 
 _METRICS: Mapping[str, Metric] = {
     "output_tokens_per_s": Metric("Output throughput, all users", "tokens/s", "throughput"),
+    "ramped_output_tokens_per_s": Metric("Output throughput, ramps included", "tokens/s", "throughput with ramps"),
     "requests_per_s": Metric("Requests answered, all users", "/s", "requests"),
     "ttft_p50_ms": Metric("Time to first token, all users, median", "ms", "TTFT p50"),
     "ttft_p95_ms": Metric("Time to first token, all users, 95th percentile", "ms", "TTFT p95"),
@@ -57,6 +58,8 @@ _METRICS: Mapping[str, Metric] = {
     "tpot_p95_ms": Metric("Time per output token, one user, 95th percentile", "ms", "TPOT p95"),
     "single_user_ttft_p50_ms": Metric("Time to first token, one user, median", "ms", "TTFT p50 of one user"),
     "tool_call_ms": Metric("Tool call, one user", "ms", "tool call"),
+    "kv_tokens": Metric("Room in the KV cache", "tokens", "KV cache"),
+    "startup_s": Metric("From launch to first answer", "s", "start-up"),
 }
 
 _CAUSES: Mapping[str, str] = {

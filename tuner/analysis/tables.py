@@ -9,7 +9,7 @@ import pandas as pd
 
 from tuner import words
 from tuner.analysis.frames import cold
-from tuner.objective import METRICS
+from tuner.load.metrics import METRICS
 from tuner.outcome import Outcome
 from tuner.storage import Role, TrialRecord
 
@@ -113,7 +113,7 @@ def _launches(outcome: Outcome, role: Role, record: TrialRecord | None) -> list[
 def _metric(name: str, matters: bool) -> _Wanted:
     said = words.metric(name)
     row = Row(said.label, said.unit, name in _MORE_IS_BETTER, matters)
-    return row, lambda record: getattr(record.measurement, name, None)
+    return row, lambda record: record.measurement.numbers.get(name) if record.measurement else None
 
 
 def _speed() -> _Wanted:
