@@ -1,7 +1,7 @@
 """What is optimised, and under which limits: a measurement becomes a verdict."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -95,6 +95,10 @@ class Objective(Schema):
     name: str
     goals: dict[str, Direction] = Field(min_length=1)
     limits: dict[str, Limit] = Field(default_factory=dict)
+    guard: Annotated[float, Field(gt=0)] | None = 0.25
+    """No metric may get worse beyond noise by more than this share, limited or not; null lets all of them."""
+    unguarded: tuple[str, ...] = ()
+    """Metrics that may get worse by more than the guard."""
 
     @field_validator("goals", "limits", mode="before")
     @classmethod

@@ -7,17 +7,19 @@ noise between launches and a drift of the machine. A limit is then kept with a p
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import exp, log, prod, sqrt
+from math import exp, hypot, log, prod, sqrt
 from statistics import fmean
 
 from tuner.load.metrics import Measurement
 from tuner.objective import Objective
-from tuner.proof.estimate import Noise
+from tuner.proof.estimate import Noise, chance
 from tuner.proof.noise import Reading, Scatter, scatter
 from tuner.storage import TrialRecord
 
-_GUESSED = Noise(0.05, 2.0)
-"""Between launches, before any configuration ran twice: what is seen on idle machines (docs/proof.md), hardly relied on."""
+_GUESSED = Noise(0.03, 2.0)
+"""Between launches before any configuration ran twice; a guess, and hardly relied on."""
+_ENDS = 2 * 1.96
+"""Standard errors between the ends of a 95 % interval."""
 LIKELY = 0.5
 """A configuration whose limits are kept with at least this probability may become the finalist."""
 _NEAR = 0.05
@@ -37,13 +39,11 @@ class Readings:
         objective: Goals and limits.
         records: In the order in which they ran.
         deployed: Digest of the deployed configuration.
-        proofs: Relaunches of the proofs: they tell of the noise, and of nothing else.
     """
 
     objective: Objective
     records: Sequence[TrialRecord]
     deployed: str
-    proofs: Sequence[TrialRecord] = ()
 
     def level(self, digest: str, name: str) -> float | None:
         """A configuration's metric: the geometric mean of its launches, without the machine's drift."""
@@ -79,8 +79,17 @@ class Readings:
         return {name: exp(by) - 1 for name, by in beyond.items() if by is not None and by > 0}
 
     def noise(self, name: str) -> Noise:
-        """Between launches of one configuration; a guess that hardly counts until one ran twice."""
-        return self.scatter(name).noise or _GUESSED
+        """Between launches of one configuration, never less than within one; guessed until one ran twice."""
+        known = self.scatter(name).noise
+        if known is None:
+            return Noise(hypot(_GUESSED.sd, self.within(name) or 0.0), _GUESSED.dof)
+        return Noise(max(known.sd, self.within(name) or 0.0), known.dof)
+
+    def within(self, name: str) -> float | None:
+        """How well one launch knows its own metric: standard error of its log by its interval, pooled over launches."""
+        found = (record.measurement.intervals.get(name) for record in self.records if record.measurement)
+        errors = [log(each.high / each.low) / _ENDS for each in found if each and each.low > 0]
+        return sqrt(fmean(error**2 for error in errors)) if errors else None
 
     def scatter(self, name: str) -> Scatter:
         """What repeated launches say of a metric."""
@@ -104,16 +113,10 @@ class Readings:
         return found
 
     def _groups(self, name: str) -> list[list[Reading]]:
-        searched = [
+        return [
             [Reading(place, read[name]) for place, read in readings if name in read]
             for readings in self._by_digest.values()
         ]
-        proven: dict[tuple[str, str], list[Reading]] = {}
-        for place, record in enumerate(self.proofs, len(self.records)):
-            if record.measurement and name in (read := numbers(record.measurement)):
-                of = record.proof.candidate if record.proof else ""
-                proven.setdefault((of, record.digest), []).append(Reading(place, read[name]))
-        return [*searched, *proven.values()]
 
     def _logs(self, digest: str, name: str) -> list[float]:
         drift = self.scatter(name).drift
@@ -122,16 +125,13 @@ class Readings:
 
     def _kept(self, digest: str, name: str) -> float:
         """Student's t over the noise between launches, as far as it is known."""
-        from scipy.special import stdtr
-
         beyond = self._beyond(digest, name)
         if beyond is None:
             return 0.0
-        noise, launches = self.noise(name), len(self._logs(digest, name))
-        error = noise.sd * sqrt(1 / launches + self._error_of_the_bound(name))
         if digest == self.deployed and self.objective.limits[name].of == "baseline":
             return 1.0
-        return float(stdtr(noise.dof, -beyond / error)) if error else float(beyond <= 0)
+        noise, launches = self.noise(name), len(self._logs(digest, name))
+        return chance(beyond, noise.sd * sqrt(1 / launches + self._error_of_the_bound(name)), noise.dof)
 
     def _error_of_the_bound(self, name: str) -> float:
         relative = self.objective.limits[name].of == "baseline"

@@ -30,7 +30,7 @@ from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
 from tuner.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.space import Candidate, Settings
-from tuner.storage import Failure, Role, State, TrialFolder, TrialRecord
+from tuner.storage import Failure, ProofTerms, Role, State, TrialFolder, TrialRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Assignment:
         baseline: Trial 0, against which this one is judged; ``None`` for trial 0 itself.
         forecast: What was predicted of its memory.
         refusal: What pre-flight has against it, so that nothing is launched.
+        proof: Of which proof it is a relaunch.
     """
 
     study: str
@@ -62,6 +63,7 @@ class Assignment:
     baseline: TrialRecord | None = None
     forecast: Forecast | None = None
     refusal: InfeasibleConfig | None = None
+    proof: ProofTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,4 +297,5 @@ class _Trial:
             measurement=self.measurement,
             verdict=self.verdict,
             failure=self.failure,
+            proof=self.assignment.proof,
         )

@@ -5,6 +5,7 @@ everywhere. Names as they stand in records and configurations are for machines.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tuner.engines.causes import Cause
 from tuner.engines.loglines import parse_line
 from tuner.space import SearchSpace, Settings
 
+_LONG_PROMPT = re.compile(r"ttft_(\d+)_(cold|cached)_ms")
 _ROOM = 9
 """Characters of a brief value."""
 
@@ -99,6 +101,10 @@ def metric(name: str) -> Metric:
     """How to say a metric; one that is not known by a better name keeps its own, without the unit in it."""
     if known := _METRICS.get(name):
         return known
+    if long := _LONG_PROMPT.fullmatch(name):
+        tokens, how = f"{int(long[1]):,}", "nothing cached" if long[2] == "cold" else "cached"
+        label = f"Time to first token, prompt of {tokens} tokens, {how}"
+        return Metric(label, "ms", f"TTFT of {tokens} tokens {long[2]}")
     ending = next((ending for ending in _UNITS if name.endswith(ending)), "")
     plain = name.removesuffix(ending).replace("_", " ")
     return Metric(plain, _UNITS.get(ending, ""), plain)
