@@ -17,6 +17,7 @@ from tuner.engines.base import Phase
 from tuner.engines.tolerance import Policy
 from tuner.engines.vllm.degradations import NAMES
 from tuner.errors import ConfigError
+from tuner.host.limits import HostConfig
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.load.workload import Workload
 from tuner.objective import Objective
@@ -283,6 +284,7 @@ class Config(Schema):
     storage: StorageConfig
     executor: ExecutorConfig
     site: SiteConfig = SiteConfig()
+    host: HostConfig = HostConfig()
     secrets: SecretsConfig = SecretsConfig()
 
     @model_validator(mode="after")

@@ -139,7 +139,8 @@ def _slower(record: TrialRecord) -> Iterable[str]:
 def _spoiled(record: TrialRecord) -> Iterable[str]:
     for each in record.spoiled:
         became = "it counts all the same, for want of a better turn" if each.counts else "it was sent again"
-        yield f"The server was busy with itself during *{each.stage}*; {became}:"
+        who = "Others used this machine" if each.by_others else "The server was busy with itself"
+        yield f"{who} during *{each.stage}*; {became}:"
         yield _quoted(each.line)
 
 

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from tuner import config, words
 from tuner.compare import Comparison, compare
 from tuner.config import Config
+from tuner.load.records import Spoiled
 from tuner.objective import Objective, metric
 from tuner.storage import Role, State, StudyFolder, TrialRecord
 
@@ -178,10 +179,10 @@ class Outcome:
 
     @property
     def spoiled(self) -> list[str]:
-        """Stages of the finalists that count although the server was busy with itself in all of their turns."""
+        """Stages of the finalists that count although all of their turns were disturbed."""
         finalists = [record for record in (self.baseline, self.best if self.improved else None) if record]
         return [
-            f"{each.stage} of {named(record.role, record.number)}: the server compiled kernels in every turn of it"
+            f"{each.stage} of {named(record.role, record.number)}: {_disturber(each)} in every turn of it"
             for record in (*finalists, *self.confirmations)
             for each in record.spoiled
             if each.counts
@@ -213,6 +214,10 @@ class Outcome:
         reasons = [f"{count} × {words.cause(cause)}" for cause, count in self.causes.most_common()]
         reasons += [f"{count} × {words.metric(name).short} beyond its limit" for name, count in missed.most_common()]
         return ", ".join(reasons) or "none was measured"
+
+
+def _disturber(spoiled: Spoiled) -> str:
+    return f"others used this machine ({spoiled.line})" if spoiled.by_others else "the server compiled kernels"
 
 
 def best_of(records: Sequence[TrialRecord], objective: Objective, baseline: TrialRecord | None) -> TrialRecord | None:

@@ -68,6 +68,8 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             degradations=options.degradations,
             clock_scale=options.clock_scale,
             proves_itself=not isinstance(config.launcher, AttachLauncherConfig),
+            host=config.host,
+            watched_gpus=config.hardware.gpus,
         )
         yield bench, ground
 
