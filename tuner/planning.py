@@ -47,6 +47,8 @@ class StudyPlan(Schema):
     """Of wall time, from what this study's trials took so far, or from a guess: four minutes of the engine's own."""
     stops: tuple[str, ...] = ()
     """Services that are down in that time."""
+    differences: tuple[str, ...] = ()
+    """In what the deployed service is not trial 0."""
 
     @property
     def text(self) -> str:
@@ -79,11 +81,17 @@ class StudyPlan(Schema):
         launches = "" if self.launches is None else f": {self.launches} launches"
         expected = "" if self.expected_s is None else f", about {self.expected_s / 60:.0f} minutes"
         whole = f"{trials}, then {self.relaunches} relaunches of baseline and best{launches}{expected}"
-        return [whole, *(f"{name} is stopped for that time, and started again in the end" for name in self.stops)]
+        stops = (f"{name} is stopped for that time, and started again in the end" for name in self.stops)
+        return [whole, *stops, *self.differences]
 
 
-def plan_of(config: Config) -> StudyPlan:
-    """The plan of a study, as far as it has come."""
+def plan_of(config: Config, differences: tuple[str, ...] = ()) -> StudyPlan:
+    """The plan of a study, as far as it has come.
+
+    Args:
+        config: The study.
+        differences: In what the deployed service is not trial 0, a sentence each.
+    """
     finished = _finished(config)
     relaunches = 2 * config.study.confirm if config.space.params else 0
     launches = _launches(config, finished)
@@ -107,6 +115,7 @@ def plan_of(config: Config) -> StudyPlan:
         launches=launches,
         expected_s=min((s for s in (by_trials, by_hours) if s is not None), default=None),
         stops=config.site.stop,
+        differences=differences,
     )
 
 

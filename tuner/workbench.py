@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from tuner import events
+from tuner import deployed, events
 from tuner.config import AttachLauncherConfig, Config
 from tuner.engines.vllm import help
 from tuner.engines.vllm.engine import VllmEngine
@@ -101,6 +101,8 @@ def _launcher(
         listener(events.Noted(text))
 
     in_the_way(config.site, config.gpus)  # nobody waits for an image and then hears that the GPUs are taken
+    for difference in deployed.compared(config, engine):
+        say(difference)
     launcher = make_launcher(config, lambda text: listener(events.Preparing(text)))
     if config.engine.version is None:
         listener(events.Preparing("asking the engine for its flags"))
