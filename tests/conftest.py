@@ -25,10 +25,12 @@ def state_dir(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def others_may_work(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def others_may_work():
     """Tests run next to other work, which must not have their stages sent again."""
-    monkeypatch.setenv("TUNER_HOST_JUDGE", "false")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNER_HOST_JUDGE", "false")
+        yield
 
 
 @pytest.fixture(scope="session")
