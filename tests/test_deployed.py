@@ -143,10 +143,11 @@ def test_a_server_that_is_attached_to_is_compared_by_what_it_says_of_itself(runn
     assert f"the server at {url} runs max_num_seqs 32; model.args says 64" in said
 
 
-def test_what_an_attached_server_does_not_tell_is_named(running):
-    url = running("--served-model-name other")
-    said = attached(url)
-    assert f"the server at {url} serves other, not glm-4.7-flash" in said
+def test_what_an_attached_server_does_not_tell_is_named_and_no_secret_is(running, tmp_path):
+    (tmp_path / ".env").write_text("GLM_TOKEN=hush-hush\n")
+    url = running("--served-model-name other-hush-hush")
+    said = attached(url, f"secrets.file={tmp_path}/.env")
+    assert f"the server at {url} serves other-***, not glm-4.7-flash" in said
     assert "is not compared in" in said[-1]
     assert "max_num_seqs" in said[-1]
 

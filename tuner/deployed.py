@@ -21,7 +21,7 @@ from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.readiness import Probe
 from tuner.secrecy import redacted
-from tuner.secrets import is_secret, redact
+from tuner.secrets import Secrets, is_secret, redact
 
 if TYPE_CHECKING:
     from tuner.launchers.docker.services import Deployed
@@ -130,11 +130,17 @@ def compared(config: Config, engine: VllmEngine) -> tuple[str, ...]:
     Containers are inspected and a server is asked; nothing is changed.
     """
     try:
-        if isinstance(config.launcher, AttachLauncherConfig):
-            return tuple(_attached(config, config.launcher, engine))
-        return _service(config, engine)
+        found = tuple(_compared(config, engine))
     except InfrastructureError as error:
-        return (f"the deployed service cannot be compared with trial 0: {error.message}",)
+        found = (f"the deployed service cannot be compared with trial 0: {error.message}",)
+    hidden = Secrets.of(config.secrets.file).hidden
+    return tuple(redacted(redact(sentence, hidden)) for sentence in found)
+
+
+def _compared(config: Config, engine: VllmEngine) -> Iterable[str]:
+    if isinstance(config.launcher, AttachLauncherConfig):
+        return _attached(config, config.launcher, engine)
+    return _service(config, engine)
 
 
 def _service(config: Config, engine: VllmEngine) -> tuple[str, ...]:
@@ -160,7 +166,7 @@ def _attached(config: Config, launcher: AttachLauncherConfig, engine: VllmEngine
     yield from _model(who, config, listed)
     settings = engine.effective(config.model.settings, Probe(url, config.model.id, server.headers).witness(()))
     told = {"max_model_len"} if any(model.get("max_model_len") for model in listed) else set()
-    yield from (redacted(sentence) for sentence in _settings(who, [one for one in settings if one.name not in told]))
+    yield from _settings(who, [one for one in settings if one.name not in told])
 
 
 def _model(who: str, config: Config, models: Sequence[Mapping[str, JsonValue]]) -> Iterator[str]:

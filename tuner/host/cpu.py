@@ -92,7 +92,7 @@ def read(roots: Iterable[int] | None) -> Reading | None:
 
 
 def between(first: Reading, last: Reading) -> CpuUse | None:
-    """What the cores did from one reading to the next; ``None`` if no tick lies between them.
+    """What the cores did from one reading to the next; ``None`` if no tick has passed between them.
 
     A process hands its CPU time to its parent when it ends, so that the sum over ours only grows.
     """
