@@ -93,7 +93,7 @@ def test_plain_lines_say_when_there_is_a_new_best_and_how_far_it_is_ahead(outcom
     ahead = [line for line in plain(outcome, told(outcome)) if line.startswith("best so far")]
     assert ahead[0].startswith("best so far: the deployed configuration, ")
     assert f"trial {outcome.best.number}" in ahead[-1]
-    assert "% against the deployed configuration, not yet proven" in ahead[-1]
+    assert "% against the deployed configuration at first sight" in ahead[-1]
 
 
 def test_plain_lines_repeat_a_download_no_more_often_than_it_is_worth(outcome):

@@ -17,6 +17,7 @@ from tuner.engines.base import Phase
 from tuner.engines.tolerance import Policy
 from tuner.engines.vllm.degradations import NAMES
 from tuner.errors import ConfigError
+from tuner.host.limits import HostConfig
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.load.deciding import unmeasurable
 from tuner.load.workload import Workload
@@ -303,6 +304,7 @@ class Config(Schema):
     storage: StorageConfig
     executor: ExecutorConfig
     site: SiteConfig = SiteConfig()
+    host: HostConfig = HostConfig()
     secrets: SecretsConfig = SecretsConfig()
 
     @model_validator(mode="after")
@@ -360,7 +362,7 @@ class Config(Schema):
             ConfigError: There are none.
         """
         trials, least = self.budget.trials, self.reserve + 2
-        if self.space.params and trials is not None and trials < least:
+        if self.reserve and trials is not None and trials < least:
             raise ConfigError(
                 f"{trials} launches leave nothing to search: the proof may take {self.reserve} of them",
                 place="budget.trials",

@@ -55,6 +55,8 @@ class StudyPlan(Schema):
     """What this budget can show at the noise seen so far, in sentences."""
     stops: tuple[str, ...] = ()
     """Services that are down in that time."""
+    differences: tuple[str, ...] = ()
+    """In what the deployed service is not trial 0."""
 
     @property
     def text(self) -> str:
@@ -88,11 +90,17 @@ class StudyPlan(Schema):
         expected = "" if self.expected_s is None else f", about {self.expected_s / 60:.0f} minutes"
         proof = f", up to {self.relaunches} of them for the proof" if self.relaunches else ""
         whole = f"{trials}{proof}{launches}{expected}"
-        return [whole, *self.resolves, *(f"{name} is stopped for that time, and started again" for name in self.stops)]
+        stops = (f"{name} is stopped for that time, and started again in the end" for name in self.stops)
+        return [whole, *self.resolves, *stops, *self.differences]
 
 
-def plan_of(config: Config) -> StudyPlan:
-    """The plan of a study, as far as it has come."""
+def plan_of(config: Config, differences: tuple[str, ...] = ()) -> StudyPlan:
+    """The plan of a study, as far as it has come.
+
+    Args:
+        config: The study.
+        differences: In what the deployed service is not trial 0, a sentence each.
+    """
     finished = _finished(config)
     relaunches = config.reserve
     launches = _launches(config, finished)
@@ -117,6 +125,7 @@ def plan_of(config: Config) -> StudyPlan:
         resolves=_resolves(config),
         expected_s=min((s for s in (by_trials, by_hours) if s is not None), default=None),
         stops=config.site.stop,
+        differences=differences,
     )
 
 

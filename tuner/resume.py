@@ -22,6 +22,7 @@ _HARMLESS: Mapping[str, str] = {
     "engine.stop_grace_s": "it counts from now on",
     "model.known_good": "values that are new are tried next",
     "model.service": "only the exported compose file is another",
+    "host": "it applies from the next trial",
     "site": "it counts from now on",
     "secrets": "it counts from now on",
     "launcher.pull": "the study stays with the image that it began with",
