@@ -143,6 +143,7 @@ class _Look:
         others = self._others()
         sacrificed = self._sacrificed(others)
         kind = self._kind(goals, limits, sacrificed)
+        over = self._over(kind, goals, limits)
         return Decision(
             kind=kind,
             goals=goals,
@@ -150,10 +151,23 @@ class _Look:
             others=others,
             sacrificed=sacrificed,
             launches=self.pairs,
-            over=self._over(kind, goals, limits),
+            over=over,
             died=tuple(launch.died for launch in self.launches if launch.died),
-            spent=spent(self.terms.alpha, min(1.0, self.pairs / self.terms.most), _LATE) if self.pairs else 0.0,
+            spent=self._spent(over),
         )
+
+    def _spent(self, over: bool) -> float:
+        """How much of alpha is gone.
+
+        A proof that ends for what was measured has used up all of it: one given up as hopeless would not have won
+        later either, so that the error of its later looks is not saved. Only a death, which no measurement foretells,
+        and an end before the first look leave something.
+        """
+        if not self.tells:
+            return 0.0
+        if over and not self.dead:
+            return self.terms.alpha
+        return spent(self.terms.alpha, min(1.0, self.pairs / self.terms.most), _LATE)
 
     def _kind(self, goals: Mapping[str, Effect], limits: Mapping[str, Bound], sacrificed: Sequence[str]) -> Kind:
         if self.dead:
