@@ -59,8 +59,8 @@ def left_s(outcome: Outcome) -> float | None:
         return None
     limits_s = []
     if budget.trials:
-        limits_s.append(max(0, budget.trials - len(outcome.launched)) * launch_s)
+        limits_s.append(max(0, budget.trials - outcome.config.reserve - len(outcome.launched)) * launch_s)
     if budget.hours:
-        limits_s.append(max(0.0, budget.hours * 3600 - sum(record.seconds for record in outcome.records)))
-    relaunches = max(0, 2 * outcome.config.study.confirm - len(outcome.confirmations))
-    return min(limits_s) + relaunches * launch_s
+        limits_s.append(max(0.0, budget.hours * 3600 - outcome.spent_s - outcome.config.reserve * launch_s))
+    relaunches = max(0, outcome.config.reserve - len(outcome.confirmations))
+    return (0.0 if outcome.over else min(limits_s)) + relaunches * launch_s

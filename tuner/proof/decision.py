@@ -72,9 +72,9 @@ class Decision(Schema):
     goals: dict[str, Effect] = Field(default_factory=dict)
     limits: dict[str, Bound] = Field(default_factory=dict)
     others: dict[str, Effect] = Field(default_factory=dict)
-    """Every other metric that both measured."""
+    """Every other metric that both measured, limited or not."""
     sacrificed: tuple[str, ...] = ()
-    """Those of ``others`` that got worse beyond noise by more than the guard allows."""
+    """Those without a limit that got worse beyond noise by more than the guard allows."""
     launches: int
     """Of each configuration, those that died included."""
     over: bool
@@ -112,6 +112,10 @@ class Decision(Schema):
     def noise(self) -> float | None:
         """By which share launches of one configuration differed in the first goal."""
         return self._first.noise
+
+    def effect(self, name: str) -> Effect | None:
+        """What became of a metric; ``None`` if not both measured it."""
+        return self.goals.get(name) or self.others.get(name)
 
     def worse(self) -> Iterator[tuple[str, Effect]]:
         """Everything that got worse beyond noise, goals and others alike."""

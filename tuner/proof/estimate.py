@@ -70,6 +70,13 @@ class Estimate:
         return self.center - reach, self.center + reach
 
 
+def chance(excess: float, error: float, dof: float) -> float:
+    """The probability that the truth is at most 0 where ``excess`` was read, with a standard error of ``error``."""
+    from scipy.special import stdtr
+
+    return float(stdtr(dof, -excess / error)) if error > 0 else float(excess <= 0)
+
+
 def ratio(points: Sequence[Point], known: Noise | None = None) -> Estimate:
     """Candidate over baseline, of launches in the order in which they were made; at least one of each."""
     logs = [log(point.value) for point in points]

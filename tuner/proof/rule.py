@@ -5,10 +5,11 @@ kept only if its interval says so, each at its own ``alpha`` (all of them must h
 intersection-union test, Berger 1982). Several goals share ``alpha`` (Bonferroni).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, isfinite, log, sqrt
 
+from tuner.load.deciding import is_long_prompt
 from tuner.objective import Direction, Limit, direction
 from tuner.proof.boundaries import levels, spent
 from tuner.proof.decision import Bound, Decision, Effect, Kind
@@ -292,8 +293,8 @@ class _Look:
     # what nobody named
 
     def _others(self) -> dict[str, Effect]:
-        named = {*self.terms.goals, *self.terms.limits}
-        names = dict.fromkeys(name for launch in self.launches for name in launch.numbers if name not in named)
+        every = dict.fromkeys(name for launch in self.launches for name in launch.numbers)
+        names = [name for name in every if name not in self.terms.goals]
         at = self._goal_level
         effects = ((name, way, self._effect(name, at, way)) for name in names if (way := direction(name)))
         return {name: effect for name, _, effect in effects if effect.baseline and effect.candidate}
@@ -302,10 +303,23 @@ class _Look:
         guard = self.terms.guard
         if guard is None:
             return ()
+        return (*self._lost(), *self._shrunk(others, guard))
+
+    def _lost(self) -> Iterator[str]:
+        """Prompt lengths that the baseline takes and the candidate has no room for."""
+        taken = {of: [launch.numbers for launch in self.launches if launch.candidate is of] for of in (True, False)}
+        for name in dict.fromkeys(name for numbers in taken[False] for name in numbers if is_long_prompt(name)):
+            if name not in self.terms.unguarded and not any(name in numbers for numbers in taken[True]):
+                yield name
+
+    def _shrunk(self, others: Mapping[str, Effect], guard: float) -> tuple[str, ...]:
         return tuple(
             name
             for name, effect in others.items()
-            if name not in self.terms.unguarded and effect.worse and effect.gain < -guard
+            if name not in self.terms.limits
+            and name not in self.terms.unguarded
+            and effect.worse
+            and effect.gain < -guard
         )
 
 
