@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock clean
+.PHONY: help demo test check format bench bench-proof lock clean
 
 help:  ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 # Two stamps: what a user needs, and what a developer needs on top.
 .venv/.user: requirements.lock pyproject.toml
@@ -37,6 +37,9 @@ format: .venv/.dev  ## mend what check can mend
 
 bench: .venv/.dev  ## measure tuner itself; prints, never fails on time
 	$(BIN)/python -m tests.bench
+
+bench-proof: .venv/.dev  ## simulate the proof's error rates (10 minutes); fails if a claim does not hold
+	$(BIN)/python -m tests.bench.proof
 
 lock: .venv/.dev  ## renew the lock files from pyproject.toml (hashes, no index or host)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

@@ -49,13 +49,13 @@ def levels(alpha: float, looks: tuple[int, ...], gamma: float) -> tuple[float, .
             density = np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)
             bound = float(-ndtri(budget))
         else:
-            inside = grid < bound  # paths that have not stopped yet
+            inside = np.clip((bound - grid) / _STEP + 0.5, 0.0, 1.0)  # of each cell: paths that have not stopped yet
             sd = np.sqrt(share - before)
-            steps = (grid[:, None] * np.sqrt(share) - grid[None, inside] * np.sqrt(before)) / sd
+            steps = (grid[:, None] * np.sqrt(share) - grid[None, :] * np.sqrt(before)) / sd
             kernel = np.exp(-(steps**2) / 2) / np.sqrt(2 * np.pi) * np.sqrt(share) / sd
-            density = kernel @ density[inside] * _STEP
-            above = np.cumsum(density[::-1])[::-1] * _STEP
-            bound = float(np.interp(budget, above[::-1], grid[::-1])) + _STEP / 2
+            density = kernel @ (density * inside) * _STEP
+            above = np.cumsum(density[::-1])[::-1] * _STEP  # from the lower edge of each cell
+            bound = float(np.interp(budget, above[::-1], grid[::-1])) - _STEP / 2
         found.append(float(ndtr(-bound)))
         before, used = share, spent(alpha, share, gamma)
     return tuple(found)

@@ -59,7 +59,7 @@ def decide(
     needed = (*goals, *limits)
     launches: list[Launch] = []
     decision = rule(launches, terms)
-    for of_candidate in turns(f"{seed}", max_launches):
+    for of_candidate in turns(f"order:{seed}", max_launches):
         launches.append(_launch(candidate if of_candidate else baseline, of_candidate, needed))
         if len(launches) % 2 == 0 and (decision := rule(launches, terms)).over:
             break
