@@ -71,5 +71,8 @@ class Scraper:
         if answer.status != 200:
             return None
         took_ns = time.perf_counter_ns() - begun_ns
-        self._pages.append(parse(answer.text, begun_ns + took_ns // 2))
+        page = parse(answer.text, begun_ns + took_ns // 2)
+        if page == Page(page.at_ns):  # a page, but of something else
+            return None
+        self._pages.append(page)
         return took_ns / 1e9
