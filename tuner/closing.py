@@ -13,7 +13,7 @@ from rich.text import Text
 from tuner import words
 from tuner.compare import GoalComparison
 from tuner.compose import compose_of
-from tuner.outcome import Outcome
+from tuner.outcome import Outcome, named
 from tuner.pace import left_s
 from tuner.profile import profile_of
 from tuner.secrecy import redacted
@@ -74,6 +74,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
         *_pruned(outcome),
         *_unanswered(outcome),
         *_spoiled(outcome),
+        *_warnings(outcome),
         ("time", _time(outcome)),
         ("now", standing(outcome)),
     ]
@@ -85,6 +86,18 @@ def _unanswered(outcome: Outcome) -> list[tuple[str, str]]:
 
 def _spoiled(outcome: Outcome) -> list[tuple[str, str]]:
     return [("" if number else "spoiled", said) for number, said in enumerate(outcome.spoiled)]
+
+
+def _warnings(outcome: Outcome) -> list[tuple[str, str]]:
+    """What the measurements of baseline and best say against themselves."""
+    finalists = (outcome.baseline, outcome.best if outcome.improved else None)
+    said = [
+        f"{named(record.role, record.number)}: {warning}"
+        for record in finalists
+        if record and record.measurement
+        for warning in record.measurement.warnings
+    ]
+    return [("" if number else "warnings", warning) for number, warning in enumerate(said)]
 
 
 def _described(outcome: Outcome, record: TrialRecord | None) -> str:
