@@ -62,7 +62,7 @@ class Measurement(_Model):
     output_tokens_per_s: float | None
     """Output throughput of the concurrent stage, within its steady window."""
     requests_per_s: float | None
-    """Completed requests a second of that window."""
+    """Answers of the sample's mean length that arrived in a second of that window; parts of them count as parts."""
     ttft_p50_ms: float | None
     """TTFT at concurrency."""
     ttft_p95_ms: float | None
