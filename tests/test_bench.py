@@ -70,8 +70,9 @@ def test_a_running_server_is_measured_and_the_record_kept(server, tmp_path):
 
 
 def test_what_does_not_fit_the_servers_context_is_left_out_and_said(server, tmp_path):
-    bench(server, tmp_path, "--token-env", "KEY", KEY="hush-hush")
+    shown = bench(server, tmp_path, "--token-env", "KEY", KEY="hush-hush").stdout
     (record,) = StudyFolder(tmp_path / "bench").records()
+    assert "ttft_30000_cold_ms       skipped: 30000 prompt" in shown
     assert [prompt.asked_tokens for prompt in record.measurement.long_prompts] == [2000]
     assert [skipped.what for skipped in record.skipped] == ["ttft_30000"]
 

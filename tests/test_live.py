@@ -18,6 +18,7 @@ from tests.simulated import simulated_study
 from tests.test_study import FAST
 from tuner import events, live
 from tuner.engines.base import Phase
+from tuner.load.plan import Skipped
 from tuner.pace import Pace, left_s
 from tuner.storage import Role, State
 
@@ -81,6 +82,17 @@ def test_plain_lines_tell_of_every_trial_when_it_starts_and_when_it_ends(outcome
         assert sum(line.startswith(f"trial {record.number} (") for line in lines) == 1
         assert sum(line.startswith(f"trial {record.number}: ") for line in lines) == 1
     assert not any("\x1b" in line for line in lines)
+
+
+def test_plain_lines_say_once_what_the_measurements_leave_out_and_doubt(outcome):
+    first, *rest = outcome.records
+    doubted = first.measurement.model_copy(update={"warnings": ("answers arrive in lumps",)})
+    left_out = (Skipped("ttft_30000", "too long"), Skipped("warm_up_50000", "too long"))
+    first = first.model_copy(update={"measurement": doubted, "skipped": left_out})
+    lines = plain(outcome, told(outcome, [first, *rest]))
+    assert lines.count("not measured: ttft_30000: too long") == 1
+    assert lines.count("warning: answers arrive in lumps") == 1
+    assert not [line for line in lines if "warm_up_50000" in line]
 
 
 def test_plain_lines_give_a_failures_cause_in_plain_words(outcome):

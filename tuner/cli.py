@@ -316,7 +316,7 @@ def bench_run(
         url, overrides or [], config_dir, token_env, lambda phase: None if as_json else _say(f"{phase} …")
     )
     _say(f"kept in {folder}")
-    if record.failure or record.measurement is None:
+    if record.measurement is None:  # with one, nothing but its verdict can have failed, and none is wanted here
         raise TunerError(record.failure.message if record.failure else "nothing was measured")
     _print(record.measurement.model_dump_json(indent=1) if as_json else text(record))
 

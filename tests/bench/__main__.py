@@ -1,7 +1,8 @@
 """Print every measurement of tuner itself."""
 
-from tests.bench import doomed, overhead, report
+from tests.bench import client, doomed, overhead, report
 
 overhead.main()
+client.main()
 doomed.main()
 report.main()
