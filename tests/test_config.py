@@ -107,3 +107,32 @@ def test_a_change_that_makes_trials_incomparable_is_refused(change):
     new = config.load(["experiment=demo", change])
     with pytest.raises(ConfigError, match=r"(?s)begun with another.*study\.name"):
         resume.changes(old, new)
+
+
+OUTSIDE = {"launcher.url": "http://127.0.0.1:1", "model.id": "${oc.env:PATH}"}
+
+
+def test_a_model_name_from_a_server_is_data_whatever_it_is_called():
+    assert config.load(["experiment=bench"], measured=OUTSIDE).model.id == "${oc.env:PATH}"
+    assert config.load(["experiment=bench", "model.id=mine"], measured=OUTSIDE).model.id == "mine"
+
+
+@pytest.mark.parametrize("key", ["model.env.X", "launcher.env.X", "study.name", "workload.name", "engine.launch_env.X"])
+def test_the_environment_is_not_interpolated_into_settings(key, monkeypatch):
+    monkeypatch.setenv("TOKEN", "hush-hush-4711")
+    with pytest.raises(ConfigError, match=r"secrets\.trial") as refused:
+        config.load(["experiment=demo", f"{key}=${{oc.env:TOKEN}}"])
+    assert refused.value.place == key
+    assert "hush" not in str(refused.value)
+
+
+def test_where_secrets_are_read_from_may_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("WHERE", "/srv")
+    assert str(config.load(["experiment=demo", "secrets.file=${oc.env:WHERE}/.env"]).secrets.file) == "/srv/.env"
+
+
+def test_a_folder_of_groups_may_have_any_name_that_the_grammar_could_read_otherwise(tmp_path):
+    folder = tmp_path / "a, b=[c] {d}"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "mine.yaml").write_text("id: mine\n")
+    assert config.load(["experiment=demo", "model=mine", "space=none"], folder).model.id == "mine"

@@ -4,7 +4,8 @@ Every mistake ends here, before trial 0: nothing else in tuner ever sees a ``Dic
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
+from tuner import documents
 from tuner.catalog import conf_dir, groups
 from tuner.engines.base import Phase
 from tuner.engines.tolerance import Policy
@@ -358,17 +360,21 @@ def _env_texts(raw: Any) -> Any:
     }
 
 
-def load(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+def load(
+    overrides: Sequence[str], config_dir: Path | None = None, measured: Mapping[str, JsonValue] | None = None
+) -> Config:
     """Compose and validate.
 
     Args:
         overrides: Hydra's override grammar, ``experiment=demo budget.trials=40``.
-        config_dir: A folder with groups of the user's own, beside tuner's.
+        config_dir: A folder with groups of the user's own, in addition to tuner's.
+        measured: Values by dotted key that a server or another program gave. They fill keys that the configuration
+            leaves open, and are data: no grammar reads them.
 
     Raises:
         ConfigError: Anything is wrong; it names the place, the value and the valid ones.
     """
-    return validate(_compose(overrides, config_dir))
+    return validate(_compose(overrides, config_dir, measured or {}))
 
 
 def read(path: Path) -> Config:
@@ -377,10 +383,14 @@ def read(path: Path) -> Config:
     Raises:
         ConfigError: The file is not a configuration of this version of tuner.
     """
+    raw = documents.yaml_of(path)
+    if not isinstance(raw, Mapping):
+        fix = "restore it from a copy, or `tuner study rm` the study"
+        raise ConfigError("is empty, or no configuration", place=str(path), fix=fix)
     try:
-        return validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {error}", place=str(path)) from error
+        return validate(raw)
+    except ConfigError as error:
+        raise ConfigError(error.message, place=str(path), fix=error.fix) from error
 
 
 def validate(raw: Mapping[str, Any]) -> Config:
@@ -413,7 +423,9 @@ def _misnamed(raw: Any, error: ValidationError) -> ConfigError | None:
     return None
 
 
-def _compose(overrides: Sequence[str], config_dir: Path | None) -> Mapping[str, Any]:
+def _compose(
+    overrides: Sequence[str], config_dir: Path | None, measured: Mapping[str, JsonValue]
+) -> Mapping[str, Any]:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -423,16 +435,59 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> Mapping[str, 
     group_names = frozenset(group.name for group in groups(config_dir))
     adapted = [_adapted(override, group_names) for override in overrides]
     try:
-        with initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"):
+        with _environment_for_secrets_only(), initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"):
             tree = compose("config", overrides=[*search_path, *adapted])
-        resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+            open_keys = [key for key in measured if OmegaConf.select(tree, key) is None]  # ??? or null
+            for key in open_keys:
+                OmegaConf.update(tree, key, "")  # a stand-in: what came from outside must not be interpolated
+            resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
+        if isinstance(cause := _cause(error), ConfigError):
+            raise cause from None
         raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"not YAML: {error}", fix="mend that line") from error
+        raise ConfigError(f"not YAML: {error}", fix="fix that line") from error
+    except RecursionError as error:
+        raise ConfigError("nested too deeply to be read", place="command line", fix="write it with fewer levels") from error
     if not isinstance(resolved, dict):
         raise AssertionError(f"Hydra composed {type(resolved).__name__}")
+    for key in open_keys:
+        _put(resolved, key, measured[key])
     return {str(key): value for key, value in resolved.items() if key != "experiment"}
+
+
+def _put(tree: dict[Any, Any], key: str, value: JsonValue) -> None:
+    *path, leaf = key.split(".")
+    for part in path:
+        tree = tree[part]
+    tree[leaf] = value
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error that began a chain."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return error
+
+
+@contextmanager
+def _environment_for_secrets_only() -> Iterator[None]:
+    """In this block ``oc.env`` works under ``secrets`` and nowhere else: all else is written to the study's folder."""
+    from omegaconf import OmegaConf
+    from omegaconf.resolvers import oc
+
+    def env(*words: Any, _node_: Any) -> Any:
+        place = _node_._get_full_key(None)
+        if not place.startswith("secrets."):
+            fix = "write the value itself; a secret is named under secrets.trial or secrets.deployment"
+            raise ConfigError("${oc.env:…} is not for settings, which are written to disk", place=place, fix=fix)
+        return oc.env(*words)
+
+    OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def _search_path(config_dir: Path | None) -> list[str]:
@@ -440,11 +495,15 @@ def _search_path(config_dir: Path | None) -> list[str]:
         return []
     if not config_dir.is_dir():
         raise ConfigError(f"{config_dir} is not a folder", place="--config-dir")
+    if found := re.search(r"[\\'$?#%]", str(config_dir.resolve())):
+        fix = "rename the folder, or link to it from another path"
+        raise ConfigError(f"{config_dir}: {found[0]!r} cannot stand in this path", place="--config-dir", fix=fix)
     for path in config_dir.glob("*/*.yaml"):
+        documents.yaml_of(path)
         if (conf_dir() / path.parent.name / path.name).exists():
             fix = "give it another name; `defaults: [NAME, _self_]` inherits from tuner's"
             raise ConfigError(f"tuner has a {path.parent.name}/{path.stem} of its own", place=str(path), fix=fix)
-    return [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
+    return [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
 
 
 def _adapted(override: str, group_names: frozenset[str]) -> str:
