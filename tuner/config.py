@@ -22,7 +22,7 @@ from tuner.errors import ConfigError
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.load.workload import Workload
 from tuner.objective import Objective
-from tuner.schema import Schema, config_error
+from tuner.schema import Schema, config_error, flag_names
 from tuner.secrets import is_api_key, is_secret
 from tuner.site import SiteConfig
 from tuner.space import SearchSpace, Settings
@@ -101,6 +101,11 @@ class EngineConfig(Schema):
     clock_scale: PositiveFloat = 1.0
     """Simulated seconds per second of serving; 1 for every real engine."""
 
+    @field_validator("launch_args", mode="before")
+    @classmethod
+    def _with_underscores(cls, raw: Any) -> Any:
+        return flag_names(raw)
+
     @field_validator("launch_env", mode="before")
     @classmethod
     def _texts(cls, raw: Any) -> Any:
@@ -141,13 +146,23 @@ class ModelConfig(Schema):
     id: str
     """The model as the engine's command line names it: a repository id or a folder."""
     args: dict[str, JsonValue] = Field(default_factory=dict)
-    """Flags by name with underscores: true gives ``--flag``, false ``--no-flag``, null leaves it out."""
+    """Flags by name: true gives ``--flag``, false ``--no-flag``, null leaves it out. Dashes are read as underscores."""
     env: dict[str, str] = Field(default_factory=dict)
     """Environment variables that are part of the configuration."""
     service: ServiceConfig = ServiceConfig()
     """Its name and port."""
     known_good: tuple[dict[str, JsonValue], ...] = ()
     """Parameter values that are known to work, on top of the deployment's; tried right after the baseline."""
+
+    @field_validator("args", mode="before")
+    @classmethod
+    def _with_underscores(cls, raw: Any) -> Any:
+        return flag_names(raw)
+
+    @field_validator("known_good", mode="before")
+    @classmethod
+    def _all_with_underscores(cls, raw: Any) -> Any:
+        return [flag_names(values) for values in raw] if isinstance(raw, list | tuple) else raw
 
     @field_validator("env", mode="before")
     @classmethod
