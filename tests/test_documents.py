@@ -37,13 +37,13 @@ def test_a_broken_file_among_the_users_groups_is_refused_before_it_is_composed(t
     path = tmp_path / "model" / "mine.yaml"
     path.parent.mkdir()
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="mine.yaml"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
         config.load(["experiment=demo", "model=mine"], tmp_path)
 
 
 def test_an_empty_configuration_is_named(tmp_path):
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(ConfigError, match="config.yaml: is empty"):
+    with pytest.raises(ConfigError, match=r"config\.yaml: is empty"):
         config.read(tmp_path / "config.yaml")
 
 

@@ -16,7 +16,7 @@ from tuner.compose import compose_of
 from tuner.outcome import Outcome
 from tuner.pace import left_s
 from tuner.profile import profile_of
-from tuner.secrecy import redacted
+from tuner.secrets import redacted
 from tuner.space import Candidate
 from tuner.storage import TrialRecord
 

@@ -23,7 +23,7 @@ from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.load.workload import Workload
 from tuner.objective import Objective
 from tuner.schema import Schema, config_error, flag_names
-from tuner.secrets import is_api_key, is_secret
+from tuner.secrets import Secrets, has_shape, hide, is_api_key, is_plain, is_secret
 from tuner.site import SiteConfig
 from tuner.space import SearchSpace, Settings
 
@@ -36,9 +36,6 @@ PHASE_LIMITS_S: Mapping[Phase, float] = {
     Phase.CAPTURING_GRAPHS: 600,
     Phase.OPENING: 120,
 }
-
-
-_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 
 
 class StudyConfig(Schema):
@@ -250,6 +247,12 @@ class SecretsConfig(Schema):
     deployment: dict[str, str] = Field(default_factory=dict)
     """Variables of the deployed service by the name of the secret that they hold: they stand as ``${NAME}`` in the
     compose file and reach no trial."""
+    redact: tuple[str, ...] = ()
+    """Further variables whose values are redacted from all that is written, although their names do not look secret."""
+
+    def known(self) -> Secrets:
+        """The secrets of the environment and of the file, those named here among them."""
+        return Secrets.of(self.file, None, (*self.download, *self.trial, *self.deployment.values(), *self.redact))
 
     @field_validator("trial")
     @classmethod
@@ -316,27 +319,10 @@ class Config(Schema):
 
     def _holds_no_secrets(self) -> None:
         """Everything here is written to the study's folder."""
-        given: dict[str, Mapping[str, object]] = {
-            "model.args": self.model.args,
-            "model.env": self.model.env,
-            "engine.launch_args": self.engine.launch_args,
-            "engine.launch_env": self.engine.launch_env,
-            "space.params": self.space.params,
-            "launcher.build.args": self._build_args,
-        }
-        for place, names in given.items():
-            for name in names:
-                if is_secret(name):
-                    fix = "put it in .env, and name it under secrets.deployment or secrets.trial"
-                    raise ConfigError("secrets are not written into configurations", place=f"{place}.{name}", fix=fix)
-        if self.storage.url and _PASSWORD.search(self.storage.url):
-            fix = "leave it to PGPASSWORD or ~/.pgpass"
-            raise ConfigError("a password is not written into configurations", place="storage.url", fix=fix)
-
-    @property
-    def _build_args(self) -> Mapping[str, str]:
-        build = self.launcher.build if isinstance(self.launcher, DockerLauncherConfig) else None
-        return build.args if build else {}
+        for place, value in _leaves(self.model_dump(mode="json", exclude={"secrets"})):
+            names = place.split(".")
+            if (any(map(is_secret, names)) and not is_plain(value)) or has_shape(value):
+                raise ConfigError("secrets are not written into configurations", place=place, fix=_remedy_for(place))
 
     def _attached_is_fixed(self) -> None:
         if isinstance(self.launcher, AttachLauncherConfig) and self.space.params:
@@ -364,6 +350,22 @@ class Config(Schema):
         return text
 
 
+def _leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is set, with its place."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    if items is None:
+        yield from [(place, tree)] if isinstance(tree, str) else []
+        return
+    for key, value in items:
+        yield from _leaves(value, f"{place}.{key}" if place else str(key))
+
+
+def _remedy_for(place: str) -> str:
+    if place == "storage.url":
+        return "leave it to PGPASSWORD or ~/.pgpass"
+    return "put it in .env, and name it under secrets.deployment or secrets.trial"
+
+
 def _env_texts(raw: Any) -> Any:
     """YAML reads ``1`` as a number; an environment variable is text."""
     if not isinstance(raw, Mapping):
@@ -389,7 +391,13 @@ def load(
     Raises:
         ConfigError: Anything is wrong; it names the place, the value and the valid ones.
     """
-    return validate(_compose(overrides, config_dir, measured or {}))
+    config = validate(_compose(overrides, config_dir, measured or {}))
+    known = config.secrets.known().hidden
+    hide(known)
+    for place, value in _leaves(config.model_dump(mode="json", exclude={"secrets"})):
+        if any(secret in value for secret in known):
+            raise ConfigError("holds a secret's value, and would be written", place=place, fix=_remedy_for(place))
+    return config
 
 
 def read(path: Path) -> Config:
@@ -403,9 +411,11 @@ def read(path: Path) -> Config:
         fix = "restore it from a copy, or `tuner study rm` the study"
         raise ConfigError("is empty, or no configuration", place=str(path), fix=fix)
     try:
-        return validate(raw)
+        config = validate(raw)
     except ConfigError as error:
         raise ConfigError(error.message, place=str(path), fix=error.fix) from error
+    hide(config.secrets.known().hidden)
+    return config
 
 
 def validate(raw: Mapping[str, Any]) -> Config:
@@ -438,9 +448,7 @@ def _misnamed(raw: Any, error: ValidationError) -> ConfigError | None:
     return None
 
 
-def _compose(
-    overrides: Sequence[str], config_dir: Path | None, measured: Mapping[str, JsonValue]
-) -> Mapping[str, Any]:
+def _compose(overrides: Sequence[str], config_dir: Path | None, measured: Mapping[str, JsonValue]) -> Mapping[str, Any]:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -450,7 +458,10 @@ def _compose(
     group_names = frozenset(group.name for group in groups(config_dir))
     adapted = [_adapted(override, group_names) for override in overrides]
     try:
-        with _environment_for_secrets_only(), initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"):
+        with (
+            _environment_for_secrets_only(),
+            initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"),
+        ):
             tree = compose("config", overrides=[*search_path, *adapted])
             open_keys = [key for key in measured if OmegaConf.select(tree, key) is None]  # ??? or null
             for key in open_keys:
@@ -463,7 +474,8 @@ def _compose(
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"not YAML: {error}", fix="fix that line") from error
     except RecursionError as error:
-        raise ConfigError("nested too deeply to be read", place="command line", fix="write it with fewer levels") from error
+        fix = "write it with fewer levels"
+        raise ConfigError("nested too deeply to be read", place="command line", fix=fix) from error
     if not isinstance(resolved, dict):
         raise AssertionError(f"Hydra composed {type(resolved).__name__}")
     for key in open_keys:

@@ -83,7 +83,7 @@ def _check_size(text: str, place: str) -> None:
                 if anchor:
                     anchors[anchor] = size - before
             case yaml.AliasEvent():
-                size += anchors.get(event.anchor, 1)
+                size += anchors.get(event.anchor or "", 1)
             case yaml.ScalarEvent():
                 size += 1
         if len(open_collections) > _MOST_LEVELS:

@@ -10,7 +10,7 @@ from textwrap import wrap
 from tuner import words
 from tuner.engines.effective import Status
 from tuner.outcome import Outcome
-from tuner.secrecy import redacted
+from tuner.secrets import redacted
 from tuner.space import Candidate
 from tuner.storage import State, TrialRecord
 

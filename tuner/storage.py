@@ -7,7 +7,7 @@ loses no finished trial: what Optuna has not heard is told to it when the study 
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +26,7 @@ from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
 from tuner.readiness import PhaseSpan
 from tuner.schema import Schema, config_error
+from tuner.secrets import redacted_file
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -210,6 +211,7 @@ class StudyFolder:
 
     def _made(self, kind: str, label: str) -> TrialFolder:
         path = self.path / kind / label
+        _made_private(self.path)
         path.mkdir(parents=True, exist_ok=True)
         return TrialFolder(path)
 
@@ -243,7 +245,7 @@ class StudyFolder:
 
     def write(self, path: Path, text: str) -> None:
         """Write one of the study's files, whole or not at all."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        _made_private(self.path)
         _write(path, text)
 
     def holder(self) -> int | None:
@@ -265,7 +267,7 @@ class StudyFolder:
         Raises:
             InfrastructureError: Another one is.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        _made_private(self.path)
         with (self.path / ".lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -350,11 +352,28 @@ def _read(path: Path) -> TrialRecord:
         raise ConfigError(f"{path} is no trial record of this version of tuner: {config_error(error)}") from error
 
 
+def _made_private(path: Path) -> None:
+    """A study's folder, which nobody but its owner may enter: logs, prompts and settings are theirs."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
+
+
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, and on the disk when this returns."""
+    """Whole or not at all, without secrets, readable by its owner alone, and on the disk when this returns.
+
+    Raises:
+        InfrastructureError: The disk is full, or the folder cannot be written to.
+    """
     draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(redacted_file(text))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        fix = "make room on that disk, or make the folder writable; then the same command resumes the study"
+        raise InfrastructureError(f"{path} cannot be written: {error.strerror}", fix=fix) from error

@@ -154,7 +154,7 @@ def make_launcher(config: Config, progress: Callable[[str], None] = lambda text:
         config: The study; its folder keeps which image it runs in.
         progress: Told in a few words how far that is.
     """
-    launcher, secrets = config.launcher, Secrets.of(config.secrets.file)
+    launcher, secrets = config.launcher, config.secrets.known()
     if isinstance(launcher, AttachLauncherConfig):
         return AttachLauncher(launcher.url, launcher.token_env, config.secrets.file)
     if isinstance(launcher, DockerLauncherConfig):
