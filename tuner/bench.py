@@ -44,7 +44,7 @@ def bench(
     config = load(["experiment=bench", *overrides], config_dir, said)
     folder = StudyFolder(config.study.path)
     with folder.locked(), workbench(config) as (parts, _):
-        number = len(folder.records())
+        number = folder.next_number("trials")
         place = folder.trial(number)
         return place.path, run_trial(_assignment(config, number), parts, place, on_phase)
 

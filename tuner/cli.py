@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from tuner import __version__
-from tuner.errors import ConfigError, TunerError
+from tuner.errors import ConfigError, InfrastructureError, TunerError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,15 +182,19 @@ def _run(config: "Config", as_json: bool) -> None:
 
     from tuner import live
     from tuner.closing import close, summary
-    from tuner.study import StudyStopped, run_study
+    from tuner.study import run_study
 
     console = Console(stderr=as_json)
     try:
         with live.view(config, console, as_json=as_json) as listener:
             outcome = run_study(config, listener, ("tuner", *sys.argv[1:]))
-    except StudyStopped:
-        _standing(config, console)  # the error itself says how to go on
+    except InfrastructureError:
+        _standing(config, console)  # the error itself says how to resume
         raise
+    except OSError as error:
+        _standing(config, console)
+        fix = "make room on that disk; then the same command resumes the study"
+        raise InfrastructureError(f"{error.filename or config.study.path}: {error.strerror}", fix=fix) from error
     except KeyboardInterrupt:
         _standing(config, console)
         _say(f"tuner: stopped; `tuner study start` with the same arguments goes on with {config.study.path}")
@@ -240,7 +244,7 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
     for study in studies(folder):
         try:
             outcomes.append(Outcome.of(study))
-        except ConfigError as error:
+        except (TunerError, OSError) as error:
             damaged[study.path.name] = str(error)
     if as_json:
         broken = [{"study": name, "error": said} for name, said in damaged.items()]

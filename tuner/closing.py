@@ -74,6 +74,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
         *_pruned(outcome),
         *_unanswered(outcome),
         *_spoiled(outcome),
+        *(("damaged", f"{each}; its trial is not counted") for each in outcome.folder.damaged()),
         ("time", _time(outcome)),
         ("now", standing(outcome)),
     ]

@@ -392,12 +392,20 @@ def load(
         ConfigError: Anything is wrong; it names the place, the value and the valid ones.
     """
     config = validate(_compose(overrides, config_dir, measured or {}))
+    _check_folder(config.study.path)
     known = config.secrets.known().hidden
     hide(known)
     for place, value in _leaves(config.model_dump(mode="json", exclude={"secrets"})):
         if any(secret in value for secret in known):
             raise ConfigError("holds a secret's value, and would be written", place=place, fix=_remedy_for(place))
     return config
+
+
+def _check_folder(path: Path) -> None:
+    """SQLite's URLs give these characters a meaning of their own."""
+    if found := re.search(r"[?#]", str(path.absolute())):
+        fix = "choose another study.folder or study.name"
+        raise ConfigError(f"{path.absolute()}: {found[0]!r} cannot stand in a path", place="study.folder", fix=fix)
 
 
 def read(path: Path) -> Config:

@@ -76,7 +76,7 @@ def append(path: Path, sitting: Sitting) -> None:
 def sittings(path: Path) -> list[Sitting]:
     """A study's sittings, oldest first; a line that was cut off by a crash is left out."""
     found = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
         with suppress(ValidationError):
             found.append(Sitting.model_validate_json(line))
     return found

@@ -60,17 +60,19 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
         for left in left_overs():
             listener(events.Noted(f"an interrupted run had left {left}"))
             left.remove()
-        run = _Run(config, folder, listener)
+        with storage_errors(folder.path):
+            run = _Run(config, folder, listener)
         if run.complete:
             listener(events.Noted(f"study {config.study.name} is complete: nothing is left to be run"))
             return run.outcome
         sitting.append(folder.sittings, sitting.Sitting.now(command))
-        with storage_errors(), workbench(config, listener) as (bench, ground):
+        with storage_errors(folder.path), workbench(config, listener) as (bench, ground):
             return run.run(bench, ground)
 
 
 def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:
     """The study's configuration is on disk before anything is launched; returns what a person should know of it."""
+    damaged = folder.set_damaged_aside()
     try:
         changed = resume.changes(configuration.read(folder.config), config) if folder.records() else ()
     except resume.Incomparable:
@@ -78,7 +80,7 @@ def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:
             raise
         aside = folder.set_aside()
         folder.write(folder.config, config.to_yaml())
-        return (f"nothing had been measured with the configuration before: what ran lies in {aside}",)
+        return (*damaged, f"nothing had been measured with the configuration before: what ran is in {aside}")
     done = len(Outcome.of(folder).launched) if changed else 0
     if config.budget.trials is not None and config.budget.trials < done:
         fix = f"a study only grows: budget.trials={done} or more"
@@ -88,7 +90,7 @@ def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:
     if changed or not folder.config.exists():
         folder.write(folder.config, config.to_yaml())
         folder.exhausted.unlink(missing_ok=True)
-    return tuple(map(str, changed))
+    return (*damaged, *map(str, changed))
 
 
 class _Run:
@@ -167,7 +169,7 @@ class _Run:
 
     def _relaunch(self, proposal: Proposal, history: Sequence[TrialRecord]) -> TrialRecord:
         """One attempt at a relaunch after the search, which learns nothing from it."""
-        number = len(self._folder.confirmations())
+        number = self._folder.next_number("confirm")
         folder = self._folder.confirmation(number)
         record = self._judged(self._launch(proposal, number, folder, len(history) + 1), folder, history)
         self._ended(record, relaunch=True)

@@ -26,7 +26,7 @@ from tuner.load.client import LoadClient
 from tuner.preflight import Ground, ground_of, impossible
 from tuner.secrets import Secrets
 from tuner.site import SoleUser
-from tuner.storage import StudyFolder
+from tuner.storage import StudyFolder, read_json
 from tuner.takeover import in_the_way, taken_over
 from tuner.trial import Workbench
 
@@ -187,7 +187,7 @@ def _in_containers(
     from tuner.launchers.docker.prepare import ensure_model, image_for, launcher_for
 
     folder = StudyFolder(config.study.path)
-    known = StudyImage.model_validate_json(folder.image.read_text()) if folder.image.exists() else None
+    known = read_json(folder.image, StudyImage) if folder.image.exists() else None
     image = image_for(options, config.model.id, known, progress)
     folder.write(folder.image, image.model_dump_json(indent=1) + "\n")
     launcher = launcher_for(options, image, secrets.named(config.secrets.trial), secrets)

@@ -33,6 +33,7 @@ def verdict(outcome: Outcome) -> Html:
             tag("p", place, class_="place"),
             tag("p", _effort(outcome), class_="effort"),
             _simulated(outcome),
+            *(tag("p", f"{each}; its trial is not counted.", class_="note") for each in outcome.folder.damaged()),
         ]
     )
 
