@@ -94,9 +94,43 @@ def test_a_resumed_study_says_what_changed_and_what_it_means():
     old, new = (config.load(["experiment=demo", *more]) for more in ([], ["budget.trials=40", "search=random"]))
     said = [str(change) for change in resume.changes(old, new)]
     assert said == [
-        "budget.trials: 20 → 40 (the study goes on until the new budget is used up)",
+        "budget.trials: 20 → 40 (the study runs until the new budget is used up)",
         "search.kind: auto → random (the next proposals come from the new search; it learns from all earlier trials)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "meaning"),
+    [
+        ("space.params.block_size.choices=[16,32]", "these values"),
+        ("space.params.max_num_seqs.high=128", "new range"),
+        ("space.params.block_size=null", "stays as deployed"),
+        ("space.params.max_num_seqs=null", "stays as deployed"),
+    ],
+)
+def test_a_space_may_be_narrowed_in_the_middle_of_a_study(change, meaning):
+    old, new = (config.load(["experiment=demo", *more]) for more in ([], [change]))
+    carried = resume.carried(old, new)
+    assert meaning in " ".join(str(change) for change in resume.changes(old, carried))
+    assert resume.changes(carried, resume.carried(carried, new)) == ()
+
+
+@pytest.mark.parametrize("change", ["space.params.block_size.choices=[16,32,128]", "space.params.x={choices: [1, 2]}"])
+def test_a_space_does_not_grow_by_choices_in_the_middle_of_a_study(change):
+    old, new = (config.load(["experiment=demo", *more]) for more in ([], [change]))
+    with pytest.raises(ConfigError, match=r"space\.params"):
+        resume.changes(old, resume.carried(old, new))
+
+
+def test_what_compiles_is_not_searched_where_the_engine_runs_eager():
+    space = config.load(["experiment=h100", "space.params.enforce_eager.choices=[false,true]"]).space
+    values = {name: parameter.value(0) for name, parameter in space.params.items()} | {"compile_sizes": [1, 2, 4, 8]}
+    eager, graphs = (set(space.candidate({**values, "enforce_eager": eager}).params) for eager in (True, False))
+    assert graphs - eager == {
+        "compile_sizes",
+        "VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE",
+        "VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING",
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tuner.engines.base import Phase
 from tuner.errors import ConfigError, EngineUnavailable
 from tuner.launchers.attach import AttachLauncher
 from tuner.load.metrics import Measurement
+from tuner.load.plan import Skipped
 from tuner.objective import METRICS
 from tuner.space import Candidate
 from tuner.storage import Role, StudyFolder, TrialRecord
@@ -63,13 +64,14 @@ def _assignment(config: Config, number: int) -> Assignment:
     return Assignment(config.study.name, number, Role.BASELINE, Candidate({}), config.model.settings, seed)
 
 
-def text(measurement: Measurement) -> str:
-    """A measurement for a person: a line a number, with its unit."""
+def text(measurement: Measurement, skipped: Sequence[Skipped] = ()) -> str:
+    """A measurement for a person: a line a number, with its unit, and a line for each stage that did not fit."""
     shown = [(name, getattr(measurement, name)) for name in METRICS]
     shown += [(f"ttft_{p.asked_tokens}_cold_ms", p.cold_ms) for p in measurement.long_prompts]
     shown += [(f"ttft_{p.asked_tokens}_cached_ms", p.cached_ms) for p in measurement.long_prompts]
     lines = [f"{name:<24} {'not measured' if value is None else f'{value:.1f}'}" for name, value in shown]
     lines.append(f"{'requests':<24} {measurement.completed} completed, {measurement.failed} failed")
+    lines += [f"{each.what:<24} skipped: {each.reason}" for each in skipped]
     return "\n".join([*lines, *(f"{'':<24} {count} × {reason}" for reason, count in measurement.failures.items())])
 
 

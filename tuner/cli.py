@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -298,6 +299,29 @@ def study_export(
         _print(text.rstrip("\n"))
 
 
+@study_app.command("rm")
+def study_rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")],
+    folder: StudiesFolder = Path("studies"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False,
+) -> None:
+    """Remove a study: its records, logs and results, for good."""
+    from tuner.config import read
+    from tuner.ledger import forget
+    from tuner.storage import remove
+
+    study = _study_folder(folder, name)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"this removes {study.path} for good", place="study rm", fix="say --yes")
+        if not typer.confirm(f"Remove {study.path} for good?"):
+            raise typer.Exit(1)
+    with suppress(ConfigError):  # a damaged study as well
+        forget(read(study.config), study)
+    remove(study)
+    _print(f"{study.path} removed")
+
+
 @bench_app.command("run")
 def bench_run(
     url: Annotated[str, typer.Argument(metavar="URL", help="Base URL of the server: http://127.0.0.1:8000")],
@@ -317,7 +341,7 @@ def bench_run(
     _say(f"kept in {folder}")
     if record.failure or record.measurement is None:
         raise TunerError(record.failure.message if record.failure else "nothing was measured")
-    _print(record.measurement.model_dump_json(indent=1) if as_json else text(record.measurement))
+    _print(record.measurement.model_dump_json(indent=1) if as_json else text(record.measurement, record.skipped))
 
 
 @sim_app.command(

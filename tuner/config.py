@@ -393,12 +393,19 @@ def load(
     """
     config = validate(_compose(overrides, config_dir, measured or {}))
     _check_folder(config.study.path)
+    _check_space(config.space)
     known = config.secrets.known().hidden
     hide(known)
     for place, value in _leaves(config.model_dump(mode="json", exclude={"secrets"})):
         if any(secret in value for secret in known):
             raise ConfigError("holds a secret's value, and would be written", place=place, fix=_remedy_for(place))
     return config
+
+
+def _check_space(space: SearchSpace) -> None:
+    if space.params and space.size == 1:
+        fix = "give a parameter more values, or measure the deployment alone with space=none"
+        raise ConfigError("nothing to search: every parameter has one value", place="space.params", fix=fix)
 
 
 def _check_folder(path: Path) -> None:

@@ -142,9 +142,10 @@ class Proposer:
 def observations(records: Sequence[TrialRecord], space: SearchSpace) -> list[Observation]:
     """What the search learns from: every trial with a verdict, measured or not, by what really ran in it.
 
-    Of a candidate that was launched again, once it was compiled, the later launch counts.
+    Of a candidate that was launched again, once it was compiled, the later launch counts. A trial with a choice that
+    the space no longer holds teaches nothing of the choices that are left.
     """
-    latest = {record.digest: record for record in records}
+    latest = {record.digest: record for record in records if space.holds(record.params)}
     return [
         Observation(
             ran(record, space),

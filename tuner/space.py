@@ -299,6 +299,11 @@ class SearchSpace(Schema):
                 params[name] = values[name]
         return Candidate({name: params[name] for name in self.params if name in params})
 
+    def holds(self, params: Mapping[str, JsonValue]) -> bool:
+        """Whether each choice among these values is still one of its parameter's; ranges take any number."""
+        chosen = ((self.params.get(name), value) for name, value in params.items() if value is not None)
+        return all(not isinstance(parameter, Choice) or parameter.accepts(value) for parameter, value in chosen)
+
     def active(self, name: str, values: Mapping[str, JsonValue]) -> bool:
         """Whether the parameter acts beside these values."""
         return name not in self._when or self._when[name].holds(values, vacuous=False)

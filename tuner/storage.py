@@ -7,6 +7,7 @@ loses no finished trial: what Optuna has not heard is told to it when the study 
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -352,6 +353,22 @@ class StudyFolder:
 def studies(folder: Path) -> list[StudyFolder]:
     """All studies in a folder, by name."""
     return [StudyFolder(config.parent) for config in sorted(folder.glob("*/config.yaml"))]
+
+
+def remove(study: StudyFolder) -> None:
+    """Remove a study's folder.
+
+    Raises:
+        InfrastructureError: It is being run, or cannot be removed.
+    """
+    if holder := study.holder():
+        fix = "end it first (Ctrl-C there), then run the same command again"
+        raise InfrastructureError(f"the study in {study.path} is being run by process {holder}", fix=fix)
+    try:
+        shutil.rmtree(study.path)
+    except OSError as error:
+        fix = "see who owns it, then run the same command again"
+        raise InfrastructureError(f"{error.filename or study.path}: {error.strerror}", fix=fix) from error
 
 
 def optuna_storage(folder: StudyFolder, url: str | None) -> "BaseStorage":

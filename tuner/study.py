@@ -55,6 +55,7 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
     """
     folder = StudyFolder(config.study.path)
     with folder.locked():
+        config = _carried(folder, config)
         for change in _begin(folder, config):
             listener(events.Noted(change))
         for left in left_overs():
@@ -68,6 +69,11 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
         sitting.append(folder.sittings, sitting.Sitting.now(command))
         with storage_errors(folder.path), workbench(config, listener) as (bench, ground):
             return run.run(bench, ground)
+
+
+def _carried(folder: StudyFolder, config: Config) -> Config:
+    """The configuration with what the study's earlier trials need of the one before."""
+    return resume.carried(configuration.read(folder.config), config) if folder.records() else config
 
 
 def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:

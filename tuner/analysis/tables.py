@@ -1,5 +1,6 @@
 """Baseline against best, and one study against another: the numbers that a person compares deployments by."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,10 +10,12 @@ import pandas as pd
 
 from tuner import words
 from tuner.analysis.frames import cold
+from tuner.load.plan import CONCURRENT, SINGLE_USER, TOOL_CALL, ttft_stage
 from tuner.objective import METRICS
 from tuner.outcome import Outcome
 from tuner.storage import Role, TrialRecord
 
+_LONG_PROMPT = re.compile(ttft_stage(0).replace("0", r"(\d+)"))
 _MORE_IS_BETTER = ("output_tokens_per_s", "requests_per_s")
 
 
@@ -48,6 +51,7 @@ class Row:
         matters: Whether the objective names it, as a goal or as a limit.
         baseline: ``None`` if it was not measured. Likewise the next.
         best: Of the best configuration; ``None`` also where nothing beats the baseline.
+        skipped: Why its stage was not sent to baseline and best, because it did not fit; empty where it was.
     """
 
     label: str
@@ -56,6 +60,7 @@ class Row:
     matters: bool = False
     baseline: Sample | None = None
     best: Sample | None = None
+    skipped: tuple[str, str] = ("", "")
 
     @property
     def change(self) -> float | None:
@@ -78,8 +83,8 @@ class Row:
         return (self.change > 0) == self.more_is_better
 
 
-_Wanted = tuple[Row, Callable[[TrialRecord], float | None]]
-"""A quantity, and how a launch tells it."""
+_Wanted = tuple[Row, Callable[[TrialRecord], float | None], str]
+"""A quantity, how a launch tells it, and the stage that measures it; none if it takes no stage."""
 
 
 def rows(outcome: Outcome) -> list[Row]:
@@ -88,8 +93,20 @@ def rows(outcome: Outcome) -> list[Row]:
     named = [*outcome.config.objective.goals, *outcome.config.objective.limits]
     wanted = [*(_metric(name, name in named) for name in dict.fromkeys([*named, *METRICS])), _speed()]
     wanted += [*_long_prompts([*before, *after]), _kv_cache([*before, *after])]
-    found = [replace(row, baseline=_sample(before, get), best=_sample(after, get)) for row, get in wanted]
-    return [row for row in found if row.baseline or row.best]
+    found = [
+        replace(
+            row,
+            baseline=_sample(before, get),
+            best=_sample(after, get),
+            skipped=(_skipped(before, stage), _skipped(after, stage)),
+        )
+        for row, get, stage in wanted
+    ]
+    return [row for row in found if row.baseline or row.best or any(row.skipped)]
+
+
+def _skipped(records: Sequence[TrialRecord], stage: str) -> str:
+    return next((each.reason for record in records for each in record.skipped if each.what == stage), "")
 
 
 def finalists(outcome: Outcome) -> tuple[list[TrialRecord], list[TrialRecord]]:
@@ -113,7 +130,14 @@ def _launches(outcome: Outcome, role: Role, record: TrialRecord | None) -> list[
 def _metric(name: str, matters: bool) -> _Wanted:
     said = words.metric(name)
     row = Row(said.label, said.unit, name in _MORE_IS_BETTER, matters)
-    return row, lambda record: getattr(record.measurement, name, None)
+    return row, lambda record: getattr(record.measurement, name, None), _stage(name)
+
+
+def _stage(name: str) -> str:
+    """The stage that measures a metric."""
+    if name == "tool_call_ms":
+        return TOOL_CALL
+    return SINGLE_USER if name.startswith(("tpot", "single_user")) else CONCURRENT
 
 
 def _speed() -> _Wanted:
@@ -123,15 +147,16 @@ def _speed() -> _Wanted:
         tpot_ms = record.measurement.tpot_p50_ms if record.measurement else None
         return 1000 / tpot_ms if tpot_ms else None
 
-    return Row("Decoding speed, one user", "tokens/s", more_is_better=True), per_s
+    return Row("Decoding speed, one user", "tokens/s", more_is_better=True), per_s, SINGLE_USER
 
 
 def _long_prompts(records: Sequence[TrialRecord]) -> Iterator[_Wanted]:
-    lengths = dict.fromkeys(p.asked_tokens for r in records if r.measurement for p in r.measurement.long_prompts)
-    for length in lengths:
+    measured = (p.asked_tokens for r in records if r.measurement for p in r.measurement.long_prompts)
+    skipped = (int(match[1]) for r in records for each in r.skipped if (match := _LONG_PROMPT.fullmatch(each.what)))
+    for length in dict.fromkeys((*measured, *skipped)):
         for cached, how in ((False, "nothing cached"), (True, "cached")):
             label = f"Time to first token, prompt of {length:,} tokens, {how}"
-            yield Row(label, "ms"), partial(_ttft, length=length, cached=cached)
+            yield Row(label, "ms"), partial(_ttft, length=length, cached=cached), ttft_stage(length)
 
 
 def _ttft(record: TrialRecord, length: int, cached: bool) -> float | None:
@@ -149,7 +174,7 @@ def _kv_cache(records: Sequence[TrialRecord]) -> _Wanted:
     def tokens(record: TrialRecord) -> float | None:
         return record.facts.kv_tokens if record.facts and not (any_warm and cold(record)) else None
 
-    return Row("KV cache", "tokens", more_is_better=True), tokens
+    return Row("KV cache", "tokens", more_is_better=True), tokens, ""
 
 
 def _sample(records: Sequence[TrialRecord], get: Callable[[TrialRecord], float | None]) -> Sample | None:
