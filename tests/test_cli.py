@@ -137,9 +137,9 @@ def test_the_plan_says_which_service_is_down_for_how_long(tmp_path):
     done = tuner(
         "study", "start", "experiment=glm-flash", f"study.folder={tmp_path}", "site.stop=[medium-glm]", "--dry-run"
     )
-    said = done.stdout.decode().splitlines()[-2:]
-    assert "44 launches, about 176 minutes" in said[0]
-    assert said[1] == "medium-glm is stopped for that time, and started again in the end"
+    said = done.stdout.decode()
+    assert "44 launches, about 176 minutes (a guess" in said
+    assert "\nmedium-glm is stopped for that time, and started again in the end\n" in said
 
 
 def test_version():

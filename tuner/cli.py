@@ -151,12 +151,16 @@ def study_start(
 
 
 def _plan(config: "Config", as_json: bool) -> None:
+    from tuner.checks import examined
     from tuner.planning import plan_of
-    from tuner.workbench import check
 
-    check(config)
-    plan = plan_of(config)
+    checks = examined(config)
+    plan = plan_of(config, checks)
     _print(plan.model_dump_json(indent=1) if as_json else plan.text)
+    for error in checks.refused:
+        _say(f"tuner: {error}")
+    if checks.refused:
+        raise typer.Exit(checks.refused[0].exit_code)
 
 
 def _ask_to_stop(config: "Config") -> None:

@@ -66,7 +66,7 @@ class Budget(Schema):
     trials: PositiveInt | None = 30
     """Launches that ended with a verdict, the baseline's included; what is ruled out before launch is free."""
     hours: PositiveFloat | None = None
-    """Wall-clock hours, over all sittings of the study."""
+    """Wall-clock hours of all runs of the study, the relaunches of baseline and best included."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> "Budget":

@@ -11,6 +11,7 @@ from tuner import config, words
 from tuner.compare import Comparison, compare
 from tuner.config import Config
 from tuner.objective import Objective, metric
+from tuner.pace import Pace
 from tuner.storage import Role, State, StudyFolder, TrialRecord
 
 SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR)
@@ -113,7 +114,13 @@ class Outcome:
             return True
         if budget.trials is not None and len(self.launched) >= budget.trials:
             return True
-        return budget.hours is not None and sum(record.seconds for record in self.records) >= budget.hours * 3600
+        return budget.hours is not None and self._committed_s >= budget.hours * 3600
+
+    @property
+    def _committed_s(self) -> float:
+        """What the search took, and what it will take to launch baseline and best again, in seconds."""
+        relaunches = 2 * self.config.study.confirm if self.improved else 0
+        return sum(record.seconds for record in self.records) + relaunches * (Pace.of(self.records).launch_s or 0.0)
 
     @property
     def confirmed(self) -> bool:

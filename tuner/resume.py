@@ -95,6 +95,19 @@ def changes(old: Config, new: Config) -> tuple[Change, ...]:
     return found
 
 
+def check_budget(config: Config, launched: int) -> None:
+    """Make sure that the budget covers what has run.
+
+    Raises:
+        ConfigError: It does not: a study only grows.
+    """
+    if config.budget.trials is not None and config.budget.trials < launched:
+        fix = f"a study only grows: budget.trials={launched} or more"
+        raise ConfigError(
+            f"{config.budget.trials} are fewer than have run ({launched})", place="budget.trials", fix=fix
+        )
+
+
 def _meaning(key: str, spaces: Mapping[str, str]) -> str | None:
     for beginning, meaning in {**_HARMLESS, **spaces}.items():
         if key == beginning or key.startswith(f"{beginning}."):

@@ -10,12 +10,13 @@ import tenacity
 
 from tuner import config as configuration
 from tuner import events, resume, sitting
+from tuner.checks import check_prompts
 from tuner.clean import left_overs
 from tuner.compare import order
 from tuner.config import Config
 from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
-from tuner.errors import ConfigError, GpuBusy, InfrastructureError, Unexplained
+from tuner.errors import GpuBusy, InfrastructureError, Unexplained
 from tuner.ledger import Ledger
 from tuner.outcome import Outcome, named
 from tuner.pace import Pace, left_s
@@ -66,6 +67,7 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
         if run.complete:
             listener(events.Noted(f"study {config.study.name} is complete: nothing is left to be run"))
             return run.outcome
+        check_prompts(config)
         sitting.append(folder.sittings, sitting.Sitting.now(command))
         with storage_errors(folder.path), workbench(config, listener) as (bench, ground):
             return run.run(bench, ground)
@@ -87,10 +89,8 @@ def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:
         aside = folder.set_aside()
         folder.write(folder.config, config.to_yaml())
         return (*damaged, f"nothing had been measured with the configuration before: what ran is in {aside}")
-    done = len(Outcome.of(folder).launched) if changed else 0
-    if config.budget.trials is not None and config.budget.trials < done:
-        fix = f"a study only grows: budget.trials={done} or more"
-        raise ConfigError(f"{config.budget.trials} are fewer than have run ({done})", place="budget.trials", fix=fix)
+    if changed:
+        resume.check_budget(config, len(Outcome.of(folder).launched))
     if not folder.records():
         folder.forget()
     if changed or not folder.config.exists():

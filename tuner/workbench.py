@@ -159,26 +159,19 @@ def make_launcher(config: Config, progress: Callable[[str], None] = lambda text:
         return AttachLauncher(launcher.url, launcher.token_env, config.secrets.file)
     if isinstance(launcher, DockerLauncherConfig):
         return _in_containers(config, launcher, secrets, progress)
-    _check_executable(config.engine.executable[0])
+    check_executable(config.engine.executable[0])
     return ProcessLauncher(secrets, (*config.secrets.trial, *config.secrets.download))
 
 
-def _check_executable(name: str) -> None:
-    """A program that is not there is no trial's fault."""
+def check_executable(name: str) -> None:
+    """A program that is not there is no trial's fault.
+
+    Raises:
+        ConfigError: It is not there.
+    """
     if which(name.replace("{python}", python)) is None:
         fix = "say where it is: engine.executable=[PATH/bin/vllm,serve]; for vLLM in a container: launcher=docker"
         raise ConfigError(f"{name} is not there, or cannot be run", place="engine.executable", fix=fix)
-
-
-def check(config: Config) -> None:
-    """What can be known of a study's settings without asking the engine.
-
-    Raises:
-        ConfigError: The deployment, or a parameter of the space, sets a flag that this engine does not have.
-    """
-    known = config.engine.version is not None and config.study.preflight
-    if known and (error := impossible(ground_of(config, make_engine(config)))):
-        raise error
 
 
 def _in_containers(
