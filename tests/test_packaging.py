@@ -66,6 +66,7 @@ def installed(wheel, tmp_path):
     return environment
 
 
+@pytest.mark.timeout(900)
 def test_what_is_installed_from_the_wheel_runs_the_demo(installed, tmp_path):
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     quick = ["engine.clock_scale=20", "engine.launch_args.sim_clock_startup=400", "budget.trials=2", "study.confirm=0"]

@@ -155,6 +155,7 @@ def test_ports_paths_and_switches_are_hidden_under_no_name(value):
         ("Authorization: Bearer abcdef123456", "abcdef123456"),
         ("non-default args: {'api_key': ['geheim-0001']}", "geheim"),
         ("serve --hf-token geheim-0001 --port 8000", "geheim"),
+        ("serve --api-key=geheim-0001 --port 8000", "geheim"),
         ("MY_PASSWORD=geheim-0001", "geheim"),
     ],
 )

@@ -307,7 +307,6 @@ class Config(Schema):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
-        self._holds_no_secrets()
         self._attached_is_fixed()
         self.space.check_rules(frozenset(self.model.args) | frozenset(self.model.env))
         baseline = self.space.deployed(self.model.settings)
@@ -316,13 +315,6 @@ class Config(Schema):
         for number, values in enumerate(self.model.known_good):
             self._check_known_good(f"model.known_good.{number}", values)
         return self
-
-    def _holds_no_secrets(self) -> None:
-        """Everything here is written to the study's folder."""
-        for place, value in _leaves(self.model_dump(mode="json", exclude={"secrets"})):
-            names = place.split(".")
-            if (any(map(is_secret, names)) and not is_plain(value)) or has_shape(value):
-                raise ConfigError("secrets are not written into configurations", place=place, fix=_remedy_for(place))
 
     def _attached_is_fixed(self) -> None:
         if isinstance(self.launcher, AttachLauncherConfig) and self.space.params:
@@ -394,12 +386,18 @@ def load(
     config = validate(_compose(overrides, config_dir, measured or {}))
     _check_folder(config.study.path)
     _check_space(config.space)
-    known = config.secrets.known().hidden
-    hide(known)
-    for place, value in _leaves(config.model_dump(mode="json", exclude={"secrets"})):
-        if any(secret in value for secret in known):
-            raise ConfigError("holds a secret's value, and would be written", place=place, fix=_remedy_for(place))
+    hide(config.secrets.known().hidden)
+    _check_secrets(config)
     return config
+
+
+def _check_secrets(config: Config) -> None:
+    """Everything in a configuration is written to the study's folder, so that it holds no secret."""
+    known = config.secrets.known().hidden
+    for place, value in _leaves(config.model_dump(mode="json", exclude={"secrets"})):
+        named = any(map(is_secret, place.split("."))) and not is_plain(value)
+        if named or has_shape(value) or any(secret in value for secret in known):
+            raise ConfigError("secrets are not written into configurations", place=place, fix=_remedy_for(place))
 
 
 def _check_space(space: SearchSpace) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -48,7 +48,9 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """A model's name."""
 
 _VALUE = r"(?!(?:[\d.,]+|true|false|none|null)\b)[^\s\"'\],}){]{4,}"
-_ASSIGNED = re.compile(rf"(?P<name>[A-Za-z][\w-]*)(?P<between>[\"']?\s*[=:]\s*[\[\"'(]*){_VALUE}", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    rf"(?<![\w-])-*(?P<name>[A-Za-z][\w-]*)(?P<between>[\"']?\s*[=:]\s*[\[\"'(]*){_VALUE}", re.IGNORECASE
+)
 _FLAG = re.compile(rf"--(?P<name>[A-Za-z][\w-]*)(?P<between>[\"',\s]+){_VALUE}", re.IGNORECASE)
 _BEARER = re.compile(r"(\bbearer\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
 _IN_URL = re.compile(r"(?<=://)(?P<user>[^\s/:@\"']*:)(?P<password>[^\s/@\"']+)(?=@)")
@@ -92,7 +94,7 @@ def hide(values: Iterable[str]) -> None:
 
 def hidden() -> tuple[str, ...]:
     """This process's list, the environment's secrets included; the longest first, so that none is cut in two."""
-    return _ordered([*_listed, *_secret_values(os.environ)])
+    return _ordered([*_listed, *_of_environment(tuple(os.environ.items()))])
 
 
 def redact(text: str, values: Iterable[str]) -> str:
@@ -168,6 +170,12 @@ def _secret_values(variables: Mapping[str, str]) -> tuple[str, ...]:
     named = [value for name, value in variables.items() if _is_secret(name)]
     passwords = [found["password"] for value in variables.values() for found in _IN_URL.finditer(value)]
     return _worth_hiding([*named, *passwords])
+
+
+@lru_cache(maxsize=4)
+def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """The environment seldom changes, and a report asks thousands of times."""
+    return _secret_values(dict(variables))
 
 
 def _worth_hiding(values: Iterable[str]) -> tuple[str, ...]:
