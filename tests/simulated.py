@@ -7,8 +7,9 @@ from tuner import __version__, config
 from tuner.engines.base import Phase, StartupFacts
 from tuner.engines.causes import Evidence, error_of
 from tuner.errors import TrialError
+from tuner.load.deciding import CONCURRENT, SINGLE_USER
 from tuner.load.metrics import measure as measurement_of
-from tuner.load.plan import CONCURRENT, SINGLE_USER, ttft_stage
+from tuner.load.plan import ttft_stage
 from tuner.load.records import RequestRecord, StageResult
 from tuner.load.stage import Request
 from tuner.outcome import Outcome

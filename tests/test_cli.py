@@ -169,7 +169,7 @@ def test_the_plan_refuses_a_flag_that_this_engine_is_known_not_to_have(tmp_path)
 
 
 def test_a_study_is_removed_when_one_says_yes_and_not_while_it_runs(tmp_path):
-    study = simulated_study(tmp_path, 2).folder
+    study = simulated_study(tmp_path, 2, "study.confirm=0").folder
     with study.locked():
         refused = tuner("study", "rm", "demo", "--yes", "--folder", str(tmp_path))
     assert refused.returncode == 1

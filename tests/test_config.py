@@ -94,7 +94,7 @@ def test_a_resumed_study_says_what_changed_and_what_it_means():
     old, new = (config.load(["experiment=demo", *more]) for more in ([], ["budget.trials=40", "search=random"]))
     said = [str(change) for change in resume.changes(old, new)]
     assert said == [
-        "budget.trials: 20 → 40 (the study runs until the new budget is used up)",
+        "budget.trials: 32 → 40 (the study runs until the new budget is used up)",
         "search.kind: auto → random (the next proposals come from the new search; it learns from all earlier trials)",
     ]
 

@@ -32,7 +32,7 @@ def tuner(folder, *arguments, **more):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    return simulated_study(folder / "studies", 4).folder.path
+    return simulated_study(folder / "studies", 4, "study.confirm=0").folder.path
 
 
 @pytest.fixture

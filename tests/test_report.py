@@ -83,7 +83,11 @@ def test_every_trial_stands_in_the_table_with_what_it_gave(outcome):
     for record in outcome.records:
         if record.verdict:
             assert f"{record.verdict.values[0]:.0f} tokens/s" in said
-    assert "misses its limit by" in said
+
+
+def test_a_trial_that_misses_a_limit_says_by_how_much(tmp_path):
+    outcome = simulated_study(tmp_path, 8, "objective.limits.ttft_p50_ms.max=0.9")
+    assert "misses its limit by" in read(findings.tried(outcome))
 
 
 def test_a_large_study_shows_its_best_trials_and_folds_the_rest(tmp_path):

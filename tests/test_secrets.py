@@ -214,7 +214,7 @@ def test_a_secret_among_a_launchers_variables_is_refused():
 
 def test_no_file_of_a_study_holds_a_secret_and_nobody_else_may_read_one(site):
     secrets.hide(["planted-0001"])
-    outcome = simulated_study(site / "studies", 2)
+    outcome = simulated_study(site / "studies", 2, "study.confirm=0")
     folder = outcome.folder
     leaky = outcome.records[0].model_copy(update={"env": {"X": "planted-0001"}, "argv": ("a", "--x=planted-0001")})
     folder.trial(0).save(leaky)

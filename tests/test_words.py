@@ -4,7 +4,7 @@ import pytest
 
 from tuner import words
 from tuner.engines.causes import Cause
-from tuner.objective import METRICS
+from tuner.load.metrics import METRICS
 from tuner.space import Settings
 
 

@@ -345,7 +345,7 @@ def bench_run(
     _say(f"kept in {folder}")
     if record.failure or record.measurement is None:
         raise TunerError(record.failure.message if record.failure else "nothing was measured")
-    _print(record.measurement.model_dump_json(indent=1) if as_json else text(record.measurement, record.skipped))
+    _print(record.measurement.model_dump_json(indent=1) if as_json else text(record))
 
 
 @sim_app.command(

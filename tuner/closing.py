@@ -10,15 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner import words
-from tuner.compare import GoalComparison
+from tuner import verdict, words
 from tuner.compose import compose_of
 from tuner.outcome import Outcome
 from tuner.pace import left_s
 from tuner.profile import profile_of
 from tuner.secrets import redacted
 from tuner.space import Candidate
-from tuner.storage import TrialRecord
+from tuner.storage import Role, TrialRecord
 
 _LINE = 160
 """Characters of a deciding line that the closing table shows; the report has all of it."""
@@ -29,25 +28,35 @@ def close(outcome: Outcome, console: Console) -> None:
     written = write_results(outcome)
     console.print(table(outcome))
     console.print(outcome.sentence, style="bold", highlight=False, markup=False, soft_wrap=True)
+    if worse := verdict.worse(outcome):
+        text = f"What got worse: {'; '.join(worse)}."
+        console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
     for path in written:
         console.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def write_results(outcome: Outcome) -> list[Path]:
-    """``profile.yaml``, ``compose.yaml`` and ``report.html`` in the study's folder, as far as there is what they need.
+    """``profile.yaml`` and ``compose.yaml`` of a winner, and ``report.html``, in the study's folder.
+
+    Where the verdict is to keep what is deployed, there is neither profile nor compose file, also not an earlier one.
 
     Returns:
         Those that are there now.
     """
     from tuner.report import report_html  # frames and figures take a second to import
 
-    if profile := profile_of(outcome):
-        outcome.folder.write(outcome.folder.profile, profile.to_yaml())
-    if compose := compose_of(outcome):
-        outcome.folder.write(outcome.folder.compose, compose)
-    outcome.folder.write(outcome.folder.report, report_html(outcome))
-    folder = outcome.folder
+    folder, profile, compose = outcome.folder, profile_of(outcome), compose_of(outcome)
+    _write(outcome, folder.profile, profile.to_yaml() if profile else None)
+    _write(outcome, folder.compose, compose)
+    folder.write(folder.report, report_html(outcome))
     return [path for path in (folder.profile, folder.compose, folder.report) if path.exists()]
+
+
+def _write(outcome: Outcome, path: Path, text: str | None) -> None:
+    if text is None:
+        path.unlink(missing_ok=True)
+    else:
+        outcome.folder.write(path, text)
 
 
 def table(outcome: Outcome) -> Table:
@@ -61,59 +70,64 @@ def table(outcome: Outcome) -> Table:
 
 
 def _rows(outcome: Outcome) -> list[tuple[str, str]]:
-    rows = [("deployed", _described(outcome, outcome.baseline))]
-    if outcome.improved and outcome.best and outcome.baseline:
-        rows.append(("best", f"trial {outcome.best.number}: {_described(outcome, outcome.best)}"))
-        rows.append(("  changed", Candidate(outcome.best.params).changed(outcome.deployed)))
-    rows += _gains(outcome)
+    rows = _finalists(outcome)
     measured = sum(record.measurement is not None for record in outcome.searched)
-    feasible = sum(record.feasible for record in outcome.searched)
-    rows.append(("trials", f"{len(outcome.launched)}: {measured} measured, {feasible} of them within all limits"))
+    within = sum(map(outcome.within, outcome.searched))
+    rows.append(("trials", f"{len(outcome.launched)}: {measured} measured, {within} of them within all limits"))
     return [
         *rows,
         *_pruned(outcome),
-        *_unanswered(outcome),
-        *_spoiled(outcome),
-        *(("damaged", f"{each}; its trial is not counted") for each in outcome.folder.damaged()),
+        *_headed("drift", verdict.drifts(outcome)),
+        *_headed("failed requests", outcome.failed_requests),
+        *_headed("disturbed", outcome.disturbed),
+        *_headed("damaged", [f"{each}; its trial is not counted" for each in outcome.folder.damaged()]),
         ("time", _time(outcome)),
         ("now", standing(outcome)),
     ]
 
 
-def _unanswered(outcome: Outcome) -> list[tuple[str, str]]:
-    return [("" if number else "failed requests", said) for number, said in enumerate(outcome.failed_requests)]
+def _headed(heading: str, lines: Sequence[str]) -> list[tuple[str, str]]:
+    return [("" if number else heading, line) for number, line in enumerate(lines)]
 
 
-def _spoiled(outcome: Outcome) -> list[tuple[str, str]]:
-    return [("" if number else "spoiled", said) for number, said in enumerate(outcome.spoiled)]
+def _finalists(outcome: Outcome) -> list[tuple[str, str]]:
+    """Deployed and best by their relaunches; by their own trials only until there are any."""
+    decision = outcome.decision
+    rows = [("deployed", _described(outcome, outcome.baseline))]
+    if not (outcome.improved and outcome.best and outcome.baseline):
+        return rows
+    changed = ("  changed", Candidate(outcome.best.params).changed(outcome.deployed))
+    if decision is None or not decision.launches:
+        return [*rows, ("best", f"trial {outcome.best.number}: {_described(outcome, outcome.best)}"), changed]
+    rows = [("deployed", _relaunched(outcome, Role.CONFIRM_BASELINE))]
+    rows.append(("best", f"trial {outcome.best.number}: {_relaunched(outcome, Role.CONFIRM_BEST)}"))
+    said = f"{verdict.effects(decision)}, over {verdict.launches(decision)} of each ({verdict.title(decision)})"
+    limits = [f"{text}: {'kept' if bound.kept else 'not shown'}" for text, bound in verdict.limits(outcome)]
+    return [*rows, changed, ("relaunched", said), *_headed("limits", limits)]
+
+
+def _relaunched(outcome: Outcome, role: Role) -> str:
+    """The means over the relaunches of one of the two."""
+    records = [r for r in outcome.proof.launches if r.role is role] if outcome.proof else []
+    measured = [record.measurement for record in records if record.measurement]
+    said = []
+    for name in _decisive(outcome):
+        values = [value for m in measured if (value := m.numbers.get(name)) is not None]
+        metric = words.metric(name)
+        said.append(f"{metric.short} {metric.said(fmean(values) if values else None)}")
+    return ", ".join(said)
+
+
+def _decisive(outcome: Outcome) -> list[str]:
+    return list(dict.fromkeys([*outcome.config.objective.goals, *outcome.config.objective.limits]))
 
 
 def _described(outcome: Outcome, record: TrialRecord | None) -> str:
     if record is None or record.measurement is None:
         return "not measured"
-    names = dict.fromkeys([*outcome.config.objective.goals, *outcome.config.objective.limits])
-    said = ((words.metric(name), getattr(record.measurement, name)) for name in names)
+    numbers = record.measurement.numbers
+    said = ((words.metric(name), numbers.get(name)) for name in _decisive(outcome))
     return ", ".join(f"{metric.short} {metric.said(value)}" for metric, value in said)
-
-
-def _gains(outcome: Outcome) -> list[tuple[str, str]]:
-    """What decides, with the relaunches' own means: the best trial's single measurement was chosen for reading high."""
-    if outcome.comparison is None:
-        return []
-    return [
-        (
-            "relaunched" if number == 0 else "",
-            f"{outcome.changed(name)}, over {_relaunches(goal)} of each"
-            + (" (proven)" if goal.proven else " (unproven)")
-            + f": {words.digits(fmean(goal.baseline))} → {words.metric(name).said(fmean(goal.best))}",
-        )
-        for number, (name, goal) in enumerate(outcome.comparison.goals.items())
-    ]
-
-
-def _relaunches(goal: GoalComparison) -> str:
-    fewer = min(len(goal.baseline), len(goal.best))
-    return "1 relaunch" if fewer == 1 else f"{fewer} relaunches"
 
 
 def _pruned(outcome: Outcome) -> list[tuple[str, str]]:
@@ -132,7 +146,7 @@ def _by_cause(heading: str, records: Sequence[TrialRecord]) -> list[tuple[str, s
 
 
 def _time(outcome: Outcome) -> str:
-    spent = words.duration(sum(record.seconds for record in (*outcome.records, *outcome.relaunches)))
+    spent = words.duration(outcome.spent_s)
     left = None if outcome.over and outcome.confirmed else left_s(outcome)
     return f"{spent} spent" + ("" if left is None else f", about {words.rough(left)} left")
 
@@ -167,12 +181,16 @@ def summary(outcome: Outcome) -> dict[str, JsonValue]:
         "budget_trials": outcome.config.budget.trials,
         "over": outcome.over and outcome.confirmed,
         "running": outcome.folder.holder(),
-        "spent_s": sum(record.seconds for record in (*outcome.records, *outcome.relaunches)),
+        "spent_s": outcome.spent_s,
         "left_s": None if outcome.over and outcome.confirmed else left_s(outcome),
         "baseline": list(outcome.baseline.verdict.values) if outcome.baseline and outcome.baseline.verdict else None,
         "best": outcome.best.number if outcome.best else None,
         "best_values": list(outcome.best.verdict.values) if outcome.best and outcome.best.verdict else None,
         "proven": outcome.proven,
+        "kind": outcome.decision.kind if outcome.decision else None,
+        "decision": outcome.decision.model_dump(mode="json") if outcome.decision else None,
+        "worse": list(verdict.worse(outcome)),
+        "near_misses": [*(record.number for record in outcome.near_misses)],
         "pruned": dict(outcome.causes),
         "sentence": outcome.sentence,
     }

@@ -1,107 +1,97 @@
-"""The winner against the baseline, launched again, in turns, on prompts that neither has seen.
+"""The finalist against the baseline: launched again in turns, on prompts that neither has seen.
 
 The best of many noisy measurements reads too high (of 30 equal configurations at 3 % noise by 6 %). So the search's own
-numbers never make a winner: only the relaunches do, and a gain within their own spread is no gain.
+numbers never make a winner: only a proof does, and its error rate is spent once over all candidates of a study.
 """
 
-from collections.abc import Sequence
-from statistics import fmean
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from tuner.objective import Objective, metric
-from tuner.schema import Schema
-from tuner.storage import Role, TrialRecord
+from tuner.config import Config
+from tuner.proof.decision import Decision
+from tuner.proof.estimate import Noise
+from tuner.proof.order import turns
+from tuner.proof.rule import ALPHA, Launch, Terms, decide
+from tuner.readings import numbers
+from tuner.storage import ProofTerms, Role, State, TrialRecord
 
-
-class GoalComparison(Schema):
-    """One goal's metric in the relaunches of both."""
-
-    baseline: tuple[float, ...]
-    best: tuple[float, ...]
-    gain: float
-    """By which share the means differ; positive is better."""
-    spread: float | None
-    """The widest range within one of the two, as a share of the baseline's mean; null where single relaunches show
-    none. A gain must exceed it."""
-
-    @property
-    def proven(self) -> bool:
-        """Whether the gain is larger than the spread."""
-        return self.spread is not None and self.gain > self.spread
-
-    @property
-    def lost(self) -> bool:
-        """Whether it is worse than the baseline by more than the spread."""
-        return self.gain < -(self.spread or 0.0)
-
-    def __str__(self) -> str:
-        spread = "unknown" if self.spread is None else f"{self.spread:.1%}"
-        return f"{self.gain:+.1%}, spread {spread}"
+_SHARE = 0.8
+"""Of the error rate that is left, for the next proof; the rest is kept for a runner-up."""
+_TOO_LITTLE = 0.002
+"""With less of it a proof could not succeed."""
 
 
-class Comparison(Schema):
-    """What the relaunches say."""
+@dataclass(frozen=True)
+class Proof:
+    """One candidate's relaunches, and the baseline's in turn with them.
 
-    goals: dict[str, GoalComparison]
-    missed_limits: tuple[str, ...] = ()
-    """Limits that the best missed in its relaunches, on average."""
-    failures: tuple[str, ...] = ()
-    """Relaunches that gave no measurement, and why."""
+    Attributes:
+        terms: What was agreed on before its first launch.
+        launches: Those that ended with a verdict of their own, in order.
+        decision: What they say.
+    """
 
-    @property
-    def proven(self) -> bool:
-        """Whether a goal has a proven gain, none has lost, and limits and launches held."""
-        goals = self.goals.values()
-        held = not self.missed_limits and not self.failures
-        return held and any(goal.proven for goal in goals) and not any(goal.lost for goal in goals)
+    terms: ProofTerms
+    launches: tuple[TrialRecord, ...]
+    decision: Decision
 
-
-def order(repeats: int) -> tuple[Role, ...]:
-    """Who is launched when: A B, B A, A B, …, so that a drift of the machine hits both alike."""
-    pair = (Role.CONFIRM_BASELINE, Role.CONFIRM_BEST)
-    return tuple(role for turn in range(repeats) for role in (pair if turn % 2 == 0 else pair[::-1]))
+    def next_role(self, study_seed: int) -> Role:
+        """Who is launched next."""
+        order = turns(f"{study_seed}:{self.terms.candidate}", self.terms.most)
+        return Role.CONFIRM_BEST if order[len(self.launches)] else Role.CONFIRM_BASELINE
 
 
-def compare(objective: Objective, relaunches: Sequence[TrialRecord]) -> Comparison | None:
-    """The comparison, or ``None`` if one of the two has not been measured again at all."""
-    baseline = _measured(relaunches, Role.CONFIRM_BASELINE)
-    best = _measured(relaunches, Role.CONFIRM_BEST)
-    failures = tuple(f"{record.role}: {record.failure.message}" for record in relaunches if record.failure)
-    if not baseline or not best:
-        return Comparison(goals={}, failures=failures) if failures else None
-    return Comparison(
-        goals={name: _goal(objective, name, baseline, best) for name in objective.goals},
-        missed_limits=_missed(objective, baseline, best),
-        failures=failures,
-    )
+def proofs(config: Config, relaunches: Sequence[TrialRecord], noise: Mapping[str, Noise]) -> tuple[Proof, ...]:
+    """All proofs of a study, in order.
+
+    Args:
+        config: The study.
+        relaunches: Every relaunch that ended with a verdict of its own, in order.
+        noise: What the search knows of each metric's noise.
+    """
+    by_terms: dict[ProofTerms, list[TrialRecord]] = {}
+    for record in relaunches:
+        if terms := record.proof or _unwritten(config, relaunches):
+            by_terms.setdefault(terms, []).append(record)
+    return tuple(proof_of(config, terms, own, noise) for terms, own in by_terms.items())
 
 
-def _measured(relaunches: Sequence[TrialRecord], role: Role) -> list[TrialRecord]:
-    return [record for record in relaunches if record.role is role and record.measurement]
-
-
-def _metrics(records: Sequence[TrialRecord], name: str) -> tuple[float, ...]:
-    return tuple(metric(record.measurement, name) for record in records if record.measurement)
-
-
-def _goal(
-    objective: Objective, name: str, baseline: Sequence[TrialRecord], best: Sequence[TrialRecord]
-) -> GoalComparison:
-    old, new = _metrics(baseline, name), _metrics(best, name)
-    sign = 1 if objective.goals[name] == "maximize" else -1
-    return GoalComparison(baseline=old, best=new, gain=sign * (fmean(new) / fmean(old) - 1), spread=_spread(old, new))
-
-
-def _spread(old: Sequence[float], new: Sequence[float]) -> float | None:
-    if min(len(old), len(new)) < 2:
+def _unwritten(config: Config, relaunches: Sequence[TrialRecord]) -> ProofTerms | None:
+    """The terms of relaunches that were recorded before proofs had any: there was one candidate."""
+    best = next((record for record in relaunches if record.role is Role.CONFIRM_BEST and not record.proof), None)
+    if best is None:
         return None
-    return max(max(values) - min(values) for values in (old, new)) / fmean(old)
+    return ProofTerms(candidate=best.digest, alpha=ALPHA * _SHARE, most=max(1, config.study.confirm.max))
 
 
-def _missed(objective: Objective, baseline: Sequence[TrialRecord], best: Sequence[TrialRecord]) -> tuple[str, ...]:
-    """Limits of the means, beyond what the relaunches of one configuration differ among themselves."""
-    missed = []
-    for name, limit in objective.limits.items():
-        old, new = _metrics(baseline, name), _metrics(best, name)
-        if limit.violation(fmean(new), fmean(old)) > (_spread(old, new) or 0.0):
-            missed.append(name)
-    return tuple(missed)
+def proof_of(config: Config, terms: ProofTerms, relaunches: Sequence[TrialRecord], noise: Mapping[str, Noise]) -> Proof:
+    """A proof with what its launches say so far."""
+    objective = config.objective
+    rule = Terms(
+        goals=objective.goals,
+        limits=objective.limits,
+        most=terms.most,
+        noise=noise,
+        alpha=terms.alpha,
+        min_gain=config.study.min_gain,
+        guard=objective.guard,
+        unguarded=frozenset(objective.unguarded),
+    )
+    needed = (*objective.goals, *objective.limits)
+    return Proof(terms, tuple(relaunches), decide([_launch(record, needed) for record in relaunches], rule))
+
+
+def alpha_left(earlier: Sequence[Proof]) -> float | None:
+    """What the next proof may spend; ``None`` if the earlier ones have left too little."""
+    left = ALPHA - sum(proof.decision.spent for proof in earlier)
+    return left * _SHARE if left * _SHARE >= _TOO_LITTLE else None
+
+
+def _launch(record: TrialRecord, needed: Sequence[str]) -> Launch:
+    """A launch that died or returned nothing counts against its configuration, never as missing."""
+    best = record.role is Role.CONFIRM_BEST
+    if record.measurement is None or record.state is not State.COMPLETE:
+        return Launch(best, {}, record.failure.message if record.failure else "it returned nothing")
+    read = numbers(record.measurement)
+    missing = [name for name in needed if name not in read]
+    return Launch(best, read, f"{', '.join(missing)} could not be measured" if missing else None)

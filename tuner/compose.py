@@ -6,7 +6,7 @@ Secrets stand as ``${NAME}``: Compose takes them from ``.env``.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -26,6 +26,8 @@ from tuner.space import Settings
 from tuner.storage import read_json
 from tuner.workbench import make_engine
 
+NOT_SHOWN = "limit-not-shown"
+"""The Compose profile of a winner of which something is not shown: without it Compose does not start the service."""
 _HEALTH = f"import urllib.request as http; http.urlopen('http://127.0.0.1:{CONTAINER_PORT}/health', timeout=5)"
 
 
@@ -36,11 +38,17 @@ def compose_of(outcome: Outcome) -> str | None:
         return None
     image = read_json(outcome.folder.image, StudyImage)
     said = f"trial {chosen.number} of study {config.study.name}. {outcome.sentence}"
-    return compose_text(config, config.launcher, image, settings_of(outcome, chosen), said)
+    profiles = () if outcome.proven else (NOT_SHOWN,)
+    return compose_text(config, config.launcher, image, settings_of(outcome, chosen), said, profiles)
 
 
 def compose_text(
-    config: Config, options: DockerLauncherConfig, image: StudyImage, settings: Settings, said: str
+    config: Config,
+    options: DockerLauncherConfig,
+    image: StudyImage,
+    settings: Settings,
+    said: str,
+    profiles: Sequence[str] = (),
 ) -> str:
     """A compose file with one service.
 
@@ -50,13 +58,15 @@ def compose_text(
         image: Which image they are made of.
         settings: The flags and variables of the configuration.
         said: Where it comes from, for the comment at its top.
+        profiles: Compose starts the service only if one of these is asked for; always, if there are none.
     """
     name = service_name(config)
-    file: dict[str, Any] = {"services": {name: _service(config, options, image, settings)}}
+    service = _service(config, options, image, settings) | ({"profiles": list(profiles)} if profiles else {})
+    file: dict[str, Any] = {"services": {name: service}}
     if options.caches:
         file["volumes"] = {cache: {"name": volume_name(cache)} for cache in options.caches}
     text: str = yaml.safe_dump(file, sort_keys=False, width=120, allow_unicode=True)
-    return f"{_comment(name, image, said)}\n{text}"
+    return f"{_comment(name, image, said, profiles)}\n{text}"
 
 
 def service_name(config: Config) -> str:
@@ -64,11 +74,12 @@ def service_name(config: Config) -> str:
     return config.model.service.name or re.sub(r"[^A-Za-z0-9_.-]", "-", config.model.served_name)
 
 
-def _comment(name: str, image: StudyImage, said: str) -> str:
+def _comment(name: str, image: StudyImage, said: str, profiles: Sequence[str]) -> str:
+    asked = "".join(f" --profile {profile}" for profile in profiles)
     lines = [
         f"{name}: {said}",
         f"Image: {image.reference}, {image.id}",
-        "Remove the container of the same name, then: docker compose -f THIS_FILE --env-file .env up -d --wait",
+        f"Remove the container of the same name, then: docker compose -f THIS_FILE --env-file .env{asked} up -d --wait",
     ]
     return "\n".join(f"# {line}" for line in lines)
 

@@ -20,6 +20,7 @@ from tuner.engines.tolerance import Policy
 from tuner.engines.vllm.degradations import NAMES
 from tuner.errors import ConfigError
 from tuner.launchers.docker.options import DockerLauncherConfig
+from tuner.load.deciding import unmeasurable
 from tuner.load.workload import Workload
 from tuner.objective import Objective
 from tuner.schema import Schema, config_error, flag_names
@@ -38,6 +39,19 @@ PHASE_LIMITS_S: Mapping[Phase, float] = {
 }
 
 
+class ConfirmConfig(Schema):
+    """How the finalist is proven: it and the baseline are launched again in turns, until it is decided."""
+
+    max: Annotated[int, Field(ge=0, le=50)] = 8
+    """Launches of each at the most; their share of the budget is kept back from the search. 0 proves nothing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, raw: Any) -> Any:
+        """``study.confirm=4``, as it was written up to 0.1."""
+        return {"max": raw} if isinstance(raw, int) else raw
+
+
 class StudyConfig(Schema):
     """Which study this is."""
 
@@ -49,8 +63,13 @@ class StudyConfig(Schema):
     """Everything random takes this seed."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial is tried again after an error of this machine, before the study stops."""
-    confirm: Annotated[int, Field(ge=0)] = 2
-    """How often baseline and best are each launched again at the end, interleaved."""
+    confirm: ConfirmConfig = ConfirmConfig()
+    """The proof of the finalist."""
+    min_gain: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """A gain below this share is not worth a change: "no difference above 2 %"."""
+    control_every: Annotated[int, Field(ge=0)] = 8
+    """After so many launches of the search the deployed configuration is launched again, so that the machine's noise
+    and drift are known; 0 for never."""
     preflight: bool = True
     """Rule out before launch what cannot start, by flags, combinations, predicted memory and earlier failures."""
 
@@ -63,10 +82,11 @@ class StudyConfig(Schema):
 class Budget(Schema):
     """When the study ends; the first limit that is reached counts."""
 
-    trials: PositiveInt | None = 30
-    """Launches that ended with a verdict, the baseline's included; what is ruled out before launch is free."""
+    trials: PositiveInt | None = 46
+    """Launches that end with a verdict, in all: baseline, search, controls and the proof, whose share is kept back from
+    the search. What is ruled out before a launch is free."""
     hours: PositiveFloat | None = None
-    """Wall-clock hours of all runs of the study, the relaunches of baseline and best included."""
+    """Wall-clock hours, over all sittings of the study, the proof included."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> "Budget":
@@ -323,6 +343,25 @@ class Config(Schema):
                 "the settings of a server that runs already cannot be searched", place="launcher", fix=fix
             )
 
+    @property
+    def reserve(self) -> int:
+        """Launches that are kept back from the search for the proof."""
+        return 2 * self.study.confirm.max if self.space.params else 0
+
+    def check_budget(self) -> None:
+        """The search needs launches of its own, in addition to those that are kept back for the proof.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        trials, least = self.budget.trials, self.reserve + 2
+        if self.space.params and trials is not None and trials < least:
+            raise ConfigError(
+                f"{trials} launches leave nothing to search: the proof may take {self.reserve} of them",
+                place="budget.trials",
+                fix=f"say {least} or more, or lower study.confirm.max (now {self.study.confirm.max})",
+            )
+
     def _check_known_good(self, place: str, values: Mapping[str, JsonValue]) -> None:
         for name, value in values.items():
             if name not in self.space.params:
@@ -388,6 +427,10 @@ def load(
     _check_space(config.space)
     hide(config.secrets.known().hidden)
     _check_secrets(config)
+    # not a part of `validate`: a study of an earlier version stays readable
+    config.check_budget()
+    if refused := unmeasurable(config.workload, config.objective.deciding):
+        raise ConfigError(refused[0], place="objective", fix=refused[1])
     return config
 
 

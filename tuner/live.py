@@ -147,7 +147,7 @@ class Standing:
         said = values_text(self.best, self.objective)
         if self.best.role is Role.BASELINE:
             return f"best so far: the deployed configuration, {said}"
-        proof = f" ({self.gained(self.best)} against the deployed configuration, not yet proven)"
+        proof = f" ({self.gained(self.best)} against the deployed configuration at first sight)"
         return f"best so far: trial {self.best.number}, {said}{proof if self.gained(self.best) else ''}"
 
 
@@ -274,7 +274,8 @@ def started(event: events.StudyStarted) -> str:
     """The first line of a sitting."""
     budget = f"{event.trials} trials" if event.trials else "as many trials as time allows"
     resumed = f", {event.finished} of them finished earlier" if event.finished else ""
-    return f"study {event.name}: {budget}{resumed}, then {event.confirmations} relaunches of baseline and best"
+    proof = f", of which up to {event.confirmations} for the proof" if event.confirmations else ""
+    return f"study {event.name}: {budget}{resumed}{proof}"
 
 
 def spoken(record: TrialRecord, objective: Objective) -> str:

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 
 from tuner import words
+from tuner.analysis.tables import Row, rows
 from tuner.engines.effective import Status
 from tuner.outcome import Outcome
 from tuner.secrets import redacted
 from tuner.space import Candidate
 from tuner.storage import State, TrialRecord
+from tuner.verdict import worse as worsened
 
 _LONGEST_LINE = 1500
 _WIDTH = 88
@@ -32,28 +34,31 @@ def study_note(outcome: Outcome) -> str:
 def study_facts(outcome: Outcome) -> Mapping[str, str]:
     """What stands on the study's first page, beside the dashboard's own best trial."""
     facts = {"verdict": outcome.sentence}
-    if outcome.best is not None and outcome.best.verdict is not None:
+    if outcome.best is not None and outcome.best.verdict is not None and outcome.decision is None:
         pairs = zip(outcome.config.objective.goals, outcome.best.verdict.values, strict=True)
         values = ", ".join(words.metric(name).said(value) for name, value in pairs)
-        facts["best within all limits"] = f"trial {outcome.best.number}: {values}"
+        facts["best within all limits so far"] = f"trial {outcome.best.number}: {values}"
     return {name: redacted(text) for name, text in facts.items()}
 
 
 def _best(outcome: Outcome) -> str:
-    compared = [record for record in (outcome.baseline, outcome.best if outcome.improved else None) if record]
-    if not compared:
+    """Deployed against best: by the relaunches, or by their own trials until there are any."""
+    if outcome.baseline is None and outcome.best is None:
         return "Nothing has been measured yet."
-    names = [*outcome.config.objective.goals, *outcome.config.objective.limits]
-    head = (
-        "",
-        *("deployed" if r is outcome.baseline else f"best within all limits: trial {r.number}" for r in compared),
-    )
-    rows = [(words.metric(name).label, *(_number(record, name) for record in compared)) for name in names]
-    return _table(head, rows) + ("\n\nAs in their own trials; the relaunches decide." if outcome.improved else "")
+    best = f"trial {outcome.best.number}" if outcome.improved and outcome.best else ""
+    shown = [row for row in rows(outcome) if row.matters]
+    table = _table(("", "deployed", best, "change"), [_row(row) for row in shown])
+    by = "Means over the relaunches." if outcome.decision else "As in their own trials; relaunches decide."
+    worse = [f"**What got worse: {'; '.join(found)}.**"] if (found := worsened(outcome)) else []
+    return "\n\n".join([table, *worse, by])
 
 
-def _number(record: TrialRecord, name: str) -> str:
-    return words.metric(name).said(getattr(record.measurement, name, None))
+def _row(row: Row) -> tuple[str, str, str, str]:
+    means = ["" if sample is None else f"{words.digits(sample.mean)} {row.unit}" for sample in (row.baseline, row.best)]
+    change = "" if row.change is None else words.percent(row.change, sign=True)
+    if row.interval:
+        change += " [{}, {}]".format(*(words.percent(end, sign=True) for end in row.interval))
+    return row.label, means[0], means[1], change
 
 
 def trial_note(outcome: Outcome, record: TrialRecord) -> str:

@@ -1,24 +1,27 @@
 """What is optimised, and under which limits: a measurement becomes a verdict."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from tuner.errors import MeasurementError
-from tuner.load.metrics import Measurement
+from tuner.load.deciding import Deciding, is_long_prompt, support
+from tuner.load.metrics import METRICS, Measurement
 from tuner.schema import Schema, without_nulls
 
 Direction = Literal["maximize", "minimize"]
 
-_ABOUT_THE_CLIENT = {"client_cpu_share", "loop_lag_p99_ms", "loop_lag_max_ms"}
 
-METRICS: tuple[str, ...] = tuple(
-    name
-    for name, field in Measurement.model_fields.items()
-    if field.annotation == float | None and name not in _ABOUT_THE_CLIENT
-)
-"""The numbers of a measurement that goals and limits may name."""
+_MORE_IS_BETTER = ("_per_s", "kv_tokens")
+_LESS_IS_BETTER = ("_ms", "_s")
+
+
+def direction(name: str) -> Direction | None:
+    """Which way a metric is better, by its unit; ``None`` for what is neither."""
+    if name.endswith(_MORE_IS_BETTER):
+        return "maximize"
+    return "minimize" if name.endswith(_LESS_IS_BETTER) else None
 
 
 def metric(measurement: Measurement, name: str) -> float:
@@ -27,12 +30,24 @@ def metric(measurement: Measurement, name: str) -> float:
     Raises:
         MeasurementError: It was not measured.
     """
-    value: float | None = getattr(measurement, name)
+    value = measurement.numbers.get(name)
     if value is None:
-        raise MeasurementError(
-            f"{name} was not measured, but the objective needs it", fix="let the workload measure it"
-        )
+        reason, fix = _why_not(measurement, name)
+        raise MeasurementError(f"{name} was not measured, but the objective needs it{reason}", fix=fix)
     return value
+
+
+def _why_not(measurement: Measurement, name: str) -> tuple[str, str]:
+    """Why a number is missing, and what to do."""
+    size, needed = measurement.samples.get(name, 0), support(name)
+    if 0 < size < needed:
+        return (
+            f": it needs a sample of {needed}, and had {size}",
+            "name the median instead (p50), or raise workload.max_duration_s",
+        )
+    if measurement.warnings:
+        return f": {measurement.warnings[0]}", ""
+    return "", "let the workload measure it"
 
 
 class Limit(Schema):
@@ -80,6 +95,10 @@ class Objective(Schema):
     name: str
     goals: dict[str, Direction] = Field(min_length=1)
     limits: dict[str, Limit] = Field(default_factory=dict)
+    guard: Annotated[float, Field(gt=0)] | None = 0.25
+    """No metric may get worse beyond noise by more than this share, limited or not; null lets all of them."""
+    unguarded: tuple[str, ...] = ()
+    """Metrics that may get worse by more than the guard."""
 
     @field_validator("goals", "limits", mode="before")
     @classmethod
@@ -89,10 +108,15 @@ class Objective(Schema):
     @field_validator("goals", "limits")
     @classmethod
     def _metrics_exist(cls, by_metric: Mapping[str, object]) -> Mapping[str, object]:
-        if unknown := set(by_metric) - set(METRICS):
-            valid = ", ".join(METRICS)
+        if unknown := {name for name in by_metric if name not in METRICS and not is_long_prompt(name)}:
+            valid = ", ".join((*METRICS, "ttft_5000_cold_ms", "ttft_5000_cached_ms"))
             raise ValueError(f"no such metric: {', '.join(sorted(unknown))} (valid: {valid})")
         return by_metric
+
+    @property
+    def deciding(self) -> Deciding:
+        """The metrics that a measurement must know well enough."""
+        return Deciding(tuple(self.goals), tuple(self.limits))
 
     @property
     def needs_baseline(self) -> bool:

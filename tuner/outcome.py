@@ -1,21 +1,25 @@
 """What a study has found, read from its folder: the same for the closing table, the report and the profile."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from pydantic import JsonValue
 
 from tuner import config, words
-from tuner.compare import Comparison, compare
+from tuner.compare import Proof, alpha_left, proofs
 from tuner.config import Config
-from tuner.objective import Objective, metric
-from tuner.pace import Pace
-from tuner.storage import Role, State, StudyFolder, TrialRecord
+from tuner.proof.decision import Decision, Kind
+from tuner.readings import Readings
+from tuner.storage import ProofTerms, Role, State, StudyFolder, TrialRecord
 
-SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR)
-"""Roles of the trials that count against the budget and that the search learns from."""
+SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR, Role.CONTROL)
+"""Roles of the trials of the search; all of them count against the budget."""
+_WEIGHT = {Kind.BETTER: 0, Kind.LIMIT_NOT_SHOWN: 1}
+"""Which of several proofs the verdict is about: the strongest, else the first."""
+_LEAST_PAIRS = 4
+"""Launches of each that a further proof needs to have any chance."""
 
 
 def named(role: Role, number: int) -> str:
@@ -28,10 +32,10 @@ class Outcome:
     """A study's result, so far or at its end.
 
     Attributes:
-        folder: Where it lies.
+        folder: Where it is.
         config: What it was asked.
         records: Its trials by number, failed attempts included.
-        relaunches: Baseline and best, launched again at the end, failed attempts included.
+        relaunches: Baseline and finalists, launched again for the proof, failed attempts included.
     """
 
     folder: StudyFolder
@@ -53,7 +57,9 @@ class Outcome:
         """What the deployment sets of each parameter, whether it acts there or not."""
         return self.config.space.set_by(self.config.model.settings)
 
-    @property
+    # the search
+
+    @cached_property
     def searched(self) -> list[TrialRecord]:
         """Trials that ended with a verdict of their own: measured, or pruned with a cause."""
         return [r for r in self.records if r.role in SEARCHED and r.state is not State.FAILED]
@@ -73,31 +79,123 @@ class Outcome:
         """The deployment as it stands, once it has been measured."""
         return next((record for record in self.records if record.role is Role.BASELINE and record.measurement), None)
 
-    @property
+    @cached_property
+    def readings(self) -> Readings:
+        """What the launches say together of each configuration."""
+        digest = self.baseline.digest if self.baseline else ""
+        measured = [record for record in self.records if record.measurement]
+        return Readings(self.config.objective, measured, digest)
+
+    def kept(self, record: TrialRecord) -> float:
+        """The probability that a trial's configuration keeps every limit; 0 if it was not measured."""
+        return self.readings.kept(record.digest) if record.measurement else 0.0
+
+    def within(self, record: TrialRecord) -> bool:
+        """Whether a trial's configuration rather keeps its limits than not."""
+        return record.measurement is not None and self._likely(record)
+
+    def _likely(self, record: TrialRecord) -> bool:
+        if self.baseline is None and self.config.objective.needs_baseline:
+            return False
+        return self.readings.likely(record.digest)
+
+    @cached_property
+    def ranked(self) -> list[TrialRecord]:
+        """One trial of each configuration that rather keeps its limits, the best first; the baseline among them."""
+        first: dict[str, TrialRecord] = {}
+        for record in self.searched:
+            if record.measurement:
+                first.setdefault(record.digest, record)
+        within = [record for record in first.values() if self.within(record)]
+        return sorted(within, key=self._worth, reverse=True)
+
+    def _worth(self, record: TrialRecord) -> float:
+        """All goals added up, as shares of the baseline's or, without one, of the first trial's that can be used."""
+        readings = self.readings
+        origin = self.baseline or next((r for r in self.searched if self.within(r)), None)
+        values, over = readings.values(record.digest), readings.values(origin.digest) if origin else None
+        return sum(self.config.objective.gains(values, over)) if values and over else float("-inf")
+
+    @cached_property
     def best(self) -> TrialRecord | None:
-        """The best trial that meets all limits; the baseline if nothing beats it."""
-        return best_of(self.searched, self.config.objective, self.baseline)
+        """The candidate of the proof that decides; before there is one, the best trial that rather keeps its limits."""
+        if self.proof and (proven := self._trial_of(self.proof.terms.candidate)):
+            return proven
+        return next(iter(self.ranked), None)
+
+    def _trial_of(self, digest: str) -> TrialRecord | None:
+        return next((record for record in self.searched if record.digest == digest and record.measurement), None)
 
     @property
     def improved(self) -> bool:
         """Whether the search has found something better than the baseline, proven or not."""
-        return self.best is not None and self.best.role is not Role.BASELINE
+        return self.best is not None and (self.baseline is None or self.best.digest != self.baseline.digest)
+
+    @property
+    def near_misses(self) -> list[TrialRecord]:
+        """Trials that read better than the finalist, and beyond a limit by what noise may explain; the best first."""
+        bar = self._worth(self.best) if self.best else float("-inf")
+        near = [r for r in self.searched if r.measurement and self.baseline and self.readings.near(r.digest)]
+        better = {record.digest: record for record in near if self._worth(record) > bar}
+        return sorted(better.values(), key=self._worth, reverse=True)
+
+    # the proof
 
     @property
     def confirmations(self) -> list[TrialRecord]:
-        """The relaunches of today's finalists that ended with a verdict of their own."""
-        finalists = {record.digest for record in (self.baseline, self.best) if record}
-        return [r for r in self.relaunches if r.digest in finalists and r.state is not State.FAILED]
+        """The relaunches that ended with a verdict of their own."""
+        return [record for record in self.relaunches if record.state is not State.FAILED]
+
+    @cached_property
+    def proofs(self) -> tuple[Proof, ...]:
+        """Every candidate that was launched again, in order."""
+        objective = self.config.objective
+        names = (*objective.goals, *objective.limits)
+        noise = {name: known for name in names if (known := self.readings.scatter(name).noise)}
+        return proofs(self.config, self.confirmations, noise)
 
     @property
-    def comparison(self) -> Comparison | None:
-        """Baseline against best in their relaunches; ``None`` before there are any."""
-        return compare(self.config.objective, self.confirmations)
+    def proof(self) -> Proof | None:
+        """The one that the verdict is about; ``None`` before there is any."""
+        return min(self.proofs, key=lambda proof: _WEIGHT.get(proof.decision.kind, 2), default=None)
+
+    @property
+    def decision(self) -> Decision | None:
+        """What the relaunches say."""
+        return self.proof.decision if self.proof else None
 
     @property
     def proven(self) -> bool:
-        """Whether the best beats the baseline beyond the spread of the relaunches."""
-        return self.improved and self.comparison is not None and self.comparison.proven
+        """Whether the best beats the baseline, and keeps every limit, beyond doubt."""
+        return self.decision is not None and self.decision.kind is Kind.BETTER
+
+    @property
+    def open_proof(self) -> Proof | None:
+        """One that has begun and is not decided."""
+        return next((proof for proof in self.proofs if not proof.decision.over), None)
+
+    def next_terms(self) -> ProofTerms | None:
+        """What the next proof would be about: the finalist, or a runner-up while error rate and launches are left."""
+        if self.proven or self.baseline is None or not self.config.study.confirm.max:
+            return None
+        tried = {proof.terms.candidate for proof in self.proofs} | {self.baseline.digest}
+        candidate = next((record for record in self.ranked if record.digest not in tried), None)
+        alpha, most = alpha_left(self.proofs), self._pairs_left
+        if candidate is None or self._worth(candidate) <= 0 or alpha is None or most < 1:
+            return None
+        if self.proofs and most < _LEAST_PAIRS:
+            return None
+        return ProofTerms(candidate=candidate.digest, alpha=alpha, most=most)
+
+    @property
+    def _pairs_left(self) -> int:
+        """Launches of each that a further proof may make."""
+        most, trials = self.config.study.confirm.max, self.config.budget.trials
+        if not self.proofs:
+            return most
+        if trials is None:
+            return 0
+        return min(most, (trials - len(self.launched) - len(self.confirmations)) // 2)
 
     @property
     def causes(self) -> Counter[str]:
@@ -105,73 +203,38 @@ class Outcome:
         return Counter(r.failure.cause for r in self.searched if r.failure)
 
     @property
+    def spent_s(self) -> float:
+        """Server time so far, relaunches included."""
+        return sum(record.seconds for record in (*self.records, *self.relaunches))
+
+    @property
     def over(self) -> bool:
-        """Whether the budget is used up, or the space; never before the baseline that its limits need is measured."""
-        budget = self.config.budget
+        """Whether the search's share of the budget is used up, or the space; never before the baseline is measured."""
+        budget, reserve = self.config.budget, self.config.reserve
         if self.config.objective.needs_baseline and self.baseline is None:
             return False
         if self.folder.exhausted.exists():
             return True
-        if budget.trials is not None and len(self.launched) >= budget.trials:
+        if budget.trials is not None and len(self.launched) >= budget.trials - reserve:
             return True
-        return budget.hours is not None and self._committed_s >= budget.hours * 3600
-
-    @property
-    def _committed_s(self) -> float:
-        """What the search took, and what it will take to launch baseline and best again, in seconds."""
-        relaunches = 2 * self.config.study.confirm if self.improved else 0
-        return sum(record.seconds for record in self.records) + relaunches * (Pace.of(self.records).launch_s or 0.0)
+        if budget.hours is None:
+            return False
+        launch_s = sum(record.seconds for record in self.launched) / max(1, len(self.launched))
+        return self.spent_s + reserve * launch_s >= budget.hours * 3600
 
     @property
     def confirmed(self) -> bool:
         """Whether every relaunch that the study owes has been made; none where there is nothing to compare with."""
-        if not self.improved or self.best is None or self.baseline is None:
-            return True
-        made = Counter(record.role for record in self.confirmations)
-        return all(made[role] >= self.config.study.confirm for role in (Role.CONFIRM_BASELINE, Role.CONFIRM_BEST))
+        return self.open_proof is None and self.next_terms() is None
+
+    # what is said
 
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
-        if not self.searched:
-            return "Nothing has been tried yet."
-        if self.best is None:
-            return f"No configuration could be used: {self._why_nothing()}."
-        if self.baseline is None:
-            return (
-                f"The deployed configuration does not run here; trial {self.best.number} is the best of those that do."
-            )
-        if not self.improved:
-            return self._unbeaten
-        if self.comparison is None:
-            return f"Trial {self.best.number} reads better than the baseline, but has not been measured again."
-        return self._compared(self.best, self.comparison)
+        from tuner.verdict import sentence
 
-    @property
-    def _unbeaten(self) -> str:
-        if self.baseline is not None and len(self.searched) == 1:
-            return "Nothing but the deployed configuration has been tried."
-        if not self.over:
-            return "So far the deployed configuration has not been beaten."
-        return "The deployed configuration could not be beaten: keep it."
-
-    def _compared(self, best: TrialRecord, comparison: Comparison) -> str:
-        if comparison.failures:
-            return (
-                f"Unproven: trial {best.number} did not survive its relaunches ({comparison.failures[0]}); keep yours."
-            )
-        gains = "; ".join(self.changed(name) for name in comparison.goals)
-        if comparison.missed_limits:
-            missed = ", ".join(f"the limit on {words.metric(name).short}" for name in comparison.missed_limits)
-            return f"Unproven: trial {best.number} misses {missed} when launched again; keep yours."
-        if any(goal.spread is None for goal in comparison.goals.values()):
-            once = "once each, which shows no spread (study.confirm=2 does)"
-            return f"Unproven: trial {best.number} and the baseline were launched again {once}: {gains}; keep yours."
-        if comparison.proven:
-            return f"Trial {best.number} beats the deployed configuration: {gains}."
-        return (
-            f"Unproven: trial {best.number} differs from the baseline by no more than its spread: {gains}; keep yours."
-        )
+        return sentence(self)
 
     @property
     def failed_requests(self) -> list[str]:
@@ -184,49 +247,18 @@ class Outcome:
         return told
 
     @property
-    def spoiled(self) -> list[str]:
-        """Stages of the finalists that count although the server was busy with itself in all of their turns."""
+    def disturbed(self) -> list[str]:
+        """Stages of the finalists that count although something disturbed all of their turns."""
         finalists = [record for record in (self.baseline, self.best if self.improved else None) if record]
         return [
-            f"{each.stage} of {named(record.role, record.number)}: the server compiled kernels in every turn of it"
+            f"{each.stage} of {named(record.role, record.number)}: {words.unprefixed(each.line)}"
             for record in (*finalists, *self.confirmations)
             for each in record.spoiled
             if each.counts
         ]
 
-    def changed(self, name: str) -> str:
-        """By how much a goal's metric changed from the baseline's relaunches to the best's, and their spread.
-
-        The change is as it is: less of a latency reads ``TPOT p50 −18.8%, spread 0.6%``.
-
-        Raises:
-            ValueError: Nothing has been launched again.
-        """
-        if self.comparison is None:
-            raise ValueError("nothing has been launched again")
-        goal = self.comparison.goals[name]
-        change = goal.gain if self.config.objective.goals[name] == "maximize" else -goal.gain
-        spread = "unknown" if goal.spread is None else words.percent(goal.spread)
-        return f"{words.metric(name).short} {words.percent(change, sign=True)}, spread {spread}"
-
-    def _why_nothing(self) -> str:
-        missed = Counter(
-            name
-            for record in self.searched
-            if record.verdict
-            for name, violation in record.verdict.violations.items()
-            if violation > 0
-        )
-        reasons = [f"{count} × {words.cause(cause)}" for cause, count in self.causes.most_common()]
-        reasons += [f"{count} × {words.metric(name).short} beyond its limit" for name, count in missed.most_common()]
-        return ", ".join(reasons) or "none was measured"
-
-
-def best_of(records: Sequence[TrialRecord], objective: Objective, baseline: TrialRecord | None) -> TrialRecord | None:
-    """The feasible record with the largest gain over the baseline, all goals added up."""
-    feasible = [record for record in records if record.feasible]
-    reference = baseline or next(iter(feasible), None)
-    if reference is None or reference.measurement is None:
-        return None
-    origin = tuple(metric(reference.measurement, name) for name in objective.goals)
-    return max(feasible, key=lambda r: sum(objective.gains(r.verdict.values, origin)) if r.verdict else 0, default=None)
+    @property
+    def missed(self) -> Counter[str]:
+        """How many measured trials are likelier beyond each limit than not."""
+        measured = {record.digest for record in self.searched if record.measurement}
+        return Counter(name for digest in measured for name in self.readings.misses(digest))

@@ -60,11 +60,10 @@ def left_s(outcome: "Outcome") -> float | None:
     launch_s, budget = Pace.of((*outcome.records, *outcome.relaunches)).launch_s, outcome.config.budget
     if launch_s is None:
         return None
-    relaunches_s = max(0, 2 * outcome.config.study.confirm - len(outcome.confirmations)) * launch_s
     limits_s = []
     if budget.trials:
-        limits_s.append(max(0, budget.trials - len(outcome.launched)) * launch_s + relaunches_s)
+        limits_s.append(max(0, budget.trials - outcome.config.reserve - len(outcome.launched)) * launch_s)
     if budget.hours:
-        spent_s = sum(record.seconds for record in (*outcome.records, *outcome.relaunches))
-        limits_s.append(max(0.0, budget.hours * 3600 - spent_s))
-    return min(limits_s)
+        limits_s.append(max(0.0, budget.hours * 3600 - outcome.spent_s - outcome.config.reserve * launch_s))
+    relaunches = max(0, outcome.config.reserve - len(outcome.confirmations))
+    return (0.0 if outcome.over else min(limits_s)) + relaunches * launch_s

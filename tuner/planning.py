@@ -2,6 +2,7 @@
 
 from pydantic import JsonValue
 
+from tuner import words
 from tuner.checks import Checks
 from tuner.config import Config
 from tuner.outcome import Outcome
@@ -9,9 +10,14 @@ from tuner.pace import Pace
 from tuner.schema import Schema
 from tuner.space import Choice, Range
 from tuner.storage import StudyFolder
+from tuner.verdict import shown_by
 
 _GUESSED_TRIAL_S = 240.0
 """A trial's length before one has run: 90 s to start, and as long to warm up and measure (DEPLOYMENT), and to end."""
+
+
+_USUAL_NOISE = 0.03
+"""Between launches of one configuration, on a machine that does nothing else."""
 
 
 class PlannedParameter(Schema):
@@ -48,6 +54,8 @@ class StudyPlan(Schema):
     """Of wall time, from what this study's trials took so far, or from a guess: four minutes of the engine's own."""
     guessed: bool = False
     """Whether no launch has been measured yet, so that the time rests on a guess."""
+    resolves: tuple[str, ...] = ()
+    """What this budget can show at the noise seen so far, in sentences."""
     stops: tuple[str, ...] = ()
     """Services that are down in that time."""
     checked: tuple[str, ...] = ()
@@ -88,8 +96,9 @@ class StudyPlan(Schema):
         launches = "" if self.launches is None else f": {self.launches} launches"
         guess = " (a guess until a launch has been measured)" if self.guessed else ""
         expected = "" if self.expected_s is None else f", about {self.expected_s / 60:.0f} minutes{guess}"
-        whole = f"{trials}, then {self.relaunches} relaunches of baseline and best{launches}{expected}"
-        return [whole, *(f"{name} is stopped for that time, and started again in the end" for name in self.stops)]
+        proof = f", up to {self.relaunches} of them for the proof" if self.relaunches else ""
+        whole = f"{trials}{proof}{launches}{expected}"
+        return [whole, *self.resolves, *(f"{name} is stopped for that time, and started again" for name in self.stops)]
 
     def _check_lines(self) -> list[str]:
         checked = [f"checked    {', '.join(self.checked)}"] if self.checked else []
@@ -104,7 +113,7 @@ def plan_of(config: Config, checks: Checks | None = None) -> StudyPlan:
         checks: What was made sure of; ``None`` leaves it out of the plan.
     """
     finished = _finished(config)
-    relaunches = 2 * config.study.confirm if config.space.params else 0
+    relaunches = config.reserve
     launches = _launches(config, finished)
     measured_s = _measured_s(config)
     trial_s = measured_s or _GUESSED_TRIAL_S / config.engine.clock_scale
@@ -126,6 +135,7 @@ def plan_of(config: Config, checks: Checks | None = None) -> StudyPlan:
         finished=finished,
         relaunches=relaunches,
         launches=launches,
+        resolves=_resolves(config),
         expected_s=min((s for s in (by_trials, by_hours) if s is not None), default=None),
         guessed=measured_s is None and bool(by_trials),
         stops=config.site.stop,
@@ -133,6 +143,24 @@ def plan_of(config: Config, checks: Checks | None = None) -> StudyPlan:
         unchecked=checks.unchecked if checks else (),
         refused=tuple(map(str, checks.refused)) if checks else (),
     )
+
+
+def _resolves(config: Config) -> tuple[str, ...]:
+    """The smallest gain and the margins that the proof can show, at the noise of this study or at a usual one."""
+    most, folder = config.study.confirm.max, StudyFolder(config.study.path)
+    if not config.reserve:
+        return ()
+    readings = Outcome.of(folder).readings if folder.config.exists() else None
+    sentences = [f"the deployed configuration is launched again after every {config.study.control_every} launches"]
+    for kind, names in (("a gain in", config.objective.goals), ("a margin to the limit on", config.objective.limits)):
+        for name in names:
+            known = readings.scatter(name).noise if readings else None
+            noise, of = (known.sd, "seen") if known else (_USUAL_NOISE, "if the noise is")
+            shown, sd = words.percent(shown_by(most, noise)), words.percent(noise)
+            sentences.append(
+                f"{most} launches of each show {kind} {words.metric(name).short} from {shown} on ({of} {sd})"
+            )
+    return tuple(sentences)
 
 
 def _finished(config: Config) -> int:
@@ -152,8 +180,9 @@ def _launches(config: Config, finished: int) -> int | None:
         return max(0, 1 - finished)
     if trials is None:
         return None
-    most = trials if config.space.size is None else min(trials, config.space.size + 1)
-    return max(0, most - finished) + 2 * config.study.confirm
+    search = trials - config.reserve
+    most = search if config.space.size is None else min(search, config.space.size + 1)
+    return max(0, most - finished) + config.reserve
 
 
 def _measured_s(config: Config) -> float | None:

@@ -6,9 +6,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import JsonValue
 
-from tuner.compare import Comparison
-from tuner.load.metrics import Measurement
 from tuner.outcome import Outcome
+from tuner.proof.decision import Decision, Kind
 from tuner.schema import Schema
 from tuner.space import Settings
 from tuner.storage import TrialRecord
@@ -35,29 +34,27 @@ class ProfileStudy(Schema):
 
 
 class ProfileVerdict(Schema):
-    """Whether to use it."""
+    """What its proof came to: every number is the relaunches' own."""
 
-    proven: bool
-    """Whether it beats the baseline beyond the spread of their relaunches."""
+    kind: Kind
+    deploy: bool
+    """Whether it is there to be deployed. If not, something is not shown: read the sentence, and use it knowingly."""
     sentence: str
-    comparison: Comparison | None
+    decision: Decision
 
 
 class Profile(Schema):
     """A configuration, what it was measured to do, and how that compares to what was deployed before."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     engine: ProfileEngine
     model: str
     args: dict[str, JsonValue]
     """Flags by name with underscores: true gives ``--flag``, false ``--no-flag``."""
     env: dict[str, str]
-    measurement: Measurement
-    """Of the trial itself, which was chosen for reading high; what was measured again is in the comparison."""
-    baseline: Measurement
     study: ProfileStudy
     trial: int
-    """Number of the trial that ran this configuration; 0 is the deployment as it was."""
+    """Number of the trial that found this configuration."""
     verdict: ProfileVerdict
 
     def to_yaml(self) -> str:
@@ -67,12 +64,9 @@ class Profile(Schema):
 
 
 def profile_of(outcome: Outcome) -> Profile | None:
-    """The profile of what a study recommends: the best if it is proven, else the deployment as it was.
-
-    ``None`` if there is no baseline to compare with, or nothing could be measured.
-    """
-    chosen = recommended(outcome)
-    if chosen is None or chosen.measurement is None or outcome.baseline is None or outcome.baseline.measurement is None:
+    """The profile of a winner; ``None`` where the verdict is to keep what is deployed."""
+    chosen, decision = recommended(outcome), outcome.decision
+    if chosen is None or decision is None:
         return None
     settings = settings_of(outcome, chosen)
     return Profile(
@@ -82,17 +76,17 @@ def profile_of(outcome: Outcome) -> Profile | None:
         model=outcome.config.model.id,
         args=nested(settings.args),
         env={name: value for name, value in settings.env.items() if value is not None},
-        measurement=chosen.measurement,
-        baseline=outcome.baseline.measurement,
         study=_study(outcome, chosen),
         trial=chosen.number,
-        verdict=ProfileVerdict(proven=outcome.proven, sentence=outcome.sentence, comparison=outcome.comparison),
+        verdict=ProfileVerdict(kind=decision.kind, deploy=outcome.proven, sentence=outcome.sentence, decision=decision),
     )
 
 
 def recommended(outcome: Outcome) -> TrialRecord | None:
-    """The best trial if it is proven, else the deployment as it was; ``None`` where not even that could be measured."""
-    return outcome.best if outcome.proven else outcome.baseline
+    """The trial of a configuration that is better beyond doubt, all of its limits shown or not; else ``None``."""
+    shown = (Kind.BETTER, Kind.LIMIT_NOT_SHOWN)
+    decided = outcome.decision is not None and outcome.decision.over and outcome.decision.kind in shown
+    return outcome.best if decided else None
 
 
 def settings_of(outcome: Outcome, chosen: TrialRecord) -> Settings:

@@ -13,9 +13,10 @@ from tuner.forecast import Forecast
 from tuner.idle import Idle, idle_parameters, ran
 from tuner.outcome import Outcome
 from tuner.preflight import Ground, Preflight
-from tuner.search import Observation, anything, make_search
+from tuner.readings import LIKELY, Readings
+from tuner.search import CANNOT_RUN, Observation, anything, make_search
 from tuner.space import Candidate, SearchSpace
-from tuner.storage import Role, TrialRecord
+from tuner.storage import ProofTerms, Role, TrialRecord
 
 _REFUSALS = 8
 """So many proposals in a row that are ruled out before launch, and the search must say one that is not."""
@@ -33,6 +34,7 @@ class Proposal:
         ask_s: How long the search thought about it.
         forecast: What it is predicted to take of the GPUs.
         refusal: Why it is not to be launched at all.
+        proof: Of which proof it is a relaunch.
     """
 
     role: Role
@@ -40,6 +42,7 @@ class Proposal:
     ask_s: float = 0.0
     forecast: Forecast | None = None
     refusal: InfeasibleConfig | None = None
+    proof: ProofTerms | None = None
 
 
 class Proposer:
@@ -69,7 +72,7 @@ class Proposer:
         if not tried or (self._config.objective.needs_baseline and outcome.baseline is None):
             # trial 0 runs already, whatever a prediction says of it
             return self.foreseen(Proposal(Role.BASELINE, self._deployed), known)
-        candidates = (*self._known_good(outcome), *self._repairs(outcome, known))
+        candidates = (*self._known_good(outcome), *self._repairs(outcome, known), *self._control(outcome))
         proposal = next(iter(candidates), None) or self._asked(outcome, known)
         return proposal and self._checked(proposal, known)
 
@@ -98,6 +101,13 @@ class Proposer:
             if candidate.digest not in tried:
                 yield Proposal(Role.KNOWN_GOOD, candidate)
 
+    def _control(self, outcome: Outcome) -> Iterator[Proposal]:
+        """The deployed configuration again, so that noise and drift are known: after every so many launches."""
+        every, launched = self._config.study.control_every, outcome.launched
+        last = max((n for n, record in enumerate(launched) if record.digest == self._deployed.digest), default=None)
+        if every and last is not None and len(launched) - 1 - last >= every:
+            yield Proposal(Role.CONTROL, self._deployed)
+
     def _repairs(self, outcome: Outcome, known: Preflight | None) -> Iterator[Proposal]:
         """What the last launch's failure suggests; a repair that fails as well is not repaired again."""
         launched = [record for record in outcome.searched if record.launched]
@@ -118,7 +128,7 @@ class Proposer:
     def _asked(self, outcome: Outcome, known: Preflight | None) -> Proposal | None:
         asked_ns = time.perf_counter_ns()
         settled = {idle.name: self._deployed.params.get(idle.name) for idle in self._idle(outcome.searched)}
-        seen = observations(outcome.searched, self._space)
+        seen = observations(outcome.searched, self._space, outcome.readings)
         admits = _admits(known, _refused_in_a_row(outcome.searched) >= _REFUSALS) if known else anything
         candidate = self._search.propose(seen, settled, admits)
         if candidate is None:
@@ -139,22 +149,23 @@ class Proposer:
             self._say(text)
 
 
-def observations(records: Sequence[TrialRecord], space: SearchSpace) -> list[Observation]:
-    """What the search learns from: every trial with a verdict, measured or not, by what really ran in it.
+def observations(records: Sequence[TrialRecord], space: SearchSpace, readings: Readings) -> list[Observation]:
+    """What the search learns from: every configuration with a verdict, measured or not, by what really ran in it.
 
-    Of a candidate that was launched again, once it was compiled, the later launch counts. A trial with a choice that
-    the space no longer holds teaches nothing of the choices that are left.
+    Several launches of one configuration count as one, by their mean; limits as the probability that they are kept. A
+    trial with a choice that the space no longer holds teaches nothing of the choices that are left.
     """
-    latest = {record.digest: record for record in records if space.holds(record.params)}
-    return [
-        Observation(
-            ran(record, space),
-            record.verdict.values if record.verdict else None,
-            max(record.verdict.violations.values(), default=0.0) if record.verdict else 1.0,
-            asked=record.digest,
-        )
-        for record in latest.values()
-    ]
+    latest: dict[str, TrialRecord] = {}
+    for record in (record for record in records if space.holds(record.params)):
+        if record.measurement or record.digest not in latest:
+            latest[record.digest] = record
+    return [_observation(record, space, readings) for record in latest.values()]
+
+
+def _observation(record: TrialRecord, space: SearchSpace, readings: Readings) -> Observation:
+    values = readings.values(record.digest) if record.measurement else None
+    violation = LIKELY - readings.kept(record.digest) if values else CANNOT_RUN
+    return Observation(ran(record, space), values, violation, asked=record.digest)
 
 
 def _refused_in_a_row(searched: Sequence[TrialRecord]) -> int:

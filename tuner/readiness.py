@@ -18,6 +18,7 @@ from tuner.engines.causes import Cause, Diagnosis, Evidence, error_of
 from tuner.engines.effective import Witness
 from tuner.engines.tolerance import Tolerance
 from tuner.errors import MeasurementError, NotReady, PortTaken, TrialError
+from tuner.fetch import fetch
 from tuner.launchers.base import Server
 from tuner.secrets import of_headers, redact
 
@@ -224,7 +225,7 @@ class Probe:
     def healthy(self) -> bool:
         """Whether ``/health`` says 200."""
         try:
-            return httpx.get(f"{self.url}/health", headers=dict(self.headers), timeout=2).status_code == 200
+            return fetch(f"{self.url}/health", self.headers, within_s=2).status == 200
         except httpx.HTTPError:
             return False
 
@@ -237,11 +238,10 @@ class Probe:
             MeasurementError: The connection broke before it had answered.
         """
         try:
-            with httpx.Client(base_url=self.url, headers=dict(self.headers), timeout=_PROBE_TIMEOUT_S) as http:
-                listed = http.get("/v1/models").json().get("data", [])
-                self._identify([str(model.get("id")) for model in listed])
-                self._ask(http)
-                return next((model.get("max_model_len") for model in listed), None)
+            listed = fetch(f"{self.url}/v1/models", self.headers, within_s=_PROBE_TIMEOUT_S).json().get("data", [])
+            self._identify([str(model.get("id")) for model in listed])
+            self._ask()
+            return next((model.get("max_model_len") for model in listed), None)
         except httpx.HTTPError as error:
             raise MeasurementError(f"the first request broke off: {error!r}") from error
 
@@ -252,10 +252,10 @@ class Probe:
 
     def _text(self, path: str) -> str | None:
         try:
-            reply = httpx.get(f"{self.url}{path}", headers=dict(self.headers), timeout=10)
+            reply = fetch(f"{self.url}{path}", self.headers, within_s=10)
         except httpx.HTTPError:
             return None
-        return reply.text if reply.status_code == 200 else None
+        return reply.text if reply.status == 200 else None
 
     def _identify(self, names: list[str]) -> None:
         """An orphan of an earlier launch, or a stranger, does not know the name that we gave to this one."""
@@ -266,13 +266,14 @@ class Probe:
                 fix="end it, or run `tuner clean`",
             )
 
-    def _ask(self, http: httpx.Client) -> None:
+    def _ask(self) -> None:
         message = {"role": "user", "content": "Hello"}
         body = {"model": self.alias or self.model, "messages": [message], "max_tokens": 1}
-        reply = http.post("/v1/chat/completions", json=body)
-        if reply.status_code != 200:
+        url = f"{self.url}/v1/chat/completions"
+        reply = fetch(url, self.headers, within_s=_PROBE_TIMEOUT_S, json_body=body)
+        if reply.status != 200:
             said = redact(reply.text, of_headers(self.headers))[:300]  # a server may quote the token that it refuses
-            raise NotReady(f"the model does not answer (HTTP {reply.status_code}): {said}")
+            raise NotReady(f"the model does not answer (HTTP {reply.status}): {said}")
 
 
 def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]) -> int | None:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from tuner.config import SearchConfig
 
-_CANNOT_RUN = 1.0
-"""Violation of a configuration that cannot run: as if it missed a limit by its whole size."""
+CANNOT_RUN = 1.0
+"""Violation of a configuration that cannot run: more than that of any which surely misses a limit."""
 _ASKS = 8
 """How often the sampler is asked again when its proposal breaks a rule."""
 _STEPS = 200
@@ -54,12 +54,13 @@ class Observation:
         candidate: Its parameters, as they ran.
         asked: Digest of the candidate that was proposed, which may not be what ran; empty where it is.
         values: The goals' metrics; ``None`` if it could not be measured.
-        violation: The worst of its limits, at most 0 when all are met; 1 if it cannot run.
+        violation: At most 0 when the limits are rather kept than not: a half less the probability that they are kept;
+            1 if it cannot run.
     """
 
     candidate: Candidate
     values: tuple[float, ...] | None
-    violation: float = _CANNOT_RUN
+    violation: float = CANNOT_RUN
     asked: str = ""
 
 

@@ -42,6 +42,8 @@ class Role(StrEnum):
     KNOWN_GOOD = "known good"
     SEARCH = "search"
     REPAIR = "repair"
+    CONTROL = "control"
+    """The deployed configuration, launched again in the middle of the search: it tells the noise and the drift."""
     CONFIRM_BASELINE = "baseline again"
     CONFIRM_BEST = "best again"
 
@@ -52,6 +54,17 @@ class State(StrEnum):
     COMPLETE = "complete"
     PRUNED = "pruned"
     FAILED = "failed"
+
+
+class ProofTerms(Schema):
+    """What was agreed on before the first relaunch of a proof, and holds until its end."""
+
+    candidate: str
+    """Digest of the candidate that is to be proven."""
+    alpha: float
+    """The error rate that it may spend."""
+    most: int
+    """Launches of each configuration at the most."""
 
 
 class Failure(Schema):
@@ -121,6 +134,8 @@ class TrialRecord(Schema):
     measurement: Measurement | None = None
     verdict: Verdict | None = None
     failure: Failure | None = None
+    proof: ProofTerms | None = None
+    """Of which proof it is a relaunch."""
 
     @property
     def label(self) -> str:

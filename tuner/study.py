@@ -5,6 +5,7 @@ What to run is ``proposals``' affair; here each proposal is brought to a verdict
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import tenacity
 
@@ -12,7 +13,7 @@ from tuner import config as configuration
 from tuner import events, resume, sitting
 from tuner.checks import check_prompts
 from tuner.clean import left_overs
-from tuner.compare import order
+from tuner.compare import Proof, proof_of
 from tuner.config import Config
 from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
@@ -23,7 +24,7 @@ from tuner.pace import Pace, left_s
 from tuner.preflight import Ground, Preflight
 from tuner.proposals import Proposal, Proposer
 from tuner.space import Candidate
-from tuner.storage import Failure, Role, State, StudyFolder, TrialFolder, TrialRecord, storage_errors
+from tuner.storage import Failure, ProofTerms, Role, State, StudyFolder, TrialFolder, TrialRecord, storage_errors
 from tuner.trial import Assignment, Workbench, run_trial
 from tuner.workbench import workbench
 
@@ -129,7 +130,7 @@ class _Run:
         self._ground = ground
         self._proposer = Proposer(self._config, ground, lambda text: self._listener(events.Noted(text)))
         outcome = self.outcome
-        done, relaunches = len(outcome.launched), 2 * self._config.study.confirm
+        done, relaunches = len(outcome.launched), self._config.reserve
         name, trials = self._config.study.name, self._config.budget.trials
         self._listener(events.StudyStarted(name, trials, done, relaunches, outcome.records, outcome.best))
         while not self.outcome.over:
@@ -137,7 +138,8 @@ class _Run:
                 self._folder.write(self._folder.exhausted, "")
                 break
             self._verdict(proposal, self._trial)
-        self._confirm()
+        while (terms := self._terms()) is not None:
+            self._prove(terms)
         return self.outcome
 
     def _verdict(self, proposal: Proposal, attempt: _Attempt) -> TrialRecord:
@@ -174,7 +176,7 @@ class _Run:
         return record
 
     def _relaunch(self, proposal: Proposal, history: Sequence[TrialRecord]) -> TrialRecord:
-        """One attempt at a relaunch after the search, which learns nothing from it."""
+        """One attempt at a relaunch of a proof, from which the search learns nothing."""
         number = self._folder.next_number("confirm")
         folder = self._folder.confirmation(number)
         record = self._judged(self._launch(proposal, number, folder, len(history) + 1), folder, history)
@@ -219,6 +221,7 @@ class _Run:
             baseline=baseline,
             forecast=proposal.forecast,
             refusal=proposal.refusal,
+            proof=proposal.proof,
         )
         if proposal.refusal:
             return run_trial(assignment, self._bench, folder, lambda phase: None)
@@ -236,19 +239,24 @@ class _Run:
         self._ledger.annotate(outcome, () if relaunch else (record,))
         self._listener(events.TrialEnded(record, outcome.best, left_s(outcome)))
 
-    def _confirm(self) -> None:
-        """Launch baseline and best again, in turns; what an earlier sitting has done of it counts."""
+    def _terms(self) -> ProofTerms | None:
+        """What is to be proven next: what an earlier run has begun comes first."""
         outcome = self.outcome
-        if outcome.confirmed or outcome.best is None:
-            return
-        finalists = {Role.CONFIRM_BASELINE: self._deployed, Role.CONFIRM_BEST: Candidate(outcome.best.params)}
-        made = [record.role for record in outcome.confirmations]
-        for role in order(self._config.study.confirm):
-            if role in made:
-                made.remove(role)
-                continue
-            proposal = self._proposer.foreseen(Proposal(role, finalists[role]), self._proposer.known(outcome))
-            self._verdict(proposal, self._relaunch)
+        return outcome.open_proof.terms if outcome.open_proof else outcome.next_terms()
+
+    def _prove(self, terms: ProofTerms) -> None:
+        """Launch a finalist and the baseline in turns until it is decided."""
+        finalist = next(record for record in self.outcome.searched if record.digest == terms.candidate)
+        candidates = {Role.CONFIRM_BASELINE: self._deployed, Role.CONFIRM_BEST: Candidate(finalist.params)}
+        while not (proof := self._proof(terms)).decision.over:
+            role, outcome = proof.next_role(self._config.study.seed), self.outcome
+            foreseen = self._proposer.foreseen(Proposal(role, candidates[role]), self._proposer.known(outcome))
+            self._verdict(replace(foreseen, proof=terms), self._relaunch)
+
+    def _proof(self, terms: ProofTerms) -> Proof:
+        """As far as it has come; before its first launch it is empty."""
+        of = [proof for proof in self.outcome.proofs if proof.terms == terms]
+        return of[0] if of else proof_of(self._config, terms, (), {})
 
 
 def _left_after_s(outcome: Outcome, pace: Pace) -> float | None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import takewhile
 from uuid import uuid4
 
 from pydantic import JsonValue
@@ -19,16 +20,17 @@ from tuner.engines.tolerance import Policy, Tolerance
 from tuner.errors import InfeasibleConfig, TrialError
 from tuner.forecast import Forecast
 from tuner.launchers.base import Launcher, LaunchSpec, Server
-from tuner.load.client import LoadClient, Target
+from tuner.load.client import LoadClient
 from tuner.load.metrics import Measurement, measure
 from tuner.load.plan import Skipped, plan
 from tuner.load.records import Spoiled, StageResult
+from tuner.load.target import Target
 from tuner.load.warmup import WarmUp, warm_up
 from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
 from tuner.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.space import Candidate, Settings
-from tuner.storage import Failure, Role, State, TrialFolder, TrialRecord
+from tuner.storage import Failure, ProofTerms, Role, State, TrialFolder, TrialRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Assignment:
         baseline: Trial 0, against which this one is judged; ``None`` for trial 0 itself.
         forecast: What was predicted of its memory.
         refusal: What pre-flight has against it, so that nothing is launched.
+        proof: Of which proof it is a relaunch.
     """
 
     study: str
@@ -60,6 +63,7 @@ class Assignment:
     baseline: TrialRecord | None = None
     forecast: Forecast | None = None
     refusal: InfeasibleConfig | None = None
+    proof: ProofTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +151,23 @@ class _Trial:
             self.effective = self.bench.engine.effective(self.assignment.settings, probe.witness(server.log.lines))
             results = self._load(server, watch, context_tokens)
         self.folder.save_requests(results)
-        self.measurement = measure(results, self.bench.workload, self.bench.clock_scale)
+        self.measurement = self._measured(results)
         baseline = self.assignment.baseline and self.assignment.baseline.measurement
         self.verdict = self.bench.objective.judge(self.measurement, baseline or self.measurement)
+
+    def _measured(self, results: tuple[StageResult, ...]) -> Measurement:
+        """The load's numbers, and those of the start."""
+        measured = measure(results, self.bench.workload, self.bench.clock_scale)
+        update = {"kv_tokens": self.facts.kv_tokens if self.facts else None, "startup_s": self._startup_s}
+        return measured.model_copy(update=update)
+
+    @property
+    def _startup_s(self) -> float | None:
+        """Wall time until the server had answered; it is not ours to know where we did not launch it."""
+        if not self.bench.proves_itself:
+            return None
+        spans = takewhile(lambda span: span.phase is not Phase.WARMING_UP, self.stopwatch.spans())
+        return sum(span.seconds for span in spans)
 
     def _load(self, server: Server, watch: Watch, context: int | None) -> tuple[StageResult, ...]:
         """Warm the server up, then measure it."""
@@ -175,13 +193,14 @@ class _Trial:
             kv_tokens=kv,
             calibration=self.warm_up.calibration,
             clock_scale=self.bench.clock_scale,
+            deciding=self.bench.objective.deciding,
         )
         self.skipped = planned.skipped
         self.stopwatch.enter(Phase.MEASURING)
         with watch.explaining():
             results = client.run_all(planned.stages, target, watch.check, watch.spoiled)
         self.spoiled = tuple(Spoiled(r.stage, r.spoiled, not r.superseded) for r in results if r.spoiled)
-        if any(record.failure for result in results for record in result.records):
+        if any(record.failed for result in results for record in result.records):
             watch.linger()
         return results
 
@@ -278,4 +297,5 @@ class _Trial:
             measurement=self.measurement,
             verdict=self.verdict,
             failure=self.failure,
+            proof=self.assignment.proof,
         )

@@ -5,6 +5,7 @@ everywhere. Names as they stand in records and configurations are for machines.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tuner.engines.causes import Cause
 from tuner.engines.loglines import parse_line
 from tuner.space import SearchSpace, Settings
 
+_LONG_PROMPT = re.compile(r"ttft_(\d+)_(cold|cached)_ms")
 _ROOM = 9
 """Characters of a brief value."""
 
@@ -46,6 +48,7 @@ class Metric:
 
 _METRICS: Mapping[str, Metric] = {
     "output_tokens_per_s": Metric("Output throughput, all users", "tokens/s", "throughput"),
+    "ramped_output_tokens_per_s": Metric("Output throughput, ramps included", "tokens/s", "throughput with ramps"),
     "requests_per_s": Metric("Requests answered, all users", "/s", "requests"),
     "ttft_p50_ms": Metric("Time to first token, all users, median", "ms", "TTFT p50"),
     "ttft_p95_ms": Metric("Time to first token, all users, 95th percentile", "ms", "TTFT p95"),
@@ -57,6 +60,8 @@ _METRICS: Mapping[str, Metric] = {
     "tpot_p95_ms": Metric("Time per output token, one user, 95th percentile", "ms", "TPOT p95"),
     "single_user_ttft_p50_ms": Metric("Time to first token, one user, median", "ms", "TTFT p50 of one user"),
     "tool_call_ms": Metric("Tool call, one user", "ms", "tool call"),
+    "kv_tokens": Metric("Room in the KV cache", "tokens", "KV cache"),
+    "startup_s": Metric("From launch to first answer", "s", "start-up"),
 }
 
 _CAUSES: Mapping[str, str] = {
@@ -96,6 +101,10 @@ def metric(name: str) -> Metric:
     """How to say a metric; one that is not known by a better name keeps its own, without the unit in it."""
     if known := _METRICS.get(name):
         return known
+    if long := _LONG_PROMPT.fullmatch(name):
+        tokens, how = f"{int(long[1]):,}", "nothing cached" if long[2] == "cold" else "cached"
+        label = f"Time to first token, prompt of {tokens} tokens, {how}"
+        return Metric(label, "ms", f"TTFT of {tokens} tokens {long[2]}")
     ending = next((ending for ending in _UNITS if name.endswith(ending)), "")
     plain = name.removesuffix(ending).replace("_", " ")
     return Metric(plain, _UNITS.get(ending, ""), plain)

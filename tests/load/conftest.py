@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tuner.load.client import LoadClient, Target
+from tuner.load.client import LoadClient
+from tuner.load.target import Target
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Answer:
 
     pieces: list[tuple[float, bytes]] = field(default_factory=list)
     status: int = 200
-    end: str = "clean"  # or "reset", "hang"
+    end: str = "clean"  # or "reset", "hang", "drop" (before a byte is answered)
 
 
 @dataclass
@@ -36,6 +37,8 @@ class VllmLike:
     in_flight_at_arrival: list[int] = field(default_factory=list)
     disconnected_at: list[float] = field(default_factory=list)
     answer: Callable[[dict[str, Any]], Answer] | None = None
+    closes_kept_connections: bool = False
+    metrics: Callable[[], str] | None = None
 
     @property
     def target(self) -> Target:
@@ -82,7 +85,14 @@ class VllmLike:
         finally:
             self.in_flight -= 1
 
+    async def page(self, request: web.Request) -> web.Response:
+        return web.Response(text=self.metrics()) if self.metrics else web.Response(status=404)
+
     async def _play(self, request: web.Request, answer: Answer) -> web.StreamResponse:
+        assert request.transport
+        if answer.end == "drop":
+            request.transport.abort()
+            raise ConnectionResetError
         response = web.StreamResponse(status=answer.status, headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         due = time.perf_counter()
@@ -92,8 +102,11 @@ class VllmLike:
             await response.write(piece)
         if answer.end == "hang":
             await asyncio.sleep(60)
-        if answer.end == "reset" and request.transport:
+        if answer.end == "reset":
             request.transport.abort()
+        if self.closes_kept_connections:  # as llama.cpp: keep-alive is announced, and the socket closed
+            await response.write_eof()
+            request.transport.close()
         return response
 
 
@@ -101,6 +114,7 @@ def _serve(server: VllmLike, ready: threading.Event, loop: asyncio.AbstractEvent
     async def start() -> web.AppRunner:
         app = web.Application(client_max_size=1 << 24)
         app.router.add_post("/v1/chat/completions", server.handle)
+        app.router.add_get("/metrics", server.page)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -1,6 +1,7 @@
 """The load worker as a real process against a real HTTP server that speaks vLLM's streams."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -9,15 +10,18 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tuner.errors import MeasurementError
-from tuner.load.client import LoadClient, Target
-from tuner.load.metrics import measure, tpot_ms
+from tuner.load.client import LoadClient
+from tuner.load.estimates import tpot_ms
+from tuner.load.metrics import measure
 from tuner.load.prompts import text
 from tuner.load.records import FailureKind, StageResult
-from tuner.load.stage import Request, Stage
+from tuner.load.stage import Request, Stage, StopRule
+from tuner.load.target import Target
 from tuner.load.workload import Workload
 
 WORKLOAD = Workload(name="w", concurrency=1, requests=1, max_failed_share=0.9)
@@ -29,7 +33,7 @@ def stage(
     tokens: int = 5,
     timeout_s: float = 10.0,
     max_failures: float = 99,
-    **lasting: float,
+    **lasting: Any,
 ) -> Stage:
     made = tuple(Request(f"7/{index}", 20, 30, tokens) for index in range(requests))
     return Stage("concurrent", streams, made, 0.7, timeout_s, max_failures, **lasting)
@@ -197,6 +201,37 @@ def test_a_hang_fails_after_the_timeout(client, server, answer):
     assert result.records[0].duration_ms == pytest.approx(300, abs=100)
 
 
+def test_a_server_that_says_nothing_any_more_fails_long_before_the_timeout(client, server, answer):
+    server.answer = lambda body: answer([(0, server.delta(content="x"))], end="hang")
+    result = client.run(stage(timeout_s=30.0, silence_timeout_s=0.3), server.target)
+    assert failure_of(result) == (FailureKind.TIMEOUT, "nothing came for 0.3 s")
+
+
+def test_a_flood_is_not_read_to_its_end(client, server, answer):
+    flood = server.delta(content="x" * 10_000) * 100
+    server.answer = lambda body: answer([(0, flood)] * 500)  # half a gigabyte
+    kind, said = failure_of(client.run(stage(), server.target))
+    assert kind is FailureKind.FLOODED
+    assert "bytes came for 5 tokens" in said
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1 << 20  # KiB
+
+
+def test_a_connection_that_the_server_closes_against_its_word_is_no_failed_request(client, server):
+    server.closes_kept_connections = True
+    result = client.run(stage(requests=6, streams=2), server.target)
+    assert [record.failure for record in result.records] == [None] * 6
+    assert any(record.resent for record in result.records)
+    assert len(server.bodies) == 6
+    assert "a second time" in measure([result], WORKLOAD).warnings[-1]
+
+
+def test_a_server_that_drops_even_fresh_connections_fails_after_one_more_try(client, server, answer):
+    server.answer = lambda body: answer([], end="drop") if len(server.bodies) > 1 else server.stream(body)
+    result = client.run(stage(requests=2), server.target)
+    assert [record.failed for record in result.records] == [False, True]
+    assert len(server.bodies) == 3
+
+
 def test_a_reset_connection_fails(client, server, answer):
     server.answer = lambda body: answer([(0, server.delta(content="x")), (0.05, b"")], end="reset")
     kind, _ = failure_of(client.run(stage(), server.target))
@@ -287,32 +322,75 @@ def test_a_stage_that_was_given_up_is_not_sent_again(client, server, answer):
 
 def test_a_fast_server_gets_fresh_requests_until_the_stage_has_had_its_time(client, server):
     server.ttft_s, server.itl_s = 0.01, 0.001
-    result = client.run(stage(requests=4, streams=2, least_s=0.6), server.target)
+    result = client.run(stage(requests=4, streams=2, rule=StopRule(0.6, 60.0)), server.target)
     assert [record.index for record in result.records] == list(range(len(result.records)))
-    assert len(result.records) > 12
+    assert len(result.sample) > 12
     assert len({record.request.seed for record in result.records}) == len(result.records)
     assert {(record.request.words, record.request.output_tokens) for record in result.records} == {(20, 5)}
-    assert result.wall_ms >= 600
-    assert len(result.records) % 2 == 0
+    assert result.window.end_ms - result.window.start_ms >= 600
 
 
-def test_a_stage_ends_with_a_whole_round_of_its_users(client, server):
-    # when the first user is through with its third request, the time is not yet up; for the last one it is
-    server.ttft_s, server.itl_s = 0.2, 0.0
-    result = client.run(stage(requests=3, streams=3, least_s=0.615), server.target)
-    assert len(result.records) % 3 == 0
+def test_the_window_begins_when_every_user_has_finished_its_first_request(client, server):
+    server.ttft_s = 0.1
+    result = client.run(stage(requests=3, streams=3, rule=StopRule(0.2, 60.0)), server.target)
+    firsts = [record for record in result.records if record.index < 3]
+    assert result.window.start_ms == pytest.approx(max(r.started_ms + r.duration_ms for r in firsts), abs=1)
+    assert not set(firsts) & set(result.sample)
 
 
-def test_a_slow_server_gets_the_requests_and_no_more(client, server):
-    server.ttft_s = 0.2
-    result = client.run(stage(requests=4, streams=2, least_s=0.3), server.target)
-    assert len(result.records) == 4
+def test_the_load_is_kept_up_until_all_that_counts_is_answered_and_the_rest_is_cut(client, server, answer):
+    def slow_third_user(body):
+        server.ttft_s = 0.2 if len(server.bodies) % 3 == 0 else 0.05
+        return server.stream(body)
+
+    server.answer = slow_third_user
+    result = client.run(stage(requests=3, streams=3, rule=StopRule(0.5, 60.0)), server.target)
+    counting = [r for r in result.records if result.window.holds(r.started_ms)]
+    late = [r for r in result.records if r.started_ms > result.window.end_ms]
+    assert all(record.completed for record in counting)
+    assert late
+    assert [record for record in late if record.cut]
+    assert not [record for record in result.records if record.failed]
+    last = max(record.started_ms + record.duration_ms for record in counting)
+    assert {r.stream for r in result.records if r.started_ms <= last <= r.started_ms + r.duration_ms + 5} == {0, 1, 2}
+
+
+def test_what_was_cut_is_neither_failed_nor_completed(client, server):
+    server.ttft_s = 0.05
+    result = client.run(stage(requests=3, streams=3, rule=StopRule(0.3, 60.0)), server.target)
+    cut = [record for record in result.records if record.cut]
+    measured = measure([result], WORKLOAD.model_copy(update={"max_failed_share": 0.0}))
+    assert cut
+    assert (measured.failed, measured.completed) == (0, len(result.records) - len(cut))
+
+
+def test_a_steady_server_is_measured_for_less_time_than_an_erratic_one(client, server):
+    rule = StopRule(0.2, 3.0, ttft=0.2)
+    server.ttft_s, server.itl_s = 0.1, 0.0
+    steady = client.run(stage(streams=1, tokens=2, rule=rule), server.target)
+
+    def erratic(body):
+        server.ttft_s = (0.02, 0.2)[len(server.bodies) // 3 % 2]
+        return server.stream(body)
+
+    server.answer = erratic
+    erring = client.run(stage(streams=1, tokens=2, rule=rule), server.target)
+    assert steady.window.end_ms - steady.window.start_ms < 2000
+    assert erring.window.end_ms - erring.window.start_ms >= 3000
+
+
+def test_a_sample_that_a_percentile_needs_may_take_longer_than_the_ceiling(client, server):
+    server.ttft_s, server.itl_s = 0.02, 0.0
+    result = client.run(stage(streams=1, tokens=2, rule=StopRule(0.1, 0.2, least_requests=30)), server.target)
+    assert len(result.sample) >= 30
 
 
 def test_a_stage_that_goes_on_may_lose_more_requests_in_proportion(client, server, answer):
     server.ttft_s, server.itl_s = 0.01, 0.001
     server.answer = lambda body: answer(status=503) if len(server.bodies) % 10 == 0 else server.stream(body)
-    result = client.run(stage(requests=10, max_failures=1.5, max_failed_share=0.1, least_s=0.6), server.target)
+    result = client.run(
+        stage(requests=10, max_failures=1.5, max_failed_share=0.1, rule=StopRule(0.6, 60.0)), server.target
+    )
     assert not result.aborted
     assert sum(record.failure is not None for record in result.records) > 1
 
@@ -320,7 +398,9 @@ def test_a_stage_that_goes_on_may_lose_more_requests_in_proportion(client, serve
 def test_a_server_that_dies_while_a_stage_goes_on_ends_it(client, server, answer):
     server.ttft_s, server.itl_s = 0.01, 0.001
     server.answer = lambda body: answer(status=503) if len(server.bodies) > 20 else server.stream(body)
-    result = client.run(stage(requests=10, max_failures=2.5, max_failed_share=0.25, least_s=10), server.target)
+    result = client.run(
+        stage(requests=10, max_failures=2.5, max_failed_share=0.25, rule=StopRule(10.0, 60.0)), server.target
+    )
     assert result.aborted
     assert len(result.records) < 40
 
@@ -417,8 +497,9 @@ def test_ctrl_c_in_mid_stage_leaves_no_process(server, answer):
 
 OWNER = """
 import sys
-from tuner.load.client import LoadClient, Target
+from tuner.load.client import LoadClient
 from tuner.load.stage import Request, Stage
+from tuner.load.target import Target
 with LoadClient() as client:
     print(client.pid, flush=True)
     stage = Stage("x", 1, (Request("1", 5, None, 5),), 0.7, 60.0, 0)

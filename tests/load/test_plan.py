@@ -1,5 +1,10 @@
+import pytest
+
+from tuner.load.deciding import Deciding, unmeasurable
+from tuner.load.metrics import METRICS
 from tuner.load.plan import SLACK_TOKENS, Plan, Room, plan
 from tuner.load.prompts import Calibration, text
+from tuner.load.stage import StopRule
 from tuner.load.workload import Workload
 
 CALIBRATION = Calibration(tokens_per_word=1.25, overhead_tokens=10)
@@ -36,7 +41,57 @@ def test_only_what_repeats_lasts_a_time_of_its_own_in_the_engines_seconds():
         calibration=CALIBRATION,
         clock_scale=6,
     ).stages
-    assert {stage.name: stage.least_s for stage in stages if stage.least_s} == {"concurrent": 2.0, "single_user": 2.0}
+    lasting = {stage.name: (stage.rule.least_s, stage.rule.most_s) for stage in stages if stage.rule}
+    assert lasting == {"concurrent": (2.0, 12.0), "single_user": (2.0, 12.0)}
+
+
+def rules(workload: Workload, deciding: Deciding) -> dict[str, StopRule]:
+    stages = plan(
+        workload, seed=1, context_tokens=None, kv_tokens=None, calibration=CALIBRATION, deciding=deciding
+    ).stages
+    return {stage.name: stage.rule for stage in stages if stage.rule}
+
+
+def test_a_goal_is_measured_as_precisely_as_a_goal_and_a_limit_as_a_limit():
+    workload = WORKLOAD.model_copy(update={"precision": 0.01, "limit_precision": 0.04})
+    made = rules(workload, Deciding(("output_tokens_per_s",), ("ttft_p50_ms", "tpot_p50_ms")))
+    busy, alone = made["concurrent"], made["single_user"]
+    assert (busy.rate, busy.ttft, busy.tpot) == (0.01, 0.04, None)
+    assert (alone.rate, alone.ttft, alone.tpot) == (None, None, 0.04)
+
+
+def test_a_percentile_that_decides_makes_its_stage_long_enough():
+    made = rules(WORKLOAD, Deciding(("ttft_p95_ms",), ("tpot_p95_ms", "itl_p99_ms")))
+    assert (made["concurrent"].least_requests, made["single_user"].least_requests) == (100, 100)
+    assert rules(WORKLOAD, Deciding())["concurrent"].least_requests == 20
+    # gaps of five users share their steps: 500 steps are 500 × 5 gaps, 199 of them a request
+    assert (
+        rules(WORKLOAD.model_copy(update={"requests": 5}), Deciding(("itl_p99_ms",)))["concurrent"].least_requests == 13
+    )
+
+
+def test_a_workload_of_a_fixed_number_of_requests_has_no_rule():
+    assert rules(WORKLOAD.model_copy(update={"min_duration_s": 0.0}), Deciding(("ttft_p95_ms",))) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "workload", "instead"),
+    [
+        ("ttft_p95_ms", {"min_duration_s": 0.0}, "workload.requests=100, or name ttft_p50_ms"),
+        ("tpot_p95_ms", {"min_duration_s": 0.0}, "workload.single_user.requests=100, or name tpot_p50_ms"),
+        ("tool_call_ms", {"tool_call": False}, "workload.tool_call=true"),
+        ("ttft_7000_cold_ms", {}, "add 7000"),
+    ],
+)
+def test_what_a_workload_can_never_measure_is_refused_with_what_to_write_instead(name, workload, instead):
+    refused = unmeasurable(WORKLOAD.model_copy(update=workload), Deciding((name,)))
+    assert refused is not None
+    assert name in refused[0]
+    assert instead in refused[1]
+
+
+def test_what_a_workload_measures_is_not_refused():
+    assert unmeasurable(WORKLOAD, Deciding((*METRICS, "ttft_5000_cold_ms"))) is None
 
 
 def test_the_words_of_a_prompt_follow_from_the_calibration():

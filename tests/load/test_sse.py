@@ -65,8 +65,22 @@ def test_a_tool_call_delta_is_a_token_and_is_noticed():
 
 
 def test_a_token_without_text_counts_since_half_a_character_is_one():
-    data = events(choice(content=""), choice("length", content="é"))
-    assert len(read_in_pieces(data, len(data)).chunk_ms) == 2
+    data = events(choice(content="caf"), choice(content=""), choice("length", content="é"))
+    assert len(read_in_pieces(data, len(data)).chunk_ms) == 3
+
+
+def test_an_empty_delta_is_no_first_token():
+    data = events(choice(), choice(content=""), choice("length", content="é"))
+    assert len(read_in_pieces(data, len(data)).chunk_ms) == 1
+
+
+def test_reasoning_that_is_counted_but_not_streamed_is_hidden():
+    counts = {"prompt_tokens": 5, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}}
+    usage = events({"choices": [], "usage": counts})
+    silent = events(choice("length", content="42")) + usage
+    open_ = events(choice(reasoning="hm"), choice("length", content="42")) + usage
+    hidden = [read_in_pieces(data, len(data)).hidden_tokens for data in (silent, open_)]
+    assert hidden == [7, 0]
 
 
 def test_a_character_split_between_two_reads_breaks_nothing():

@@ -26,8 +26,8 @@ from tuner.analysis.marks import (
 )
 from tuner.analysis.tables import finalists
 from tuner.engines.base import Phase
-from tuner.load.metrics import tpot_ms
-from tuner.load.plan import CONCURRENT, SINGLE_USER
+from tuner.load.deciding import CONCURRENT, SINGLE_USER
+from tuner.load.estimates import itls_ms, tpot_ms
 from tuner.load.records import RequestRecord
 from tuner.objective import Direction, metric
 from tuner.outcome import Outcome
@@ -264,7 +264,7 @@ def _latency_metric(outcome: Outcome) -> str:
 
 def _point(record: TrialRecord, latency: str) -> bool:
     names = (latency, "output_tokens_per_s")
-    return all(getattr(record.measurement, name, None) is not None for name in names)
+    return all(record.measurement is not None and name in record.measurement.numbers for name in names)
 
 
 def _latency_limit(figure: go.Figure, outcome: Outcome, latency: str) -> None:
@@ -278,14 +278,15 @@ def _latency_limit(figure: go.Figure, outcome: Outcome, latency: str) -> None:
 def _latency_values(outcome: Outcome, record: TrialRecord, what: str) -> Iterable[float]:
     scale = record.measurement.clock_scale if record.measurement else 1.0
     stage = SINGLE_USER if what == "single_tpot" else CONCURRENT
+    window = record.measurement.windows.get(stage) if record.measurement else None
     for request in sent(outcome, record):
-        if request.stage == stage and request.failure is None:
+        if request.stage == stage and request.completed and (window is None or window.holds(request.started_ms)):
             yield from (value * scale for value in _latency_of(request, what))
 
 
 def _latency_of(request: RequestRecord, what: str) -> Sequence[float]:
     if what == "gaps":
-        return [b - a for a, b in zip(request.chunk_ms, request.chunk_ms[1:], strict=False)]
+        return itls_ms(request)
     value = request.ttft_ms if what == "ttft" else tpot_ms(request)
     return [] if value is None else [value]
 

@@ -16,9 +16,9 @@ from pydantic import JsonValue
 from tuner import words
 from tuner.engines.base import StartupFacts
 from tuner.engines.effective import Status
-from tuner.load.metrics import LongPrompt, Measurement, tpot_ms
+from tuner.load.estimates import tpot_ms
+from tuner.load.metrics import METRICS, LongPrompt, Measurement
 from tuner.load.records import RequestRecord, load_records
-from tuner.objective import METRICS
 from tuner.outcome import Outcome
 from tuner.space import Candidate
 from tuner.storage import TrialFolder, TrialRecord
@@ -61,7 +61,7 @@ _MEANINGS = {
     "e2e_ms": "From sending to the last token.",
     "longest_gap_ms": "The longest wait between two tokens.",
     "finish_reason": "Why the server ended it.",
-    "failure": "Why it counts as failed; missing if it completed.",
+    "failure": "Why it failed, or ``cut`` if the stage ended before it; missing if it completed.",
 }
 _FAMILIES = {
     r"param\.(.+)": "Value of the parameter {0}; missing where it does not act or is left to the engine.",
@@ -217,7 +217,9 @@ def gain(outcome: Outcome, record: TrialRecord) -> float | None:
 
 
 def _measured(measurement: Measurement) -> dict[str, JsonValue]:
-    plain = measurement.model_dump(exclude={"long_prompts", "failures", "unreliable"})
+    plain = measurement.model_dump(
+        exclude={"long_prompts", "failures", "unreliable", "intervals", "samples", "windows", "warnings", "engine"}
+    )
     cells: dict[str, JsonValue] = {n: cell for n, cell in plain.items() if isinstance(cell, int | float | str | None)}
     return cells | dict(cell for prompt in measurement.long_prompts for cell in _long_prompt(prompt))
 

@@ -1,22 +1,19 @@
 """Baseline against best, and one study against another: the numbers that a person compares deployments by."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import fmean
 
 import pandas as pd
 
 from tuner import words
 from tuner.analysis.frames import cold
-from tuner.load.plan import CONCURRENT, SINGLE_USER, TOOL_CALL, ttft_stage
-from tuner.objective import METRICS
+from tuner.load.deciding import is_long_prompt, stage_of
+from tuner.load.metrics import METRICS
+from tuner.objective import direction
 from tuner.outcome import Outcome
+from tuner.proof.decision import Effect
 from tuner.storage import Role, TrialRecord
-
-_LONG_PROMPT = re.compile(ttft_stage(0).replace("0", r"(\d+)"))
-_MORE_IS_BETTER = ("output_tokens_per_s", "requests_per_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +49,7 @@ class Row:
         baseline: ``None`` if it was not measured. Likewise the next.
         best: Of the best configuration; ``None`` also where nothing beats the baseline.
         skipped: Why its stage was not sent to baseline and best, because it did not fit; empty where it was.
+        effect: What the proof says of the change; ``None`` without one.
     """
 
     label: str
@@ -61,6 +59,7 @@ class Row:
     baseline: Sample | None = None
     best: Sample | None = None
     skipped: tuple[str, str] = ("", "")
+    effect: Effect | None = None
 
     @property
     def change(self) -> float | None:
@@ -70,43 +69,49 @@ class Row:
         return self.best.mean / self.baseline.mean - 1
 
     @property
-    def spread(self) -> float | None:
-        """The wider of the two ranges as a share of the baseline's mean, as ``tuner.compare`` has it."""
-        ranges = [s.range for s in (self.baseline, self.best) if s and s.range is not None]
-        return max(ranges) / self.baseline.mean if ranges and self.baseline and self.baseline.mean else None
+    def interval(self) -> tuple[float, float] | None:
+        """Between what the change is; ``None`` where it was not launched again."""
+        if self.effect is None:
+            return None
+        ends = (self.effect.low, self.effect.high)
+        return ends if self.more_is_better else (-ends[1], -ends[0])
 
     @property
     def better(self) -> bool | None:
-        """Whether the change is for the better; ``None`` if it is within the spread, or the spread is unknown."""
-        if self.change is None or self.spread is None or abs(self.change) <= self.spread:
+        """Whether the change is for the better; ``None`` if noise could explain it, or nothing is known of noise."""
+        if self.effect is None or not (self.effect.better or self.effect.worse):
             return None
-        return (self.change > 0) == self.more_is_better
+        return self.effect.better
 
 
-_Wanted = tuple[Row, Callable[[TrialRecord], float | None], str]
-"""A quantity, how a launch tells it, and the stage that measures it; none if it takes no stage."""
+_Wanted = tuple[Row, Callable[[TrialRecord], float | None]]
+"""A quantity, and how a launch tells it."""
 
 
 def rows(outcome: Outcome) -> list[Row]:
     """Every quantity that either of the two was measured by: goals first, then limits, then the rest."""
     before, after = finalists(outcome)
     named = [*outcome.config.objective.goals, *outcome.config.objective.limits]
-    wanted = [*(_metric(name, name in named) for name in dict.fromkeys([*named, *METRICS])), _speed()]
-    wanted += [*_long_prompts([*before, *after]), _kv_cache([*before, *after])]
+    plain = [name for name in dict.fromkeys([*named, *METRICS]) if name != "kv_tokens"]
+    wanted = [*((name, *_metric(name, name in named)) for name in plain), ("", *_speed())]
+    wanted += [*_long_prompts([*before, *after], named), ("kv_tokens", *_kv_cache([*before, *after]))]
+    decision = outcome.decision
     found = [
         replace(
             row,
             baseline=_sample(before, get),
             best=_sample(after, get),
-            skipped=(_skipped(before, stage), _skipped(after, stage)),
+            skipped=(_skipped(before, name), _skipped(after, name)),
+            effect=decision.effect(name) if decision else None,
         )
-        for row, get, stage in wanted
+        for name, row, get in wanted
     ]
     return [row for row in found if row.baseline or row.best or any(row.skipped)]
 
 
-def _skipped(records: Sequence[TrialRecord], stage: str) -> str:
-    return next((each.reason for record in records for each in record.skipped if each.what == stage), "")
+def _skipped(records: Sequence[TrialRecord], name: str) -> str:
+    """Why the stage that measures a metric was not sent."""
+    return next((each.reason for record in records for each in record.skipped if each.what == stage_of(name)), "")
 
 
 def finalists(outcome: Outcome) -> tuple[list[TrialRecord], list[TrialRecord]]:
@@ -123,21 +128,15 @@ def finalists(outcome: Outcome) -> tuple[list[TrialRecord], list[TrialRecord]]:
 def _launches(outcome: Outcome, role: Role, record: TrialRecord | None) -> list[TrialRecord]:
     if record is None:
         return []
-    again = [r for r in outcome.relaunches if r.role is role and r.digest == record.digest and r.measurement]
+    relaunches = outcome.proof.launches if outcome.proof else ()
+    again = [r for r in relaunches if r.role is role and r.measurement]
     return again or [record]
 
 
 def _metric(name: str, matters: bool) -> _Wanted:
     said = words.metric(name)
-    row = Row(said.label, said.unit, name in _MORE_IS_BETTER, matters)
-    return row, lambda record: getattr(record.measurement, name, None), _stage(name)
-
-
-def _stage(name: str) -> str:
-    """The stage that measures a metric."""
-    if name == "tool_call_ms":
-        return TOOL_CALL
-    return SINGLE_USER if name.startswith(("tpot", "single_user")) else CONCURRENT
+    row = Row(said.label, said.unit, direction(name) == "maximize", matters)
+    return row, lambda record: record.measurement.numbers.get(name) if record.measurement else None
 
 
 def _speed() -> _Wanted:
@@ -147,24 +146,17 @@ def _speed() -> _Wanted:
         tpot_ms = record.measurement.tpot_p50_ms if record.measurement else None
         return 1000 / tpot_ms if tpot_ms else None
 
-    return Row("Decoding speed, one user", "tokens/s", more_is_better=True), per_s, SINGLE_USER
+    return Row("Decoding speed, one user", "tokens/s", more_is_better=True), per_s
 
 
-def _long_prompts(records: Sequence[TrialRecord]) -> Iterator[_Wanted]:
-    measured = (p.asked_tokens for r in records if r.measurement for p in r.measurement.long_prompts)
-    skipped = (int(match[1]) for r in records for each in r.skipped if (match := _LONG_PROMPT.fullmatch(each.what)))
-    for length in dict.fromkeys((*measured, *skipped)):
-        for cached, how in ((False, "nothing cached"), (True, "cached")):
-            label = f"Time to first token, prompt of {length:,} tokens, {how}"
-            yield Row(label, "ms"), partial(_ttft, length=length, cached=cached), ttft_stage(length)
-
-
-def _ttft(record: TrialRecord, length: int, cached: bool) -> float | None:
-    prompts = record.measurement.long_prompts if record.measurement else ()
-    prompt = next((p for p in prompts if p.asked_tokens == length), None)
-    if prompt is None:
-        return None
-    return prompt.cached_ms if cached else prompt.cold_ms
+def _long_prompts(records: Sequence[TrialRecord], named: Sequence[str]) -> Iterator[tuple[str, *_Wanted]]:
+    measured = [record.measurement for record in records if record.measurement]
+    sent = (name for each in measured for name in each.numbers if is_long_prompt(name))
+    stages = (each.what for record in records for each in record.skipped)
+    skipped = (name for what in stages for how in ("cold", "cached") if is_long_prompt(name := f"{what}_{how}_ms"))
+    for name in dict.fromkeys((*sent, *skipped)):
+        if name not in named:
+            yield name, *_metric(name, matters=False)
 
 
 def _kv_cache(records: Sequence[TrialRecord]) -> _Wanted:
@@ -174,7 +166,7 @@ def _kv_cache(records: Sequence[TrialRecord]) -> _Wanted:
     def tokens(record: TrialRecord) -> float | None:
         return record.facts.kv_tokens if record.facts and not (any_warm and cold(record)) else None
 
-    return Row("KV cache", "tokens", more_is_better=True), tokens, ""
+    return Row("KV cache", "tokens", more_is_better=True), tokens
 
 
 def _sample(records: Sequence[TrialRecord], get: Callable[[TrialRecord], float | None]) -> Sample | None:
@@ -183,7 +175,7 @@ def _sample(records: Sequence[TrialRecord], get: Callable[[TrialRecord], float |
 
 
 def comparison(outcome: Outcome) -> pd.DataFrame:
-    """Baseline against best of one study: means over their launches, the change, and the wider of their spreads."""
+    """Baseline against best of one study: means over their launches, and the change with its interval."""
     compared = rows(outcome)
     return pd.DataFrame(
         {
@@ -191,7 +183,8 @@ def comparison(outcome: Outcome) -> pd.DataFrame:
             "deployed": [row.baseline and row.baseline.mean for row in compared],
             "best": [row.best and row.best.mean for row in compared],
             "change": [row.change for row in compared],
-            "spread": [row.spread for row in compared],
+            "low": [row.interval and row.interval[0] for row in compared],
+            "high": [row.interval and row.interval[1] for row in compared],
         },
         index=pd.Index([row.label for row in compared], name="quantity"),
     )

@@ -10,7 +10,27 @@ from tuner.load.stage import Stage
 from tuner.secrets import redact
 
 _TEXT_LIMIT = 500
+_ANSWER_BYTES = 1 << 20
+_TOKEN_BYTES = 4096
+"""A chunk of one token takes 150 to 500 bytes; nothing that is asked for comes near these limits."""
 _ENGINE_GAVE_UP = ("abort", "error")
+
+
+class Flooded(Exception):
+    """A server sends far more than was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the stamps of an answer say without decoding it.
+
+    Attributes:
+        first_ns: When the first read came that holds more than the role.
+        last_ns: When the last one came.
+    """
+
+    first_ns: int
+    last_ns: int
 
 
 @dataclass(slots=True)
@@ -24,6 +44,8 @@ class Attempt:
         ended_ns: The same, when it was over for good or ill.
         status: HTTP status of the response, once there is one.
         failure: What the client itself saw go wrong.
+        reused: Whether it was sent on a connection that had carried another request.
+        resent: Whether that connection was dead, so that it had to be sent again.
         data: The body so far.
         ends: How long the body was after each read.
         times_ns: When each read returned.
@@ -35,6 +57,8 @@ class Attempt:
     ended_ns: int = 0
     status: int | None = None
     failure: Failure | None = None
+    reused: bool = False
+    resent: bool = False
     data: bytearray = field(default_factory=bytearray)
     ends: "array[int]" = field(default_factory=lambda: array("q"))
     times_ns: "array[int]" = field(default_factory=lambda: array("q"))
@@ -44,6 +68,32 @@ class Attempt:
         self.times_ns.append(time.perf_counter_ns())
         self.data += data
         self.ends.append(len(self.data))
+
+    def check_size(self, output_tokens: int) -> None:
+        """Stop reading what cannot be the answer to a request for so many tokens.
+
+        Raises:
+            Flooded: It is longer than any such answer.
+        """
+        if len(self.data) > _ANSWER_BYTES + _TOKEN_BYTES * output_tokens:
+            raise Flooded(f"{len(self.data):,} bytes came for {output_tokens} tokens; the rest was not read")
+
+    def lost_before_an_answer(self) -> bool:
+        """Whether it died on a connection that was kept from an earlier request, before a byte was answered.
+
+        A server may close a connection that idles, or that it had announced to keep (llama.cpp does after each
+        stream): such a request never reached it.
+        """
+        lost = self.failure is not None and self.failure.kind is FailureKind.CONNECTION
+        return lost and self.reused and not self.resent and self.status is None
+
+    def look(self) -> Look | None:
+        """The stamps of an answer that has ended; ``None`` if it failed."""
+        if not self.times_ns or self.looks_failed():
+            return None
+        opening = self.data[: self.ends[0]]
+        only_role = opening.count(b"data:") == 1 and b'"role"' in opening and len(self.times_ns) > 1
+        return Look(self.times_ns[only_role], self.times_ns[-1])
 
     def looks_failed(self) -> bool:
         """Whether it failed, as far as can be told without decoding: enough to stop sending to a dead server."""
@@ -66,6 +116,9 @@ class Attempt:
             output_tokens=reply.output_tokens,
             finish_reason=reply.finish_reason,
             tool_called=reply.tool_called,
+            characters=reply.characters,
+            hidden_tokens=reply.hidden_tokens,
+            resent=self.resent,
             status=self.status,
             failure=failure and Failure(failure.kind, redact(failure.text, secrets)[:_TEXT_LIMIT]),
         )

@@ -6,8 +6,8 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import IO, Self
 
@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from tuner.errors import MeasurementError
 from tuner.load.records import StageResult, decode_result, encode
+from tuner.load.scrape import Scraper
 from tuner.load.stage import Command, Stage
+from tuner.load.target import Target
 from tuner.secrets import of_headers, redact
 
 _WATCH_EVERY_MS = 40
@@ -23,21 +25,6 @@ _READ_BYTES = 1 << 20
 _TEXT_LIMIT = 2000
 _TURNS = 3
 """How often a stage is sent until nothing spoils it. A kernel that was compiled is there the next time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the load goes.
-
-    Attributes:
-        url: Base URL without a trailing slash; ``/v1/chat/completions`` is appended.
-        headers: Sent with every request; may hold a bearer token, so they are not shown.
-        model: The model's name in the requests.
-    """
-
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    model: str
 
 
 def _unwatched() -> None:
@@ -125,12 +112,20 @@ class LoadClient:
         turns: list[StageResult] = []
         for turn in range(_TURNS):
             spoiled()  # what came before is not this turn's
-            result = self.run(stage.afresh(turn), target, watch)
+            result = self._counted(stage.afresh(turn), target, watch)
             turns.append(replace(result, spoiled=spoiled()))
             if turns[-1].spoiled is None or result.aborted:
                 break
         *earlier, last = turns
         return [*(result.set_aside(turn) for turn, result in enumerate(earlier, 1)), last]
+
+    def _counted(self, stage: Stage, target: Target, watch: Callable[[], None]) -> StageResult:
+        """A stage, with what the server counted meanwhile where the stage lasts."""
+        if stage.rule is None:
+            return self.run(stage, target, watch)
+        with Scraper(target) as scraper:
+            result = self.run(stage, target, watch)
+            return replace(result, engine=scraper.counters(result))
 
     def kill(self) -> None:
         """End the worker and its streams now; the next ``run`` starts another."""

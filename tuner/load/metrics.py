@@ -1,28 +1,32 @@
 """Records in, numbers out. A number is measured or it is ``None``; if it would lie, there is an error instead.
 
-Definitions are those of vLLM's own benchmark (``vllm/benchmarks/serve.py``, ``calculate_metrics``), over completed
-requests only:
+Latencies are those of vLLM's own benchmark (``vllm/benchmarks/serve.py``, ``calculate_metrics``), over the completed
+requests of the sample, which were sent inside the steady window (``tuner.load.steady``):
 
-- output throughput: the completed requests' output tokens over the stage's wall time, from the first request's
-  sending to the last one's end, the ramp at both ends included;
-- TTFT: from sending to the first chunk that carries tokens; E2E: to the last such chunk;
+- TTFT: from sending to the first chunk that carries text; E2E: to the last chunk that carries tokens;
 - TPOT: (E2E - TTFT) / (output tokens - 1), one value a request, none for a request of one token;
-- ITL: the gaps between consecutive chunks, one value a gap, all requests together.
+- ITL: the gaps between consecutive chunks, all requests together; chunks that came in one read count as one.
 
-vLLM's benchmark differs in two ways: its TTFT takes the role-only chunk for the first, and where nothing completed it
-reports zeros.
+Output throughput is what arrived inside the window over its length; the tokens of a chunk are its request's tokens over
+its chunks. ``ramped_output_tokens_per_s`` is nearer to vLLM's benchmark, which counts the ramps at both ends.
+
+vLLM's benchmark differs in two more ways: its TTFT takes the role-only chunk for the first, and where nothing completed
+it reports zeros.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import chain, pairwise
+from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tuner.errors import MeasurementError
-from tuner.load.percentile import percentile
-from tuner.load.plan import CONCURRENT, SINGLE_USER, TOOL_CALL, ttft_stage
-from tuner.load.records import FailureKind, RequestRecord, StageResult, describe
+from tuner.load import doubts
+from tuner.load.counters import EngineCounters
+from tuner.load.deciding import CONCURRENT, SINGLE_USER, SOURCES, TOOL_CALL
+from tuner.load.estimates import Estimates, arrived_tokens, of_stage
+from tuner.load.intervals import Interval
+from tuner.load.plan import ttft_stage
+from tuner.load.records import FailureKind, RequestRecord, StageResult, Window, describe
 from tuner.load.workload import Workload
 
 _CACHED_SHARE = 0.5
@@ -50,13 +54,14 @@ class Measurement(_Model):
     """What a server did under a workload.
 
     Durations are in the engine's own milliseconds, throughput in tokens (or requests) a second of its own; they differ
-    from wall time only for a simulated engine with a ``clock_scale``. ``None`` is "not measured", never zero.
+    from wall time only for a simulated engine with a ``clock_scale``. ``None`` is "not measured", never zero; a
+    percentile that its sample cannot carry is not measured either (p95 below 100, p99 below 500).
     """
 
     output_tokens_per_s: float | None
-    """Output throughput of the concurrent stage."""
+    """Output throughput of the concurrent stage, within its steady window."""
     requests_per_s: float | None
-    """Completed requests a second in the concurrent stage."""
+    """Completed requests a second of that window."""
     ttft_p50_ms: float | None
     """TTFT at concurrency."""
     ttft_p95_ms: float | None
@@ -97,6 +102,38 @@ class Measurement(_Model):
     """Stages whose numbers are ``None``, because the load client stamped them too late to mean anything."""
     clock_scale: float
     """How many of the engine's seconds pass in one of ours; 1 for every real engine."""
+    kv_tokens: float | None = None
+    """Tokens that the KV cache holds, by the server's own start-up lines."""
+    startup_s: float | None = None
+    """From the launch to the first answer, in wall time; ``None`` for a server that ran already."""
+    ramped_output_tokens_per_s: float | None = None
+    """All tokens that arrived in the concurrent stage over the whole of its time, the ramps included."""
+    tokens_per_chunk: float | None = None
+    """Output tokens over the chunks that carried them, in the concurrent stage or else the single user's."""
+    intervals: dict[str, Interval] = Field(default_factory=dict)
+    """95 % intervals by metric; a number is missing whose sample has fewer than three rounds of the users."""
+    samples: dict[str, int] = Field(default_factory=dict)
+    """How large the sample of each number of the lasting stages is, as ``Interval.n`` counts it; also of those that
+    were too small to be measured."""
+    windows: dict[str, Window] = Field(default_factory=dict)
+    """The steady window of each stage that has one: wall time since the stage began, as in its requests' records."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know before trusting these numbers."""
+    engine: EngineCounters | None = None
+    """What the server itself counted in the steady window of the concurrent stage."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Everything that was measured and that goals and limits may name, by name."""
+        plain = {name: getattr(self, name) for name in METRICS}
+        for prompt in self.long_prompts:
+            plain |= {f"ttft_{prompt.asked_tokens}_cold_ms": prompt.cold_ms}
+            plain |= {f"ttft_{prompt.asked_tokens}_cached_ms": prompt.cached_ms}
+        return {name: value for name, value in plain.items() if value is not None}
+
+
+METRICS: tuple[str, ...] = (*SOURCES, "tool_call_ms", "kv_tokens", "startup_s")
+"""The numbers that goals and limits may name, in addition to the long prompts' (``is_long_prompt``)."""
 
 
 def measure(results: Sequence[StageResult], workload: Workload, clock_scale: float = 1.0) -> Measurement:
@@ -109,75 +146,68 @@ def measure(results: Sequence[StageResult], workload: Workload, clock_scale: flo
         clock_scale: Seconds of a simulated engine that pass in one second of wall time.
 
     Raises:
-        MeasurementError: Nothing completed, too much failed (a stream without ``usage`` has failed), or the load
-            client could not keep up in the concurrent stage.
+        MeasurementError: Nothing completed, too much failed (a stream without ``usage`` has failed), the server counts
+            tokens that cannot be, or the load client could not keep up in the concurrent stage.
     """
     counting = [result for result in results if not result.superseded]
     _reject_failures(counting, workload)
+    _reject_counts(counting)
     _reject_saturation(counting, workload)
     return _measurement(counting, workload, clock_scale)
 
 
 def _measurement(results: Sequence[StageResult], workload: Workload, scale: float) -> Measurement:
     reliable = [result for result in results if not _is_late(result, workload)]
-    concurrent = _stage(reliable, CONCURRENT)
-    busy, alone = _completed(concurrent), _completed(_stage(reliable, SINGLE_USER))
+    concurrent, alone = _stage(reliable, CONCURRENT), _stage(reliable, SINGLE_USER)
+    estimates = Estimates()
+    for result in (concurrent, alone):
+        estimates |= of_stage(result, scale) if result else Estimates()
     every = [record for result in results for record in result.records]
-    failures = Counter(record.failure.kind for record in every if record.failure)
+    failures = Counter(record.failure.kind for record in every if record.failure and record.failed)
+    per_chunk = _tokens_per_chunk(concurrent, alone)
     return Measurement(
-        output_tokens_per_s=_rate(concurrent, sum(record.output_tokens or 0 for record in busy), scale),
-        requests_per_s=_rate(concurrent, len(busy), scale),
-        ttft_p50_ms=_scaled(percentile(_ttfts(busy), 50), scale),
-        ttft_p95_ms=_scaled(percentile(_ttfts(busy), 95), scale),
-        itl_p50_ms=_scaled(percentile(_itls(busy), 50), scale),
-        itl_p99_ms=_scaled(percentile(_itls(busy), 99), scale),
-        concurrent_tpot_p50_ms=_scaled(percentile(_tpots(busy), 50), scale),
-        e2e_p50_ms=_scaled(percentile(_e2es(busy), 50), scale),
-        tpot_p50_ms=_scaled(percentile(_tpots(alone), 50), scale),
-        tpot_p95_ms=_scaled(percentile(_tpots(alone), 95), scale),
-        single_user_ttft_p50_ms=_scaled(percentile(_ttfts(alone), 50), scale),
+        **{name: estimates.values.get(name) for name in SOURCES},
         long_prompts=_long_prompts(reliable, workload, scale),
         tool_call_ms=_scaled(_tool_call(reliable), scale),
-        completed=len(every) - failures.total(),
+        completed=sum(record.completed for record in every),
         failed=failures.total(),
         failures=dict(failures),
-        short_outputs=sum(_is_short(record) for record in every),
+        short_outputs=sum(map(doubts.is_short, every)),
         client_cpu_share=concurrent.client_cpu_share if concurrent else None,
         loop_lag_p99_ms=max((result.loop_lag_p99_ms for result in results), default=None),
         loop_lag_max_ms=max((result.loop_lag_max_ms for result in results), default=None),
         unreliable=tuple(result.stage for result in results if _is_late(result, workload)),
         clock_scale=scale,
+        ramped_output_tokens_per_s=_ramped(concurrent, scale),
+        tokens_per_chunk=per_chunk,
+        intervals=estimates.intervals,
+        samples=estimates.samples,
+        windows={result.stage: result.window for result in results if result.window},
+        warnings=_warnings(results, every, per_chunk),
+        engine=concurrent.engine if concurrent else None,
     )
 
 
-def _ttfts(records: Iterable[RequestRecord]) -> list[float]:
-    return [record.ttft_ms for record in records if record.ttft_ms is not None]
+def _tokens_per_chunk(*results: StageResult | None) -> float | None:
+    told = (doubts.tokens_per_chunk(result.sample) for result in results if result)
+    return next((value for value in told if value is not None), None)
 
 
-def _e2es(records: Iterable[RequestRecord]) -> list[float]:
-    return [record.e2e_ms for record in records if record.e2e_ms is not None]
-
-
-def _itls(records: Iterable[RequestRecord]) -> list[float]:
-    return list(chain.from_iterable((b - a for a, b in pairwise(record.chunk_ms)) for record in records))
-
-
-def _tpots(records: Iterable[RequestRecord]) -> list[float]:
-    return [tpot for record in records if (tpot := tpot_ms(record)) is not None]
-
-
-def tpot_ms(record: RequestRecord) -> float | None:
-    """Time per output token after the first; ``None`` for a request of fewer than two tokens."""
-    if record.output_tokens is None or record.output_tokens < 2 or not record.chunk_ms:
+def _ramped(result: StageResult | None, scale: float) -> float | None:
+    """``None`` if nothing completed, which is not a rate of zero."""
+    if result is None or not any(record.completed for record in result.records):
         return None
-    return (record.chunk_ms[-1] - record.chunk_ms[0]) / (record.output_tokens - 1)
+    return arrived_tokens(result) / (result.wall_ms / 1000 * scale)
 
 
-def _rate(result: StageResult | None, count: int, scale: float) -> float | None:
-    """So many a second of the stage; ``None`` if nothing completed, which is not a rate of zero."""
-    if result is None or not count:
-        return None
-    return count / (result.wall_ms / 1000 * scale)
+def _warnings(
+    results: Sequence[StageResult], every: Sequence[RequestRecord], per_chunk: float | None
+) -> tuple[str, ...]:
+    said: list[str] = []
+    for result in results:
+        said += doubts.doubt(result.sample).sentences(result.stage)
+        said += doubts.about_counters(result, arrived_tokens(result))
+    return (*said, *doubts.about_bundles(per_chunk), *doubts.about_answers(every))
 
 
 def _scaled(duration_ms: float | None, scale: float) -> float | None:
@@ -190,14 +220,15 @@ def _long_prompts(results: Sequence[StageResult], workload: Workload, scale: flo
 
 
 def _long_prompt(length: int, records: Sequence[RequestRecord], scale: float) -> LongPrompt:
-    by_index = {record.index: record for record in records if record.failure is None}
+    by_index = {record.index: record for record in records if record.completed}
+    vague = doubts.doubt(list(by_index.values())).no_times
     cold, cached = by_index.get(0), by_index.get(1)
     known = cold or cached
     return LongPrompt(
         asked_tokens=length,
         prompt_tokens=known.prompt_tokens if known else None,
-        cold_ms=_scaled(cold.ttft_ms, scale) if cold and not _was_cached(cold) else None,
-        cached_ms=_scaled(cached.ttft_ms, scale) if cached else None,
+        cold_ms=_scaled(cold.ttft_ms, scale) if cold and not vague and not _was_cached(cold) else None,
+        cached_ms=_scaled(cached.ttft_ms, scale) if cached and not vague else None,
     )
 
 
@@ -206,22 +237,13 @@ def _was_cached(record: RequestRecord) -> bool:
 
 
 def _tool_call(results: Sequence[StageResult]) -> float | None:
-    called = [record.e2e_ms for record in _completed(_stage(results, TOOL_CALL)) if record.tool_called]
+    result = _stage(results, TOOL_CALL)
+    called = [record.e2e_ms for record in (result.sample if result else ()) if record.tool_called]
     return called[0] if called else None
-
-
-def _is_short(record: RequestRecord) -> bool:
-    if record.failure is not None or record.request.tool_call:
-        return False
-    return (record.output_tokens or 0) < record.request.output_tokens
 
 
 def _stage(results: Sequence[StageResult], name: str) -> StageResult | None:
     return next((result for result in results if result.stage == name), None)
-
-
-def _completed(result: StageResult | None) -> list[RequestRecord]:
-    return [record for record in result.records if record.failure is None] if result else []
 
 
 def _is_late(result: StageResult, workload: Workload) -> bool:
@@ -229,13 +251,24 @@ def _is_late(result: StageResult, workload: Workload) -> bool:
 
 
 def _reject_failures(results: Sequence[StageResult], workload: Workload) -> None:
-    every = [record for result in results for record in result.records]
+    every = [record for result in results for record in result.records if not record.cut]
     failures = [record.failure for record in every if record.failure]
     if len(failures) == len(every):
         raise MeasurementError(f"no request completed: {describe(failures) or 'none was sent'}")
     if len(failures) > workload.max_failed_share * len(every):
         share = f"{len(failures)} of {len(every)} requests failed, above {workload.max_failed_share:.0%}"
         raise MeasurementError(f"{share}: {describe(failures)}")
+
+
+def _reject_counts(results: Sequence[StageResult]) -> None:
+    """A server that counts what cannot be has numbers that are no better."""
+    completed = [record for result in results for record in result.records if record.completed]
+    wrong = [reason for record in completed if (reason := doubts.impossible(record))]
+    if wrong:
+        raise MeasurementError(
+            f"the server's token counts cannot be true in {len(wrong)} of {len(completed)} answers: {wrong[0]}",
+            fix="measure the server itself, without what rewrites its answers",
+        )
 
 
 def _reject_saturation(results: Sequence[StageResult], workload: Workload) -> None:

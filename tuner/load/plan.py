@@ -3,17 +3,15 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from tuner.load.deciding import CONCURRENT, SINGLE_USER, TOOL_CALL, Deciding, stop_rule
 from tuner.load.prompts import Calibration
 from tuner.load.stage import Request, Stage
 from tuner.load.workload import Workload
 
-CONCURRENT = "concurrent"
-SINGLE_USER = "single_user"
-TOOL_CALL = "tool_call"
-
 SLACK_TOKENS = 16
 """By how much a prompt may miss its length (see ``tuner.load.prompts``): room that a plan leaves free."""
 
+_LASTING = (CONCURRENT, SINGLE_USER)
 _TOOL_CALL_WORDS = 2
 _TOOL_CALL_PROMPT_TOKENS = 250  # the tool's description included
 _TOOL_CALL_OUTPUT_TOKENS = 512  # room for a reasoning model to think first
@@ -74,6 +72,7 @@ def plan(
     kv_tokens: int | None,
     calibration: Calibration,
     clock_scale: float = 1.0,
+    deciding: Deciding = Deciding(),  # noqa: B008 (frozen)
 ) -> Plan:
     """The stages of one measurement: concurrent, single user, long prompts, tool call.
 
@@ -85,12 +84,16 @@ def plan(
         kv_tokens: The capacity of its KV cache; ``None`` if unknown.
         calibration: From its warm-up.
         clock_scale: Seconds of a simulated engine that pass in one second of wall time.
+        deciding: What the objective needs: the stages last until it is known well enough.
 
     Returns:
         All stages that fit, never shortened, and why the others do not.
     """
     room = Room(context_tokens, kv_tokens)
-    wanted = _stages(workload, f"{seed}", calibration, workload.min_duration_s / clock_scale)
+    wanted = [
+        replace(stage, rule=stop_rule(workload, stage.name, deciding, clock_scale)) if stage.name in _LASTING else stage
+        for stage in _stages(workload, f"{seed}", calibration)
+    ]
     refused = {stage.name: reason for stage in wanted if (reason := _objection(room, stage))}
     fitting = [stage for stage in wanted if stage.name not in refused]
     allowed = workload.max_failed_share * sum(len(stage.requests) for stage in fitting)
@@ -100,7 +103,7 @@ def plan(
     )
 
 
-def _stages(workload: Workload, seed: str, calibration: Calibration, least_s: float) -> list[Stage]:
+def _stages(workload: Workload, seed: str, calibration: Calibration) -> list[Stage]:
     """All that the workload wants, in order. The concurrent stage first: it says most about a configuration."""
     single = workload.single_user
     busy = prompts(
@@ -110,15 +113,11 @@ def _stages(workload: Workload, seed: str, calibration: Calibration, least_s: fl
         f"{seed}/{SINGLE_USER}", [single.prompt_tokens] * single.requests, single.output_tokens, calibration
     )
     return [
-        _lasting(stage(workload, CONCURRENT, busy, streams=workload.concurrency), workload, least_s),
-        _lasting(stage(workload, SINGLE_USER, alone), workload, least_s),
+        stage(workload, CONCURRENT, busy, streams=workload.concurrency),
+        stage(workload, SINGLE_USER, alone),
         *(_long_prompt(workload, seed, length, calibration) for length in workload.ttft_prompt_tokens),
         *([stage(workload, TOOL_CALL, (tool_call(f"{seed}/{TOOL_CALL}"),))] if workload.tool_call else []),
     ]
-
-
-def _lasting(stage: Stage, workload: Workload, least_s: float) -> Stage:
-    return replace(stage, least_s=least_s, max_failed_share=workload.max_failed_share)
 
 
 def _long_prompt(workload: Workload, seed: str, length: int, calibration: Calibration) -> Stage:
@@ -136,8 +135,17 @@ def ttft_stage(prompt_tokens: int) -> str:
 def stage(
     workload: Workload, name: str, requests: tuple[Request, ...], *, streams: int = 1, max_failures: float = 0
 ) -> Stage:
-    """A stage with the workload's temperature and timeout."""
-    return Stage(name, streams, requests, workload.temperature, workload.request_timeout_s, max_failures)
+    """A stage with the workload's temperature and timeouts."""
+    return Stage(
+        name,
+        streams,
+        requests,
+        workload.temperature,
+        workload.request_timeout_s,
+        max_failures,
+        max_failed_share=workload.max_failed_share,
+        silence_timeout_s=workload.silence_timeout_s,
+    )
 
 
 def prompts(seed: str, lengths: list[int], output_tokens: int, calibration: Calibration) -> tuple[Request, ...]:

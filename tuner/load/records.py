@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from tuner.load.counters import EngineCounters
 from tuner.load.stage import Request
 
 
@@ -31,6 +32,10 @@ class FailureKind(StrEnum):
     """``finish_reason`` says that the engine gave the request up."""
     ABANDONED = "abandoned"
     """Cut off by us, because too many others had failed."""
+    FLOODED = "flooded"
+    """Far more bytes came than the tokens that were asked for can take."""
+    CUT = "cut"
+    """Cut off by us, because the stage had measured enough: neither failed nor completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,10 @@ class RequestRecord:
         finish_reason: ``length``, ``stop``, ``tool_calls``.
         tool_called: Whether any part of a tool call came.
         status: HTTP status; ``None`` without a response.
-        failure: Why it failed; ``None`` when it completed.
+        failure: Why it failed, or that it was cut off at the stage's end; ``None`` when it completed.
+        characters: Length of the text that was streamed; ``None`` in records from before this was kept.
+        hidden_tokens: Reasoning tokens that the server counted without streaming any.
+        resent: Whether it was sent twice, since its first connection turned out to be closed.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -93,10 +101,28 @@ class RequestRecord:
     tool_called: bool = False
     status: int | None = None
     failure: Failure | None = None
+    characters: int | None = None
+    hidden_tokens: int = 0
+    resent: bool = False
+
+    @property
+    def completed(self) -> bool:
+        """Whether it was answered in full."""
+        return self.failure is None
+
+    @property
+    def cut(self) -> bool:
+        """Whether it was cut off at the stage's end, which is no failure."""
+        return self.failure is not None and self.failure.kind is FailureKind.CUT
+
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong with it."""
+        return self.failure is not None and not self.cut
 
     @property
     def ttft_ms(self) -> float | None:
-        """Time to first token: from sending to the first delta of any kind (reasoning, content, tool call)."""
+        """Time to first token: from sending to the first delta with text in it (reasoning, content, tool call)."""
         return self.chunk_ms[0] if self.chunk_ms else None
 
     @property
@@ -123,6 +149,20 @@ class Spoiled:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """The steady part of a stage, without its ramps; milliseconds of wall time since the stage began."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    start_ms: float
+    end_ms: float
+
+    def holds(self, at_ms: float) -> bool:
+        """Whether a moment lies within it."""
+        return self.start_ms <= at_ms <= self.end_ms
+
+
+@dataclass(frozen=True, slots=True)
 class StageResult:
     """A stage as it ran.
 
@@ -139,6 +179,9 @@ class StageResult:
         spoiled: The log line by which its numbers are not the server's usual ones; ``None`` if nothing speaks against
             them.
         superseded: Whether it was sent again for that, so that it counts for nothing; its records carry its name.
+        window: Its steady part; ``None`` for a stage that sends a fixed number of requests, which counts as a whole.
+        started_ns: When it began, on the clock of ``perf_counter_ns``, which all processes of a machine share.
+        engine: What the server itself counted meanwhile; ``None`` if it does not tell.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -153,6 +196,15 @@ class StageResult:
     aborted: bool = False
     spoiled: str | None = None
     superseded: bool = False
+    window: Window | None = None
+    started_ns: int | None = None
+    engine: EngineCounters | None = None
+
+    @property
+    def sample(self) -> tuple[RequestRecord, ...]:
+        """The completed requests that count: those sent inside the window."""
+        window = self.window
+        return tuple(r for r in self.records if r.completed and (window is None or window.holds(r.started_ms)))
 
     def set_aside(self, turn: int) -> "StageResult":
         """The same as evidence only, under a name that no stage has: ``concurrent, spoiled 1``."""

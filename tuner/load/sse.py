@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-_TOKEN_KEYS = ("content", "reasoning", "reasoning_content", "tool_calls")
+_REASONING_KEYS = ("reasoning", "reasoning_content")
+_TEXT_KEYS = ("content", *_REASONING_KEYS)
 
 
 @dataclass(slots=True)
@@ -19,12 +20,15 @@ class Reply:
     """What a stream said.
 
     Attributes:
-        chunk_ms: Arrival of each chunk that carries tokens.
+        chunk_ms: Arrival of each chunk that carries tokens; the first of them carries text or a tool call.
         prompt_tokens: From the last ``usage``; likewise the next two. ``None`` if there was none.
         cached_tokens: Part of the prompt found in the prefix cache.
         output_tokens: Generated tokens.
+        reasoning_tokens: How many of them are reasoning, if the server says so.
         finish_reason: Of the only choice.
         tool_called: Whether a tool call delta came.
+        reasoned: Whether any reasoning was streamed.
+        characters: Length of all text that was streamed, tool calls not included.
         error: The message of an error chunk.
         malformed: The beginning of the first event that is no chunk.
     """
@@ -33,10 +37,18 @@ class Reply:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
+    reasoning_tokens: int | None = None
     finish_reason: str | None = None
     tool_called: bool = False
+    reasoned: bool = False
+    characters: int = 0
     error: str | None = None
     malformed: str | None = None
+
+    @property
+    def hidden_tokens(self) -> int:
+        """Reasoning tokens that were counted, but never streamed."""
+        return 0 if self.reasoned else self.reasoning_tokens or 0
 
 
 def read(data: bytes, ends: Sequence[int], times_ms: Sequence[float]) -> Reply:
@@ -85,19 +97,24 @@ def _take(reply: Reply, chunk: dict[str, Any], at_ms: float) -> None:
     for choice in (chunk.get("choices") or [])[:1]:
         delta = choice.get("delta") or {}
         reply.finish_reason = choice.get("finish_reason") or reply.finish_reason
-        reply.tool_called = reply.tool_called or bool(delta.get("tool_calls"))
-        if _carries_tokens(delta, choice):
-            reply.chunk_ms.append(at_ms)
+        _take_delta(reply, delta, at_ms, last=choice.get("finish_reason") is not None)
 
 
-def _carries_tokens(delta: dict[str, Any], choice: dict[str, Any]) -> bool:
-    # an empty delta without a role is a token whose text is still to come (half a character), or the last one
-    return "role" not in delta or choice.get("finish_reason") is not None or any(delta.get(key) for key in _TOKEN_KEYS)
+def _take_delta(reply: Reply, delta: dict[str, Any], at_ms: float, *, last: bool) -> None:
+    """An empty delta may be half a character or a token without text: never the first token, but a later one."""
+    text = [delta[key] for key in _TEXT_KEYS if isinstance(delta.get(key), str)]
+    reply.characters += len(max(text, key=len, default=""))  # both names of reasoning may carry the same text
+    reply.reasoned = reply.reasoned or any(delta.get(key) for key in _REASONING_KEYS)
+    reply.tool_called = reply.tool_called or bool(delta.get("tool_calls"))
+    speaks = any(text) or bool(delta.get("tool_calls"))
+    if speaks or (reply.chunk_ms and ("role" not in delta or last)):
+        reply.chunk_ms.append(at_ms)
 
 
 def _take_usage(reply: Reply, usage: dict[str, Any]) -> None:
     reply.prompt_tokens = usage.get("prompt_tokens")
     reply.output_tokens = usage.get("completion_tokens")
+    reply.reasoning_tokens = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
     reply.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
 
 

@@ -27,6 +27,30 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class StopRule:
+    """When a stage that lasts has measured enough. Seconds are of wall time, from the start of its steady window.
+
+    Attributes:
+        least_s: Never before.
+        most_s: Then, whatever the spread; only ``least_requests`` may delay it.
+        least_requests: Answered requests that the sample needs, for its percentiles or because the workload says so.
+        rate: How tight the throughput must be: half the width of its 95 % interval over its mean. ``None`` if nothing
+            is decided by it; likewise the next two.
+        ttft: The same for the median TTFT.
+        tpot: The same for the median TPOT.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    least_s: float
+    most_s: float
+    least_requests: int = 1
+    rate: float | None = None
+    ttft: float | None = None
+    tpot: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """A closed loop: each of ``streams`` users sends its next request when its last one is answered.
 
@@ -37,9 +61,10 @@ class Stage:
         temperature: Of sampling.
         request_timeout_s: After which a request has failed, from sending to its last byte.
         max_failures: More failures than this among these requests end the stage: its numbers cannot be used any more.
-        least_s: How long the stage lasts at least, in seconds of wall time: when these are all sent, the users go on
-            with fresh requests, in whole rounds, so that no straggler has the server to itself in the end.
+        rule: When a stage that lasts has measured enough: its users continue with fresh requests until then. ``None``
+            for one that sends just these requests.
         max_failed_share: As many more failures are allowed, as a share of the fresh requests.
+        silence_timeout_s: A request to which nothing has come for so long has failed.
     """
 
     name: str
@@ -48,8 +73,9 @@ class Stage:
     temperature: float
     request_timeout_s: float
     max_failures: float
-    least_s: float = 0.0
+    rule: StopRule | None = None
     max_failed_share: float = 0.0
+    silence_timeout_s: float = 300.0
 
     def request(self, index: int) -> Request:
         """What to send as the ``index``-th request: past the last one they begin again, each with a fresh prompt."""
@@ -77,4 +103,5 @@ def command(raw: dict[str, Any]) -> Command:
     """A command out of the JSON that ``tuner.load.records.encode`` made of it."""
     stage = raw["stage"]
     requests = tuple(Request(**request) for request in stage["requests"])
-    return Command(Stage(**{**stage, "requests": requests}), raw["url"], raw["headers"], raw["model"])
+    rule = stage["rule"] and StopRule(**stage["rule"])
+    return Command(Stage(**{**stage, "requests": requests, "rule": rule}), raw["url"], raw["headers"], raw["model"])

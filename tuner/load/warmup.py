@@ -15,11 +15,12 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict
 
 from tuner.errors import MeasurementError
-from tuner.load.client import LoadClient, Target, unspoiled
+from tuner.load.client import LoadClient, unspoiled
 from tuner.load.plan import Room, Skipped, prompts, stage, tool_call
 from tuner.load.prompts import WORDS, Calibration, calibrate
 from tuner.load.records import StageResult, describe
 from tuner.load.stage import Request
+from tuner.load.target import Target
 from tuner.load.workload import Workload
 
 _OUTPUT_TOKENS = 16
@@ -187,4 +188,4 @@ class _WarmingUp:
 
 
 def _median_ttft_ms(result: StageResult) -> float:
-    return median(record.chunk_ms[0] for record in result.records if record.failure is None)
+    return median(record.ttft_ms or record.duration_ms for record in result.records if record.completed)

@@ -15,16 +15,18 @@ import queue
 import threading
 import time
 from itertools import count
+from types import SimpleNamespace
 
 import aiohttp
 import uvloop
 
-from tuner.load.attempt import Attempt
+from tuner.load.attempt import Attempt, Flooded
 from tuner.load.meter import Meter, lateness_ms
 from tuner.load.payload import PATH, body
 from tuner.load.priority import realtime
-from tuner.load.records import Failure, FailureKind, StageResult, encode
+from tuner.load.records import Failure, FailureKind, StageResult, Window, encode
 from tuner.load.stage import Command, command
+from tuner.load.steady import Steady
 from tuner.secrets import of_headers
 
 # identity: a compressed stream would arrive in other pieces than the engine sent it
@@ -33,6 +35,8 @@ _GAP_S = 0.01
 _RAMP_S = 0.1
 """Users come one after the other, so many seconds apart and all within the ramp. Were they to come at once, chance
 would decide how many of them the first step takes, and the first wave's TTFT would be either of two numbers."""
+_STAGE_BYTES = 1 << 30
+"""All answers of a stage are kept until it is over; ten minutes of 10,000 chunks a second are a little more."""
 
 
 class Load:
@@ -45,54 +49,62 @@ class Load:
         self._url = job.url + PATH
         self._made = list(map(self._body, range(len(job.stage.requests))))  # before the clock starts
         self._indices = count()
-        self._until_ns = 0
-        self._over = False
+        self._steady = Steady(job.stage, job.stage.rule) if job.stage.rule else None
         self._failures = 0
+        self._bytes = 0
+        self._closes = False
         self._users: list[asyncio.Task[None]] = []
 
     async def run(self) -> StageResult:
         """Send everything, then read what came."""
         with realtime():
-            async with self._session() as session, Meter() as meter:
+            async with self._session() as kept, self._session(force_close=True) as fresh, Meter() as meter:
                 start_ns = time.perf_counter_ns()
-                self._until_ns = start_ns + int(self.job.stage.least_s * 1e9)
-                await self._send_all(session)
+                await self._send_all(kept, fresh)
         return self._result(start_ns, meter)
 
-    async def _send_all(self, session: aiohttp.ClientSession) -> None:
-        self._users = [asyncio.create_task(self._user(session, n)) for n in range(self.job.stage.streams)]
+    async def _send_all(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession) -> None:
+        self._users = [asyncio.create_task(self._user(kept, fresh, n)) for n in range(self.job.stage.streams)]
         await asyncio.wait(self._users)
         for user in self._users:
             if not user.cancelled():
                 user.result()
 
-    def _session(self) -> aiohttp.ClientSession:
-        timeout = aiohttp.ClientTimeout(total=self.job.stage.request_timeout_s)
+    def _session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
+        stage = self.job.stage
+        timeout = aiohttp.ClientTimeout(total=stage.request_timeout_s, sock_read=stage.silence_timeout_s)
         # a session for each stage: a server closes connections that idle between stages, just as they are used again
-        connector = aiohttp.TCPConnector(limit=0)
-        return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=_HEADERS | self.job.headers)
+        connector = aiohttp.TCPConnector(limit=0, force_close=force_close)
+        return aiohttp.ClientSession(
+            connector=connector, timeout=timeout, headers=_HEADERS | self.job.headers, trace_configs=[_reuse_noted()]
+        )
 
-    async def _user(self, session: aiohttp.ClientSession, stream: int) -> None:
+    async def _user(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession, stream: int) -> None:
         await asyncio.sleep(stream * min(_GAP_S, _RAMP_S / self.job.stage.streams))
         while (data := self._next_body(index := next(self._indices))) is not None:
             attempt = Attempt(index, stream)
             self.attempts.append(attempt)
-            await self._send(session, data, attempt)
-            self._count(attempt)
+            self._begin(attempt)
+            await self._send(fresh if self._closes else kept, data, attempt)
+            if attempt.lost_before_an_answer():
+                self._closes = attempt.resent = True  # once it has done so, it will do so again
+                attempt.failure = None
+                await self._send(fresh, data, attempt)
+            self._end(attempt)
             if self.aborted:
                 return
 
     def _next_body(self, index: int) -> bytes | None:
-        """The next request's body; ``None`` when the stage has had all that it needs, and its time.
+        """The next request's body; ``None`` when the stage has had all that it needs.
 
         A fresh one is made while the others wait, which takes far less time than the server needs to read it.
         """
-        fresh = index - len(self._made)
-        if fresh < 0:
-            return self._made[index]
-        if fresh % self.job.stage.streams == 0:  # only whole rounds: a straggler alone would count as slow
-            self._over = self._over or time.perf_counter_ns() >= self._until_ns
-        return None if self._over else self._body(index)
+        if index < len(self._made):
+            return None if self._is_over() else self._made[index]
+        return None if self._steady is None or self._is_over() else self._body(index)
+
+    def _is_over(self) -> bool:
+        return self._steady is not None and self._steady.over
 
     def _body(self, index: int) -> bytes:
         stage = self.job.stage
@@ -101,27 +113,56 @@ class Load:
     async def _send(self, session: aiohttp.ClientSession, data: bytes, attempt: Attempt) -> None:
         attempt.sent_ns = time.perf_counter_ns()
         try:
-            async with session.post(self._url, data=data) as response:
+            async with session.post(self._url, data=data, trace_request_ctx=attempt) as response:
                 attempt.status = response.status
-                async for read in response.content.iter_any():
-                    attempt.take(read)
-        except TimeoutError:
-            attempt.failure = Failure(FailureKind.TIMEOUT, f"after {self.job.stage.request_timeout_s:g} s")
+                await self._read(response, attempt)
+        except TimeoutError as error:
+            attempt.failure = Failure(FailureKind.TIMEOUT, self._too_late(error))
         except (aiohttp.ClientError, OSError) as error:
             attempt.failure = Failure(FailureKind.CONNECTION, f"{type(error).__name__}: {error}")
+        except Flooded as error:
+            attempt.failure = Failure(FailureKind.FLOODED, str(error))
         except asyncio.CancelledError:
-            attempt.failure = Failure(FailureKind.ABANDONED, "too many other requests failed")
+            attempt.failure = self._why_cancelled()
             raise
         finally:
             attempt.ended_ns = time.perf_counter_ns()
 
-    def _count(self, attempt: Attempt) -> None:
+    async def _read(self, response: aiohttp.ClientResponse, attempt: Attempt) -> None:
+        tokens = self.job.stage.request(attempt.index).output_tokens
+        async for read in response.content.iter_any():
+            attempt.take(read)
+            attempt.check_size(tokens)
+            self._bytes += len(read)
+            if self._bytes > _STAGE_BYTES:
+                raise Flooded(f"more than {_STAGE_BYTES:,} bytes came in one stage")
+
+    def _too_late(self, error: TimeoutError) -> str:
+        if isinstance(error, aiohttp.SocketTimeoutError):
+            return f"nothing came for {self.job.stage.silence_timeout_s:g} s"
+        return f"after {self.job.stage.request_timeout_s:g} s"
+
+    def _why_cancelled(self) -> Failure:
+        if self.aborted:
+            return Failure(FailureKind.ABANDONED, "too many other requests failed")
+        return Failure(FailureKind.CUT, "the stage had measured enough")
+
+    def _begin(self, attempt: Attempt) -> None:
+        if self._steady:
+            self._steady.sent(attempt)
+
+    def _end(self, attempt: Attempt) -> None:
+        """Draw the consequences of a request that is over: too many failures, or enough measured."""
+        if self._steady:
+            self._steady.done(attempt, attempt.ended_ns)
         self._failures += attempt.looks_failed()
         stage, fresh = self.job.stage, max(0, len(self.attempts) - len(self._made))
-        if self._failures > stage.max_failures + stage.max_failed_share * fresh and not self.aborted:
-            self.aborted = True
+        too_many = self._failures > stage.max_failures + stage.max_failed_share * fresh
+        if not self.aborted and (too_many or self._is_over()):
+            self.aborted = too_many
             for user in self._users:
-                user.cancel()
+                if user is not asyncio.current_task():
+                    user.cancel()
 
     def _result(self, start_ns: int, meter: Meter) -> StageResult:
         stage, hidden = self.job.stage, of_headers(self.job.headers)
@@ -135,7 +176,27 @@ class Load:
             loop_lag_p99_ms=round(lateness_ms(meter.lags_ms, meter.wall_ms, 99), 3),
             loop_lag_max_ms=round(max(meter.lags_ms, default=0.0), 3),
             aborted=self.aborted,
+            window=self._window(start_ns),
+            started_ns=start_ns,
         )
+
+    def _window(self, start_ns: int) -> Window | None:
+        """The steady part; ``None`` also for a stage that was given up before its window had ended."""
+        steady = self._steady
+        if steady is None or steady.start_ns is None or steady.end_ns is None:
+            return None
+        return Window(round((steady.start_ns - start_ns) / 1e6, 3), round((steady.end_ns - start_ns) / 1e6, 3))
+
+
+def _reuse_noted() -> aiohttp.TraceConfig:
+    """Has each attempt know whether its connection was used before: only then may it be sent again."""
+    trace = aiohttp.TraceConfig()
+
+    async def reused(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+        context.trace_request_ctx.reused = True
+
+    trace.on_connection_reuseconn.append(reused)
+    return trace
 
 
 def run(job: Command) -> StageResult:

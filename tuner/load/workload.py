@@ -4,6 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+_LONGEST = 6
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -17,7 +19,7 @@ class SingleUser(_Model):
     output_tokens: Annotated[int, Field(ge=2)] = 256
     """Tokens generated for each request, exactly. TPOT needs two at least."""
     requests: PositiveInt = 3
-    """How many requests, at least."""
+    """How many requests the sample has, at least."""
 
 
 class WarmUpLimits(_Model):
@@ -51,11 +53,19 @@ class Workload(_Model):
     output_tokens: Annotated[int, Field(ge=2)] = 256
     """Tokens generated for each request of the concurrent stage, exactly (``ignore_eos``)."""
     requests: PositiveInt = 20
-    """Requests in the whole concurrent stage, at least. A multiple of ``concurrency`` keeps its end short."""
+    """Requests in the sample of the concurrent stage, at least."""
     min_duration_s: NonNegativeFloat = 10.0
-    """How long the concurrent and the single user's stage last at least, in the engine's own seconds: where the
-    requests are answered sooner, fresh ones of the same lengths follow. On a fast GPU ten of them take half a second,
-    which measures chance; 0 sends just the requests."""
+    """How long the concurrent and the single user's stage measure at least, in the engine's own seconds: fresh requests
+    of the same lengths follow until then, and the ramps at both ends come on top. 0 sends just ``requests``, and
+    measures all of it, ramps included."""
+    max_duration_s: PositiveFloat | None = None
+    """How long they measure at most; by default six times ``min_duration_s``. Only the requests that a percentile of
+    the objective needs (p95: 100, p99: 500) may take longer, up to ten times as long."""
+    precision: PositiveFloat = 0.03
+    """A stage measures until each goal of the objective is known this well: half the width of its 95 % interval, as a
+    share of it."""
+    limit_precision: PositiveFloat = 0.05
+    """The same for the metrics that only have a limit to keep."""
     single_user: SingleUser = SingleUser()
     """One user alone."""
     ttft_prompt_tokens: tuple[PositiveInt, ...] = (5000, 30_000)
@@ -70,6 +80,8 @@ class Workload(_Model):
     """Sampling temperature of all requests; 0 would spare the server its sampler."""
     request_timeout_s: PositiveFloat = 600.0
     """A request that is not complete after so many seconds has failed."""
+    silence_timeout_s: PositiveFloat = 300.0
+    """A request to which nothing has come for so many seconds has failed."""
     max_failed_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """With a greater share of failed requests there is no measurement. They are never part of a mean."""
     max_client_cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.8
@@ -84,4 +96,11 @@ class Workload(_Model):
             raise ValueError(f"{self.requests} requests never reach a concurrency of {self.concurrency}")
         if len(set(self.ttft_prompt_tokens)) < len(self.ttft_prompt_tokens):
             raise ValueError(f"ttft_prompt_tokens {self.ttft_prompt_tokens} names a length twice")
+        if self.min_duration_s > self.longest_s:
+            raise ValueError(f"min_duration_s {self.min_duration_s:g} is above max_duration_s {self.longest_s:g}")
         return self
+
+    @property
+    def longest_s(self) -> float:
+        """The longest time that a lasting stage measures, in the engine's own seconds."""
+        return _LONGEST * self.min_duration_s if self.max_duration_s is None else self.max_duration_s

@@ -5,12 +5,14 @@ from itertools import groupby
 
 from pydantic import JsonValue
 
+from tuner import verdict as words_of
 from tuner import words
 from tuner.analysis.frames import cold, gain
 from tuner.analysis.tables import Row, Sample, finalists, rows
 from tuner.idle import idle_parameters
 from tuner.objective import Limit
 from tuner.outcome import Outcome
+from tuner.proof.decision import Bound, Kind
 from tuner.report import launches
 from tuner.report.launches import numbers
 from tuner.report.markup import NOTHING, Html, folded, html, joined, table, tag
@@ -24,12 +26,13 @@ _WHOLE, _SHOWN = 40, 25
 def verdict(outcome: Outcome) -> Html:
     """The answer, in one sentence, and what it rests on."""
     name = outcome.config.study.name
-    kind = "proven" if outcome.proven else "none" if outcome.best is None else "kept"
-    place = f"{outcome.config.model.id} on {outcome.config.hardware.name}"
+    kind = _look_of(outcome)
+    place, worse = f"{outcome.config.model.id} on {outcome.config.hardware.name}", words_of.worse(outcome)
     return joined(
         [
             tag("p", f"tuner study {name}", class_="kicker"),
             tag("h1", outcome.sentence, class_=f"verdict {kind}"),
+            *([tag("p", f"What got worse: {'; '.join(worse)}.", class_="warning")] if worse else []),
             tag("p", place, class_="place"),
             tag("p", _effort(outcome), class_="effort"),
             _simulated(outcome),
@@ -38,11 +41,18 @@ def verdict(outcome: Outcome) -> Html:
     )
 
 
+def _look_of(outcome: Outcome) -> str:
+    """Green for a winner, amber for one of which something is not shown, red where nothing could run."""
+    if outcome.decision and outcome.decision.kind is Kind.LIMIT_NOT_SHOWN:
+        return "doubted"
+    return "proven" if outcome.proven else "none" if outcome.best is None else "kept"
+
+
 def _effort(outcome: Outcome) -> str:
     every = (*outcome.records, *outcome.relaunches)
     measured = sum(record.measurement is not None for record in outcome.searched)
-    feasible = sum(record.feasible for record in outcome.searched)
-    spent = words.duration(sum(record.seconds for record in every))
+    feasible = sum(map(outcome.within, outcome.searched))
+    spent = words.duration(outcome.spent_s)
     day = min((record.started_at for record in every), default="")[:10]
     relaunches = f", {len(outcome.relaunches)} relaunches" if outcome.relaunches else ""
     trials = f"{len(outcome.launched):,} trials: {measured} measured, {feasible} of them within all limits"
@@ -57,7 +67,7 @@ def _simulated(outcome: Outcome) -> Html:
 
 
 def comparison(outcome: Outcome) -> Html:
-    """Baseline against best, with the spread of their launches."""
+    """Baseline against best, each change with its interval."""
     compared = rows(outcome)
     if not compared:
         return tag("p", "The deployed configuration was not measured, so there is nothing to compare with.")
@@ -66,17 +76,24 @@ def comparison(outcome: Outcome) -> Html:
     first = table(head, [_compared(row, limits.get(row.label, "")) for row in compared if row.matters], "numbers")
     rest = table(head, [_compared(row, "") for row in compared if not row.matters], "numbers")
     failed = [tag("p", f"Requests that failed: {said}.", class_="note") for said in outcome.failed_requests]
-    failed += [tag("p", f"Measured in disturbance: {said}.", class_="note") for said in outcome.spoiled]
+    failed += [tag("p", f"Measured in disturbance: {said}.", class_="note") for said in outcome.disturbed]
+    failed += [tag("p", f"Limit: {said}: {_kept(bound)}.", class_="note") for said, bound in words_of.limits(outcome)]
+    failed += [tag("p", f"{said}.", class_="note") for said in words_of.drifts(outcome)]
     return joined([first, *failed, tag("p", _basis(outcome), class_="caption"), folded("All other numbers", rest)])
+
+
+def _kept(bound: Bound) -> str:
+    return "shown to be kept" if bound.kept else "shown to be broken" if bound.broken else "not shown to be kept"
 
 
 def _basis(outcome: Outcome) -> str:
     before, after = (len(records) for records in finalists(outcome))
-    if outcome.comparison is None or not outcome.comparison.goals:
+    if outcome.decision is None:
         return "From one trial each; the best of many trials reads too high until it is launched again."
     return (
         f"Means over {before} launches of the deployed and {after} of the best configuration, in turns and on fresh "
-        "prompts; below each the lowest and the highest. A change that its spread could explain stands in grey."
+        "prompts; below each the lowest and the highest, below a change the interval in which it is. A change that "
+        "noise could explain stands in grey."
     )
 
 
@@ -89,8 +106,11 @@ def _compared(row: Row, limit: str) -> tuple[str, ...]:
     name = joined([row.label, tag("small", limit)]) if limit else row.label
     look = "same" if row.better is None else "better" if row.better else "worse"
     change = "" if row.change is None else words.percent(row.change, sign=True)
+    shown = tag("span", change, class_=look)
+    if row.interval:
+        shown = joined([shown, tag("small", " … ".join(words.percent(end, sign=True) for end in row.interval))])
     before, after = _sampled(row.baseline, row.unit, row.skipped[0]), _sampled(row.best, row.unit, row.skipped[1])
-    return name, before, after, tag("span", change, class_=look)
+    return name, before, after, shown
 
 
 def _sampled(sample: Sample | None, unit: str, skipped: str) -> str:
@@ -122,7 +142,9 @@ def changes(outcome: Outcome) -> Html:
 def _advice(outcome: Outcome) -> str:
     if outcome.proven:
         return "The whole configuration, with its proof, is in profile.yaml."
-    return "Not proven: profile.yaml keeps the deployed configuration."
+    if outcome.decision and outcome.decision.kind is Kind.LIMIT_NOT_SHOWN:
+        return "It is in profile.yaml, marked as not to be deployed without looking: read the verdict."
+    return "Not shown to be better: no profile is written, and the deployed configuration stays."
 
 
 def _moot(outcome: Outcome, names: Sequence[str]) -> str:
@@ -139,7 +161,7 @@ def tried(outcome: Outcome) -> Html:
     colds = launches.cold(outcome.records)
     if len(outcome.records) <= _WHOLE:
         return joined([every, tag("p", _LEGEND, class_="caption"), colds])
-    ranked = sorted((r for r in outcome.searched if r.feasible), key=lambda r: -(gain(outcome, r) or 0.0))[:_SHOWN]
+    ranked = outcome.ranked[:_SHOWN]
     caption = tag("p", f"The best {len(ranked)} within all limits. {_LEGEND}", class_="caption")
     everything = folded(f"All {len(outcome.records)} trials in their order", every)
     return joined([_trials(outcome, ranked), caption, colds, everything])

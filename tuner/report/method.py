@@ -76,11 +76,27 @@ def _kind(outcome: Outcome) -> str:
 
 
 def _proof(outcome: Outcome) -> str:
-    repeats = outcome.config.study.confirm
+    most = outcome.config.study.confirm.max
+    if not most:
+        return "Proof: none was asked for (study.confirm.max=0)."
     return (
-        f"Proof: in the end the deployed and the best configuration are each launched {repeats} times more, in turns. "
-        "Spread is the widest range within either, as a share of the deployed one's mean; a gain must exceed it."
+        f"Proof: the best and the deployed configuration are launched again in turns, in random order, up to {most} "
+        "times each, until it is decided: log ratio of unpaired launches, a linear drift taken out, sequential with an "
+        "error-spending rule. All proofs of this study together call something better that is not in at most 2.5 % of "
+        f"studies. A limit is kept only if its interval says so.{_noise(outcome)}"
     )
+
+
+def _noise(outcome: Outcome) -> str:
+    """What the search knows of the noise in what decides."""
+    objective, told = outcome.config.objective, []
+    for name in dict.fromkeys((*objective.goals, *objective.limits)):
+        known, within = outcome.readings.scatter(name).noise, outcome.readings.within(name)
+        parts = [f"{words.percent(known.sd)} between launches"] if known else []
+        parts += [f"{words.percent(within)} within one"] if within else []
+        if parts:
+            told.append(f"{words.metric(name).short} {' and '.join(parts)}")
+    return f" Noise in the search (standard deviation): {'; '.join(told)}." if told else ""
 
 
 def origin(outcome: Outcome) -> Html:

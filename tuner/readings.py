@@ -1,0 +1,149 @@
+"""What a study's launches say together of each configuration: a launch is a reading, and readings are noisy.
+
+The baseline is launched again through the search as a control; from it, and from whatever else ran twice, follow the
+noise between launches and a drift of the machine. A limit is then kept with a probability, not by a coin's toss.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import exp, hypot, log, prod, sqrt
+from statistics import fmean
+
+from tuner.load.metrics import Measurement
+from tuner.objective import Objective
+from tuner.proof.estimate import Noise, chance
+from tuner.proof.noise import Reading, Scatter, scatter
+from tuner.storage import TrialRecord
+
+_GUESSED = Noise(0.03, 2.0)
+"""Between launches before any configuration ran twice; a guess, and hardly relied on."""
+_ENDS = 2 * 1.96
+"""Standard errors between the ends of a 95 % interval."""
+LIKELY = 0.5
+"""A configuration whose limits are kept with at least this probability may become the finalist."""
+_NEAR = 0.05
+"""Below this probability a limit is missed; between the two it is a near miss."""
+
+
+def numbers(measurement: Measurement) -> dict[str, float]:
+    """Every number of a measurement that can be compared, by metric."""
+    return {name: value for name, value in measurement.numbers.items() if value > 0}
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Every measured launch of a study's search, by configuration.
+
+    Attributes:
+        objective: Goals and limits.
+        records: In the order in which they ran.
+        deployed: Digest of the deployed configuration.
+    """
+
+    objective: Objective
+    records: Sequence[TrialRecord]
+    deployed: str
+
+    def level(self, digest: str, name: str) -> float | None:
+        """A configuration's metric: the geometric mean of its launches, without the machine's drift."""
+        logs = self._logs(digest, name)
+        return exp(fmean(logs)) if logs else None
+
+    def values(self, digest: str) -> tuple[float, ...] | None:
+        """The goals' metrics of a configuration."""
+        levels = [self.level(digest, name) for name in self.objective.goals]
+        known = tuple(level for level in levels if level is not None)
+        return known if len(known) == len(levels) else None
+
+    def gains(self, digest: str) -> tuple[float, ...] | None:
+        """By which share each goal is better than the deployed configuration's."""
+        values, over = self.values(digest), self.values(self.deployed)
+        return self.objective.gains(values, over) if values and over else None
+
+    def kept(self, digest: str) -> float:
+        """The probability that a configuration keeps every limit."""
+        return prod(self._kept(digest, name) for name in self.objective.limits)
+
+    def likely(self, digest: str) -> bool:
+        """Whether it rather keeps its limits than not."""
+        return self.kept(digest) >= LIKELY
+
+    def near(self, digest: str) -> bool:
+        """Whether it reads as missing a limit, and may well keep it."""
+        return _NEAR <= self.kept(digest) < LIKELY
+
+    def misses(self, digest: str) -> dict[str, float]:
+        """By which share each limit is missed; what is kept is left out."""
+        beyond = {name: self._beyond(digest, name) for name in self.objective.limits}
+        return {name: exp(by) - 1 for name, by in beyond.items() if by is not None and by > 0}
+
+    def noise(self, name: str) -> Noise:
+        """Between launches of one configuration, never less than within one; guessed until one ran twice."""
+        known = self.scatter(name).noise
+        if known is None:
+            return Noise(hypot(_GUESSED.sd, self.within(name) or 0.0), _GUESSED.dof)
+        return Noise(max(known.sd, self.within(name) or 0.0), known.dof)
+
+    def within(self, name: str) -> float | None:
+        """How well one launch knows its own metric: standard error of its log by its interval, pooled over launches."""
+        found = (record.measurement.intervals.get(name) for record in self.records if record.measurement)
+        errors = [log(each.high / each.low) / _ENDS for each in found if each and each.low > 0]
+        return sqrt(fmean(error**2 for error in errors)) if errors else None
+
+    def scatter(self, name: str) -> Scatter:
+        """What repeated launches say of a metric."""
+        return self._scatters.setdefault(name, scatter(self._groups(name)))
+
+    @property
+    def controls(self) -> int:
+        """How often the deployed configuration was measured in the search."""
+        return sum(record.digest == self.deployed and record.measurement is not None for record in self.records)
+
+    @cached_property
+    def _scatters(self) -> dict[str, Scatter]:
+        return {}
+
+    @cached_property
+    def _by_digest(self) -> Mapping[str, list[tuple[int, dict[str, float]]]]:
+        found: dict[str, list[tuple[int, dict[str, float]]]] = {}
+        for place, record in enumerate(self.records):
+            if record.measurement:
+                found.setdefault(record.digest, []).append((place, numbers(record.measurement)))
+        return found
+
+    def _groups(self, name: str) -> list[list[Reading]]:
+        return [
+            [Reading(place, read[name]) for place, read in readings if name in read]
+            for readings in self._by_digest.values()
+        ]
+
+    def _logs(self, digest: str, name: str) -> list[float]:
+        drift = self.scatter(name).drift
+        readings = self._by_digest.get(digest, [])
+        return [log(read[name]) - drift * place for place, read in readings if name in read]
+
+    def _kept(self, digest: str, name: str) -> float:
+        """Student's t over the noise between launches, as far as it is known."""
+        beyond = self._beyond(digest, name)
+        if beyond is None:
+            return 0.0
+        if digest == self.deployed and self.objective.limits[name].of == "baseline":
+            return 1.0
+        noise, launches = self.noise(name), len(self._logs(digest, name))
+        return chance(beyond, noise.sd * sqrt(1 / launches + self._error_of_the_bound(name)), noise.dof)
+
+    def _error_of_the_bound(self, name: str) -> float:
+        relative = self.objective.limits[name].of == "baseline"
+        return 1 / len(self._logs(self.deployed, name)) if relative else 0.0
+
+    def _beyond(self, digest: str, name: str) -> float | None:
+        """By how much of its log a metric is beyond the limit."""
+        limit, level = self.objective.limits[name], self.level(digest, name)
+        reference = self.level(self.deployed, name) if limit.of == "baseline" else 1.0
+        if level is None or reference is None:
+            return None
+        if limit.max is not None:
+            return log(level / (limit.max * reference))
+        assert limit.min is not None
+        return log(limit.min * reference / level)
