@@ -22,6 +22,7 @@ help:  ## show the targets
 
 demo: .venv/.user  ## tune GLM-4.7-Flash on two simulated RTX 4090s (3 minutes, no GPU)
 	$(BIN)/tuner study start experiment=demo
+	@echo "The command is $(BIN)/tuner; '. $(BIN)/activate' makes it tuner in this shell."
 
 test: .venv/.dev  ## run the tests (no GPU, no Docker, no network)
 	$(BIN)/pytest

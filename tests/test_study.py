@@ -471,3 +471,18 @@ def test_outcome_is_read_from_the_folder_alone(load):
     asked = load("budget.trials=1")
     outcome, _ = run(asked)
     assert Outcome.of(StudyFolder(asked.study.path)).sentence == outcome.sentence
+
+
+def test_a_study_resumes_after_its_space_was_narrowed_and_keeps_what_was_measured(load):
+    narrow = ("space.params.block_size.choices=[16,32]", "space.params.max_num_seqs=null")
+    before, _ = run(load("budget.trials=4"))
+    tried = [record.params for record in before.records]
+    after, heard = run(load("budget.trials=6", *narrow))
+    assert [record.params for record in after.records][: len(tried)] == tried
+    assert [record.role for record in after.records].count(Role.BASELINE) == 1
+    fresh = after.records[len(tried) :]
+    assert {record.params["max_num_seqs"] for record in fresh} == {64}
+    assert {record.params["block_size"] for record in fresh} <= {16, 32}
+    assert any("no longer searched" in note.text for note in heard.of(events.Noted))
+    again, _ = run(load("budget.trials=7", *narrow))
+    assert len(again.launched) == 7

@@ -3,13 +3,14 @@
 import json
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from tuner import __version__
-from tuner.errors import ConfigError, TunerError
+from tuner.errors import ConfigError, InfrastructureError, TunerError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,13 +151,18 @@ def study_start(
 
 
 def _plan(config: "Config", as_json: bool) -> None:
+    from tuner.checks import examined
     from tuner.deployed import compared
     from tuner.planning import plan_of
-    from tuner.workbench import check, make_engine
+    from tuner.workbench import make_engine
 
-    check(config)
-    plan = plan_of(config, compared(config, make_engine(config)))
+    checks = examined(config)
+    plan = plan_of(config, checks, compared(config, make_engine(config)))
     _print(plan.model_dump_json(indent=1) if as_json else plan.text)
+    for error in checks.refused:
+        _say(f"tuner: {error}")
+    if checks.refused:
+        raise typer.Exit(checks.refused[0].exit_code)
 
 
 def _ask_to_stop(config: "Config") -> None:
@@ -187,15 +193,19 @@ def _run(config: "Config", as_json: bool) -> None:
 
     from tuner import live
     from tuner.closing import close, summary
-    from tuner.study import StudyStopped, run_study
+    from tuner.study import run_study
 
     console = Console(stderr=as_json)
     try:
         with live.view(config, console, as_json=as_json) as listener:
             outcome = run_study(config, listener, ("tuner", *sys.argv[1:]))
-    except StudyStopped:
-        _standing(config, console)  # the error itself says how to go on
+    except InfrastructureError:
+        _standing(config, console)  # the error itself says how to resume
         raise
+    except OSError as error:
+        _standing(config, console)
+        fix = "make room on that disk; then the same command resumes the study"
+        raise InfrastructureError(f"{error.filename or config.study.path}: {error.strerror}", fix=fix) from error
     except KeyboardInterrupt:
         _standing(config, console)
         _say(f"tuner: stopped; `tuner study start` with the same arguments goes on with {config.study.path}")
@@ -245,7 +255,7 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
     for study in studies(folder):
         try:
             outcomes.append(Outcome.of(study))
-        except ConfigError as error:
+        except (TunerError, OSError) as error:
             damaged[study.path.name] = str(error)
     if as_json:
         broken = [{"study": name, "error": said} for name, said in damaged.items()]
@@ -297,6 +307,29 @@ def study_export(
     text = export(_outcome(folder, name), to, output, table)
     if text is not None:
         _print(text.rstrip("\n"))
+
+
+@study_app.command("rm")
+def study_rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")],
+    folder: StudiesFolder = Path("studies"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False,
+) -> None:
+    """Remove a study: its records, logs and results, for good."""
+    from tuner.config import read
+    from tuner.ledger import forget
+    from tuner.storage import remove
+
+    study = _study_folder(folder, name)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"this removes {study.path} for good", place="study rm", fix="say --yes")
+        if not typer.confirm(f"Remove {study.path} for good?"):
+            raise typer.Exit(1)
+    with suppress(ConfigError):  # a damaged study as well
+        forget(read(study.config), study)
+    remove(study)
+    _print(f"{study.path} removed")
 
 
 @bench_app.command("run")

@@ -15,7 +15,7 @@ from tuner.compose import compose_of
 from tuner.outcome import Outcome, named
 from tuner.pace import left_s
 from tuner.profile import profile_of
-from tuner.secrecy import redacted
+from tuner.secrets import redacted
 from tuner.space import Candidate
 from tuner.storage import Role, TrialRecord
 
@@ -81,6 +81,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
         *_headed("failed requests", outcome.failed_requests),
         *_headed("disturbed", outcome.disturbed),
         *_headed("warnings", _warnings(outcome)),
+        *_headed("damaged", [f"{each}; its trial is not counted" for each in outcome.folder.damaged()]),
         ("time", _time(outcome)),
         ("now", standing(outcome)),
     ]

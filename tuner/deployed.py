@@ -20,8 +20,7 @@ from tuner.errors import InfrastructureError
 from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.readiness import Probe
-from tuner.secrecy import redacted
-from tuner.secrets import Secrets, is_secret, redact
+from tuner.secrets import Secrets, is_secret, redact, redacted
 
 if TYPE_CHECKING:
     from tuner.launchers.docker.services import Deployed

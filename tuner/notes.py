@@ -12,7 +12,7 @@ from tuner.analysis.tables import Row, rows
 from tuner.engines.effective import Status
 from tuner.host.state import GpuState, HostState
 from tuner.outcome import Outcome
-from tuner.secrecy import redacted
+from tuner.secrets import redacted
 from tuner.space import Candidate
 from tuner.storage import State, TrialRecord
 from tuner.verdict import worse as worsened

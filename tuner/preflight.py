@@ -82,11 +82,11 @@ def ground_of(config: Config, engine: VllmEngine, flags: KnownFlags | None = Non
     version, on_this_host = config.engine.version, config.launcher.kind == "process"
     if flags is None and (on_this_host or version is not None):
         flags = known_flags(engine.executable, version, state_dir() / "flags")
-    model, hardware = find(_on_this_host(config), _cache_of(config)), hardware_of(config.hardware)
+    model, hardware = find(model_on_this_host(config), _cache_of(config)), hardware_of(config.hardware)
     return Ground(config.space, config.model.settings, engine, hardware, model, flags, version)
 
 
-def _on_this_host(config: Config) -> str:
+def model_on_this_host(config: Config) -> str:
     """The model as this host knows it: a folder inside a container is one that is mounted there."""
     if isinstance(config.launcher, DockerLauncherConfig):
         inside = Path(config.model.id)

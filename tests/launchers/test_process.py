@@ -121,3 +121,29 @@ def test_the_environment_of_a_launch_is_in_no_process_list(tmp_path):
         answer(server)
         lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
     assert not any("hush-hush" in line for line in lines)
+
+
+LEAKY = "import os; print('raw', os.environ['HF_TOKEN'], 'planted-in-file-0002', flush=True);" + ECHO_SERVER
+LEAKY_TUNER = TUNER_PROGRAM.replace(
+    "ProcessLauncher()", "ProcessLauncher(Secrets({'A_TOKEN': 'planted-in-file-0002'}), ('HF_TOKEN',))"
+).replace("import sys, time", "import sys, time\nfrom tuner.secrets import Secrets")
+
+
+def test_a_secret_is_never_in_the_log_also_after_a_kill_9_of_tuner(tmp_path):
+    log = tmp_path / "server.log"
+    program = LEAKY_TUNER.replace("Secrets({", "Secrets({'HF_TOKEN': 'planted-outside-0001', ")
+    tuner = subprocess.Popen([sys.executable, "-c", program, str(log), LEAKY], stdout=subprocess.PIPE)
+    with tuner:
+        tuner.stdout.readline()
+        until(lambda: log.exists() and "raw" in log.read_text())
+        tuner.kill()
+    assert log.read_text().startswith("raw *** ***\n")
+    assert log.stat().st_mode & 0o077 == 0
+
+
+def test_the_last_words_of_a_server_are_in_the_log_when_its_end_is_known(tmp_path):
+    last = spec(tmp_path, "import sys; sys.stdout.write('x\\n' * 20000 + 'last words'); sys.exit(3)")
+    with ProcessLauncher().launch(last) as server:
+        until(lambda: not server.life().running)
+        assert server.log.finish()[-1] == "last words"
+        assert server.life().exit_code == 3

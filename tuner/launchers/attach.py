@@ -11,7 +11,7 @@ import httpx
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec, Life, Server
 from tuner.launchers.log import ServerLog
-from tuner.secrets import Secrets
+from tuner.secrets import Secrets, hide
 
 _ASK_EVERY_S = 0.5
 """A server that is being measured has other things to do than to say twenty times a second that it lives."""
@@ -90,4 +90,5 @@ class AttachLauncher:
         if not token:
             fix = f"put it in {self.secrets_file} or export it; or name no variable, if the server wants no token"
             raise EngineUnavailable(f"the environment variable {self.token_env} is not set", fix=fix)
+        hide([token])
         return {"Authorization": f"Bearer {token}"}

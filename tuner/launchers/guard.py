@@ -16,9 +16,10 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuner.launchers.redacting import RedactedLog
 from tuner.launchers.traces import LaunchTrace, kill_survivors
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -35,6 +36,7 @@ class Errand:
         env: Its whole environment.
         log_path: Where its output goes.
         grace_s: How long it may take to end.
+        hidden: Secrets to redact from its output.
     """
 
     launch_id: str
@@ -42,6 +44,7 @@ class Errand:
     env: dict[str, str]
     log_path: str
     grace_s: float
+    hidden: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -52,24 +55,36 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     errand = Errand(**json.loads(sys.stdin.buffer.readline()))
     try:
-        server = _start(errand)
+        log = RedactedLog(Path(errand.log_path), errand.hidden)
+    except OSError as error:
+        _say(error=f"{error.strerror}: {errand.log_path}")
+        return
+    with log:
+        _run(errand, log)
+
+
+def _run(errand: Errand, log: RedactedLog) -> None:
+    try:
+        server = _start(errand, log)
     except OSError as error:
         _say(error=f"{error.strerror}: {errand.argv[0]}")
         return
     trace = LaunchTrace.of(errand.launch_id, server.pid)
     trace.write()
     _say(pid=server.pid)
-    _watch(server)
+    _watch(server, log)
     _end(server, trace, errand.grace_s)
+    log.settle()
+    _say(exit=server.poll())
 
 
-def _start(errand: Errand) -> "subprocess.Popen[bytes]":
-    with Path(errand.log_path).open("ab", buffering=0) as log:
+def _start(errand: Errand, log: RedactedLog) -> "subprocess.Popen[bytes]":
+    with log.inlet() as inlet:
         return subprocess.Popen(
             errand.argv,
             env=errand.env,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=inlet,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             restore_signals=True,
@@ -83,11 +98,12 @@ def _default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _watch(server: "subprocess.Popen[bytes]") -> None:
+def _watch(server: "subprocess.Popen[bytes]", log: RedactedLog) -> None:
     """Until tuner closes our input; the server's end is reported on the way, and its workers may outlive it."""
     reported = False
     while not select.select([sys.stdin], [], [], _POLL_S)[0]:
         if not reported and server.poll() is not None:
+            log.settle()
             _say(exit=server.returncode)
             reported = True
 
@@ -99,7 +115,6 @@ def _end(server: "subprocess.Popen[bytes]", trace: LaunchTrace, grace_s: float) 
             server.wait(grace_s)
     if kill_survivors(trace, ancestor=os.getpid()):
         trace.erase()
-    _say(exit=server.poll())
 
 
 def _say(**facts: str | int | None) -> None:

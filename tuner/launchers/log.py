@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from tuner.secrets import redact
-
 
 class ServerLog:
     r"""Follows a log file and yields its lines once.
@@ -12,13 +10,11 @@ class ServerLog:
     last line is held back until its end comes, or until ``finish``.
 
     Args:
-        path: The file.
-        hidden: Secrets to cut out of the lines.
+        path: The file; its secrets were redacted when it was written.
     """
 
-    def __init__(self, path: Path, hidden: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._hidden = hidden
         self.lines: list[str] = []
         self._offset = 0
 
@@ -44,7 +40,7 @@ class ServerLog:
         return fresh + self._keep(data)
 
     def _keep(self, data: bytes) -> list[str]:
-        text = redact(data.decode("utf-8", "replace"), self._hidden)
+        text = data.decode("utf-8", "replace")
         fresh = [line for line in text.splitlines() if line.strip()]
         self.lines.extend(fresh)
         return fresh

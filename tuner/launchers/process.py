@@ -17,7 +17,7 @@ from tuner.launchers.guard import Errand
 from tuner.launchers.leases import gpu_lease, port_lease
 from tuner.launchers.log import ServerLog
 from tuner.launchers.traces import LAUNCH_MARK, end_orphans
-from tuner.secrets import Secrets, is_secret, redact
+from tuner.secrets import Secrets, is_secret
 
 _START_TIMEOUT_S = 30.0
 
@@ -68,10 +68,9 @@ class ProcessLauncher:
             locks = [held.enter_context(gpu_lease(gpu, holder)) for gpu in spec.gpus]
             port, port_lock = held.enter_context(port_lease(holder))
             launch_id = f"{spec.name.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
-            log = held.enter_context(_redacted(spec.log_path, self.secrets.hidden))
-            errand = _errand(spec, launch_id, port, self._environment)
+            errand = _errand(spec, launch_id, port, self._environment, self.secrets.hidden)
             guard = held.enter_context(_guarded(errand, [*locks, port_lock]))
-            yield ProcessServer(f"http://127.0.0.1:{port}", log, {}, guard)
+            yield ProcessServer(f"http://127.0.0.1:{port}", ServerLog(spec.log_path), {}, guard)
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -79,23 +78,14 @@ class ProcessLauncher:
         return {**ours, **self.secrets.named(self.reach)}
 
 
-@contextmanager
-def _redacted(path: Path, hidden: tuple[str, ...]) -> Iterator[ServerLog]:
-    """The server's log; it writes the file itself, so that secrets are cut when they are read, and in the end."""
-    try:
-        yield ServerLog(path, hidden)
-    finally:
-        if path.exists() and any(secret.encode() in path.read_bytes() for secret in hidden):
-            text = path.read_bytes().decode("utf-8", "surrogateescape")
-            path.write_bytes(redact(text, hidden).encode("utf-8", "surrogateescape"))
-
-
-def _errand(spec: LaunchSpec, launch_id: str, port: int, environment: dict[str, str]) -> Errand:
+def _errand(
+    spec: LaunchSpec, launch_id: str, port: int, environment: dict[str, str], hidden: tuple[str, ...]
+) -> Errand:
     argv = [part.replace("{host}", "127.0.0.1").replace("{port}", str(port)) for part in spec.argv]
     env = {**environment, **spec.env, LAUNCH_MARK: launch_id}
     if spec.gpus:
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, spec.gpus))}
-    return Errand(launch_id, argv, env, str(Path(spec.log_path).resolve()), spec.stop_grace_s)
+    return Errand(launch_id, argv, env, str(Path(spec.log_path).resolve()), spec.stop_grace_s, list(hidden))
 
 
 @contextmanager
