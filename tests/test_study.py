@@ -449,3 +449,12 @@ def test_outcome_is_read_from_the_folder_alone(load):
     asked = load("budget.trials=1")
     outcome, _ = run(asked)
     assert Outcome.of(StudyFolder(asked.study.path)).sentence == outcome.sentence
+
+
+def test_what_a_killed_tuner_had_begun_to_write_is_swept_away(tmp_path):
+    folder = StudyFolder(tmp_path / "study")
+    drafts = [folder.path / ".config.yaml.tmp", folder.trial(0).path / ".record.json.tmp"]
+    for draft in drafts:
+        draft.write_text("half")
+    with folder.locked():
+        assert not any(draft.exists() for draft in drafts)

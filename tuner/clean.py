@@ -3,7 +3,7 @@
 What belongs to a tuner that still runs is never touched.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tuner import takeover
 from tuner.errors import EngineUnavailable
 from tuner.launchers import traces
+from tuner.launchers.strays import strays
 
 if TYPE_CHECKING:
     from tuner.launchers.docker.containers import LeftOver as Container
@@ -45,9 +46,15 @@ def left_overs(say: Callable[[str], None] = _unheard) -> list[LeftOver]:
     Args:
         say: Told what is done when a service is given back.
     """
+    orphans = [trace.launch_id for trace in traces.orphans()]
     servers = [
-        LeftOver(f"server {trace.launch_id}", "its tuner is gone", partial(traces.end_orphans, only=trace.launch_id))
-        for trace in traces.orphans()
+        LeftOver(f"server {launch_id}", "its tuner is gone", partial(traces.end_orphans, only=launch_id))
+        for launch_id in orphans
+    ]
+    unrecorded = [
+        LeftOver(f"server {one.launch_id}", f"{_listed(one.pids)}; its tuner is gone, and its trace", one.end)
+        for one in strays()
+        if one.launch_id not in orphans
     ]
     containers = [
         LeftOver(f"container {one.name}", _whose(one), partial(_end, one.launch_id))
@@ -62,7 +69,7 @@ def left_overs(say: Callable[[str], None] = _unheard) -> list[LeftOver]:
         )
         for record in takeover.pending()
     ]
-    return [*servers, *containers, *owed]
+    return [*servers, *unrecorded, *containers, *owed]
 
 
 def under_way() -> list[str]:
@@ -97,6 +104,10 @@ def _containers() -> "list[Container]":
             return containers.ours(client)
     except EngineUnavailable:
         return []
+
+
+def _listed(pids: Sequence[int]) -> str:
+    return f"process {', '.join(map(str, pids))}"
 
 
 def _whose(container: "Container") -> str:

@@ -276,7 +276,14 @@ class StudyFolder:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Remove what a killed tuner had begun to write: nobody else is at work here."""
+        for pattern in (".*.tmp", "trials/*/.*.tmp", "confirm/*/.*.tmp"):
+            for draft in self.path.glob(pattern):
+                draft.unlink(missing_ok=True)
 
 
 def studies(folder: Path) -> list[StudyFolder]:
@@ -353,8 +360,11 @@ def _read(path: Path) -> TrialRecord:
 def _write(path: Path, text: str) -> None:
     """Whole or not at all, and on the disk when this returns."""
     draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
