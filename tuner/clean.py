@@ -57,7 +57,7 @@ def left_overs(say: Callable[[str], None] = _unheard) -> list[LeftOver]:
         if one.launch_id not in orphans
     ]
     containers = [
-        LeftOver(f"container {one.name}", _whose(one), partial(_end, one.launch_id))
+        LeftOver(f"{_kind(one)} {one.name}", _whose(one), partial(_end, one.launch_id))
         for one in _containers()
         if one.orphaned
     ]
@@ -74,7 +74,7 @@ def left_overs(say: Callable[[str], None] = _unheard) -> list[LeftOver]:
 
 def under_way() -> list[str]:
     """Containers of tuners that still run, for a person."""
-    return [f"container {one.name} ({_whose(one)})" for one in _containers() if not one.orphaned]
+    return [f"{_kind(one)} {one.name} ({_whose(one)})" for one in _containers() if not one.orphaned]
 
 
 def caches() -> list[LeftOver]:
@@ -108,6 +108,10 @@ def _containers() -> "list[Container]":
 
 def _listed(pids: Sequence[int]) -> str:
     return f"process {', '.join(map(str, pids))}"
+
+
+def _kind(one: "Container") -> str:
+    return "network" if one.state == "network" else "container"
 
 
 def _whose(container: "Container") -> str:
