@@ -132,7 +132,7 @@ def test_a_container_says_whose_it_is_and_is_published_on_the_loopback_interface
 def test_a_container_gains_no_privileges_and_no_processes_without_end(make, spec, engine):
     program = (
         "import pathlib, re; s = pathlib.Path('/proc/self/status').read_text();"
-        "print(*(re.search(name + r':\\s*(\\w+)', s)[1] for name in ('NoNewPrivs', 'CapEff')), flush=True); input()"
+        "print(*(re.search(name + r':\\s*(\\w+)', s)[1] for name in ('NoNewPrivs', 'CapEff')), flush=True)"
     )
     wait = "import time; time.sleep(60)"
     with make(pids=77).launch(spec(program=wait)):

@@ -177,6 +177,7 @@ def test_clean_finds_a_server_whose_guard_and_trace_are_gone_by_its_environment(
     tuner, guard, server = victim
     assert left_overs() == []
     (trace,) = (state_dir / "launches").glob("*.json")
+    scratch = Path(json.loads(trace.read_text())["scratch"])
     trace.unlink()
     assert left_overs() == [], "its guard lives"
     kill(guard, tuner.pid)
@@ -184,6 +185,7 @@ def test_clean_finds_a_server_whose_guard_and_trace_are_gone_by_its_environment(
     assert f"process {server}" in str(left)
     left.remove()
     assert not alive(server)
+    assert not scratch.exists()
     assert left_overs() == []
 
 

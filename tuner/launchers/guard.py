@@ -26,7 +26,7 @@ from pathlib import Path
 
 from tuner.launchers.owner import Owner
 from tuner.launchers.strays import GUARD_MARK
-from tuner.launchers.traces import LaunchTrace, kill_survivors
+from tuner.launchers.traces import LaunchTrace, kill_survivors, scratch_name
 
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.05
@@ -52,8 +52,8 @@ class Errand:
 
     @property
     def scratch(self) -> Path:
-        """The launch's own folder for temporary files; its path is short, since sockets are made in it."""
-        return Path(self.env.get("TMPDIR") or tempfile.gettempdir()) / f"tuner-{self.launch_id[-8:]}"
+        """The launch's own folder for temporary files."""
+        return Path(self.env.get("TMPDIR") or tempfile.gettempdir()) / scratch_name(self.launch_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 The locks are ``flock`` on files in tuner's state folder, so that two studies of one user never meet on a GPU or a port,
 and nothing is left locked after a kill -9. Another user has another state folder: a GPU is locked by the name of a
 socket as well (abstract, Linux), which is one for all users of a network namespace, needs no file that two users could
-write, and dies with its holder too. ``TUNER_LOCK_SCOPE`` sets the names of tests apart.
+write, and dies with its holder too. ``TUNER_SCOPE`` keeps tests apart that run at the same time on one host.
 """
 
 import errno
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tuner.errors import GpuBusy, PortTaken
 
+SCOPE = "TUNER_SCOPE"
 _PORT_ATTEMPTS = 20
 
 
@@ -111,7 +112,7 @@ def _host_wide(name: str) -> Iterator[tuple[int, ...]]:
     if sys.platform != "linux":
         yield ()
         return
-    address = f"\0tuner/{os.environ.get('TUNER_LOCK_SCOPE', '')}/{name}"
+    address = f"\0tuner/{os.environ.get(SCOPE, '')}/{name}"
     with socket.socket(socket.AF_UNIX) as lock:
         _bind(lock, address)
         yield (lock.fileno(),)

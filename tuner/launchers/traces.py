@@ -24,6 +24,11 @@ LAUNCH_MARK = "TUNER_LAUNCH"
 """The environment variable by which every process of a launch can be known."""
 
 
+def scratch_name(launch_id: str) -> str:
+    """What a launch's folder for temporary files is called: short, since sockets with bounded paths are made in it."""
+    return f"tuner-{launch_id[-8:]}"
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchTrace:
     """One launch under way.
