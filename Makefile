@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock clean
+.PHONY: help demo test check format bench faults lock clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,10 @@ format: .venv/.dev  ## mend what check can mend
 
 bench: .venv/.dev  ## measure tuner itself; prints, never fails on time
 	$(BIN)/python -m tests.bench
+
+ROUNDS ?= 3
+faults: .venv/.dev  ## try faults on purpose: kills, disks, files, servers, secrets (minutes; ROUNDS=1 is the short form)
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS)
 
 lock: .venv/.dev  ## renew the lock files from pyproject.toml (hashes, no index or host)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tuner.clean import left_overs, under_way
-from tuner.errors import EngineUnavailable, GpuBusy, ImageMissing, OutOfMemory, PortTaken
+from tuner.errors import EngineUnavailable, GpuBusy, ImageMissing, PortTaken
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker import volumes
 from tuner.launchers.docker.containers import OWNER, Contents
@@ -177,21 +177,6 @@ def test_a_network_without_a_container_is_found_and_removed(engine, make, spec):
     assert str(left).startswith("network tuner-old-0 (")
     left.remove()
     assert network.id not in [one.id for one in engine.networks.list()]
-
-
-def test_a_server_whose_death_is_diagnosed_is_not_waited_for(make, spec):
-    def launch():
-        nonlocal begun
-        deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + ECHO_SERVER
-        with make().launch(spec(program=deaf, stop_grace_s=8)) as server:
-            answer(server)
-            begun = time.monotonic()
-            raise OutOfMemory("decided")
-
-    begun = 0.0
-    with pytest.raises(OutOfMemory):
-        launch()
-    assert time.monotonic() - begun < 6
 
 
 def test_shared_memory_of_its_own_is_eight_gib(make, spec):

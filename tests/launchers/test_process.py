@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tuner.clean import left_overs
-from tuner.errors import EngineUnavailable, GpuBusy, InfrastructureError, MeasurementError, OutOfMemory
+from tuner.errors import EngineUnavailable, GpuBusy, InfrastructureError
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.guard import Errand
 from tuner.launchers.process import GuardDied, ProcessLauncher, next_report
@@ -196,21 +196,6 @@ def test_a_launch_has_its_own_log_and_the_earlier_ones_are_kept(tmp_path):
             assert server.log.finish() == [word]
     kept = {path.name: path.read_text().strip() for path in tmp_path.glob("s*.log")}
     assert kept == {"s.1.log": "first", "s.2.log": "second", "s.log": "third"}
-
-
-@pytest.mark.parametrize(("error", "grace_s"), [(OutOfMemory, 1), (MeasurementError, 3)])
-def test_a_server_whose_death_is_diagnosed_is_not_waited_for(tmp_path, error, grace_s):
-    def launch():
-        nonlocal begun
-        with ProcessLauncher().launch(spec(tmp_path, DEAF_SERVER, stop_grace_s=3)) as server:
-            answer(server)
-            begun = time.monotonic()
-            raise error("decided")
-
-    begun = 0.0
-    with pytest.raises(error):
-        launch()
-    assert grace_s <= time.monotonic() - begun < grace_s + 1.9
 
 
 def test_temporary_files_of_a_launch_go_with_it(tmp_path, monkeypatch):

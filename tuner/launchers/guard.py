@@ -53,7 +53,7 @@ class Errand:
     @property
     def scratch(self) -> Path:
         """The launch's own folder for temporary files."""
-        return Path(self.env.get("TMPDIR") or tempfile.gettempdir()) / scratch_name(self.launch_id)
+        return Path(self.env.get("TMPDIR") or tempfile.gettempdir()).absolute() / scratch_name(self.launch_id)
 
 
 @dataclass(frozen=True, slots=True)

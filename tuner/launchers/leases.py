@@ -39,8 +39,9 @@ def lease(name: str, holder: str) -> Iterator[int]:
     """Hold a name alone until the block is left; yields the lock's file descriptor, which a child may inherit."""
     _folder().mkdir(parents=True, exist_ok=True)
     with _locked(_folder() / f"{name}.lock") as descriptor:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, holder.encode())
+        with suppress(OSError):  # a full disk: who holds it is not said, and it is held all the same
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, holder.encode())
         yield descriptor
 
 
