@@ -47,12 +47,12 @@ def main() -> int:
     parser.add_argument("--only", default="")
     asked = parser.parse_args()
     print(f"seed {asked.seed}, {asked.rounds} rounds\n{'fault':<44}{'tried':>6}{'survived':>10}{'s':>7}", flush=True)
-    lost = [failure for name, tries in rows() if asked.only in name for failure in _row(name, tries, asked)]
-    print("".join(f"  {failure}\n" for failure in lost), end="")
-    return 1 if lost else 0
+    lost = [_row(name, tries, asked) for name, tries in rows() if asked.only in name]
+    return 1 if any(lost) else 0
 
 
 def _row(name: str, tries: list[Try], asked: argparse.Namespace) -> list[str]:
+    """Try one kind of fault; returns why what did not survive did not."""
     begun, tried, failures = time.monotonic(), 0, []
     for number in range(asked.rounds):
         for one in tries:
@@ -62,9 +62,10 @@ def _row(name: str, tries: list[Try], asked: argparse.Namespace) -> list[str]:
                 print(f"{name:<44}     not tried: {lacking}", flush=True)
                 return failures
             except Exception as error:  # noqa: BLE001
-                failures.append(f"{name}, {getattr(one, '__name__', '')}, round {number}: {_told(error)}")
+                failures.append(f"{getattr(one, '__name__', name)}, round {number}: {_told(error)}")
             tried += 1
     print(f"{name:<44}{tried:>6}{tried - len(failures):>10}{time.monotonic() - begun:>7.0f}", flush=True)
+    print("".join(f"    {failure}\n" for failure in failures), end="", flush=True)
     return failures
 
 

@@ -1,14 +1,17 @@
 """Damaged files: every command still says in words what is wrong, and the other studies are as they were."""
 
+import atexit
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from tests.faults.killing import kill_9
 from tests.faults.world import World, expect
 
 HEALTHY = "healthy"
-_COMMANDS = (("study", "list"), ("study", "status"), ("study", "report"))
 
 
 def _truncated(content: bytes) -> bytes:
@@ -71,20 +74,31 @@ def trace(folder: Path, chance: random.Random) -> None:
     world.nothing_runs()
 
 
-def _damaged(folder: Path, chance: random.Random, name: str) -> None:
-    """A study with a damaged file, and a healthy one of the same making in the same folder."""
-    world, healthy = World(folder, chance), World(folder, chance, name=HEALTHY)
-    for one in (world, healthy):
+@cache
+def _prepared() -> World:
+    """A finished study and a healthy one in the same folder, made once and put back before each try."""
+    folder = Path(tempfile.mkdtemp(prefix="faults-damage-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    world = World(folder, random.Random(0))
+    for one in (world, World(folder, random.Random(0), name=HEALTHY)):
         one.end(one.start()).well()
+    shutil.copytree(world.studies, folder / "as made")
+    return world
+
+
+def _damaged(folder: Path, chance: random.Random, name: str) -> None:
+    world = _prepared()
+    shutil.rmtree(world.studies)
+    shutil.copytree(world.folder / "as made", world.studies)
     victim = world.study / name
     how = chance.choice(list(HOW))
     victim.write_bytes(HOW[how](victim.read_bytes()))
-    for words in _COMMANDS:
-        whose = () if words[1] == "list" else (world.name,)
-        ended = world.tuner(*words, *whose, "--folder", str(world.studies)).said()
-        if words[1] == "list":
-            expect(HEALTHY in ended.text, f"{how} {name}: the healthy study is not listed: {ended.text[-500:]}")
+    at = ("--folder", str(world.studies))
+    listed = world.tuner("study", "list", *at).said()
+    expect(HEALTHY in listed.text, f"{how} {name}: the healthy study is not listed: {listed.text[-500:]}")
+    world.tuner("study", "status", HEALTHY, *at).well()
+    for command in ("status", "report"):
+        world.tuner("study", command, world.name, *at).said()
     ended = world.end(world.start())
     ended.said(*([] if ended.code == 0 else [victim.name]))
-    healthy.tuner("study", "status", HEALTHY, "--folder", str(world.studies)).well()
     world.nothing_runs()
