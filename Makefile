@@ -39,7 +39,7 @@ bench: .venv/.dev  ## measure tuner itself; prints, never fails on time
 	$(BIN)/python -m tests.bench
 
 ROUNDS ?= 3
-faults: .venv/.dev  ## try faults on purpose: kills, disks, files, servers, secrets (minutes; ROUNDS=1 is the short form)
+faults: .venv/.dev  ## try faults on purpose: kills, disks, files, servers, secrets (minutes; ROUNDS=1 is short)
 	$(BIN)/python -m tests.faults --rounds $(ROUNDS)
 
 lock: .venv/.dev  ## renew the lock files from pyproject.toml (hashes, no index or host)
