@@ -23,7 +23,7 @@ class LaunchSpec:
         name: Who this is, for labels and lock files: ``study/0003``.
         argv: The command line; ``{host}`` and ``{port}`` are filled in by the launcher.
         env: Environment variables to add.
-        log_path: Where the server's whole output goes, as it comes.
+        log_path: Where the server's whole output goes, as it comes; what an earlier launch left there is set aside.
         gpus: Indices, in PCI bus order, of the GPUs that the server may see; empty for none.
         stop_grace_s: How long the server may take to end before it is killed.
     """
@@ -96,7 +96,8 @@ class Launcher(Protocol):
     def launch(self, spec: LaunchSpec) -> AbstractContextManager[Server]:
         """Start a server and yield it at once, not yet ready.
 
-        Leaving the block, for whatever reason, ends the server and all its processes.
+        Leaving the block, for whatever reason, ends the server and all its processes, after ``spec.grace_s`` of what
+        went wrong in it.
 
         Raises:
             EngineUnavailable: The executable or the container engine is not there.

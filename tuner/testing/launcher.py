@@ -154,7 +154,7 @@ class LauncherContract:
     ) -> None:
         """After a diagnosed failure the grace period is short; one without a measurement gets all of it."""
         self._must_start_servers()
-        wanted, begun = replace(spec("--deaf"), stop_grace_s=4), 0.0
+        wanted, begun = replace(spec("--deaf"), stop_grace_s=6), 0.0
 
         def fail() -> None:
             nonlocal begun
@@ -165,7 +165,7 @@ class LauncherContract:
 
         with pytest.raises(error):
             fail()
-        assert (time.monotonic() - begun >= 4) is waits
+        assert (time.monotonic() - begun >= 6) is waits
 
     def _must_start_servers(self) -> None:
         if not self.starts_servers:
