@@ -42,8 +42,8 @@ PLACES = (
     _variable("ALERT_WEBHOOK", "https://hooks.example/{}"),
     Place("HF_TOKEN in .env, for the trial", ("secrets.trial=[HF_TOKEN]",), dotenv=("HF_TOKEN={}",)),
     Place("a password in model.env", ("+model.env.MY_PASSWORD={}",)),
-    Place("oc.env in model.env", ("+model.env.MY_TOKEN='${{oc.env:PLANTED}}'",), (("PLANTED", "{}"),)),
-    Place("a password in engine.launch_env", ("+engine.launch_env.MY_PASSWORD={}",)),
+    Place("oc.env in model.env", ("+model.env.GREETING='${{oc.env:MY_TOKEN}}'",), (("MY_TOKEN", "{}"),)),
+    Place("a URL in engine.launch_env", ("+engine.launch_env.UPSTREAM='http://me:{}@up.example:1'",)),
     Place("model.args.api_key", ("+model.args.api_key={}",)),
     Place("a flag for launches only", ("+engine.launch_args.api_key={}",)),
     Place("a password in the storage's URL", ("storage.url='postgresql+psycopg://me:{}@127.0.0.1:9/x'",)),
@@ -81,5 +81,4 @@ def _speaker(folder: Path) -> Path:
 
 
 def _around(text: str, secret: str) -> str:
-    at = text.index(secret)
-    return text[max(0, at - 60) : at].replace("\n", " ") + "***"
+    return text.partition(secret)[0][-60:].replace("\n", " ") + "***"
