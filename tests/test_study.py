@@ -486,3 +486,12 @@ def test_a_study_resumes_after_its_space_was_narrowed_and_keeps_what_was_measure
     assert any("no longer searched" in note.text for note in heard.of(events.Noted))
     again, _ = run(load("budget.trials=7", *narrow))
     assert len(again.launched) == 7
+
+
+def test_what_a_killed_tuner_had_begun_to_write_is_swept_away(tmp_path):
+    folder = StudyFolder(tmp_path / "study")
+    drafts = [folder.path / ".config.yaml.tmp", folder.trial(0).path / ".record.json.tmp"]
+    for draft in drafts:
+        draft.write_text("half")
+    with folder.locked():
+        assert not any(draft.exists() for draft in drafts)

@@ -56,8 +56,8 @@ class ConfirmConfig(Schema):
 class StudyConfig(Schema):
     """Which study this is."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Its folder's name; a study of this name that exists is resumed."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+    """Its folder's name; a study of this name that exists is resumed. File names are made of it: 255 bytes at most."""
     folder: Path = Path("studies")
     """Where study folders lie."""
     seed: int = 0

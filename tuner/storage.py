@@ -353,6 +353,7 @@ class StudyFolder:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
+            self._sweep()
             try:
                 yield
             except BaseException:
@@ -367,6 +368,12 @@ class StudyFolder:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # what we did not put there stays
             self.path.rmdir()
+
+    def _sweep(self) -> None:
+        """Remove what a killed tuner had begun to write: nobody else is at work here."""
+        for pattern in (".*.tmp", "trials/*/.*.tmp", "confirm/*/.*.tmp"):
+            for draft in self.path.glob(pattern):
+                draft.unlink(missing_ok=True)
 
 
 def studies(folder: Path) -> list[StudyFolder]:
@@ -530,7 +537,8 @@ def _write(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
         fix = "make room on that disk, or make the folder writable; then the same command resumes the study"
         raise InfrastructureError(f"{path} cannot be written: {error.strerror}", fix=fix) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import httpx
 
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec, Life, Server
-from tuner.launchers.log import ServerLog
+from tuner.launchers.log import ServerLog, begin_log
 from tuner.secrets import Secrets, hide
 
 _ASK_EVERY_S = 0.5
@@ -66,9 +66,8 @@ class AttachLauncher:
 
     @contextmanager
     def launch(self, spec: LaunchSpec) -> Iterator[Server]:
-        """The server as it stands; ``spec`` only says where the log lies, which stays empty."""
-        spec.log_path.parent.mkdir(parents=True, exist_ok=True)
-        spec.log_path.touch()
+        """The server as it stands; ``spec`` only says where the log is, which stays empty."""
+        begin_log(spec.log_path)
         with httpx.Client(headers=self.headers, timeout=5) as http:
             server = AttachedServer(self.url.rstrip("/"), self.headers, ServerLog(spec.log_path), http)
             if not server.life().running:

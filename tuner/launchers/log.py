@@ -1,6 +1,20 @@
 """A server's output on disk, read while it grows."""
 
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+
+
+def begin_log(path: Path) -> None:
+    """Make an empty log for a launch; what an earlier one has written there is kept as ``server.1.log`` and so on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size:
+        path.rename(next(free for free in _aside(path) if not free.exists()))
+    path.touch()
+
+
+def _aside(path: Path) -> Iterator[Path]:
+    return (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(1))
 
 
 class ServerLog:

@@ -9,23 +9,27 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tuner.errors import MeasurementError, OutOfMemory, TrialError
 from tuner.host import cpu
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.launchers.traces import alive
 
 ECHO_SERVER = """
-import http.server, os, sys
+import http.server, os, signal, sys
 print("echo server starting", flush=True)
 if "--die" in sys.argv:
     print("dying as told", file=sys.stderr); sys.exit(3)
 if "--orphan" in sys.argv and os.fork() == 0:
     os.setsid(); os.environ.clear()
     import time; time.sleep(600)
+if "--deaf" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers(); self.wfile.write(" ".join(sys.argv).encode())
@@ -34,7 +38,7 @@ host, port = sys.argv[1], int(sys.argv[2])
 print("echo server ready", flush=True)
 http.server.HTTPServer((host, port), Handler).serve_forever()
 """
-"""A server for contracts: answers any GET with its own arguments; ``--die``, ``--orphan`` as they say."""
+"""A server for contracts: answers any GET with its own arguments; ``--die``, ``--orphan``, ``--deaf`` as they say."""
 
 
 class LauncherContract:
@@ -144,6 +148,37 @@ class LauncherContract:
         with launcher.launch(spec("--orphan")) as server:
             answer(server)
         assert footprint() == before
+
+    def test_a_launch_has_a_log_of_its_own(self, launcher: Launcher, spec: Callable[..., LaunchSpec]) -> None:
+        """What an earlier launch has written to the same file is not read as this one's, and is kept."""
+        self._must_start_servers()
+        wanted = spec()
+        with launcher.launch(replace(wanted, argv=(*wanted.argv, "--die"))) as dead:
+            until(lambda: not dead.life().running)
+        with launcher.launch(wanted) as server:
+            answer(server)
+            server.log.read_new()
+            assert "dying as told" not in server.log.lines
+        assert "dying as told" in wanted.log_path.with_suffix(f".1{wanted.log_path.suffix}").read_text()
+
+    @pytest.mark.parametrize(("error", "waits"), [(OutOfMemory, False), (MeasurementError, True)])
+    def test_a_server_that_is_known_to_be_dead_is_not_waited_for(
+        self, launcher: Launcher, spec: Callable[..., LaunchSpec], error: type[TrialError], waits: bool
+    ) -> None:
+        """After a diagnosed failure the grace period is short; one without a measurement gets all of it."""
+        self._must_start_servers()
+        wanted, begun = replace(spec("--deaf"), stop_grace_s=6), 0.0
+
+        def fail() -> None:
+            nonlocal begun
+            with launcher.launch(wanted) as server:
+                answer(server)
+                begun = time.monotonic()
+                raise error("decided")
+
+        with pytest.raises(error):
+            fail()
+        assert (time.monotonic() - begun >= 6) is waits
 
     def _must_start_servers(self) -> None:
         if not self.starts_servers:
