@@ -17,8 +17,9 @@ from tuner.engines.base import Engine, LogReader, Phase
 from tuner.engines.causes import Cause, Diagnosis, Fate, error_of
 from tuner.engines.effective import Witness
 from tuner.engines.tolerance import Tolerance
-from tuner.errors import MeasurementError, NotReady, PortTaken, TrialError
+from tuner.errors import MeasurementError, NotReady, PortTaken, RequestsRefused, TrialError
 from tuner.launchers.base import Server
+from tuner.load.refusals import fix_of, is_refusal
 from tuner.secrets import of_headers, redact
 
 _POLL_S = 0.05
@@ -252,12 +253,16 @@ class Probe:
 
         Raises:
             PortTaken: Another server answers at this URL.
-            NotReady: The model refuses to answer.
+            RequestsRefused: It wants a key, or does not know the model.
+            NotReady: The model does not answer otherwise.
             MeasurementError: The connection broke before it had answered.
         """
         try:
             with httpx.Client(base_url=self.url, headers=dict(self.headers), timeout=_PROBE_TIMEOUT_S) as http:
-                listed = http.get("/v1/models").json().get("data", [])
+                reply = http.get("/v1/models")
+                if is_refusal(reply.status_code):
+                    raise self._refused(reply, "/v1/models")
+                listed = reply.json().get("data", [])
                 self._identify([str(model.get("id")) for model in listed])
                 self._ask(http)
                 return next((model.get("max_model_len") for model in listed), None)
@@ -289,9 +294,20 @@ class Probe:
         message = {"role": "user", "content": "Hello"}
         body = {"model": self.alias or self.model, "messages": [message], "max_tokens": 1}
         reply = http.post("/v1/chat/completions", json=body)
+        if is_refusal(reply.status_code):
+            raise self._refused(reply, "/v1/chat/completions")
         if reply.status_code != 200:
-            said = redact(reply.text, of_headers(self.headers))[:300]  # a server may quote the token that it refuses
-            raise NotReady(f"the model does not answer (HTTP {reply.status_code}): {said}")
+            raise NotReady(f"the model does not answer (HTTP {reply.status_code}): {self._said(reply)}")
+
+    def _refused(self, reply: httpx.Response, path: str) -> RequestsRefused:
+        status = reply.status_code
+        lacks = "it wants a key, and the one that was sent is none or not the right one" if status in (401, 403) else ""
+        message = f"the server refuses {path} (HTTP {status}): {lacks or self._said(reply)}"
+        return RequestsRefused(message, cause=RequestsRefused.CAUSE, fix=fix_of(status))
+
+    def _said(self, reply: httpx.Response) -> str:
+        """The beginning of an answer; a server may quote the token that it refuses."""
+        return redact(reply.text, of_headers(self.headers))[:300]
 
 
 def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]) -> int | None:

@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict
 from tuner.errors import MeasurementError
 from tuner.load.percentile import percentile
 from tuner.load.plan import CONCURRENT, SINGLE_USER, TOOL_CALL, ttft_stage
-from tuner.load.records import FailureKind, RequestRecord, StageResult, describe
+from tuner.load.records import FailureKind, RequestRecord, StageResult
+from tuner.load.refusals import unusable
 from tuner.load.workload import Workload
 
 _CACHED_SHARE = 0.5
@@ -232,10 +233,10 @@ def _reject_failures(results: Sequence[StageResult], workload: Workload) -> None
     every = [record for result in results for record in result.records]
     failures = [record.failure for record in every if record.failure]
     if len(failures) == len(every):
-        raise MeasurementError(f"no request completed: {describe(failures) or 'none was sent'}")
+        raise unusable("no request completed", failures)
     if len(failures) > workload.max_failed_share * len(every):
         share = f"{len(failures)} of {len(every)} requests failed, above {workload.max_failed_share:.0%}"
-        raise MeasurementError(f"{share}: {describe(failures)}")
+        raise unusable(share, failures)
 
 
 def _reject_saturation(results: Sequence[StageResult], workload: Workload) -> None:
