@@ -41,9 +41,13 @@ def _nothing(lines: Sequence[LogLine]) -> None:
     """An engine whose phases are not known announces none."""
 
 
+def _sglang_phase(lines: Sequence[LogLine]) -> object:
+    return next((line for line in lines if sglang.ANNOUNCES.search(line.text)), None)
+
+
 _FOREIGN: tuple[tuple[re.Pattern[str], _Known], ...] = (
     (llamacpp.WROTE, _Known(llamacpp.reader, lambda: DegradationReader(()), _nothing)),
-    (sglang.WROTE, _Known(sglang.reader, sglang.degradations, _nothing)),
+    (sglang.WROTE, _Known(sglang.reader, sglang.degradations, _sglang_phase)),
 )
 _VLLM = _Known(vllm.reader, VllmDegradations, phase_of)
 

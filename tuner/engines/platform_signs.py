@@ -486,6 +486,13 @@ _ENVIRONMENT = (
     ),
     Sign(
         Cause.UNKNOWN,
+        Rank.CRASH,
+        (r"^KeyboardInterrupt: terminated",),
+        TERMINATED,
+        "uvloop, of SIGTERM: a server that did not serve yet",
+    ),
+    Sign(
+        Cause.UNKNOWN,
         Rank.PEER,
         (r"(?i:\bexit(?:ed|s)?[ _]?(?:with )?(?:return )?(?:code|status)?)['\"]? *[:=(]? *(?:-15|143)\b",),
         TERMINATED,

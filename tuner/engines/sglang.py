@@ -18,7 +18,7 @@ _LESS_STATIC = "Lower --mem-fraction-static, --cuda-graph-max-bs or --chunked-pr
 WROTE = re.compile(
     r"\bsglang\b|\bsgl[-_]kernel\b|server_args=ServerArgs|The server is fired up|mem[-_]fraction[-_]static"
     r"|^(?:(?:DP|TP|EP|PP)\d+ ?)+\] |\b(?:Decode|Prefill) batch\b.*#|Scheduler hit an exception|--max-running-requests"
-    r"|\btoken_to_kv_pool"
+    r"|\btoken_to_kv_pool|\bserver_args\.py:\d+|\bSGLANG_|Overlap schedule\w* is disabled|Cuda graph is disabled"
 )
 """A line that only SGLang writes."""
 
@@ -113,6 +113,11 @@ _SIGNS = (
     *platform.SIGNS,
 )
 
+ANNOUNCES = re.compile(
+    r"server_args=ServerArgs|Init torch distributed|Load weight (?:begin|end)|Memory pool end|[Cc]apture cuda graph begin"
+)
+"""Said on the way to a server that serves."""
+
 READING = Reading(
     signs=_SIGNS,
     traps=re.compile(r"can be ignored|\[Autotuner\]|for benchmark choice"),
@@ -134,6 +139,7 @@ _DEGRADATIONS = (
     slower(
         "cuda_graph_off",
         r"(?i:cuda graphs? (?:is|are|will be) disabled|disabl(?:e|ed|ing) (?:the )?cuda graphs?\b(?!=))",
+        severe=True,
     ),
     slower(
         "attention_backend",
