@@ -30,21 +30,26 @@ def slower(name: str, *any_of: str, severe: bool = False) -> Slower:
     return Slower(name, severe, re.compile("|".join(any_of)))
 
 
+def telling(table: Sequence[Slower], *also: re.Pattern[str]) -> Shapes[bool]:
+    """Which shapes of line may mention a degradation of a table, or hold one of the other patterns."""
+    patterns = (*(each.pattern for each in table), *also)
+    index = Index((re.compile(relaxed(pattern.pattern)), True) for pattern in patterns)
+    return Shapes(lambda lines: any(index.find(line.text) for line in lines))
+
+
 class DegradationReader:
     """Reads a log line by line and keeps the first line of each degradation.
 
     Args:
         table: What to look for.
-        also: Other lines that ``take`` wants to see.
+        shapes: The lines that ``take`` wants to see.
     """
 
-    def __init__(self, table: Sequence[Slower], *also: re.Pattern[str]) -> None:
+    def __init__(self, table: Sequence[Slower], shapes: Shapes[bool]) -> None:
         self._table = table
+        self._telling = shapes
         self._first: dict[str, Degradation] = {}
         self._number = 0
-        patterns = (*(each.pattern for each in table), *also)
-        telling = Index((re.compile(relaxed(pattern.pattern)), True) for pattern in patterns)
-        self._telling = Shapes(lambda lines: any(telling.find(line.text) for line in lines))
 
     def read(self, raw: str) -> None:
         """Take the next physical line."""

@@ -3,7 +3,6 @@
 A log is read once, line by line, in memory that does not grow with it.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -34,22 +33,30 @@ class _Known:
 
     reader: Callable[[], LogReader]
     degradations: Callable[[], DegradationReader]
-    announces: Callable[[Sequence[LogLine]], object]
+    announces: Shapes[bool]
 
 
-def _nothing(lines: Sequence[LogLine]) -> None:
-    """An engine whose phases are not known announces none."""
+def _announces_sglang(lines: Sequence[LogLine]) -> bool:
+    return any(sglang.ANNOUNCES.search(line.text) for line in lines)
 
 
-def _sglang_phase(lines: Sequence[LogLine]) -> object:
-    return next((line for line in lines if sglang.ANNOUNCES.search(line.text)), None)
+def _announces_vllm(lines: Sequence[LogLine]) -> bool:
+    return phase_of(lines) is not None
 
 
-_FOREIGN: tuple[tuple[re.Pattern[str], _Known], ...] = (
-    (llamacpp.WROTE, _Known(llamacpp.reader, lambda: DegradationReader(()), _nothing)),
-    (sglang.WROTE, _Known(sglang.reader, sglang.degradations, _sglang_phase)),
+_NOTHING = Shapes(lambda lines: False)
+
+_FOREIGN: tuple[tuple[Index[bool], _Known], ...] = (
+    (
+        Index([(llamacpp.WROTE, True)]),
+        _Known(llamacpp.reader, lambda: DegradationReader((), _NOTHING), _NOTHING),
+    ),
+    (
+        Index([(sglang.WROTE, True)]),
+        _Known(sglang.reader, sglang.degradations, Shapes(_announces_sglang)),
+    ),
 )
-_VLLM = _Known(vllm.reader, VllmDegradations, phase_of)
+_VLLM = _Known(vllm.reader, VllmDegradations, Shapes(_announces_vllm))
 
 
 def lines_of(file: BinaryIO) -> Iterator[str]:
@@ -96,8 +103,7 @@ def _engine_of(head: Sequence[str]) -> _Known:
     """Whose words enough of the lines are; vLLM's logs mention others' only in passing."""
     lines = [line.text for raw in head for line in parse_line(raw)]
     for wrote, known in _FOREIGN:
-        words = Index([(wrote, True)])
-        if sum(1 for line in lines if words.find(line)) > _SHARE * len(lines):
+        if sum(1 for line in lines if wrote.find(line)) > _SHARE * len(lines):
             return known
     return _VLLM
 
@@ -108,7 +114,7 @@ class _Explaining:
     def __init__(self, engine: _Known) -> None:
         self._reader = engine.reader()
         self._degradations = engine.degradations()
-        self._announces = Shapes(lambda lines: engine.announces(lines) is not None)
+        self._announces = engine.announces
         self._announced = False
         self._cut = 0
 

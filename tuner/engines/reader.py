@@ -6,9 +6,10 @@ why it stopped. Of what is left, the sign closest to the root cause decides. ``d
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
+from functools import cached_property
 
 from tuner.engines.causes import Cause, Diagnosis
 from tuner.engines.literals import Index
@@ -25,9 +26,9 @@ _USAGE = re.compile(": error: ")
 """Argparse's, before it ends the program."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reading:
-    """How to read one engine's log.
+    """How to read one engine's log. What is found out about the shapes of its lines is kept with it.
 
     Attributes:
         signs: What speaks for a cause.
@@ -56,6 +57,29 @@ class Reading:
     waiting: re.Pattern[str] = NEVER
     progress: re.Pattern[str] = NEVER
     fixed_cache: re.Pattern[str] = NEVER
+
+    @cached_property
+    def shapes(self) -> "Shapes[Kind]":
+        """What the lines of each shape may be."""
+        return Shapes(self._classify)
+
+    def _classify(self, lines: Sequence[LogLine]) -> "Kind":
+        signs: dict[int, Sign] = {}
+        marks = 0
+        for line in lines:
+            signs |= {id(sign): sign for sign in self._signs_at[line.level].find(line.text)}
+            for mark in self._marks.find(line.text):
+                marks |= mark.value
+        return Kind(tuple(signs.values()), marks)
+
+    @cached_property
+    def _signs_at(self) -> "Mapping[Level, Index[Sign]]":
+        """The signs that count at each level."""
+        return {level: Index((sign.relaxed, sign) for sign in self.signs if sign.level <= level) for level in Level}
+
+    @cached_property
+    def _marks(self) -> "Index[Mark]":
+        return Index(_marks(self))
 
 
 class Mark(Flag):
@@ -144,8 +168,13 @@ def _closeness(finding: Finding) -> tuple[int, bool, bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """What the lines of a shape may be."""
+class Kind:
+    """What the lines of a shape may be.
+
+    Attributes:
+        signs: Signs that may be in them.
+        marks: The values of what else they may be.
+    """
 
     signs: tuple[Sign, ...]
     marks: int
@@ -171,9 +200,8 @@ class Reader:
         self._number = 0
         self._last: str | None = None
         self._trail = Trail()
-        self._marks = Index(_marks(reading))
-        self._signs_at: dict[Level, Index[Sign]] = {}
-        self._shapes = Shapes(self._classify)
+        self._pass = self._trail.passed
+        self._kind_of = reading.shapes.of
         self._wanted = ~0
 
     @property
@@ -184,29 +212,13 @@ class Reader:
     def read(self, raw: str) -> None:
         """Take the next physical line, without its line end."""
         self._number += 1
-        kind = self._shapes.of(raw)
+        kind = self._kind_of(raw)
         if kind.signs or kind.marks & self._wanted:
             self._look(raw, kind)
-        self._trail.passed(raw)
+        self._pass(raw)
         self._last = raw
 
-    def _classify(self, lines: Sequence[LogLine]) -> _Kind:
-        signs: dict[int, Sign] = {}
-        marks = 0
-        for line in lines:
-            signs |= {id(sign): sign for sign in self._signs(line.level).find(line.text)}
-            for mark in self._marks.find(line.text):
-                marks |= mark.value
-        return _Kind(tuple(signs.values()), marks)
-
-    def _signs(self, level: Level) -> Index[Sign]:
-        """The signs that count at a level."""
-        if level not in self._signs_at:
-            counting = (sign for sign in self.reading.signs if sign.level <= level)
-            self._signs_at[level] = Index((sign.relaxed, sign) for sign in counting)
-        return self._signs_at[level]
-
-    def _look(self, raw: str, kind: _Kind) -> None:
+    def _look(self, raw: str, kind: Kind) -> None:
         lines = parse_line(raw, self._number)
         for index, line in enumerate(lines):
             self._place(line)

@@ -6,7 +6,7 @@ from tuner.engines import diagnosis
 from tuner.engines import frame_signs as frames
 from tuner.engines import platform_signs as platform
 from tuner.engines.causes import Cause, Diagnosis, Evidence
-from tuner.engines.degradations import DegradationReader, slower
+from tuner.engines.degradations import DegradationReader, slower, telling
 from tuner.engines.diagnosis import LogReader
 from tuner.engines.loglines import Level
 from tuner.engines.reader import Reading
@@ -114,7 +114,7 @@ _SIGNS = (
 )
 
 ANNOUNCES = re.compile(
-    r"server_args=ServerArgs|Init torch distributed|Load weight (?:begin|end)|Memory pool end|[Cc]apture cuda graph begin"
+    r"server_args=ServerArgs|Init torch distributed|Load weight (?:begin|end)|Memory pool end|apture cuda graph begin"
 )
 """Said on the way to a server that serves."""
 
@@ -155,9 +155,12 @@ _DEGRADATIONS = (
 )
 
 
+_TELLING = telling(_DEGRADATIONS)
+
+
 def degradations() -> DegradationReader:
     """Keeps what SGLang says that it does slower: each forced by another setting, the model or the GPU."""
-    return DegradationReader(_DEGRADATIONS)
+    return DegradationReader(_DEGRADATIONS, _TELLING)
 
 
 def reader() -> LogReader:

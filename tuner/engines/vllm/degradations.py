@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tuner.engines.base import Degradation
-from tuner.engines.degradations import DegradationReader, slower
+from tuner.engines.degradations import DegradationReader, slower, telling
 from tuner.engines.loglines import LogLine
 
 _ASKED_EAGER = re.compile(r"['\"]enforce_eager['\"]: True|enforce[-_]eager\b(?!=)")
@@ -57,6 +57,9 @@ NAMES = frozenset({*(shape.name for shape in _TABLE), "eager", "mla_off"})
 """All names that a degradation can have."""
 
 
+_TELLING = telling(_TABLE, _EAGER, _ASKED_EAGER, _MLA_MODELS, _BACKEND)
+
+
 class VllmDegradations(DegradationReader):
     """Keeps the first line of each degradation in a vLLM log.
 
@@ -64,7 +67,7 @@ class VllmDegradations(DegradationReader):
     """
 
     def __init__(self) -> None:
-        super().__init__(_TABLE, _EAGER, _ASKED_EAGER, _MLA_MODELS, _BACKEND)
+        super().__init__(_TABLE, _TELLING)
         self._asked_eager = False
         self._made_for_mla = False
         self._without_mla: LogLine | None = None
