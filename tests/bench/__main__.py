@@ -1,7 +1,8 @@
 """Print every measurement of tuner itself."""
 
-from tests.bench import doomed, overhead, report
+from tests.bench import doomed, logs, overhead, report
 
 overhead.main()
 doomed.main()
 report.main()
+logs.main()

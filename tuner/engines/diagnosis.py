@@ -24,7 +24,7 @@ _WAITS = 3
 _UNKNOWN = Fate()
 
 
-class LogReader:
+class LogReader(Reader):
     """Reads a log as it grows, and says at any time what it means.
 
     Args:
@@ -32,11 +32,7 @@ class LogReader:
     """
 
     def __init__(self, reading: Reading) -> None:
-        self._reader = Reader(reading, lambda start: _judge(start, _UNKNOWN))
-
-    def read(self, line: str) -> None:
-        """Take the next line, without its line end."""
-        self._reader.read(line)
+        super().__init__(reading, lambda start: _judge(start, _UNKNOWN))
 
     def diagnose(self, fate: Fate = _UNKNOWN) -> Diagnosis:
         """What the log so far says of a server of this fate.
@@ -45,14 +41,13 @@ class LogReader:
             ``UNKNOWN`` without a line while the server runs and nothing is decided; ``HEALTHY`` once it has said that
             it serves; ``UNKNOWN`` with the line of the exception, where one was raised that no sign knows.
         """
-        reader = self._reader
         if fate.stalled_phase is not None:
-            found = _stalled(fate.stalled_phase, reader.last)
+            found = _stalled(fate.stalled_phase, self.last)
         elif fate.oom_killed:
-            found = _oom_killed(reader)
+            found = _oom_killed(self)
         else:
-            found = _judge(reader.start, fate) or _earlier(reader, fate) or _from_exit(fate, reader.start.stopped)
-        return replace(found, advice=_with_share(found.advice, reader.start), engine_version=reader.version)
+            found = _judge(self.start, fate) or _earlier(self, fate) or _from_exit(fate, self.start.stopped)
+        return replace(found, advice=_with_share(found.advice, self.start), engine_version=self.version)
 
 
 def diagnose(evidence: Evidence, reading: Reading) -> Diagnosis:
