@@ -45,7 +45,7 @@ from tuner.space import Candidate, SearchSpace, Settings
 from tuner.storage import TrialRecord
 
 _FIXES: Mapping[Cause, str] = {
-    Cause.INSUFFICIENT_FREE_MEMORY: "lower {share}",
+    Cause.INSUFFICIENT_FREE_MEMORY: "end what else holds memory on the GPU{or_less}",
     Cause.NO_KV_CACHE: "raise {share}, or lower max_num_batched_tokens or max_num_seqs",
     Cause.CONTEXT_EXCEEDS_KV_CACHE: "raise {share}, or lower max_model_len",
     Cause.CUDA_OOM: "lower max_num_seqs or max_num_batched_tokens, or spread over more GPUs",

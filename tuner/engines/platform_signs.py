@@ -9,7 +9,7 @@ from tuner.engines.loglines import Level
 from tuner.engines.signs import Rank, Sign
 
 LESS_GPU_MEMORY = "Lower {share}, max_num_seqs or max_num_batched_tokens, or spread over more GPUs."
-FREE_THE_GPU = "End what else holds memory on the GPU, or lower {share}."
+FREE_THE_GPU = "End what else holds memory on the GPU{or_less}."
 MORE_HOST_MEMORY = "Give the server more host memory (container limit, RAM, swap); load fewer processes at once."
 MORE_SHM = "Give the container more shared memory: --shm-size or --ipc=host."
 OTHER_HARDWARE = "This model, data type or kernel does not run on this GPU: choose another, or another image."
@@ -47,10 +47,12 @@ def advise(advice: str, *, fixed_cache: bool) -> str:
     """Advice with the setting filled in that decides how large the KV cache is.
 
     Args:
-        advice: Of a sign; ``{share}`` stands for the setting.
+        advice: Of a sign; ``{share}`` stands for the setting, ``{or_less}`` for the advice to lower the share, which no
+            size of the cache can stand in for.
         fixed_cache: Whether ``kv_cache_memory_bytes`` is set, beside which the share of the GPU decides nothing.
     """
-    return advice.replace("{share}", _BYTES if fixed_cache else _SHARE)
+    or_less = "" if fixed_cache else f", or lower {_SHARE}"
+    return advice.replace("{share}", _BYTES if fixed_cache else _SHARE).replace("{or_less}", or_less)
 
 
 _ENGINES_OWN = r"(?:Vllm|Model|Cache|Parallel|Scheduler|Speculative|Compilation|Load|LoRA|Engine|Quant\w*)Config\b"
