@@ -379,8 +379,9 @@ def explain(
 
     from tuner.engines.causes import described
     from tuner.engines.explain import explain as diagnose
+    from tuner.engines.explain import lines_of
 
-    diagnosis = diagnose(log.read().decode("utf-8", "replace").splitlines(), exit_code, oom_killed, running)
+    diagnosis = diagnose(lines_of(log), exit_code, oom_killed, running)
     _print(json.dumps(asdict(diagnosis), indent=1, default=str) if as_json else described(diagnosis))
 
 

@@ -27,7 +27,8 @@ from tuner.load.deciding import CONCURRENT, SINGLE_USER, SOURCES, TOOL_CALL
 from tuner.load.estimates import Estimates, arrived_tokens, of_stage
 from tuner.load.intervals import Interval
 from tuner.load.plan import ttft_stage
-from tuner.load.records import FailureKind, RequestRecord, StageResult, Window, describe
+from tuner.load.records import FailureKind, RequestRecord, StageResult, Window
+from tuner.load.refusals import unusable
 from tuner.load.workload import Workload
 
 _CACHED_SHARE = 0.5
@@ -257,10 +258,10 @@ def _reject_failures(results: Sequence[StageResult], workload: Workload) -> None
     every = [record for result in results for record in result.records if not record.cut]
     failures = [record.failure for record in every if record.failure]
     if len(failures) == len(every):
-        raise MeasurementError(f"no request completed: {describe(failures) or 'none was sent'}")
+        raise unusable("no request completed", failures)
     if len(failures) > workload.max_failed_share * len(every):
         share = f"{len(failures)} of {len(every)} requests failed, above {workload.max_failed_share:.0%}"
-        raise MeasurementError(f"{share}: {describe(failures)}")
+        raise unusable(share, failures)
 
 
 def _reject_counts(results: Sequence[StageResult]) -> None:
