@@ -91,11 +91,13 @@ def test_a_study_reads_its_own_configuration_back(tmp_path):
 
 
 def test_a_resumed_study_says_what_changed_and_what_it_means():
-    old, new = (config.load(["experiment=demo", *more]) for more in ([], ["budget.trials=40", "search=random"]))
+    changed = ["budget.trials=40", "search=random", "host.max_steal=0.2"]
+    old, new = (config.load(["experiment=demo", *more]) for more in ([], changed))
     said = [str(change) for change in resume.changes(old, new)]
     assert said == [
-        "budget.trials: 32 → 40 (the study runs until the new budget is used up)",
+        "budget.trials: 28 → 40 (the study runs until the new budget is used up)",
         "search.kind: auto → random (the next proposals come from the new search; it learns from all earlier trials)",
+        "host.max_steal: 0.05 → 0.2 (it applies from the next trial)",
     ]
 
 

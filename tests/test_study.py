@@ -82,6 +82,28 @@ def test_what_was_measured_beside_a_compiling_kernel_is_measured_again(load):
     assert sent.count('"stage":"ttft_3000, spoiled 1"') == sent.count('"stage":"ttft_3000"') == 2
 
 
+@pytest.fixture
+def stranger():
+    """A process that keeps a core busy and is no descendant of ours: its parent ends at once."""
+    command = f'"{sys.executable}" -c "while True: pass" >/dev/null 2>&1 & echo $!'
+    pid = int(subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout)
+    yield
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_stage_during_which_others_use_the_cores_is_measured_again(load, stranger):
+    judged = "host={judge: true, max_other_cpu: 0.001, max_steal: 1}"
+    (record,) = run(load("space=none", "workload.min_duration_s=40", judged))[0].records
+    assert [each.stage for each in record.host][:3] == ["concurrent, spoiled 1", "concurrent, spoiled 2", "concurrent"]
+    disturbed = [(each.stage, each.by_others, each.counts) for each in record.spoiled if "concurrent" in each.stage]
+    assert disturbed == [
+        ("concurrent, spoiled 1", True, False),
+        ("concurrent, spoiled 2", True, False),
+        ("concurrent", True, True),
+    ]
+    assert all(each.state.other_cpu_cores > 0 for each in record.host if each.stage == "concurrent")
+
+
 def test_a_study_leaves_its_evidence_and_comes_back_complete(load):
     asked = load("study.confirm=1")
     outcome, heard = run(asked)

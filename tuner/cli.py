@@ -152,10 +152,12 @@ def study_start(
 
 def _plan(config: "Config", as_json: bool) -> None:
     from tuner.checks import examined
+    from tuner.deployed import compared
     from tuner.planning import plan_of
+    from tuner.workbench import make_engine
 
     checks = examined(config)
-    plan = plan_of(config, checks)
+    plan = plan_of(config, compared(config, make_engine(config)), checks)
     _print(plan.model_dump_json(indent=1) if as_json else plan.text)
     for error in checks.refused:
         _say(f"tuner: {error}")
@@ -167,8 +169,10 @@ def _ask_to_stop(config: "Config") -> None:
     """Stopping a service that others use takes the user's consent."""
     if not config.site.stop:
         return
+    from tuner.deployed import compared
     from tuner.planning import plan_of
     from tuner.takeover import in_the_way
+    from tuner.workbench import make_engine
 
     names = ", ".join(service.known_as for service in in_the_way(config.site, config.gpus))
     plan = plan_of(config)
@@ -176,6 +180,8 @@ def _ask_to_stop(config: "Config") -> None:
         return
     hours = "until the study ends" if plan.expected_s is None else f"for about {plan.expected_s / 3600:.1f} hours"
     said = f"this study stops {names} {hours}, and starts it again in the end"
+    for difference in compared(config, make_engine(config)):
+        _say(difference)
     if not sys.stdin.isatty():
         raise ConfigError(said, place="site.stop", fix="say --yes")
     if not typer.confirm(f"{said}. Go on?"):

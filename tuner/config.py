@@ -19,6 +19,7 @@ from tuner.engines.base import Phase
 from tuner.engines.tolerance import Policy
 from tuner.engines.vllm.degradations import NAMES
 from tuner.errors import ConfigError
+from tuner.host.limits import HostConfig
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.load.deciding import unmeasurable
 from tuner.load.workload import Workload
@@ -323,6 +324,7 @@ class Config(Schema):
     storage: StorageConfig
     executor: ExecutorConfig
     site: SiteConfig = SiteConfig()
+    host: HostConfig = HostConfig()
     secrets: SecretsConfig = SecretsConfig()
 
     @model_validator(mode="after")
@@ -355,7 +357,7 @@ class Config(Schema):
             ConfigError: There are none.
         """
         trials, least = self.budget.trials, self.reserve + 2
-        if self.space.params and trials is not None and trials < least:
+        if self.reserve and trials is not None and trials < least:
             raise ConfigError(
                 f"{trials} launches leave nothing to search: the proof may take {self.reserve} of them",
                 place="budget.trials",
@@ -561,7 +563,7 @@ def _environment_for_secrets_only() -> Iterator[None]:
 
     def env(*words: Any, _node_: Any) -> Any:
         place = _node_._get_full_key(None)
-        if not place.startswith("secrets."):
+        if not place.startswith("secrets.") and not str(words[0]).startswith("TUNER_"):  # those are our own switches
             fix = "write the value itself; a secret is named under secrets.trial or secrets.deployment"
             raise ConfigError("${oc.env:…} is not for settings, which are written to disk", place=place, fix=fix)
         return oc.env(*words)

@@ -64,6 +64,8 @@ class StudyPlan(Schema):
     """What cannot be known without starting something."""
     refused: tuple[str, ...] = ()
     """What keeps the study from starting."""
+    differences: tuple[str, ...] = ()
+    """In what the deployed service is not trial 0."""
 
     @property
     def text(self) -> str:
@@ -98,18 +100,20 @@ class StudyPlan(Schema):
         expected = "" if self.expected_s is None else f", about {self.expected_s / 60:.0f} minutes{guess}"
         proof = f", up to {self.relaunches} of them for the proof" if self.relaunches else ""
         whole = f"{trials}{proof}{launches}{expected}"
-        return [whole, *self.resolves, *(f"{name} is stopped for that time, and started again" for name in self.stops)]
+        stops = (f"{name} is stopped for that time, and started again in the end" for name in self.stops)
+        return [whole, *self.resolves, *stops, *self.differences]
 
     def _check_lines(self) -> list[str]:
         checked = [f"checked    {', '.join(self.checked)}"] if self.checked else []
         return [*checked, *(f"unchecked  {reason}" for reason in self.unchecked)]
 
 
-def plan_of(config: Config, checks: Checks | None = None) -> StudyPlan:
+def plan_of(config: Config, differences: tuple[str, ...] = (), checks: Checks | None = None) -> StudyPlan:
     """The plan of a study, as far as it has come.
 
     Args:
         config: The study.
+        differences: In what the deployed service is not trial 0, a sentence each.
         checks: What was made sure of; ``None`` leaves it out of the plan.
     """
     finished = _finished(config)
@@ -142,6 +146,7 @@ def plan_of(config: Config, checks: Checks | None = None) -> StudyPlan:
         checked=checks.passed if checks else (),
         unchecked=checks.unchecked if checks else (),
         refused=tuple(map(str, checks.refused)) if checks else (),
+        differences=differences,
     )
 
 

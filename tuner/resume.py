@@ -25,6 +25,7 @@ _HARMLESS: Mapping[str, str] = {
     "engine.stop_grace_s": "applies from the next trial",
     "model.known_good": "values that are new are tried next",
     "model.service": "only the exported compose file is another",
+    "host": "it applies from the next trial",
     "site": "applies from the next trial",
     "secrets": "applies from the next trial",
     "launcher.pull": "the study stays with the image that it began with",

@@ -22,6 +22,7 @@ from tuner.engines.base import StartupFacts
 from tuner.engines.effective import EffectiveSetting
 from tuner.errors import ConfigError, InfrastructureError, TrialError
 from tuner.forecast import Forecast
+from tuner.host.state import StageHost
 from tuner.load.metrics import Measurement
 from tuner.load.plan import Skipped
 from tuner.load.records import Spoiled, StageResult, dump_records
@@ -130,7 +131,10 @@ class TrialRecord(Schema):
     skipped: tuple[Skipped, ...] = ()
     """Parts of the workload that did not fit, and why."""
     spoiled: tuple[Spoiled, ...] = ()
-    """Stages during which the server was busy with itself. They are sent again; the third turn counts in any case."""
+    """Stages during which the server was busy with itself, or others used the machine. They are sent again; the third
+    turn counts in any case."""
+    host: tuple[StageHost, ...] = ()
+    """How the machine was during each turn of each stage."""
     measurement: Measurement | None = None
     verdict: Verdict | None = None
     failure: Failure | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from tuner import events
+from tuner import deployed, events
 from tuner.config import AttachLauncherConfig, Config
 from tuner.engines.vllm import help
 from tuner.engines.vllm.engine import VllmEngine
@@ -68,6 +68,8 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             degradations=options.degradations,
             clock_scale=options.clock_scale,
             proves_itself=not isinstance(config.launcher, AttachLauncherConfig),
+            host=config.host,
+            watched_gpus=config.hardware.gpus,
         )
         yield bench, ground
 
@@ -99,6 +101,8 @@ def _launcher(
         listener(events.Noted(text))
 
     in_the_way(config.site, config.gpus)  # nobody waits for an image and then hears that the GPUs are taken
+    for difference in deployed.compared(config, engine):
+        say(difference)
     launcher = make_launcher(config, lambda text: listener(events.Preparing(text)))
     if config.engine.version is None:
         listener(events.Preparing("asking the engine for its flags"))

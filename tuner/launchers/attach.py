@@ -28,6 +28,11 @@ class AttachedServer:
     _life: Life = field(default_factory=lambda: Life(running=True))
     _asked_s: float = float("-inf")
 
+    @property
+    def pids(self) -> None:
+        """Not known: it may run on another machine."""
+        return None
+
     def life(self) -> Life:
         """Running as long as the connection is accepted; asked at most every half second."""
         if time.monotonic() - self._asked_s >= _ASK_EVERY_S:

@@ -63,6 +63,11 @@ class Server(Protocol):
         """Its output, readable while it grows."""
         ...
 
+    @property
+    def pids(self) -> tuple[int, ...] | None:
+        """Processes of this host whose descendants, with themselves, are the server; ``None`` if they are not known."""
+        ...
+
     def life(self) -> Life:
         """Whether it lives, without blocking."""
         ...

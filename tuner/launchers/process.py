@@ -32,6 +32,11 @@ class ProcessServer:
     _guard: "subprocess.Popen[bytes] | None" = None
     _life: Life = field(default_factory=lambda: Life(running=True))
 
+    @property
+    def pids(self) -> tuple[int, ...] | None:
+        """The guard, whose descendants all of the server's processes are, those that left its session included."""
+        return (self._guard.pid,) if self._guard else None
+
     def life(self) -> Life:
         """Whether it lives, from what the guard has reported."""
         while self._life.running and (fact := _next_fact(self._guard, timeout_s=0)) is not None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tuner.host import cpu
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.launchers.traces import alive
 
@@ -122,6 +123,18 @@ class LauncherContract:
             server.log.finish()
             assert "dying as told" in server.log.lines
 
+    def test_the_processes_that_it_names_are_the_servers(
+        self, launcher: Launcher, spec: Callable[..., LaunchSpec]
+    ) -> None:
+        """What the server uses is not taken for the work of others, where its processes can be known."""
+        self._must_start_servers()
+        with launcher.launch(spec()) as server:
+            answer(server)
+            if server.pids is None:
+                pytest.skip("the process ids of this container engine are not this host's")
+            commands = [_command(pid) for pid in cpu.family(cpu.processes(), server.pids)]
+        assert any("echo server ready" in command for command in commands)
+
     def test_workers_that_left_the_session_are_ended_too(
         self, launcher: Launcher, spec: Callable[..., LaunchSpec], footprint: Callable[[], object]
     ) -> None:
@@ -158,6 +171,13 @@ def kill(*pids: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     until(lambda: not any(map(alive, pids)))
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def _get(server: Server) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from docker import DockerClient
 from docker.errors import APIError, NotFound
@@ -113,6 +114,21 @@ def published_port(container: Container) -> int | None:
         container.reload()
     found = (container.attrs["NetworkSettings"]["Ports"] or {}).get(f"{CONTAINER_PORT}/tcp")
     return int(found[0]["HostPort"]) if found else None
+
+
+def host_pids(container: Container) -> tuple[int, ...] | None:
+    """The process of this host whose descendants are the container's; ``None`` where its ids are not this host's.
+
+    It is the container's shim, the parent of its first process: what is executed in the container later on descends
+    from it as well. An engine in a virtual machine has process ids of its own: no shim of that container is found.
+    """
+    try:
+        stat = Path(f"/proc/{container.attrs['State']['Pid']}/stat").read_text()
+        shim = int(stat.rpartition(")")[2].split()[1])
+        command = Path(f"/proc/{shim}/cmdline").read_bytes()
+    except (OSError, IndexError):
+        return None
+    return (shim,) if str(container.id).encode() in command else None
 
 
 def of_launch(client: DockerClient, launch_id: str) -> list[Container]:

@@ -15,7 +15,7 @@ from docker.models.containers import Container
 
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec, Life, Server
-from tuner.launchers.docker.containers import Contents, create, end, published_port, stop
+from tuner.launchers.docker.containers import Contents, create, end, host_pids, published_port, stop
 from tuner.launchers.docker.daemon import RESTART_S, connected, translated
 from tuner.launchers.docker.follower import Follower
 from tuner.launchers.leases import gpu_lease
@@ -34,6 +34,7 @@ class ContainerServer:
     log: ServerLog
     follower: Follower
     headers: Mapping[str, str] = field(default_factory=dict)
+    pids: tuple[int, ...] | None = None
 
     def life(self) -> Life:
         """Whether it lives, from what the follower has seen; the exit status of a signal is 128 and its number.
@@ -84,7 +85,7 @@ class DockerLauncher:
                 container = create(client, self.contents, spec, launch_id)
                 url = _started(container)
                 with self._followed(container, spec) as follower:
-                    yield ContainerServer(url, ServerLog(spec.log_path), follower)
+                    yield ContainerServer(url, ServerLog(spec.log_path), follower, pids=host_pids(container))
 
     def run(
         self,
