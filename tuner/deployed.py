@@ -20,7 +20,7 @@ from tuner.errors import InfrastructureError
 from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.readiness import Probe
-from tuner.secrets import Secrets, is_secret, redact, redacted
+from tuner.secrets import is_secret, redact, redacted
 
 if TYPE_CHECKING:
     from tuner.launchers.docker.services import Deployed
@@ -132,7 +132,7 @@ def compared(config: Config, engine: VllmEngine) -> tuple[str, ...]:
         found = tuple(_compared(config, engine))
     except InfrastructureError as error:
         found = (f"the deployed service cannot be compared with trial 0: {error.message}",)
-    hidden = Secrets.of(config.secrets.file).hidden
+    hidden = config.secrets.known().hidden
     return tuple(redacted(redact(sentence, hidden)) for sentence in found)
 
 
