@@ -93,7 +93,7 @@ def stranger():
 
 def test_a_stage_during_which_others_use_the_cores_is_measured_again(load, stranger):
     judged = "host={judge: true, max_other_cpu: 0.001, max_steal: 1}"
-    (record,) = run(load("space=none", "workload.min_duration_s=40", judged))[0].records
+    (record,) = run(load("space=none", "workload.min_duration_s=40", "workload.max_duration_s=60", judged))[0].records
     assert [each.stage for each in record.host][:3] == ["concurrent, spoiled 1", "concurrent, spoiled 2", "concurrent"]
     disturbed = [(each.stage, each.by_others, each.counts) for each in record.spoiled if "concurrent" in each.stage]
     assert disturbed == [
