@@ -122,15 +122,15 @@ def test_overridden_settings_cold_starts_and_forecasts_stand_in_the_trials(outco
 def test_the_comparison_holds_what_the_relaunches_gave(outcome):
     table = analysis.comparison(outcome)
     row = table.loc["Output throughput, all users"]
-    goal = outcome.comparison.goals["output_tokens_per_s"]
+    goal = outcome.decision.goals["output_tokens_per_s"]
     assert row["deployed"] == pytest.approx(sum(goal.baseline) / len(goal.baseline))
     assert row["change"] == pytest.approx(goal.gain)
-    assert row["spread"] == pytest.approx(goal.spread)
+    assert (row["low"], row["high"]) == (goal.low, goal.high)
 
 
-def test_before_the_relaunches_the_comparison_has_no_spread(outcome):
+def test_before_the_relaunches_the_comparison_has_no_interval(outcome):
     table = analysis.comparison(replace(outcome, relaunches=()))
-    assert table["spread"].isna().all()
+    assert table[["low", "high"]].isna().all(axis=None)
     assert table.loc["Output throughput, all users", "change"] > 0
 
 

@@ -61,13 +61,15 @@ def test_nothing_on_the_page_comes_from_elsewhere(outcome):
     assert "default-src 'none'" in page
 
 
-def test_baseline_and_winner_stand_side_by_side_with_their_spread(outcome):
+def test_baseline_and_winner_stand_side_by_side_with_the_gains_interval(outcome):
     said = read(findings.comparison(outcome))
-    goal = outcome.comparison.goals["output_tokens_per_s"]
-    low, high = min(goal.best), max(goal.best)
+    goal = outcome.decision.goals["output_tokens_per_s"]
+    low, high = min(goal.candidate), max(goal.candidate)
     assert f"{low:.0f} – {high:.0f}" in said
-    assert f"+{goal.gain:.1%}" in said
-    assert "limit: at most 1.05 × deployed" in said
+    assert f"+{goal.gain:.1%} +{goal.low:.1%} … +{goal.high:.1%}" in said
+    assert "limit: at most 1.1 × deployed" in said
+    assert "Limit: TPOT p50 (× " in said
+    assert "shown to be kept" in said
 
 
 def test_what_changes_is_a_diff_of_what_one_types(outcome):
@@ -93,7 +95,7 @@ def test_a_trial_that_misses_a_limit_says_by_how_much(tmp_path):
 def test_a_large_study_shows_its_best_trials_and_folds_the_rest(tmp_path):
     outcome = simulated_study(tmp_path, 41)
     shown, folded = findings.tried(outcome).split("<details>")
-    assert shown.count("<tr>") == 1 + min(25, sum(record.feasible for record in outcome.searched))
+    assert shown.count("<tr>") == 1 + min(25, sum(map(outcome.within, outcome.searched)))
     assert "<summary>All 41 trials in their order</summary>" in folded
     assert folded.count("<tr>") == 1 + 41
 
@@ -210,8 +212,8 @@ def test_method_versions_machine_and_the_command_to_repeat_it_are_there(tmp_path
 
 def test_a_study_that_has_not_been_confirmed_does_not_claim_a_win(outcome):
     unconfirmed = replace(outcome, relaunches=())
-    assert "has not been measured again" in read(findings.verdict(unconfirmed))
-    assert "Not proven: profile.yaml keeps the deployed configuration." in read(findings.changes(unconfirmed))
+    assert "has not been launched again" in read(findings.verdict(unconfirmed))
+    assert "Not shown to be better: no profile is written" in read(findings.changes(unconfirmed))
 
 
 def test_a_study_in_which_nothing_ran_has_a_report_that_says_why(outcome):

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 
 import optuna
 import psutil
@@ -17,6 +18,7 @@ from tuner.engines.base import Phase
 from tuner.errors import ConfigError, GpuBusy, InfrastructureError
 from tuner.outcome import Outcome
 from tuner.planning import plan_of
+from tuner.proof.decision import Kind
 from tuner.storage import Role, State, StudyFolder, optuna_storage
 from tuner.study import StudyStopped, run_study
 from tuner.testing.launcher import until
@@ -105,7 +107,7 @@ def test_a_stage_during_which_others_use_the_cores_is_measured_again(load, stran
 
 
 def test_a_study_leaves_its_evidence_and_comes_back_complete(load):
-    asked = load("study.confirm=1")
+    asked = load("study.confirm=1", "budget.trials=5")
     outcome, heard = run(asked)
     assert [record.role for record in outcome.searched] == [Role.BASELINE, Role.SEARCH, Role.SEARCH]
     for record in outcome.searched:
@@ -345,7 +347,7 @@ def test_a_relaunch_that_the_machine_spoils_is_made_again_and_decides_nothing(lo
         "workload.requests=10",
         "model.args.max_num_seqs=1",
         "model.known_good=[{max_num_seqs: 64}]",
-        "budget.trials=2",
+        "budget.trials=4",
         "study.confirm=1",
     )
 
@@ -360,14 +362,35 @@ def test_a_relaunch_that_the_machine_spoils_is_made_again_and_decides_nothing(lo
                 os.kill(server, signal.SIGKILL)
 
     outcome = run_study(asked, spoiling)
-    assert [(r.role, r.attempt, r.state) for r in outcome.relaunches] == [
-        (Role.CONFIRM_BASELINE, 1, State.COMPLETE),
-        (Role.CONFIRM_BEST, 1, State.FAILED),
-        (Role.CONFIRM_BEST, 2, State.COMPLETE),
-    ]
-    assert outcome.comparison.failures == ()
-    assert outcome.comparison.goals["output_tokens_per_s"].gain > 0
-    assert any("relaunch 1 says nothing of its configuration" in note.text for note in heard.of(events.Noted))
+    best = [(r.attempt, r.state) for r in outcome.relaunches if r.role is Role.CONFIRM_BEST]
+    assert best == [(1, State.FAILED), (2, State.COMPLETE)]
+    assert outcome.decision.died == ()
+    assert outcome.decision.goals["output_tokens_per_s"].gain > 0
+    assert any("says nothing of its configuration" in note.text for note in heard.of(events.Noted))
+
+
+def test_a_relaunch_that_dies_without_a_reason_counts_against_its_configuration(load, tmp_path):
+    """The server ends by itself, with a status that nothing explains, in its second launch of the finalist."""
+    count = tmp_path / "launches"
+    script = (
+        f'echo x >> {count}; case "$*" in *"--max-num-seqs 64"*) '
+        f'[ $(wc -l < {count}) -gt 2 ] && exit 3;; esac; exec {sys.executable} -m tuner.sim serve "$@"'
+    )
+    outcome, _ = run(
+        load(
+            f"engine.executable=[sh, -c, '{script}', sh]",
+            "engine.clock_scale=12",
+            "workload.requests=10",
+            "model.args.max_num_seqs=1",
+            "model.known_good=[{max_num_seqs: 64}]",
+            "budget.trials=10",
+            "study.confirm=4",
+        )
+    )
+    assert [r.state for r in outcome.relaunches if r.role is Role.CONFIRM_BEST] == [State.PRUNED]
+    assert outcome.decision.kind is Kind.NOT_DECIDED
+    assert "is not to be relied on: a relaunch died" in outcome.sentence
+    assert not outcome.folder.profile.exists()
 
 
 def test_two_processes_never_run_one_study(load):
@@ -383,15 +406,22 @@ def test_two_studies_never_share_a_gpu_not_even_between_two_launches(load):
 
 
 def test_the_relaunches_decide_and_not_the_search(load):
-    outcome, _ = run(load("study.confirm=2", "budget.trials=4"))
-    roles = [record.role for record in outcome.relaunches]
-    if outcome.improved:
-        assert roles == [Role.CONFIRM_BASELINE, Role.CONFIRM_BEST, Role.CONFIRM_BEST, Role.CONFIRM_BASELINE]
-        assert outcome.comparison is not None
-        seeds = [record.seed for record in (*outcome.records, *outcome.relaunches)]
-        assert len(set(seeds)) == len(seeds)
-    else:
-        assert roles == []
+    outcome, _ = run(load("study.confirm=2", "budget.trials=8", "model.known_good=[{max_num_seqs: 32}]"))
+    assert outcome.improved
+    roles = Counter(record.role for record in outcome.relaunches)
+    assert roles == {Role.CONFIRM_BASELINE: 2, Role.CONFIRM_BEST: 2}
+    assert outcome.decision.launches == 2
+    assert not outcome.proven, "two launches of each prove nothing"
+    seeds = [record.seed for record in (*outcome.records, *outcome.relaunches)]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_the_deployed_configuration_is_launched_again_as_a_control(load):
+    outcome, _ = run(load("budget.trials=7", "study.control_every=2"))
+    roles = [record.role for record in outcome.launched]
+    assert [number for number, role in enumerate(roles) if role is Role.CONTROL] == [3, 6]
+    assert outcome.readings.scatter("output_tokens_per_s").noise is not None
+    assert outcome.readings.controls == 3
 
 
 def command(load_overrides, tmp_path):

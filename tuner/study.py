@@ -17,7 +17,7 @@ from tuner.compare import Proof, proof_of
 from tuner.config import Config
 from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
-from tuner.errors import GpuBusy, InfrastructureError, Unexplained
+from tuner.errors import GpuBusy, InfrastructureError, MeasurementError, Unexplained
 from tuner.ledger import Ledger
 from tuner.outcome import Outcome, named
 from tuner.pace import Pace, left_s
@@ -180,6 +180,9 @@ class _Run:
         number = self._folder.next_number("confirm")
         folder = self._folder.confirmation(number)
         record = self._judged(self._launch(proposal, number, folder, len(history) + 1), folder, history)
+        if _counts_against(record, last=len(history) >= self._config.study.retries):
+            record = record.model_copy(update={"state": State.PRUNED})
+            folder.save(record)
         self._ended(record, relaunch=True)
         return record
 
@@ -291,6 +294,18 @@ def _worth_a_retry(record: TrialRecord) -> bool:
         return False
     known = record.failure.cause in list(Cause)
     return not known or CONSEQUENCES[Cause(record.failure.cause)].action is not Action.STOP
+
+
+def _counts_against(record: TrialRecord, *, last: bool) -> bool:
+    """Whether a relaunch that this machine does not explain counts against its configuration.
+
+    A winner must not owe its proof to deaths that were left out: one without a reason counts at once, one that no
+    attempt could measure in the end.
+    """
+    if record.state is not State.FAILED or record.failure is None:
+        return False
+    error = record.failure.error
+    return error == Unexplained.__name__ or (last and error == MeasurementError.__name__)
 
 
 def _died_alike(record: TrialRecord, earlier: TrialRecord) -> bool:

@@ -64,6 +64,8 @@ class Row:
     @property
     def change(self) -> float | None:
         """By which share the best differs from the baseline, as it is: positive is more, not better."""
+        if self.effect is not None:
+            return self.effect.gain if self.more_is_better else -self.effect.gain
         if self.baseline is None or self.best is None or not self.baseline.mean:
             return None
         return self.best.mean / self.baseline.mean - 1
