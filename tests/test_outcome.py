@@ -138,6 +138,19 @@ def test_a_near_miss_is_named_with_its_gain_and_its_miss(outcome):
     assert "2.0% over the limit on TTFT p50; not shown either way." in said
 
 
+def test_only_a_better_reading_whose_limit_is_uncertain_is_worth_another(outcome):
+    limit = 1.25 * outcome.readings.level(outcome.baseline.digest, "ttft_p50_ms")
+
+    def reading(throughput, ttft):
+        update = {"output_tokens_per_s": throughput, "ttft_p50_ms": ttft}
+        return outcome.best.measurement.model_copy(update=update)
+
+    assert outcome.is_near_miss(reading(400.0, 1.02 * limit))
+    assert not outcome.is_near_miss(reading(400.0, 3 * limit)), "surely broken"
+    assert not outcome.is_near_miss(reading(400.0, 0.5 * limit)), "rather kept"
+    assert not outcome.is_near_miss(reading(100.0, 1.02 * limit)), "no better than the best"
+
+
 def test_the_baselines_controls_tell_noise_and_drift(outcome):
     """Four controls in twelve launches, on a machine that slows down by 1 % a launch."""
     base = outcome.baseline

@@ -16,12 +16,15 @@ import tenacity
 from tuner import config, events, study
 from tuner.engines.base import Phase
 from tuner.errors import ConfigError, GpuBusy, InfrastructureError
+from tuner.load.records import load_records
 from tuner.outcome import Outcome
 from tuner.planning import plan_of
 from tuner.proof.decision import Kind
+from tuner.space import Candidate
 from tuner.storage import Role, State, StudyFolder, optuna_storage
 from tuner.study import StudyStopped, run_study
 from tuner.testing.launcher import until
+from tuner.trial import Assignment, run_trial
 from tuner.workbench import workbench
 
 FAST = [
@@ -525,3 +528,26 @@ def test_what_a_killed_tuner_had_begun_to_write_is_swept_away(tmp_path):
         draft.write_text("half")
     with folder.locked():
         assert not any(draft.exists() for draft in drafts)
+
+
+def test_a_near_miss_is_measured_once_more_in_the_same_launch(load):
+    asked = load("space=none")
+    folder = StudyFolder(asked.study.path)
+    assignment = Assignment(
+        study="fast",
+        number=0,
+        role=Role.SEARCH,
+        candidate=Candidate({}),
+        settings=asked.model.settings,
+        seed=7,
+        worth_again=lambda measurement: measurement.output_tokens_per_s > 0,
+    )
+    with workbench(asked) as (bench, _):
+        record = run_trial(assignment, bench, folder.trial(0), lambda phase: None)
+    sent = list(load_records(folder.trial(0).requests.read_text().splitlines()))
+    stages = {request.stage for request in sent}
+    assert {"concurrent", "single_user", "concurrent, again", "single_user, again"} <= stages
+    assert len({request.request.seed for request in sent}) == len(sent), "fresh prompts"
+    assert len([span for span in record.phases if span.phase is Phase.STARTING]) == 1
+    once = sum(request.completed for request in sent if not request.stage.endswith("again"))
+    assert record.measurement.completed == sum(request.completed for request in sent) > once

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from tuner import config
 from tuner.compare import Proof, alpha_left, proofs
 from tuner.config import Config
+from tuner.load.metrics import Measurement
 from tuner.load.records import Spoiled
 from tuner.proof.decision import Decision, Kind
 from tuner.readings import Readings
@@ -139,6 +140,10 @@ class Outcome:
         near = [r for r in self.searched if r.measurement and self.baseline and self.readings.near(r.digest)]
         better = {record.digest: record for record in near if self._worth(record) > bar}
         return sorted(better.values(), key=self._worth, reverse=True)
+
+    def is_near_miss(self, measurement: Measurement) -> bool:
+        """Whether a first reading is better than the best so far, and beyond a limit by what noise may explain."""
+        return self.readings.near_miss(measurement, self._worth(self.best) if self.best else 0.0)
 
     # the proof
 

@@ -73,6 +73,20 @@ class Readings:
         """Whether it reads as missing a limit, and may well keep it."""
         return _NEAR <= self.kept(digest) < LIKELY
 
+    def near_miss(self, measurement: Measurement, bar: float) -> bool:
+        """Whether one more reading of a server is worth its time: better than ``bar`` by the goals, limits uncertain.
+
+        Args:
+            measurement: What its first reading gave.
+            bar: Gain of the best so far, all goals added up.
+        """
+        over, read = self.values(self.deployed), numbers(measurement)
+        if over is None or not all(name in read for name in (*self.objective.goals, *self.objective.limits)):
+            return False
+        gains = self.objective.gains(tuple(read[name] for name in self.objective.goals), over)
+        probability = prod(self._chance(name, self._excess(name, read[name]), 1) for name in self.objective.limits)
+        return sum(gains) > bar and _NEAR <= probability < LIKELY
+
     def misses(self, digest: str) -> dict[str, float]:
         """By which share each limit is missed; what is kept is left out."""
         beyond = {name: self._beyond(digest, name) for name in self.objective.limits}
@@ -130,7 +144,13 @@ class Readings:
             return 0.0
         if digest == self.deployed and self.objective.limits[name].of == "baseline":
             return float(beyond <= 0)  # of itself it is a multiple without any noise
-        noise, launches = self.noise(name), len(self._logs(digest, name))
+        return self._chance(name, beyond, len(self._logs(digest, name)))
+
+    def _chance(self, name: str, beyond: float | None, launches: int) -> float:
+        """The probability that so many launches keep a limit that they read to be exceeded by this log."""
+        if beyond is None:
+            return 0.0
+        noise = self.noise(name)
         return chance(beyond, noise.sd * sqrt(1 / launches + self._error_of_the_bound(name)), noise.dof)
 
     def _error_of_the_bound(self, name: str) -> float:
@@ -139,9 +159,13 @@ class Readings:
 
     def _beyond(self, digest: str, name: str) -> float | None:
         """By how much of its log a metric is beyond the limit."""
-        limit, level = self.objective.limits[name], self.level(digest, name)
+        level = self.level(digest, name)
+        return None if level is None else self._excess(name, level)
+
+    def _excess(self, name: str, level: float) -> float | None:
+        limit = self.objective.limits[name]
         reference = self.level(self.deployed, name) if limit.of == "baseline" else 1.0
-        if level is None or reference is None:
+        if reference is None:
             return None
         if limit.max is not None:
             return log(level / (limit.max * reference))

@@ -25,11 +25,15 @@ from tuner.preflight import Ground, Preflight
 from tuner.proposals import Proposal, Proposer
 from tuner.space import Candidate
 from tuner.storage import Failure, ProofTerms, Role, State, StudyFolder, TrialFolder, TrialRecord, storage_errors
-from tuner.trial import Assignment, Workbench, run_trial
+from tuner.trial import Assignment, Workbench, never, run_trial
 from tuner.workbench import workbench
 
 _RETRY_WAIT = tenacity.wait_exponential(multiplier=2, max=60)
 """Between two attempts: a daemon restarts, a GPU's memory is given back."""
+
+
+_TRIED = (Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR)
+"""Trials whose near misses are measured once more, in the same launch; a proof decides by launches."""
 
 
 _Attempt = Callable[[Proposal, Sequence[TrialRecord]], TrialRecord]
@@ -225,6 +229,7 @@ class _Run:
             forecast=proposal.forecast,
             refusal=proposal.refusal,
             proof=proposal.proof,
+            worth_again=outcome.is_near_miss if proposal.role in _TRIED else never,
         )
         if proposal.refusal:
             return run_trial(assignment, self._bench, folder, lambda phase: None)

@@ -3,7 +3,7 @@
 The only place where the steps meet. It knows no kinds of engine, launcher or objective.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,9 +24,10 @@ from tuner.host.state import StageHost
 from tuner.host.watch import watching
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.load.client import LoadClient
-from tuner.load.metrics import Measurement, measure
-from tuner.load.plan import Skipped, plan
+from tuner.load.metrics import Measurement, measure, pooled
+from tuner.load.plan import Plan, Skipped, plan
 from tuner.load.records import Spoiled, StageResult
+from tuner.load.stage import Stage
 from tuner.load.target import Target
 from tuner.load.warmup import WarmUp, warm_up
 from tuner.load.workload import Workload
@@ -34,6 +35,14 @@ from tuner.objective import Objective, Verdict
 from tuner.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.space import Candidate, Settings
 from tuner.storage import Failure, ProofTerms, Role, State, TrialFolder, TrialRecord
+
+_AGAIN = 1 << 31
+"""Added to the seed of what is measured once more: its prompts are new to the server."""
+
+
+def never(measurement: Measurement) -> bool:
+    """One measurement is enough."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,7 @@ class Assignment:
         forecast: What was predicted of its memory.
         refusal: What pre-flight has against it, so that nothing is launched.
         proof: Of which proof it is a relaunch.
+        worth_again: Whether what was measured is to be measured once more before its server ends: a near miss.
     """
 
     study: str
@@ -67,6 +77,7 @@ class Assignment:
     forecast: Forecast | None = None
     refusal: InfeasibleConfig | None = None
     proof: ProofTerms | None = None
+    worth_again: Callable[[Measurement], bool] = never
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +168,9 @@ class _Trial:
             self.facts = self.bench.engine.facts(server.log.lines)
             self._tolerance.check(self.facts.degradations)
             self.effective = self.bench.engine.effective(self.assignment.settings, probe.witness(server.log.lines))
-            results = self._load(server, watch, context_tokens)
-        self.folder.save_requests(results)
-        self.measurement = self._measured(results)
+            self._warm_up(server, watch, context_tokens)
+            self._measure(server, watch, context_tokens)
+        assert self.measurement is not None
         baseline = self.assignment.baseline and self.assignment.baseline.measurement
         self.verdict = self.bench.objective.judge(self.measurement, baseline or self.measurement)
 
@@ -177,40 +188,55 @@ class _Trial:
         spans = takewhile(lambda span: span.phase is not Phase.WARMING_UP, self.stopwatch.spans())
         return sum(span.seconds for span in spans)
 
-    def _load(self, server: Server, watch: Watch, context: int | None) -> tuple[StageResult, ...]:
-        """Warm the server up, then measure it."""
-        kv = self.facts.kv_tokens if self.facts else None
-        client, workload, seed = self.bench.client, self.bench.workload, self.assignment.seed
-        target = Target(url=server.url, model=self.bench.model, headers=server.headers)
+    def _warm_up(self, server: Server, watch: Watch, context: int | None) -> None:
         self.stopwatch.enter(Phase.WARMING_UP)
         with watch.explaining():
             self.warm_up = warm_up(
-                client,
-                target,
-                workload,
+                self.bench.client,
+                self._target(server),
+                self.bench.workload,
                 context_tokens=context,
-                kv_tokens=kv,
-                seed=seed,
+                kv_tokens=self._kv_tokens,
+                seed=self.assignment.seed,
                 watch=watch.check,
                 spoiled=watch.spoiled,
             )
-        planned = plan(
-            workload,
+
+    def _measure(self, server: Server, watch: Watch, context: int | None) -> None:
+        """All stages; those that decide once more, on new prompts, where the first reading is a near miss."""
+        self.stopwatch.enter(Phase.MEASURING)
+        planned = self._plan(context, self.assignment.seed)
+        self.skipped = planned.skipped
+        results = self._send(server, watch, planned.stages)
+        self.folder.save_requests(results)
+        self.measurement = self._measured(results)
+        if not self.assignment.worth_again(self.measurement):
+            return
+        lasting = [stage for stage in self._plan(context, self.assignment.seed + _AGAIN).stages if stage.rule]
+        again = self._send(server, watch, lasting)
+        self.folder.save_requests((*results, *(result.renamed(f"{result.stage}, again") for result in again)))
+        self.measurement = pooled(self.measurement, self._measured(again))
+
+    def _plan(self, context: int | None, seed: int) -> Plan:
+        assert self.warm_up is not None
+        return plan(
+            self.bench.workload,
             seed=seed,
             context_tokens=context,
-            kv_tokens=kv,
+            kv_tokens=self._kv_tokens,
             calibration=self.warm_up.calibration,
             clock_scale=self.bench.clock_scale,
             deciding=self.bench.objective.deciding,
         )
-        self.skipped = planned.skipped
-        self.stopwatch.enter(Phase.MEASURING)
+
+    def _send(self, server: Server, watch: Watch, stages: Sequence[Stage]) -> tuple[StageResult, ...]:
+        """Run stages, with the state of the host in each."""
         with watch.explaining(), watching(server.pids, self.bench.watched_gpus, self.bench.host) as host:
-            results = client.run_all(
-                planned.stages, target, watch.check, lambda: watch.spoiled() or host.disturbed(), host.turn
+            results = self.bench.client.run_all(
+                stages, self._target(server), watch.check, lambda: watch.spoiled() or host.disturbed(), host.turn
             )
-        self.host = tuple(StageHost(result.stage, state) for result, state in zip(results, host.states, strict=True))
-        self.spoiled = tuple(
+        self.host += tuple(StageHost(result.stage, state) for result, state in zip(results, host.states, strict=True))
+        self.spoiled += tuple(
             Spoiled(r.stage, r.spoiled, not r.superseded, r.spoiled == disturbance(state, self.bench.host))
             for r, state in zip(results, host.states, strict=True)
             if r.spoiled
@@ -218,6 +244,13 @@ class _Trial:
         if any(record.failed for result in results for record in result.records):
             watch.linger()
         return results
+
+    def _target(self, server: Server) -> Target:
+        return Target(url=server.url, model=self.bench.model, headers=server.headers)
+
+    @property
+    def _kv_tokens(self) -> int | None:
+        return self.facts.kv_tokens if self.facts else None
 
     @property
     def _tolerance(self) -> Tolerance:

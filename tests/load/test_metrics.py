@@ -7,7 +7,8 @@ import pytest
 
 from tuner.errors import MeasurementError
 from tuner.load.estimates import tpot_ms
-from tuner.load.metrics import Measurement, measure
+from tuner.load.intervals import Interval
+from tuner.load.metrics import Measurement, measure, pooled
 from tuner.load.records import Failure, FailureKind, RequestRecord, StageResult, Window
 from tuner.load.stage import Request
 from tuner.load.workload import Workload
@@ -251,3 +252,22 @@ def test_intervals_survive_the_disk():
     measurement = measured(many(120, lambda n: 100.0 + n % 7))
     assert {"output_tokens_per_s", "ttft_p50_ms", "ttft_p95_ms"} <= measurement.intervals.keys()
     assert Measurement.model_validate_json(measurement.model_dump_json()) == measurement
+
+
+def test_two_measurements_of_one_server_count_as_their_mean_with_a_narrower_interval():
+    first = measured(BUSY)
+    one, other = (
+        first.model_copy(
+            update={
+                "output_tokens_per_s": value,
+                "intervals": {"output_tokens_per_s": Interval(low=value / 1.1, high=value * 1.1, n=10)},
+            }
+        )
+        for value in (100.0, 121.0)
+    )
+    both = pooled(one, other)
+    assert both.output_tokens_per_s == pytest.approx(110)
+    interval = both.intervals["output_tokens_per_s"]
+    assert interval.n == 20
+    assert interval.high / 110 == pytest.approx(1.1 ** (1 / 2**0.5))
+    assert both.completed == 2 * first.completed

@@ -17,6 +17,7 @@ it reports zeros.
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
+from math import exp, hypot, log, sqrt
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -156,6 +157,35 @@ def measure(results: Sequence[StageResult], workload: Workload, clock_scale: flo
     _reject_counts(counting)
     _reject_saturation(counting, workload)
     return _measurement(counting, workload, clock_scale)
+
+
+def pooled(one: Measurement, other: Measurement) -> Measurement:
+    """Two measurements of one server as one: geometric means of what both know, all else as the first has it.
+
+    Half the width of an interval of the mean of two logs is half the root of the sum of their squares.
+    """
+    names = [name for name in SOURCES if getattr(one, name) and getattr(other, name)]
+    means = {name: sqrt(getattr(one, name) * getattr(other, name)) for name in names}
+    both = [name for name in names if name in one.intervals and name in other.intervals]
+    intervals = {name: _pooled(means[name], one.intervals[name], other.intervals[name]) for name in both}
+    update = {
+        **means,
+        "intervals": {**one.intervals, **intervals},
+        "samples": {**one.samples, **{name: each.n for name, each in intervals.items()}},
+        "completed": one.completed + other.completed,
+        "failed": one.failed + other.failed,
+        "failures": dict(Counter(one.failures) + Counter(other.failures)),
+        "short_outputs": one.short_outputs + other.short_outputs,
+        "warnings": tuple(dict.fromkeys((*one.warnings, *other.warnings))),
+    }
+    return one.model_copy(update=update)
+
+
+def _pooled(mean: float, one: Interval, other: Interval) -> Interval:
+    if min(one.low, other.low) <= 0:
+        return Interval(low=min(one.low, other.low), high=max(one.high, other.high), n=one.n + other.n)
+    reach = exp(hypot(log(one.high / one.low), log(other.high / other.low)) / 4)
+    return Interval(low=mean / reach, high=mean * reach, n=one.n + other.n)
 
 
 def _measurement(results: Sequence[StageResult], workload: Workload, scale: float) -> Measurement:

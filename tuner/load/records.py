@@ -210,9 +210,11 @@ class StageResult:
 
     def set_aside(self, turn: int) -> "StageResult":
         """The same as evidence only, under a name that no stage has: ``concurrent, spoiled 1``."""
-        name = f"{self.stage}, spoiled {turn}"
-        records = tuple(replace(record, stage=name) for record in self.records)
-        return replace(self, stage=name, records=records, superseded=True)
+        return replace(self.renamed(f"{self.stage}, spoiled {turn}"), superseded=True)
+
+    def renamed(self, name: str) -> "StageResult":
+        """The same under another name, as its records have it."""
+        return replace(self, stage=name, records=tuple(replace(record, stage=name) for record in self.records))
 
 
 def encode(value: Any) -> str:
