@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from tests.simulated import simulated_study
-from tuner import closing
+from tuner import closing, verdict
 from tuner.analysis import frames as analysis
 from tuner.load.records import FailureKind, Spoiled
 from tuner.profile import profile_of
@@ -98,6 +98,17 @@ def test_a_profile_of_which_a_limit_is_not_shown_is_marked(outcome):
     doubted = replace(outcome, relaunches=tuple(slow if r is last else r for r in outcome.relaunches))
     verdicts = [profile_of(each).verdict for each in (outcome, doubted)]
     assert [(each.kind, each.deploy) for each in verdicts] == [("better", True), ("limit_not_shown", False)]
+
+
+def test_of_several_goals_the_recommended_trade_is_named_with_its_reason(tmp_path):
+    outcome = simulated_study(tmp_path, 12, "objective=pareto", "study.confirm.max=0", seed=2)
+    said = verdict.trade(outcome)
+    best, front = outcome.best, [record for record in outcome.ranked if str(record.number) in said]
+    assert said.startswith(f"trial {best.number} is recommended of the front, for the largest sum of both gains")
+    gains = [outcome.readings.gains(record.digest) for record in front]
+    assert max(gains, key=sum) == outcome.readings.gains(outcome.ranked[0].digest)
+    assert not any(a != b and all(x >= y for x, y in zip(a, b, strict=True)) for a in gains for b in gains)
+    assert said in shown(closing.table(outcome), 2000)
 
 
 def test_less_latency_reads_as_less(tmp_path):

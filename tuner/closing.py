@@ -77,6 +77,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
     return [
         *rows,
         *_pruned(outcome),
+        *_headed("trade", [text for text in [verdict.trade(outcome)] if text]),
         *_headed("drift", verdict.drifts(outcome)),
         *_headed("failed requests", outcome.failed_requests),
         *_headed("disturbed", outcome.disturbed),

@@ -155,6 +155,33 @@ def near_miss(outcome: Outcome, record: TrialRecord) -> str:
     return f"Trial {record.number} read {gain} and {beyond}; not shown either way."
 
 
+def trade(outcome: Outcome) -> str | None:
+    """Of several goals: which trade of the front is recommended and why; ``None`` where there is none to make."""
+    goals, best = outcome.config.objective.goals, outcome.best
+    front = [record for record in outcome.ranked if not _beaten(outcome, record)]
+    if len(goals) < 2 or len(front) < 2 or best is None:
+        return None
+    gains = outcome.readings.gains(best.digest) or ()
+    told = ", ".join(changed_by(name, gain) for name, gain in zip(goals, gains, strict=False))
+    others = ", ".join(str(record.number) for record in front if record.digest != best.digest)
+    return (
+        f"trial {best.number} is recommended of the front, for the largest sum of both gains ({told} as the search "
+        f"read them); each of these is better in one goal and worse in another: trial {others}"
+    )
+
+
+def _beaten(outcome: Outcome, record: TrialRecord) -> bool:
+    """Whether another configuration is at least as good in every goal and better in one."""
+    own = outcome.readings.gains(record.digest) or ()
+    others = (outcome.readings.gains(each.digest) or () for each in outcome.ranked if each is not record)
+    return any(all(a >= b for a, b in zip(other, own, strict=True)) and other != own for other in others if other)
+
+
+def changed_by(name: str, gain: float) -> str:
+    """A metric's change as it is, without an interval."""
+    return f"{words.metric(name).short} {words.percent(as_is(name, gain), sign=True)}"
+
+
 def launches(decision: Decision) -> str:
     """``1 launch``, ``4 launches``."""
     return "1 launch" if decision.launches == 1 else f"{decision.launches} launches"

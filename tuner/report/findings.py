@@ -79,6 +79,8 @@ def comparison(outcome: Outcome) -> Html:
     failed += [tag("p", f"Measured in disturbance: {said}.", class_="note") for said in outcome.disturbed]
     failed += [tag("p", f"Limit: {said}: {_kept(bound)}.", class_="note") for said, bound in words_of.limits(outcome)]
     failed += [tag("p", f"{said}.", class_="note") for said in words_of.drifts(outcome)]
+    if said := words_of.trade(outcome):
+        failed.append(tag("p", f"{said}.", class_="note"))
     return joined([first, *failed, tag("p", _basis(outcome), class_="caption"), folded("All other numbers", rest)])
 
 
