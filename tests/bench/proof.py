@@ -34,8 +34,9 @@ FIRST_SHARE = 0.8
 """Of what is left of alpha, for each proof of a study."""
 FALSE, COVERED = 0.025, 0.94
 FULL, QUICK = 2000, 300
-EARLIER = 7
-"""Launches of one configuration that a study has seen before, where its noise is pooled."""
+CONTROLS, MANY = 5, 21
+"""Earlier launches of one configuration from which its noise is known: as a study's controls are, and as a server's
+that is watched for long."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Claim:
 
 
 RARELY = Claim("found", FALSE, most=True, chance=True)
+FEW = Claim("launches", 5, most=True)
 COVERS = Claim("coverage", COVERED, chance=True)
 
 
@@ -82,7 +84,7 @@ class Scenario:
         ratios: The candidate's true figures over the baseline's.
         limited: Whether under the default limits; else there are none.
         most: Launches of each at the most.
-        pooled: Whether the noise is known from ``EARLIER`` launches besides.
+        pooled: From how many earlier launches of one configuration the noise is known besides.
         study: A whole study of ``CANDIDATES`` such candidates, and not a single proof.
         claims: What is promised of it.
     """
@@ -92,7 +94,7 @@ class Scenario:
     ratios: Mapping[str, float] = field(default_factory=dict)
     limited: bool = False
     most: int = MOST
-    pooled: bool = False
+    pooled: int = 0
     study: bool = False
     claims: tuple[Claim, ...] = (COVERS,)
 
@@ -157,7 +159,7 @@ def _proof(scenario, repeat, *, alpha=ALPHA, proof="first"):
         OBJECTIVE.goals,
         scenario.limits,
         max_launches=scenario.most,
-        noise={name: machine.known(name, EARLIER) for name in scenario.metrics} if scenario.pooled else None,
+        noise={name: machine.known(name, scenario.pooled) for name in scenario.metrics} if scenario.pooled else None,
         seed=repeat,
         alpha=alpha,
     )
@@ -207,7 +209,7 @@ def _spread(old, new, name):
 
 def scenarios():
     """All rows of the table."""
-    return [*_equal(), *_gains(), *_limited(), *_recorded()]
+    return [*_equal(), *_gains(), *_smallest(), *_limited(), *_recorded()]
 
 
 def _equal():
@@ -218,22 +220,30 @@ def _equal():
                 yield Scenario("equals", noise, claims=(RARELY, COVERS))
                 yield Scenario(f"{CANDIDATES} equals in a study", noise, study=True, claims=(RARELY, COVERS))
         for sd in SDS:
-            yield Scenario("equals, noise pooled", Simulated(shape, sd), pooled=True, claims=(RARELY, COVERS))
+            yield Scenario("equals, noise pooled", Simulated(shape, sd), pooled=CONTROLS, claims=(RARELY, COVERS))
 
 
 def _gains():
     noise = Simulated("lognormal", 0.03)
     yield _gain("+5 %", noise, 0.05, 0.80)
-    yield _gain("+5 %, noise pooled", noise, 0.05, 0.85, pooled=True)
+    yield _gain(f"+5 %, noise pooled from {CONTROLS}", noise, 0.05, 0.80, pooled=CONTROLS)
+    yield _gain(f"+5 %, noise pooled from {MANY}", noise, 0.05, 0.85, pooled=MANY)
     yield _gain("+5 % within 10", noise, 0.05, 0.90, most=10)
     yield _gain("+10 % within 4", noise, 0.10, 0.90, most=4)
-    yield _gain("+10 %", noise, 0.10, 0.90, Claim("launches", 5, most=True))
-    yield _gain("+10 %, noise pooled", noise, 0.10, 0.90, Claim("launches", 5, most=True), pooled=True)
+    yield _gain("+10 %", noise, 0.10, 0.90, FEW)
+    yield _gain(f"+10 %, noise pooled from {CONTROLS}", noise, 0.10, 0.90, FEW, pooled=CONTROLS)
 
 
 def _gain(name, noise, gain, target=None, *claims, **more):
     promised = (Claim("found", target),) if target else ()
     return Scenario(name, noise, {SPEED: 1 + gain}, claims=(*promised, *claims, COVERS), **more)
+
+
+def _smallest():
+    """How small a gain is found at which noise; nothing is promised."""
+    for sd in SDS:
+        for gain in (0.02, 0.03, 0.05, 0.10, 0.20, 0.40):
+            yield _gain(f"{gain:+.0%}, how often", Simulated("lognormal", sd), gain)
 
 
 def _limited():
@@ -247,7 +257,7 @@ def _limited():
             noise = Simulated(shape, sd)
             yield _breaking("TPOT at its limit", noise, limit)
             yield _breaking("TPOT 10 % over its limit", noise, 1.1 * limit)
-            yield _breaking("TPOT 10 % over its limit, noise pooled", noise, 1.1 * limit, pooled=True)
+            yield _breaking("TPOT 10 % over its limit, noise pooled", noise, 1.1 * limit, pooled=CONTROLS)
 
 
 def _breaking(name, noise, tpot, **more):
