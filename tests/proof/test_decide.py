@@ -89,7 +89,9 @@ def test_what_would_not_be_worth_a_change_is_no_difference():
 # deaths, and numbers that are none
 
 
-@pytest.mark.parametrize("odd", [Died("out of memory"), {}, {SPEED: nan}, {SPEED: 0.0}, {SPEED: -1.0}, {TPOT: 10.0}])
+@pytest.mark.parametrize(
+    "odd", [Died("out of memory"), None, {}, {SPEED: None}, {SPEED: nan}, {SPEED: 0.0}, {SPEED: -1.0}, {TPOT: 10.0}]
+)
 @pytest.mark.parametrize("launch", [0, 1, 3])
 def test_a_candidate_never_wins_that_died_or_measured_nothing_in_one_launch(odd, launch):
     plain, faster = _equal(0, **{SPEED: 200.0})
