@@ -183,6 +183,13 @@ def test_a_candidate_with_one_launch_at_30_seconds_never_passes_its_limit(pooled
         assert not decision.limits[TTFT].kept
 
 
+@pytest.mark.parametrize("launch", range(8))
+def test_one_launch_of_the_baseline_at_30_seconds_does_not_excuse_a_broken_limit(launch):
+    plain, slower = _equal(0, **{SPEED: 120.0, TTFT: 400.0})
+    odd = _after(launch, plain, {SPEED: 100.0, TPOT: 10.0, TTFT: 30_000.0})
+    assert decide(odd, slower, UP, {TTFT: {"max": 1.25, "of": "baseline"}}, noise=KNOWN).kind is not Kind.BETTER
+
+
 @pytest.mark.parametrize(
     ("limit", "kept"),
     [
