@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-proof lock clean
+.PHONY: help demo test check format bench bench-proof faults lock clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,7 @@ help:  ## show the targets
 
 demo: .venv/.user  ## tune GLM-4.7-Flash on two simulated RTX 4090s (3 minutes, no GPU)
 	$(BIN)/tuner study start experiment=demo
+	@echo "The command is $(BIN)/tuner; '. $(BIN)/activate' makes it tuner in this shell."
 
 test: .venv/.dev  ## run the tests (no GPU, no Docker, no network)
 	$(BIN)/pytest
@@ -40,6 +41,10 @@ bench: .venv/.dev  ## measure tuner itself; prints, never fails on time
 
 bench-proof: .venv/.dev  ## simulate the proof's error rates (10 minutes); fails if a claim does not hold
 	$(BIN)/python -m tests.bench.proof
+
+ROUNDS ?= 3
+faults: .venv/.dev  ## try faults on purpose: kills, disks, files, servers, secrets (minutes; ROUNDS=1 is short)
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS)
 
 lock: .venv/.dev  ## renew the lock files from pyproject.toml (hashes, no index or host)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

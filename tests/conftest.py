@@ -2,6 +2,7 @@
 
 import os
 import signal
+import zlib
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -22,7 +23,16 @@ def state_dir(tmp_path, monkeypatch):
     """Locks and traces of launches go to the test's own folder, so that tests never meet the user's studies."""
     folder = tmp_path / "state"
     monkeypatch.setenv("TUNER_STATE_DIR", str(folder))
+    monkeypatch.setenv("TUNER_SCOPE", f"test-{os.getpid()}-{zlib.crc32(str(tmp_path).encode())}")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def others_may_work():
+    """Tests run next to other work, which must not have their stages sent again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNER_HOST_JUDGE", "false")
+        yield
 
 
 @pytest.fixture(scope="session")

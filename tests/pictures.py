@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -13,7 +14,6 @@ from tests.browser import browser
 from tuner import analysis, events, live
 from tuner.closing import table, write_results
 from tuner.engines.base import Phase
-from tuner.outcome import best_of
 from tuner.pace import Pace
 
 TRIAL = 11
@@ -59,11 +59,11 @@ def view(outcome):
     """The live view while a trial runs."""
     shown = live.LiveView(live.Standing(outcome.config), Console(file=io.StringIO()))
     done = [record for record in outcome.records if record.number < TRIAL]
-    budget, relaunches = outcome.config.budget.trials, 2 * outcome.config.study.confirm
+    budget, relaunches = outcome.config.budget.trials, outcome.config.reserve
     with shown:
         shown.hear(events.StudyStarted(outcome.config.study.name, budget, 0, relaunches))
         for count, record in enumerate(done, start=1):
-            best = best_of(done[:count], outcome.config.objective, outcome.baseline)
+            best = replace(outcome, records=tuple(done[:count]), relaunches=()).best
             shown.hear(events.TrialEnded(record, best, None))
         pace, running = Pace.of(done), outcome.records[TRIAL]
         left_s = pace.launch_s * (budget - len(done) + relaunches)

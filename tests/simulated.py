@@ -4,6 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from tuner import __version__, config
+from tuner.compare import proof_of
 from tuner.engines.base import Phase, StartupFacts
 from tuner.engines.causes import Evidence, error_of
 from tuner.errors import TrialError
@@ -28,12 +29,13 @@ _BEGUN = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
 
 def simulated_study(folder, trials, *overrides, seed=0):
-    """A finished study of the demo's deployment on candidates at random, its winner launched again.
+    """A finished study of the demo's deployment on so many candidates at random, its winner launched again.
 
     Returns:
         Its ``Outcome``; the folder holds all that a real study's folder holds but server logs and Optuna's storage.
     """
-    asked = config.load(["experiment=demo", f"study.folder={folder}", f"budget.trials={trials}", *overrides])
+    budget = ["study.confirm.max=4", f"budget.trials={trials + 8}"]
+    asked = config.load(["experiment=demo", f"study.folder={folder}", *budget, *overrides])
     maker = _Maker(asked, StudyFolder(asked.study.path), random.Random(seed))
     maker.folder.write(maker.folder.config, asked.to_yaml())
     maker.search(trials)
@@ -64,21 +66,22 @@ class _Maker:
                 self.made.append(self._trial(number, role, candidate, self.folder.trial(number)))
 
     def confirm(self):
-        outcome = Outcome.of(self.folder)
-        if not outcome.improved:
-            return
-        best = Candidate(outcome.best.params)
-        roles = (Role.CONFIRM_BASELINE, Role.CONFIRM_BEST, Role.CONFIRM_BEST, Role.CONFIRM_BASELINE)
-        for number, role in enumerate(roles):
-            candidate = self.deployed if role is Role.CONFIRM_BASELINE else best
-            self._trial(number, role, candidate, self.folder.confirmation(number))
+        while terms := Outcome.of(self.folder).next_terms():
+            best = next(r for r in self.made if r.digest == terms.candidate)
+            proof = proof_of(self.asked, terms, (), {})
+            while not proof.decision.over:
+                role = proof.next_role(self.asked.study.seed)
+                candidate = self.deployed if role is Role.CONFIRM_BASELINE else Candidate(best.params)
+                number = len(self.folder.confirmations())
+                self._trial(number, role, candidate, self.folder.confirmation(number), terms)
+                proof = Outcome.of(self.folder).proofs[-1]
 
     def _drawn(self):
         space = self.asked.space
         levels = {name: self.dice.randrange(parameter.levels) for name, parameter in space.params.items()}
         return space.candidate({name: space.params[name].value(level) for name, level in levels.items()})
 
-    def _trial(self, number, role, candidate, folder):
+    def _trial(self, number, role, candidate, folder, proof=None):
         settings = self.asked.model.settings.merged(self.asked.space.settings(candidate))
         launch_id = str(folder.path)
         command = make_engine(self.asked).command(settings.args, {k: v for k, v in settings.env.items() if v}, None)
@@ -93,6 +96,7 @@ class _Maker:
             "argv": command.argv,
             "env": dict(command.env),
             "started_at": self.clock.isoformat(timespec="seconds"),
+            "proof": proof,
         }
         record = self._ran(command, launch_id, folder, common)
         self.clock += timedelta(seconds=record.seconds)

@@ -70,8 +70,9 @@ def test_a_running_server_is_measured_and_the_record_kept(server, tmp_path):
 
 
 def test_what_does_not_fit_the_servers_context_is_left_out_and_said(server, tmp_path):
-    bench(server, tmp_path, "--token-env", "KEY", KEY="hush-hush")
+    shown = bench(server, tmp_path, "--token-env", "KEY", KEY="hush-hush").stdout
     (record,) = StudyFolder(tmp_path / "bench").records()
+    assert "ttft_30000_cold_ms       skipped: 30000 prompt" in shown
     assert [prompt.asked_tokens for prompt in record.measurement.long_prompts] == [2000]
     assert [skipped.what for skipped in record.skipped] == ["ttft_30000"]
 
@@ -101,3 +102,15 @@ def test_a_server_that_goes_away_while_it_is_measured_is_said_to_have_gone(serve
     assert measuring.returncode == 1
     assert "Traceback" not in said
     assert "the server ended" in said
+
+
+def test_a_server_that_names_its_model_in_hydras_grammar_receives_no_variable(tmp_path):
+    name = "${oc.env:HUSH}"
+    argv = (*SIM, *SETTINGS, *CLOCKS, "--served-model-name", name)
+    with ProcessLauncher().launch(LaunchSpec("stranger/0000", argv, tmp_path / "s.log", stop_grace_s=1)) as server:
+        answer(server)
+        done = bench(server, tmp_path, HUSH="value-of-the-variable")
+    assert done.returncode == 0, done.stderr
+    assert "skipped: 30000 prompt" in done.stdout
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any("value-of-the-variable" in text for text in [done.stdout, done.stderr, *written])

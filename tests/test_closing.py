@@ -17,8 +17,9 @@ from tests.simulated import simulated_study
 from tuner import closing
 from tuner.analysis import frames as analysis
 from tuner.load.records import FailureKind, Spoiled
+from tuner.profile import profile_of
 from tuner.report import report_html
-from tuner.storage import State, StudyFolder
+from tuner.storage import Role, State, StudyFolder
 from tuner.testing.launcher import until
 
 
@@ -52,22 +53,58 @@ def test_closing_writes_report_and_profile_and_says_where_they_lie(outcome):
         assert str(path) in said
 
 
-def test_the_table_sets_deployed_against_best_with_the_gains_spread(outcome):
+def test_the_table_shows_the_relaunches_and_never_the_searchs_own_reading(outcome):
     said = shown(closing.table(outcome))
-    goal = outcome.comparison.goals["output_tokens_per_s"]
-    assert f"deployed throughput {outcome.baseline.measurement.output_tokens_per_s:.0f} tokens/s" in said
-    assert f"best trial {outcome.best.number}: throughput" in said
-    relaunched = f"throughput +{goal.gain:.1%}, spread {goal.spread:.1%}, over 2 relaunches of each (proven)"
-    means = f"{fmean(goal.baseline):.0f} → {fmean(goal.best):.0f} tokens/s"
-    assert f"relaunched {relaunched}: {means}" in said
+    goal = outcome.decision.goals["output_tokens_per_s"]
+    assert f"deployed throughput {fmean(goal.baseline):.0f} tokens/s" in said
+    assert f"best trial {outcome.best.number}: throughput {fmean(goal.candidate):.0f} tokens/s" in said
+    interval = f"[+{goal.low:.1%}, +{goal.high:.1%}]"
+    assert f"relaunched throughput +{goal.gain:.1%} {interval}, over 4 launches of each (better)" in said
+    assert "limits TPOT p50 (× 0." in said
     assert "now complete" in said
+
+
+def test_what_got_worse_stands_under_the_verdict(outcome):
+    kv = {"kv_tokens": 200_000.0}
+    relaunches = tuple(
+        record.model_copy(
+            update={"measurement": record.measurement.model_copy(update={"kv_tokens": 0.9**best * kv["kv_tokens"]})}
+        )
+        for record in outcome.relaunches
+        for best in [record.role is Role.CONFIRM_BEST]
+    )
+    console = Console(file=io.StringIO(), width=120)
+    worse = replace(outcome, relaunches=relaunches)
+    assert worse.proven
+    closing.close(worse, console)
+    said = console.file.getvalue()
+    assert said.index("What got worse: KV cache −10.0%") > said.index(outcome.sentence[:20])
+    assert "What got worse: KV cache −10.0%" in report_html(worse)
+
+
+def test_a_verdict_to_keep_yours_leaves_no_profile(outcome):
+    closing.write_results(outcome)
+    assert outcome.folder.profile.exists()
+    equal = outcome.relaunches[0].measurement
+    same = replace(outcome, relaunches=tuple(r.model_copy(update={"measurement": equal}) for r in outcome.relaunches))
+    closing.write_results(same)
+    assert not outcome.folder.profile.exists()
+    closing.write_results(outcome)
+
+
+def test_a_profile_of_which_a_limit_is_not_shown_is_marked(outcome):
+    last = [record for record in outcome.relaunches if record.role is Role.CONFIRM_BEST][-1]
+    slow = last.model_copy(update={"measurement": last.measurement.model_copy(update={"ttft_p50_ms": 30_000.0})})
+    doubted = replace(outcome, relaunches=tuple(slow if r is last else r for r in outcome.relaunches))
+    verdicts = [profile_of(each).verdict for each in (outcome, doubted)]
+    assert [(each.kind, each.deploy) for each in verdicts] == [("better", True), ("limit_not_shown", False)]
 
 
 def test_less_latency_reads_as_less(tmp_path):
     outcome = simulated_study(tmp_path, 12, "objective=latency")
-    goal = outcome.comparison.goals["tpot_p50_ms"]
-    assert goal.proven
-    assert f"TPOT p50 −{goal.gain:.1%}, spread" in outcome.sentence
+    goal = outcome.decision.goals["tpot_p50_ms"]
+    assert goal.better
+    assert f"TPOT p50 −{goal.gain:.1%} [−{goal.high:.1%}, −{goal.low:.1%}]" in outcome.sentence
 
 
 def test_the_table_counts_failures_by_cause_with_a_deciding_line(outcome):
@@ -219,10 +256,12 @@ def test_studies_lie_in_a_folder_each(folder):
 
 
 def test_a_finalist_that_could_not_be_measured_undisturbed_is_said_to_be(outcome):
-    assert "spoiled" not in shown(closing.table(outcome))
-    spoiled = (Spoiled("concurrent, spoiled 1", "a kernel", False), Spoiled("concurrent", "a kernel", True))
+    assert "disturbed" not in shown(closing.table(outcome))
+    spoiled = (Spoiled("concurrent, spoiled 1", "a kernel", False), Spoiled("concurrent", "kernel compiled", True))
     records = [r.model_copy(update={"spoiled": spoiled}) if r == outcome.best else r for r in outcome.records]
     disturbed = replace(outcome, records=tuple(records))
     assert "Measured in disturbance: concurrent of trial" in report_html(disturbed)
     said = shown(closing.table(disturbed))
-    assert f"spoiled concurrent of trial {outcome.best.number}: the server compiled kernels in every turn" in said
+    assert (
+        f"disturbed concurrent of trial {outcome.best.number}: the server compiled kernels in every turn of it" in said
+    )

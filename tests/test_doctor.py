@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.host.driver import Driver
 from tuner import config
 from tuner.doctor import State, examine
 from tuner.launchers.docker import images, volumes
@@ -53,6 +54,14 @@ def test_a_missing_engine_matters_only_to_a_study_in_containers():
     assert "start Docker" in found()["Docker"].fix
     assert found("launcher=process")["Docker"].state is State.NOTE
     assert {finding.name: finding for finding in examine()}["Docker"].state is State.NOTE
+
+
+@pytest.mark.usefixtures("no_engine", "smi")
+def test_it_says_whether_the_use_of_gpus_by_others_can_be_read(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert found()["GPU readings"].state is State.NOTE
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())
+    assert found()["GPU readings"].state is State.OK
 
 
 @pytest.mark.usefixtures("no_engine", "smi")

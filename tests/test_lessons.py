@@ -206,8 +206,8 @@ def test_a_log_that_told_nothing_teaches_nothing():
     assert taught(OUT.format(held=22.1), {}) is None
 
 
-@pytest.mark.parametrize("cause", [Cause.BAD_FLAG, Cause.ENGINE_DIED, Cause.HOST_OOM, Cause.UNKNOWN, Cause.DEGRADED])
-def test_what_was_no_lack_of_memory_teaches_nothing(cause):
+@pytest.mark.parametrize("cause", [Cause.ENGINE_DIED, Cause.HOST_OOM, Cause.UNKNOWN, Cause.DEGRADED])
+def test_what_the_configuration_is_not_to_blame_for_teaches_nothing(cause):
     assert lesson(Failed(SPACE.candidate(TRIED), cause, {}), SPACE, Settings()) is None
 
 
@@ -244,3 +244,79 @@ def test_a_lesson_from_memory_that_others_held_ends_when_more_is_free():
     settings = SPACE.settings(SPACE.candidate(TRIED))
     assert known.closes(settings, None)
     assert not known.closes(settings, 22.26)
+
+
+MAMBA = (
+    "ValueError: max_num_seqs (512) exceeds available Mamba cache blocks (161). Each decode sequence requires one "
+    "Mamba cache block, so CUDA graph capture cannot proceed. Please lower max_num_seqs to at most 161."
+)
+
+
+@pytest.mark.parametrize("facts", [{}, WARM, {**CACHED, "compile_cache_hit": False}])
+def test_the_blocks_of_a_mamba_cache_close_every_larger_number_of_sequences_and_suggest_one_that_fits(facts):
+    known = taught(MAMBA, facts, max_num_seqs=512)
+    assert closes(known, max_num_seqs=256, max_num_batched_tokens=2048, max_model_len=8192)
+    assert not closes(known, max_num_seqs=128)
+    assert not closes(known, gpu_memory_utilization=0.95, max_num_seqs=256)
+    assert known.repairs[0].params == {**TRIED, "max_num_seqs": 128}
+
+
+BLOCKS = SearchSpace.model_validate(
+    {
+        "params": {
+            "block_size": {"choices": [8, 16, 24, 32, 48, 64, 96, 128]},
+            "attention_backend": {"choices": ["A", "B"]},
+        }
+    }
+)
+
+
+def block_lesson(said, size):
+    found = ENGINE.diagnose(Evidence([said], exit_code=1))
+    candidate = BLOCKS.candidate({"block_size": size, "attention_backend": "A"})
+    return lesson(Failed(candidate, found.cause, found.numbers, found.line), BLOCKS, Settings({"block_size": 64}))
+
+
+@pytest.mark.parametrize(
+    ("said", "size", "closed", "first"),
+    [
+        ("ValueError: No common block size for 8. ", 8, [8, 24], 16),
+        ("ValueError: No common block size for 16. ", 16, [8, 16, 24, 48], 32),
+        ("ValueError: No common block size for 64 (A: [MultipleOf(48)]; B: [96]).", 64, [8, 16, 24, 32, 64, 128], 48),
+        ("ValueError: Block size must be a multiple of 16.", 24, [8, 24], 16),
+    ],
+)
+def test_a_refused_block_size_closes_those_that_fail_alike(said, size, closed, first):
+    known = block_lesson(said, size)
+    sizes = [8, 16, 24, 32, 48, 64, 96, 128]
+    shut = [size for size in sizes if known.closes(Settings({"block_size": size, "attention_backend": "A"}), None)]
+    assert shut == closed
+    assert not known.closes(Settings({"block_size": size, "attention_backend": "B"}), None)
+    assert known.repairs[0].params["block_size"] == first
+
+
+def test_a_refusal_closes_what_the_candidate_changed():
+    line = "NotImplementedError: this combination has no kernel"
+    tried = SPACE.candidate({**TRIED, "kv_cache_dtype": "fp8", "max_num_seqs": 128})
+    known = lesson(Failed(tried, Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED))
+    assert str(known.region) == "max_num_seqs = 128 and kv_cache_dtype = fp8"
+    assert lesson(Failed(SPACE.candidate(TRIED), Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED)) is None
+
+
+def test_a_refusal_that_names_a_setting_closes_that_value_whatever_else_is_tried():
+    line = "AssertionError: kv-cache-dtype fp8 has no kernel"
+    tried = SPACE.candidate({**TRIED, "kv_cache_dtype": "fp8", "max_num_seqs": 128})
+    known = lesson(Failed(tried, Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED))
+    assert str(known.region) == "kv_cache_dtype = fp8"
+
+
+def test_where_the_size_of_the_cache_is_given_it_is_closed_and_changed_and_not_the_share():
+    space = SearchSpace.model_validate({"params": {"kv_cache_memory_bytes": {"choices": [2 << 30, 4 << 30, 8 << 30]}}})
+    numbers = {"needed_kv_gib": 3.3, "available_kv_gib": 2.0}
+    small = Failed(
+        space.candidate({"kv_cache_memory_bytes": 2 << 30}), Cause.NO_KV_CACHE, numbers, facts=StartupFacts(**WARM)
+    )
+    known = lesson(small, space, Settings({"gpu_memory_utilization": 0.9}))
+    assert "gpu_memory_utilization" not in known.sentence
+    assert known.closes(Settings({"kv_cache_memory_bytes": 1 << 30}), None)
+    assert known.repairs[0].params == {"kv_cache_memory_bytes": 4 << 30}

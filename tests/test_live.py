@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -17,7 +18,7 @@ from tests.simulated import simulated_study
 from tests.test_study import FAST
 from tuner import events, live
 from tuner.engines.base import Phase
-from tuner.outcome import best_of
+from tuner.load.plan import Skipped
 from tuner.pace import Pace, left_s
 from tuner.storage import Role, State
 
@@ -37,7 +38,7 @@ def told(outcome, records=None):
         yield events.TrialStarted(record.number, record.role, changed, record.attempt, pace, 600.0 if count else None)
         for span in record.phases:
             yield events.PhaseEntered(span.phase, pace.phases.get(span.phase))
-        best = best_of(shown[: count + 1], outcome.config.objective, outcome.baseline)
+        best = replace(outcome, records=tuple(shown[: count + 1]), relaunches=()).best
         yield events.TrialEnded(record, best, 500.0)
 
 
@@ -83,6 +84,17 @@ def test_plain_lines_tell_of_every_trial_when_it_starts_and_when_it_ends(outcome
     assert not any("\x1b" in line for line in lines)
 
 
+def test_plain_lines_say_once_what_the_measurements_leave_out_and_doubt(outcome):
+    first, *rest = outcome.records
+    doubted = first.measurement.model_copy(update={"warnings": ("answers arrive in lumps",)})
+    left_out = (Skipped("ttft_30000", "too long"), Skipped("warm_up_50000", "too long"))
+    first = first.model_copy(update={"measurement": doubted, "skipped": left_out})
+    lines = plain(outcome, told(outcome, [first, *rest]))
+    assert lines.count("not measured: ttft_30000: too long") == 1
+    assert lines.count("warning: answers arrive in lumps") == 1
+    assert not [line for line in lines if "warm_up_50000" in line]
+
+
 def test_plain_lines_give_a_failures_cause_in_plain_words(outcome):
     dead = next(record for record in outcome.records if record.failure)
     (line,) = (line for line in plain(outcome, told(outcome)) if line.startswith(f"trial {dead.number}: "))
@@ -93,7 +105,7 @@ def test_plain_lines_say_when_there_is_a_new_best_and_how_far_it_is_ahead(outcom
     ahead = [line for line in plain(outcome, told(outcome)) if line.startswith("best so far")]
     assert ahead[0].startswith("best so far: the deployed configuration, ")
     assert f"trial {outcome.best.number}" in ahead[-1]
-    assert "% against the deployed configuration, not yet proven" in ahead[-1]
+    assert "% against the deployed configuration at first sight" in ahead[-1]
 
 
 def test_plain_lines_repeat_a_download_no_more_often_than_it_is_worth(outcome):
@@ -138,10 +150,10 @@ def test_time_left_counts_the_running_trials_phases_and_what_comes_after(outcome
 
 def test_a_study_that_goes_on_shows_what_earlier_sittings_found(outcome):
     earlier = outcome.records[:5]
-    best = best_of(earlier, outcome.config.objective, outcome.baseline)
+    best = replace(outcome, records=earlier, relaunches=()).best
     heard = [events.StudyStarted("demo", 12, 5, 4, earlier, best)]
     assert plain(outcome, heard) == [
-        "study demo: 12 trials, 5 of them finished earlier, then 4 relaunches of baseline and best"
+        "study demo: 12 trials, 5 of them finished earlier, of which up to 4 for the proof"
     ]
     shown = drawn(outcome, heard)
     assert "5 of 12 trials" in shown

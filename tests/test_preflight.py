@@ -9,7 +9,7 @@ from tests.bench.machine import Machine
 from tuner import config
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
-from tuner.errors import LaunchRejected, PredictedOutOfMemory, RuleViolated
+from tuner.errors import LaunchRejected, PredictedOutOfMemory, RequestsRefused, RuleViolated
 from tuner.preflight import Preflight, ground_of, impossible
 from tuner.proposals import Proposal, _admits
 from tuner.space import Candidate
@@ -271,3 +271,31 @@ def test_a_model_in_the_cache_that_containers_share_is_read_there(tmp_path):
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text(json.dumps(TINY))
     assert ground_in_a_container("org/tiny", f"launcher.hf_home={tmp_path}").model.layers == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "said"),
+    [
+        ("model.args.tool_call_parser=null", "workload.tool_call", "enable_auto_tool_choice and tool_call_parser"),
+        ("model.args.enable_auto_tool_choice=false", "workload.tool_call", "HTTP 400"),
+        ("model.args.max_model_len=1024", "workload.prompt_tokens", "exceed the context of 1024 tokens"),
+    ],
+)
+def test_requests_that_the_deployment_would_refuse_are_a_mistake_in_the_configuration(override, place, said):
+    error = impossible(Site("experiment=demo", override, "workload.prompt_tokens=1000").ground)
+    assert error.place == place
+    assert said in error.message
+
+
+def test_a_candidate_whose_context_is_too_short_for_the_workload_is_not_launched():
+    site = Site(
+        "experiment=demo", "+space.params.max_model_len={choices: [1024, 131072]}", "workload.prompt_tokens=1000"
+    )
+    assert isinstance(site.check(max_model_len=1024), RequestsRefused)
+    assert site.check(max_model_len=131072) is None
+
+
+def test_where_the_size_of_the_cache_is_given_no_advice_is_about_the_share():
+    site = Site("experiment=demo", "+space.params.kv_cache_memory_bytes={choices: [null, 20000000000]}")
+    error = site.check(kv_cache_memory_bytes=20_000_000_000)
+    assert "gpu_memory_utilization" not in (error.fix if error else "")

@@ -8,8 +8,17 @@ import httpx
 import pytest
 
 from tuner.engines.base import Phase
+from tuner.engines.causes import Fate
 from tuner.engines.vllm.engine import VllmEngine
-from tuner.errors import InfeasibleConfig, NotReady, OutOfMemory, PortTaken, TrialError, Unexplained
+from tuner.errors import (
+    InfeasibleConfig,
+    NotReady,
+    OutOfMemory,
+    PortTaken,
+    RequestsRefused,
+    TrialError,
+    Unexplained,
+)
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process import ProcessLauncher
 from tuner.readiness import Probe, Stopwatch, Watch, wait_until_ready
@@ -133,3 +142,51 @@ def test_a_death_under_load_is_seen_within_a_second(tmp_path):
             until(lambda: watch.check() is not None, 5)
         assert time.monotonic() - died < 1
     assert seen.value.cause == "engine_died"
+
+
+def test_a_missing_key_is_named(tmp_path):
+    with launched(tmp_path, api_key=["secret"]) as (watch, probe, _), pytest.raises(RequestsRefused) as refused:
+        wait_until_ready(watch, probe, LIMITS_S)
+    assert "/v1/models (HTTP 401)" in refused.value.message
+    assert "launcher.token_env" in refused.value.fix
+
+
+FLOOD = """
+import http.server, sys
+line = "(EngineCore pid=1) INFO 11-22 09:00:00 [weights.py:1] tensor {} of a file that is far too chatty, at {}\\n"
+for block in range(MB * 10):
+    sys.stdout.write("".join(line.format(block, number) for number in range(1000)))
+sys.stdout.flush()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer(b'{"data": [{"id": "glm", "max_model_len": 4096}]}')
+    def do_POST(self):
+        self.answer(b"{}")
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_server_that_prints_much_is_ready_when_it_is_ready_and_its_log_is_not_kept_whole(tmp_path):
+    program = FLOOD.replace("MB", "20")
+    spec = LaunchSpec("test/0000", (sys.executable, "-c", program, "{port}"), tmp_path / "server.log")
+    with ProcessLauncher().launch(spec) as server:
+        watch = Watch(server, VllmEngine(("unused",), MODEL), Stopwatch(lambda phase: None))
+        assert wait_until_ready(watch, Probe(server.url, "glm"), LIMITS_S) == 4096
+        assert server.log.path.stat().st_size > 15 << 20
+        assert server.log.unread == 0
+        assert len(server.log.lines) <= 10_000
+
+
+def test_a_verdict_takes_no_longer_when_the_log_is_long():
+    reader = VllmEngine(("unused",), MODEL).reader()
+    for number in range(20_000):
+        reader.read(f"ERROR 11-22 09:00:00 [core.py:1] RuntimeError: request {number} failed")
+    began = time.process_time()
+    for _ in range(100):
+        reader.diagnose(Fate(running=True))
+    assert time.process_time() - began < 0.1

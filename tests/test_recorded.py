@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.engines.vllm.real import GLM, model_of
+from tuner.host.state import GpuState, HostState, StageHost
+from tuner.load.records import Spoiled
 from tuner.notes import trial_note
 from tuner.outcome import Outcome
 from tuner.preflight import Preflight, ground_of
@@ -41,18 +43,17 @@ def known(outcome):
 def test_a_study_that_was_broken_off_is_read():
     outcome = recorded("h200")
     assert len(outcome.launched) == 9
-    assert outcome.best == outcome.baseline
-    assert "has not been beaten" in outcome.sentence
+    assert "Trial 7 read +5.8% and 0.6% over the limit on TPOT p50; not shown either way." in outcome.sentence
 
 
 def test_a_gain_at_first_sight_did_not_survive_the_relaunches():
     outcome = recorded("h200-unproven")
-    (goal,) = outcome.comparison.goals.values()
+    (goal,) = outcome.decision.goals.values()
     seen = outcome.best.measurement.output_tokens_per_s / outcome.baseline.measurement.output_tokens_per_s - 1
     assert seen > 0.15
     assert goal.gain < 0
     assert not outcome.proven
-    assert outcome.sentence.startswith("Unproven: trial 2")
+    assert outcome.sentence.startswith("Not decided: this machine varied by more than can be told")
 
 
 def test_kernels_compiled_in_mid_load_were_noticed_and_the_stages_sent_again():
@@ -69,6 +70,24 @@ def test_the_note_says_which_turn_of_a_spoiled_stage_counts():
     note = trial_note(outcome, outcome.records[-1])
     assert "during *single_user, spoiled 2*; it was sent again" in note
     assert "during *single_user*; it counts all the same" in note
+
+
+def test_the_note_says_how_the_machine_was_in_each_stage():
+    outcome = recorded("h200-unproven")
+    gpu = GpuState(0, sm_clock_mhz=1980, power_w=512.4, throttle_reasons=("sw_power_cap",), other_utilization=0.2)
+    busy = HostState(seconds=10, cores=16, cpu_busy_share=0.4, other_cpu_cores=4, gpus=(gpu,))
+    line = "other processes used GPU 0 for 20% of the time"
+    disturbed = outcome.records[0].model_copy(
+        update={
+            "host": (StageHost("concurrent", busy), StageHost("tool_call", HostState(seconds=0.1))),
+            "spoiled": (Spoiled("concurrent", line, counts=True, by_others=True),),
+        }
+    )
+    note = trial_note(outcome, disturbed)
+    assert "| concurrent | 40.0% | 25.0% | not known | 0: 1980 MHz, 512 W, others 20%, sw_power_cap |" in note
+    assert "| tool_call | not known | not known | not known | not known |" in note
+    assert "Others used this machine during *concurrent*; it counts all the same" in note
+    assert line in note
 
 
 def test_no_trial_that_ran_is_ruled_out(outcome, known):

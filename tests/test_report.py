@@ -12,6 +12,7 @@ from tuner.closing import write_results
 from tuner.engines.base import Degradation
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.forecast import Forecast
+from tuner.load.plan import Skipped
 from tuner.report import findings, launches, method, report_html
 from tuner.sitting import Machine, Sitting, append
 from tuner.storage import Failure, State
@@ -278,3 +279,26 @@ def test_a_thousand_trials_are_drawn_as_well(chromium, tmp_path):
     outcome = simulated_study(tmp_path, 1000)
     write_results(outcome)
     assert look(chromium, outcome.folder.report.as_uri(), "report-1000", tmp_path) == 20
+
+
+def test_a_stage_that_did_not_fit_is_called_skipped_where_its_number_would_be(outcome):
+    reason = "90000 prompt + 64 output tokens exceed the context of 32768 tokens"
+    changed = with_trial(outcome, 0, skipped=(Skipped("ttft_90000", reason),))
+    page = read(findings.comparison(replace(changed, relaunches=())))
+    assert re.search(rf"prompt of 90,000 tokens, nothing cached skipped {re.escape(reason)}", page)
+
+
+def test_a_trial_that_was_killed_is_among_what_was_tried(outcome):
+    folder = outcome.folder.path / "trials" / "0099"
+    folder.mkdir()
+    try:
+        assert "99 interrupted: tuner was killed while it ran" in read(findings.tried(outcome))
+    finally:
+        folder.rmdir()
+
+
+def test_settings_that_never_differ_have_no_column(outcome):
+    same = [record.model_copy(update={"params": {**record.params, "block_size": 16}}) for record in outcome.records]
+    head = read(findings.tried(replace(outcome, records=tuple(same)))).partition("baseline")[0]
+    assert "block-size" not in head
+    assert "max-num-seqs" in head

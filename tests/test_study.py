@@ -82,6 +82,28 @@ def test_what_was_measured_beside_a_compiling_kernel_is_measured_again(load):
     assert sent.count('"stage":"ttft_3000, spoiled 1"') == sent.count('"stage":"ttft_3000"') == 2
 
 
+@pytest.fixture
+def stranger():
+    """A process that keeps a core busy and is no descendant of ours: its parent ends at once."""
+    command = f'"{sys.executable}" -c "while True: pass" >/dev/null 2>&1 & echo $!'
+    pid = int(subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout)
+    yield
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_stage_during_which_others_use_the_cores_is_measured_again(load, stranger):
+    judged = "host={judge: true, max_other_cpu: 0.001, max_steal: 1}"
+    (record,) = run(load("space=none", "workload.min_duration_s=40", judged))[0].records
+    assert [each.stage for each in record.host][:3] == ["concurrent, spoiled 1", "concurrent, spoiled 2", "concurrent"]
+    disturbed = [(each.stage, each.by_others, each.counts) for each in record.spoiled if "concurrent" in each.stage]
+    assert disturbed == [
+        ("concurrent, spoiled 1", True, False),
+        ("concurrent, spoiled 2", True, False),
+        ("concurrent", True, True),
+    ]
+    assert all(each.state.other_cpu_cores > 0 for each in record.host if each.stage == "concurrent")
+
+
 def test_a_study_leaves_its_evidence_and_comes_back_complete(load):
     asked = load("study.confirm=1")
     outcome, heard = run(asked)
@@ -449,3 +471,27 @@ def test_outcome_is_read_from_the_folder_alone(load):
     asked = load("budget.trials=1")
     outcome, _ = run(asked)
     assert Outcome.of(StudyFolder(asked.study.path)).sentence == outcome.sentence
+
+
+def test_a_study_resumes_after_its_space_was_narrowed_and_keeps_what_was_measured(load):
+    narrow = ("space.params.block_size.choices=[16,32]", "space.params.max_num_seqs=null")
+    before, _ = run(load("budget.trials=4"))
+    tried = [record.params for record in before.records]
+    after, heard = run(load("budget.trials=6", *narrow))
+    assert [record.params for record in after.records][: len(tried)] == tried
+    assert [record.role for record in after.records].count(Role.BASELINE) == 1
+    fresh = after.records[len(tried) :]
+    assert {record.params["max_num_seqs"] for record in fresh} == {64}
+    assert {record.params["block_size"] for record in fresh} <= {16, 32}
+    assert any("no longer searched" in note.text for note in heard.of(events.Noted))
+    again, _ = run(load("budget.trials=7", *narrow))
+    assert len(again.launched) == 7
+
+
+def test_what_a_killed_tuner_had_begun_to_write_is_swept_away(tmp_path):
+    folder = StudyFolder(tmp_path / "study")
+    drafts = [folder.path / ".config.yaml.tmp", folder.trial(0).path / ".record.json.tmp"]
+    for draft in drafts:
+        draft.write_text("half")
+    with folder.locked():
+        assert not any(draft.exists() for draft in drafts)

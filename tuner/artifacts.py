@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from tuner.outcome import Outcome
-from tuner.secrecy import redacted
+from tuner.secrets import redacted
 from tuner.storage import StudyFolder, TrialRecord
 
 OF_A_STUDY = ("report.html", "profile.yaml", "config.yaml")

@@ -43,12 +43,12 @@ def bench(
         EngineUnavailable: Nothing answers at the URL.
     """
     url = _base(url)
-    token = [f"launcher.token_env={token_env}"] if token_env else []
     model = _served_model(AttachLauncher(url, token_env))
-    config = load(["experiment=bench", f"launcher.url='{url}'", f"model.id='{model}'", *token, *overrides], config_dir)
+    said = {"launcher.url": url, "launcher.token_env": token_env, "model.id": model}
+    config = load(["experiment=bench", *overrides], config_dir, said)
     folder = StudyFolder(config.study.path)
     with folder.locked(), workbench(config) as (parts, _):
-        number = len(folder.records())
+        number = folder.next_number("trials")
         place = folder.trial(number)
         return place.path, run_trial(_assignment(config, number), parts, place, on_phase)
 

@@ -3,7 +3,7 @@
 What belongs to a tuner that still runs is never touched.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tuner import takeover
 from tuner.errors import EngineUnavailable
 from tuner.launchers import traces
+from tuner.launchers.strays import strays
 
 if TYPE_CHECKING:
     from tuner.launchers.docker.containers import LeftOver as Container
@@ -45,12 +46,18 @@ def left_overs(say: Callable[[str], None] = _unheard) -> list[LeftOver]:
     Args:
         say: Told what is done when a service is given back.
     """
+    orphans = [trace.launch_id for trace in traces.orphans()]
     servers = [
-        LeftOver(f"server {trace.launch_id}", "its tuner is gone", partial(traces.end_orphans, only=trace.launch_id))
-        for trace in traces.orphans()
+        LeftOver(f"server {launch_id}", "its tuner is gone", partial(traces.end_orphans, only=launch_id))
+        for launch_id in orphans
+    ]
+    unrecorded = [
+        LeftOver(f"server {one.launch_id}", f"{_listed(one.pids)}; its tuner is gone, and its trace", one.end)
+        for one in strays()
+        if one.launch_id not in orphans
     ]
     containers = [
-        LeftOver(f"container {one.name}", _whose(one), partial(_end, one.launch_id))
+        LeftOver(f"{_kind(one)} {one.name}", _whose(one), partial(_end, one.launch_id))
         for one in _containers()
         if one.orphaned
     ]
@@ -62,12 +69,12 @@ def left_overs(say: Callable[[str], None] = _unheard) -> list[LeftOver]:
         )
         for record in takeover.pending()
     ]
-    return [*servers, *containers, *owed]
+    return [*servers, *unrecorded, *containers, *owed]
 
 
 def under_way() -> list[str]:
     """Containers of tuners that still run, for a person."""
-    return [f"container {one.name} ({_whose(one)})" for one in _containers() if not one.orphaned]
+    return [f"{_kind(one)} {one.name} ({_whose(one)})" for one in _containers() if not one.orphaned]
 
 
 def caches() -> list[LeftOver]:
@@ -97,6 +104,14 @@ def _containers() -> "list[Container]":
             return containers.ours(client)
     except EngineUnavailable:
         return []
+
+
+def _listed(pids: Sequence[int]) -> str:
+    return f"process {', '.join(map(str, pids))}"
+
+
+def _kind(one: "Container") -> str:
+    return "network" if one.state == "network" else "container"
 
 
 def _whose(container: "Container") -> str:

@@ -3,13 +3,14 @@
 import json
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from tuner import __version__
-from tuner.errors import ConfigError, TunerError
+from tuner.errors import ConfigError, InfrastructureError, TunerError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -150,20 +151,28 @@ def study_start(
 
 
 def _plan(config: "Config", as_json: bool) -> None:
+    from tuner.checks import examined
+    from tuner.deployed import compared
     from tuner.planning import plan_of
-    from tuner.workbench import check
+    from tuner.workbench import make_engine
 
-    check(config)
-    plan = plan_of(config)
+    checks = examined(config)
+    plan = plan_of(config, checks, compared(config, make_engine(config)))
     _print(plan.model_dump_json(indent=1) if as_json else plan.text)
+    for error in checks.refused:
+        _say(f"tuner: {error}")
+    if checks.refused:
+        raise typer.Exit(checks.refused[0].exit_code)
 
 
 def _ask_to_stop(config: "Config") -> None:
     """Stopping a service that others use takes the user's consent."""
     if not config.site.stop:
         return
+    from tuner.deployed import compared
     from tuner.planning import plan_of
     from tuner.takeover import in_the_way
+    from tuner.workbench import make_engine
 
     names = ", ".join(service.known_as for service in in_the_way(config.site, config.gpus))
     plan = plan_of(config)
@@ -171,6 +180,8 @@ def _ask_to_stop(config: "Config") -> None:
         return
     hours = "until the study ends" if plan.expected_s is None else f"for about {plan.expected_s / 3600:.1f} hours"
     said = f"this study stops {names} {hours}, and starts it again in the end"
+    for difference in compared(config, make_engine(config)):
+        _say(difference)
     if not sys.stdin.isatty():
         raise ConfigError(said, place="site.stop", fix="say --yes")
     if not typer.confirm(f"{said}. Go on?"):
@@ -182,15 +193,19 @@ def _run(config: "Config", as_json: bool) -> None:
 
     from tuner import live
     from tuner.closing import close, summary
-    from tuner.study import StudyStopped, run_study
+    from tuner.study import run_study
 
     console = Console(stderr=as_json)
     try:
         with live.view(config, console, as_json=as_json) as listener:
             outcome = run_study(config, listener, ("tuner", *sys.argv[1:]))
-    except StudyStopped:
-        _standing(config, console)  # the error itself says how to go on
+    except InfrastructureError:
+        _standing(config, console)  # the error itself says how to resume
         raise
+    except OSError as error:
+        _standing(config, console)
+        fix = "make room on that disk; then the same command resumes the study"
+        raise InfrastructureError(f"{error.filename or config.study.path}: {error.strerror}", fix=fix) from error
     except KeyboardInterrupt:
         _standing(config, console)
         _say(f"tuner: stopped; `tuner study start` with the same arguments goes on with {config.study.path}")
@@ -240,7 +255,7 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
     for study in studies(folder):
         try:
             outcomes.append(Outcome.of(study))
-        except ConfigError as error:
+        except (TunerError, OSError) as error:
             damaged[study.path.name] = str(error)
     if as_json:
         broken = [{"study": name, "error": said} for name, said in damaged.items()]
@@ -294,6 +309,29 @@ def study_export(
         _print(text.rstrip("\n"))
 
 
+@study_app.command("rm")
+def study_rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")],
+    folder: StudiesFolder = Path("studies"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False,
+) -> None:
+    """Remove a study: its records, logs and results, for good."""
+    from tuner.config import read
+    from tuner.ledger import forget
+    from tuner.storage import remove
+
+    study = _study_folder(folder, name)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"this removes {study.path} for good", place="study rm", fix="say --yes")
+        if not typer.confirm(f"Remove {study.path} for good?"):
+            raise typer.Exit(1)
+    with suppress(ConfigError):  # a damaged study as well
+        forget(read(study.config), study)
+    remove(study)
+    _print(f"{study.path} removed")
+
+
 @bench_app.command("run")
 def bench_run(
     url: Annotated[str, typer.Argument(metavar="URL", help="Base URL of the server: http://127.0.0.1:8000")],
@@ -311,7 +349,7 @@ def bench_run(
         url, overrides or [], config_dir, token_env, lambda phase: None if as_json else _say(f"{phase} …")
     )
     _say(f"kept in {folder}")
-    if record.failure or record.measurement is None:
+    if record.measurement is None:  # with one, nothing but its verdict can have failed, and none is wanted here
         raise TunerError(record.failure.message if record.failure else "nothing was measured")
     _print(record.measurement.model_dump_json(indent=1) if as_json else text(record))
 
@@ -341,8 +379,9 @@ def explain(
 
     from tuner.engines.causes import described
     from tuner.engines.explain import explain as diagnose
+    from tuner.engines.explain import lines_of
 
-    diagnosis = diagnose(log.read().decode("utf-8", "replace").splitlines(), exit_code, oom_killed, running)
+    diagnosis = diagnose(lines_of(log), exit_code, oom_killed, running)
     _print(json.dumps(asdict(diagnosis), indent=1, default=str) if as_json else described(diagnosis))
 
 

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from tuner import verdict, words
 from tuner.compose import compose_of
-from tuner.outcome import Outcome
+from tuner.outcome import Outcome, named
 from tuner.pace import left_s
 from tuner.profile import profile_of
-from tuner.secrecy import redacted
+from tuner.secrets import redacted
 from tuner.space import Candidate
 from tuner.storage import Role, TrialRecord
 
@@ -80,6 +80,8 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
         *_headed("drift", verdict.drifts(outcome)),
         *_headed("failed requests", outcome.failed_requests),
         *_headed("disturbed", outcome.disturbed),
+        *_headed("warnings", _warnings(outcome)),
+        *_headed("damaged", [f"{each}; its trial is not counted" for each in outcome.folder.damaged()]),
         ("time", _time(outcome)),
         ("now", standing(outcome)),
     ]
@@ -119,6 +121,17 @@ def _relaunched(outcome: Outcome, role: Role) -> str:
 
 def _decisive(outcome: Outcome) -> list[str]:
     return list(dict.fromkeys([*outcome.config.objective.goals, *outcome.config.objective.limits]))
+
+
+def _warnings(outcome: Outcome) -> list[str]:
+    """What the measurements of baseline and best say against themselves."""
+    finalists = (outcome.baseline, outcome.best if outcome.improved else None)
+    return [
+        f"{named(record.role, record.number)}: {warning}"
+        for record in finalists
+        if record and record.measurement
+        for warning in record.measurement.warnings
+    ]
 
 
 def _described(outcome: Outcome, record: TrialRecord | None) -> str:

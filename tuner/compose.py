@@ -23,6 +23,7 @@ from tuner.launchers.docker.pinned import StudyImage
 from tuner.outcome import Outcome
 from tuner.profile import recommended, settings_of
 from tuner.space import Settings
+from tuner.storage import read_json
 from tuner.workbench import make_engine
 
 NOT_SHOWN = "limit-not-shown"
@@ -35,7 +36,7 @@ def compose_of(outcome: Outcome) -> str | None:
     chosen, config = recommended(outcome), outcome.config
     if chosen is None or not isinstance(config.launcher, DockerLauncherConfig) or not outcome.folder.image.exists():
         return None
-    image = StudyImage.model_validate_json(outcome.folder.image.read_text())
+    image = read_json(outcome.folder.image, StudyImage)
     said = f"trial {chosen.number} of study {config.study.name}. {outcome.sentence}"
     profiles = () if outcome.proven else (NOT_SHOWN,)
     return compose_text(config, config.launcher, image, settings_of(outcome, chosen), said, profiles)
@@ -96,6 +97,9 @@ def _service(config: Config, options: DockerLauncherConfig, image: StudyImage, s
         "volumes": _volumes(options),
         **({"ipc": "host"} if options.ipc == "host" else {"shm_size": f"{options.shm_gib:g}gb"}),
         **({"mem_limit": f"{options.memory_gib:g}gb"} if options.memory_gib else {}),
+        **({"user": options.user} if options.user else {}),
+        **({"devices": list(options.devices)} if options.devices else {}),
+        **({"security_opt": list(options.security_opt)} if options.security_opt else {}),
         **_gpus(config.hardware.gpus),
         "init": True,
         "restart": "unless-stopped",

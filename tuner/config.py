@@ -4,7 +4,8 @@ Every mistake ends here, before trial 0: nothing else in tuner ever sees a ``Dic
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,17 +13,19 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
+from tuner import documents
 from tuner.catalog import conf_dir, groups
 from tuner.engines.base import Phase
 from tuner.engines.tolerance import Policy
 from tuner.engines.vllm.degradations import NAMES
 from tuner.errors import ConfigError
+from tuner.host.limits import HostConfig
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.load.deciding import unmeasurable
 from tuner.load.workload import Workload
 from tuner.objective import Objective
-from tuner.schema import Schema, config_error
-from tuner.secrets import is_api_key, is_secret
+from tuner.schema import Schema, config_error, flag_names
+from tuner.secrets import Secrets, has_shape, hide, is_api_key, is_plain, is_secret
 from tuner.site import SiteConfig
 from tuner.space import SearchSpace, Settings
 
@@ -35,9 +38,6 @@ PHASE_LIMITS_S: Mapping[Phase, float] = {
     Phase.CAPTURING_GRAPHS: 600,
     Phase.OPENING: 120,
 }
-
-
-_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 
 
 class ConfirmConfig(Schema):
@@ -56,8 +56,8 @@ class ConfirmConfig(Schema):
 class StudyConfig(Schema):
     """Which study this is."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Its folder's name; a study of this name that exists is resumed."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+    """Its folder's name; a study of this name that exists is resumed. File names are made of it: 255 bytes at most."""
     folder: Path = Path("studies")
     """Where study folders lie."""
     seed: int = 0
@@ -119,6 +119,11 @@ class EngineConfig(Schema):
     clock_scale: PositiveFloat = 1.0
     """Simulated seconds per second of serving; 1 for every real engine."""
 
+    @field_validator("launch_args", mode="before")
+    @classmethod
+    def _with_underscores(cls, raw: Any) -> Any:
+        return flag_names(raw)
+
     @field_validator("launch_env", mode="before")
     @classmethod
     def _texts(cls, raw: Any) -> Any:
@@ -159,13 +164,23 @@ class ModelConfig(Schema):
     id: str
     """The model as the engine's command line names it: a repository id or a folder."""
     args: dict[str, JsonValue] = Field(default_factory=dict)
-    """Flags by name with underscores: true gives ``--flag``, false ``--no-flag``, null leaves it out."""
+    """Flags by name: true gives ``--flag``, false ``--no-flag``, null leaves it out. Dashes are read as underscores."""
     env: dict[str, str] = Field(default_factory=dict)
     """Environment variables that are part of the configuration."""
     service: ServiceConfig = ServiceConfig()
     """Its name and port."""
     known_good: tuple[dict[str, JsonValue], ...] = ()
     """Parameter values that are known to work, on top of the deployment's; tried right after the baseline."""
+
+    @field_validator("args", mode="before")
+    @classmethod
+    def _with_underscores(cls, raw: Any) -> Any:
+        return flag_names(raw)
+
+    @field_validator("known_good", mode="before")
+    @classmethod
+    def _all_with_underscores(cls, raw: Any) -> Any:
+        return [flag_names(values) for values in raw] if isinstance(raw, list | tuple) else raw
 
     @field_validator("env", mode="before")
     @classmethod
@@ -253,6 +268,12 @@ class SecretsConfig(Schema):
     deployment: dict[str, str] = Field(default_factory=dict)
     """Variables of the deployed service by the name of the secret that they hold: they stand as ``${NAME}`` in the
     compose file and reach no trial."""
+    redact: tuple[str, ...] = ()
+    """Further variables whose values are redacted from all that is written, although their names do not look secret."""
+
+    def known(self) -> Secrets:
+        """The secrets of the environment and of the file, those named here among them."""
+        return Secrets.of(self.file, None, (*self.download, *self.trial, *self.deployment.values(), *self.redact))
 
     @field_validator("trial")
     @classmethod
@@ -303,11 +324,11 @@ class Config(Schema):
     storage: StorageConfig
     executor: ExecutorConfig
     site: SiteConfig = SiteConfig()
+    host: HostConfig = HostConfig()
     secrets: SecretsConfig = SecretsConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":
-        self._holds_no_secrets()
         self._attached_is_fixed()
         self.space.check_rules(frozenset(self.model.args) | frozenset(self.model.env))
         baseline = self.space.deployed(self.model.settings)
@@ -316,30 +337,6 @@ class Config(Schema):
         for number, values in enumerate(self.model.known_good):
             self._check_known_good(f"model.known_good.{number}", values)
         return self
-
-    def _holds_no_secrets(self) -> None:
-        """Everything here is written to the study's folder."""
-        given: dict[str, Mapping[str, object]] = {
-            "model.args": self.model.args,
-            "model.env": self.model.env,
-            "engine.launch_args": self.engine.launch_args,
-            "engine.launch_env": self.engine.launch_env,
-            "space.params": self.space.params,
-            "launcher.build.args": self._build_args,
-        }
-        for place, names in given.items():
-            for name in names:
-                if is_secret(name):
-                    fix = "put it in .env, and name it under secrets.deployment or secrets.trial"
-                    raise ConfigError("secrets are not written into configurations", place=f"{place}.{name}", fix=fix)
-        if self.storage.url and _PASSWORD.search(self.storage.url):
-            fix = "leave it to PGPASSWORD or ~/.pgpass"
-            raise ConfigError("a password is not written into configurations", place="storage.url", fix=fix)
-
-    @property
-    def _build_args(self) -> Mapping[str, str]:
-        build = self.launcher.build if isinstance(self.launcher, DockerLauncherConfig) else None
-        return build.args if build else {}
 
     def _attached_is_fixed(self) -> None:
         if isinstance(self.launcher, AttachLauncherConfig) and self.space.params:
@@ -360,7 +357,7 @@ class Config(Schema):
             ConfigError: There are none.
         """
         trials, least = self.budget.trials, self.reserve + 2
-        if self.space.params and trials is not None and trials < least:
+        if self.reserve and trials is not None and trials < least:
             raise ConfigError(
                 f"{trials} launches leave nothing to search: the proof may take {self.reserve} of them",
                 place="budget.trials",
@@ -386,6 +383,22 @@ class Config(Schema):
         return text
 
 
+def _leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is set, with its place."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    if items is None:
+        yield from [(place, tree)] if isinstance(tree, str) else []
+        return
+    for key, value in items:
+        yield from _leaves(value, f"{place}.{key}" if place else str(key))
+
+
+def _remedy_for(place: str) -> str:
+    if place == "storage.url":
+        return "leave it to PGPASSWORD or ~/.pgpass"
+    return "put it in .env, and name it under secrets.deployment or secrets.trial"
+
+
 def _env_texts(raw: Any) -> Any:
     """YAML reads ``1`` as a number; an environment variable is text."""
     if not isinstance(raw, Mapping):
@@ -397,22 +410,52 @@ def _env_texts(raw: Any) -> Any:
     }
 
 
-def load(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+def load(
+    overrides: Sequence[str], config_dir: Path | None = None, measured: Mapping[str, JsonValue] | None = None
+) -> Config:
     """Compose and validate.
 
     Args:
         overrides: Hydra's override grammar, ``experiment=demo budget.trials=40``.
-        config_dir: A folder with groups of the user's own, beside tuner's.
+        config_dir: A folder with groups of the user's own, in addition to tuner's.
+        measured: Values by dotted key that a server or another program gave. They fill keys that the configuration
+            leaves open, and are data: no grammar reads them.
 
     Raises:
         ConfigError: Anything is wrong; it names the place, the value and the valid ones.
     """
-    config = validate(_compose(overrides, config_dir))
+    config = validate(_compose(overrides, config_dir, measured or {}))
+    _check_folder(config.study.path)
+    _check_space(config.space)
+    hide(config.secrets.known().hidden)
+    _check_secrets(config)
     # not a part of `validate`: a study of an earlier version stays readable
     config.check_budget()
     if refused := unmeasurable(config.workload, config.objective.deciding):
         raise ConfigError(refused[0], place="objective", fix=refused[1])
     return config
+
+
+def _check_secrets(config: Config) -> None:
+    """Everything in a configuration is written to the study's folder, so that it holds no secret."""
+    known = config.secrets.known().hidden
+    for place, value in _leaves(config.model_dump(mode="json", exclude={"secrets"})):
+        named = any(map(is_secret, place.split("."))) and not is_plain(value)
+        if named or has_shape(value) or any(secret in value for secret in known):
+            raise ConfigError("secrets are not written into configurations", place=place, fix=_remedy_for(place))
+
+
+def _check_space(space: SearchSpace) -> None:
+    if space.params and space.size == 1:
+        fix = "give a parameter more values, or measure the deployment alone with space=none"
+        raise ConfigError("nothing to search: every parameter has one value", place="space.params", fix=fix)
+
+
+def _check_folder(path: Path) -> None:
+    """SQLite's URLs give these characters a meaning of their own."""
+    if found := re.search(r"[?#]", str(path.absolute())):
+        fix = "choose another study.folder or study.name"
+        raise ConfigError(f"{path.absolute()}: {found[0]!r} cannot stand in a path", place="study.folder", fix=fix)
 
 
 def read(path: Path) -> Config:
@@ -421,10 +464,16 @@ def read(path: Path) -> Config:
     Raises:
         ConfigError: The file is not a configuration of this version of tuner.
     """
+    raw = documents.yaml_of(path)
+    if not isinstance(raw, Mapping):
+        fix = "restore it from a copy, or `tuner study rm` the study"
+        raise ConfigError("is empty, or no configuration", place=str(path), fix=fix)
     try:
-        return validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {error}", place=str(path)) from error
+        config = validate(raw)
+    except ConfigError as error:
+        raise ConfigError(error.message, place=str(path), fix=error.fix) from error
+    hide(config.secrets.known().hidden)
+    return config
 
 
 def validate(raw: Mapping[str, Any]) -> Config:
@@ -457,7 +506,7 @@ def _misnamed(raw: Any, error: ValidationError) -> ConfigError | None:
     return None
 
 
-def _compose(overrides: Sequence[str], config_dir: Path | None) -> Mapping[str, Any]:
+def _compose(overrides: Sequence[str], config_dir: Path | None, measured: Mapping[str, JsonValue]) -> Mapping[str, Any]:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -467,16 +516,63 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> Mapping[str, 
     group_names = frozenset(group.name for group in groups(config_dir))
     adapted = [_adapted(override, group_names) for override in overrides]
     try:
-        with initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"):
+        with (
+            _environment_for_secrets_only(),
+            initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"),
+        ):
             tree = compose("config", overrides=[*search_path, *adapted])
-        resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+            open_keys = [key for key in measured if OmegaConf.select(tree, key) is None]  # ??? or null
+            for key in open_keys:
+                OmegaConf.update(tree, key, "")  # a stand-in: what came from outside must not be interpolated
+            resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
+        if isinstance(cause := _cause(error), ConfigError):
+            raise cause from None
         raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"not YAML: {error}", fix="mend that line") from error
+        raise ConfigError(f"not YAML: {error}", fix="fix that line") from error
+    except RecursionError as error:
+        fix = "write it with fewer levels"
+        raise ConfigError("nested too deeply to be read", place="command line", fix=fix) from error
     if not isinstance(resolved, dict):
         raise AssertionError(f"Hydra composed {type(resolved).__name__}")
+    for key in open_keys:
+        _put(resolved, key, measured[key])
     return {str(key): value for key, value in resolved.items() if key != "experiment"}
+
+
+def _put(tree: dict[Any, Any], key: str, value: JsonValue) -> None:
+    *path, leaf = key.split(".")
+    for part in path:
+        tree = tree[part]
+    tree[leaf] = value
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error that began a chain."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return error
+
+
+@contextmanager
+def _environment_for_secrets_only() -> Iterator[None]:
+    """In this block ``oc.env`` works under ``secrets`` and nowhere else: all else is written to the study's folder."""
+    from omegaconf import OmegaConf
+    from omegaconf.resolvers import oc
+
+    def env(*words: Any, _node_: Any) -> Any:
+        place = _node_._get_full_key(None)
+        if not place.startswith("secrets."):
+            fix = "write the value itself; a secret is named under secrets.trial or secrets.deployment"
+            raise ConfigError("${oc.env:…} is not for settings, which are written to disk", place=place, fix=fix)
+        return oc.env(*words)
+
+    OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def _search_path(config_dir: Path | None) -> list[str]:
@@ -484,11 +580,15 @@ def _search_path(config_dir: Path | None) -> list[str]:
         return []
     if not config_dir.is_dir():
         raise ConfigError(f"{config_dir} is not a folder", place="--config-dir")
+    if found := re.search(r"[\\'$?#%]", str(config_dir.resolve())):
+        fix = "rename the folder, or link to it from another path"
+        raise ConfigError(f"{config_dir}: {found[0]!r} cannot stand in this path", place="--config-dir", fix=fix)
     for path in config_dir.glob("*/*.yaml"):
+        documents.yaml_of(path)
         if (conf_dir() / path.parent.name / path.name).exists():
             fix = "give it another name; `defaults: [NAME, _self_]` inherits from tuner's"
             raise ConfigError(f"tuner has a {path.parent.name}/{path.stem} of its own", place=str(path), fix=fix)
-    return [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
+    return [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
 
 
 def _adapted(override: str, group_names: frozenset[str]) -> str:

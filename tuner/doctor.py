@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tuner import clean, driver
 from tuner.errors import InfrastructureError
+from tuner.host.nvml import nvml
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.schema import Schema
 from tuner.site import SiteConfig, holders
@@ -55,6 +56,7 @@ def examine(config: "Config | None" = None) -> list[Finding]:
         _system(),
         *engine,
         *_gpus(site, config, survey),
+        *_gpu_readings(),
         *_ports(config, survey),
         *_disks(config, survey),
         *_caches(survey),
@@ -106,6 +108,20 @@ def _gpus(site: SiteConfig, config: "Config | None", survey: "Survey | None") ->
         fix = "install the NVIDIA driver (`nvidia-smi` must answer); experiment=demo needs no GPU"
         state = State.MISSING if needed else State.NOTE
         yield Finding(name="GPU driver", state=state, text="no driver answers", fix=fix)
+
+
+def _gpu_readings() -> Iterator[Finding]:
+    """How the GPUs' state is recorded while a stage is measured; nothing is said where there is no GPU."""
+    gpus = [gpu.index for gpu in driver.read()]
+    if not gpus:
+        return
+    with nvml(gpus) as library:
+        if library is not None:
+            yield Finding(name="GPU readings", state=State.OK, text="NVML answers")
+            return
+    fix = "make libnvidia-ml.so.1, which comes with the driver, known to the dynamic linker"
+    text = "NVML does not answer; nvidia-smi does not tell how much others use a GPU"
+    yield Finding(name="GPU readings", state=State.NOTE, text=text, fix=fix)
 
 
 def _gpu(gpu: int, seen: tuple[driver.Gpu, ...], held_by: list[str]) -> Finding:

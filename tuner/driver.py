@@ -6,7 +6,11 @@ Asked of ``nvidia-smi``, which comes with every driver. On WSL2 it knows the mem
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from tuner.host.nvml import throttle_reasons
+from tuner.host.state import GpuState
 
 _WSL_FOLDER = "/usr/lib/wsl/lib"
 _TIMEOUT_S = 20
@@ -51,6 +55,43 @@ def capabilities() -> dict[int, tuple[int, int]]:
     rows = _query("--query-gpu=index,compute_cap")
     pairs = ((index, capability.partition(".")) for index, capability in rows)
     return {int(index): (int(major), int(minor)) for index, (major, _, minor) in pairs if minor.isdigit()}
+
+
+_STATE = (
+    "--query-gpu=index,uuid,clocks.sm,clocks.mem,temperature.gpu,power.draw,clocks_throttle_reasons.active,"
+    "utilization.gpu,memory.used"
+)
+
+
+def states(gpus: Sequence[int], ours: frozenset[int] | None) -> tuple[GpuState, ...]:
+    """These GPUs as they are now, without who used them for how long, which ``nvidia-smi`` does not tell.
+
+    Args:
+        gpus: Indices, in PCI bus order.
+        ours: The processes that are tuner's or the server's; ``None`` if they are not known.
+    """
+    rows = [row for row in (_query(_STATE) if gpus else []) if row[0].isdigit() and int(row[0]) in gpus]
+    held = _query("--query-compute-apps=gpu_uuid,pid,used_memory") if rows else []
+    return tuple(_state(row, [(int(pid), used) for uuid, pid, used in held if uuid == row[1]], ours) for row in rows)
+
+
+def _state(row: list[str], held: list[tuple[int, str]], ours: frozenset[int] | None) -> GpuState:
+    """One GPU from its row; as in NVML, nothing is said of others where none of ours is listed."""
+    sm, memory, temperature, power, _, utilization, used = (_number(cell) for cell in row[2:])
+    share = None if utilization is None else utilization / 100
+    reasons = throttle_reasons(int(row[6], 16)) if row[6].startswith("0x") else None
+    others = None
+    if ours is not None and ours & {pid for pid, _ in held}:
+        amounts = [_number(amount) for pid, amount in held if pid not in ours]
+        others = None if None in amounts else sum(amount for amount in amounts if amount is not None)
+    return GpuState(int(row[0]), sm, memory, temperature, power, reasons, share, used, others)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:  # [N/A], [Not Supported]
+        return None
 
 
 def _processes() -> dict[str, list[str]]:

@@ -12,6 +12,7 @@
     │   ├── ContextExceedsKvCache    one request of max-model-len does not fit in the KV cache
     │   ├── NotReady                 a start-up phase passed its bound without progress
     │   ├── DiedUnderLoad            the engine served, then died of this configuration
+    │   ├── RequestsRefused          it serves, but refuses the workload's own requests, every time
     │   └── Degraded                 it runs, but silently with something slower than was asked for
     ├── InfrastructureError      this machine, not this configuration: retry, then stop with what to do
     │   ├── EngineUnavailable        Docker, or the server's executable, is not there
@@ -158,3 +159,9 @@ class Unexplained(InfrastructureError):
 
 class MeasurementError(TrialError):
     """The numbers would lie, so there are none."""
+
+
+class RequestsRefused(InfeasibleConfig, MeasurementError):
+    """The server refuses the workload's own requests (HTTP 4xx), and would every time: no numbers, and no retry."""
+
+    CAUSE = "refused"

@@ -64,7 +64,8 @@ def fetch(
     """
     deadline = time.monotonic() + within_s
     method = "GET" if json_body is None else "POST"
-    with httpx.stream(method, url, headers=dict(headers), json=json_body, timeout=within_s) as reply:
+    verify = url.startswith("https:")  # loading the certificates for nothing takes longer than all the rest
+    with httpx.stream(method, url, headers=dict(headers), json=json_body, timeout=within_s, verify=verify) as reply:
         body = bytearray()
         for part in reply.iter_bytes():
             body += part

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
@@ -38,6 +39,11 @@ class Ledger:
         )
         self.storage = self._study._storage
         self.study_id = self._study._study_id
+        self._earlier = {
+            name: distribution
+            for trial in self._study.get_trials(deepcopy=False)
+            for name, distribution in trial.distributions.items()
+        }
         self._folder = folder
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -73,8 +79,13 @@ class Ledger:
         import optuna
 
         acting = {name: value for name, value in candidate.params.items() if self._space.params[name].accepts(value)}
-        shown = {name: self._shown(name, value) for name, value in acting.items()}
-        distributions = {name: self._distribution(name) for name in shown}
+        distributions = {name: self._distribution(name) for name in acting}
+        shown = {
+            name: text
+            for name, value in acting.items()
+            if _takes(distributions[name], text := self._shown(name, value))
+        }
+        distributions = {name: distributions[name] for name in shown}
         with warnings.catch_warnings():
             # the deployment may run a value outside of the range that is searched
             warnings.simplefilter("ignore", UserWarning)
@@ -146,6 +157,8 @@ class Ledger:
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         parameter = self._space.params[name]
+        if isinstance(parameter, Choice) and name in self._earlier:
+            return self._earlier[name]  # Optuna keeps a study's choices as they began, also where they were narrowed
         if isinstance(parameter, Choice):
             return CategoricalDistribution([_label(choice) for choice in parameter.choices])
         ratio = parameter.scale != "linear"
@@ -155,6 +168,23 @@ class Ledger:
 
     def _shown(self, name: str, value: JsonValue) -> bool | int | float | str | None:
         return _label(value) if isinstance(self._space.params[name], Choice) else value  # type: ignore[return-value]
+
+
+def forget(config: Config, folder: StudyFolder) -> None:
+    """Remove a study from a storage of its own; the one in its folder goes with the folder."""
+    import optuna
+
+    if config.storage.url:
+        with suppress(KeyError):  # it was never there
+            optuna.delete_study(study_name=config.study.name, storage=optuna_storage(folder, config.storage.url))
+
+
+def _takes(distribution: "BaseDistribution", value: bool | int | float | str | None) -> bool:
+    from optuna.distributions import CategoricalDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _label(value: JsonValue) -> bool | int | float | str | None:

@@ -1,14 +1,19 @@
-"""What a launch that ran out of memory teaches: what need not be tried any more, and what to try instead.
+"""What a launch that failed by its configuration teaches: what need not be tried any more, and what to try instead.
 
 GPU memory is monotone: more sequences, more batched tokens or a longer context never need less of it. Which side of
-``gpu_memory_utilization`` a failure closes depends on its cause: where the share asked for is not free, more of it is
-hopeless; where the KV cache is too small, less of it is. A configuration is closed only if it is at least as demanding
+``gpu_memory_utilization`` (or ``kv_cache_memory_bytes``, where that is set and decides alone) a failure closes depends
+on its cause: where the share asked for is not free, more of it is hopeless; where the KV cache is too small, less of it
+is. A configuration is closed only if it is at least as demanding
 as the failed one in all of these together, and equal in every other setting that memory may depend on.
 
 Nothing is learned from a start with a cold compile cache: it peaks higher, and the same configuration may fit once
 compiled (``again`` asks for that). Nor where others held the memory: that is ``GpuBusy``, and ``busy`` tells.
 
-One wrong case is accepted: block sizes count as equal, so that a context may be closed that fits by less than a block.
+What the engine refuses, it refuses at every launch: closed is what the candidate changed of the deployment, as far as
+the refusal can depend on it.
+
+Two wrong cases are accepted: block sizes count as equal for memory, so that a context may be closed that fits by less
+than a block; and a Mamba cache counted in a cold start, which has fewer blocks, closes a few sequences too many.
 """
 
 import math
@@ -29,6 +34,7 @@ SEQUENCES = "max_num_seqs"
 TOKENS = "max_num_batched_tokens"
 LENGTH = "max_model_len"
 KV_BYTES = "kv_cache_memory_bytes"
+BLOCK = "block_size"
 _ORDERED = (UTILIZATION, SEQUENCES, TOKENS, LENGTH)
 
 UNRELATED = frozenset(
@@ -45,6 +51,7 @@ UNRELATED = frozenset(
 _HELD_GIB = 0.3
 """Memory less free than at earlier starts from which on others must hold it."""
 _ROUNDING_GIB = 0.005
+_GIB = 1 << 30
 _PROCESS = re.compile(r"this process has (?P<gib>[\d.]+) GiB memory in use")
 
 
@@ -55,6 +62,7 @@ class Relation(StrEnum):
     AT_MOST = "≤"
     ABOVE = ">"
     SAME = "="
+    NO_MULTIPLE = "no multiple of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +86,13 @@ class Bound:
         if not (_is_number(value) and _is_number(self.value)):
             return False
         number, bound = float(str(value)), float(str(self.value))
-        above = {Relation.AT_LEAST: number >= bound, Relation.AT_MOST: number <= bound, Relation.ABOVE: number > bound}
-        return above[self.relation]
+        holds = {
+            Relation.AT_LEAST: number >= bound,
+            Relation.AT_MOST: number <= bound,
+            Relation.ABOVE: number > bound,
+            Relation.NO_MULTIPLE: number % bound != 0,
+        }
+        return holds[self.relation]
 
     def __str__(self) -> str:
         value = f"{self.value:.3g}" if isinstance(self.value, float) else self.value
@@ -150,6 +163,7 @@ class Lesson:
         again: Whether the same configuration is worth a second launch, now that it is compiled.
         sentence: For a person.
         free_gib: What was free when it failed; ``None`` where the failure does not tell.
+        refused: Whether the engine refused it, so that memory plays no part.
     """
 
     region: Region | None
@@ -157,6 +171,7 @@ class Lesson:
     again: bool
     sentence: str
     free_gib: float | None = None
+    refused: bool = False
 
     def closes(self, settings: Settings, usual_free_gib: float | None) -> bool:
         """Whether a configuration need not be tried; not because of a failure that had less memory than others have.
@@ -206,7 +221,7 @@ def _free_at_start(failed: Failed) -> float | None:
 def lesson(
     failed: Failed, space: SearchSpace, deployed: Settings, earlier: Sequence[StartupFacts] = ()
 ) -> Lesson | None:
-    """What a failure teaches; ``None`` if it was not memory that was missing.
+    """What a failure teaches; ``None`` if it was no fault of the configuration.
 
     Args:
         failed: The failure; one that ``busy`` explains teaches nothing and is not to be shown here.
@@ -215,9 +230,12 @@ def lesson(
         earlier: What earlier starts said of the GPUs.
     """
     unread = failed.cause is Cause.CUDA_OOM and failed.facts == StartupFacts()
+    if failed.cause in _REFUSALS:
+        return _refusal(_Teacher(failed, space, deployed, earlier))
     if failed.cause not in _BOUNDS or unread:
         return None
-    if not (failed.warm or failed.before_compiling):
+    counted = "mamba_blocks" in failed.numbers
+    if not (failed.warm or failed.before_compiling or counted):
         cold = failed.facts.compile_cache_hit is False
         return Lesson(None, (), cold and not failed.late, _COLD if cold else _UNTOLD)
     teacher = _Teacher(failed, space, deployed, earlier)
@@ -225,6 +243,16 @@ def lesson(
     repairs = tuple(teacher.repairs(region))
     sentence = f"{failed.cause}: nothing with {region} is tried any more"
     return Lesson(region, repairs, False, sentence, _free_at_start(failed))
+
+
+def _refusal(teacher: "_Teacher") -> Lesson | None:
+    """What a refusal teaches; ``None`` where the candidate changes nothing that the deployment has not."""
+    bounds = tuple(teacher.refused())
+    if not bounds:
+        return None
+    region = Region(bounds)
+    sentence = f"{teacher.failed.cause}: nothing with {region} is tried any more"
+    return Lesson(region, tuple(teacher.repairs(region)), False, sentence, refused=True)
 
 
 _COLD = "it ran out of memory with a cold compile cache, which peaks higher: that says nothing of a warm start"
@@ -239,8 +267,10 @@ class _Teacher:
         self.space = space
         settings = deployed.merged(space.settings(failed.candidate))
         self.values: Mapping[str, JsonValue] = {**settings.env, **settings.args}
+        self.deployed: Mapping[str, JsonValue] = {**deployed.env, **deployed.args}
         self.parameters = {space.target(name)[1]: name for name in space.params}
         self.earlier = earlier
+        self.share = KV_BYTES if _is_number(self.values.get(KV_BYTES)) else UTILIZATION
 
     def free(self) -> Iterator[Bound]:
         """The share asked for is not free: whatever else is asked, no more than that share can be."""
@@ -252,7 +282,11 @@ class _Teacher:
 
     def cache(self) -> Iterator[Bound]:
         """The KV cache is too small: a smaller share, or more beside it, makes it smaller still."""
-        yield self._bound(UTILIZATION, Relation.AT_MOST)
+        yield self._bound(self.share, Relation.AT_MOST)
+        if (blocks := self.failed.numbers.get("mamba_blocks")) is not None:
+            yield Bound(SEQUENCES, Relation.ABOVE, int(blocks))
+            yield from self._equal()
+            return
         yield from (self._bound(name, Relation.AT_LEAST) for name in (SEQUENCES, TOKENS))
         if self.longest is not None:
             yield Bound(LENGTH, Relation.ABOVE, int(self.longest))
@@ -282,7 +316,7 @@ class _Teacher:
         A larger share makes the cache larger. Batched tokens must be equal: they take from the cache what the profiling
         run foresees, which is room for what comes after it.
         """
-        yield from (self._bound(name, Relation.AT_LEAST) for name in (UTILIZATION, SEQUENCES, LENGTH))
+        yield from (self._bound(name, Relation.AT_LEAST) for name in (self.share, SEQUENCES, LENGTH))
         yield self._bound(TOKENS, Relation.SAME)
         yield from self._equal()
 
@@ -294,8 +328,33 @@ class _Teacher:
         """Whatever else the search may change and memory may depend on; without graphs it can only be less."""
         for target in self.parameters:
             eager = target == "enforce_eager" and self.values.get(target) is True
-            if target not in _ORDERED and target not in UNRELATED and not eager:
+            if target not in (*_ORDERED, self.share) and target not in UNRELATED and not eager:
                 yield Bound(target, Relation.SAME, self.values.get(target))
+
+    def refused(self) -> Iterator[Bound]:
+        """What was refused: the block size by what the attention backends take, anything else as it stands."""
+        if (base := self._block_multiple()) is not None:
+            yield Bound(BLOCK, Relation.NO_MULTIPLE, base)
+            yield from self._equal()
+            return
+        changed = [target for target in self.parameters if self.values.get(target) != self.deployed.get(target)]
+        named = [target for target in changed if _names(self.failed.line or "", target)]
+        choices = [target for target in changed if target not in _ORDERED and target not in UNRELATED]
+        for target in dict.fromkeys([*named, *choices]) if named else changed:
+            yield Bound(target, Relation.SAME, self.values.get(target))
+
+    def _block_multiple(self) -> int | None:
+        """What a block size must be a multiple of, after one was refused that is none.
+
+        Where the engine names no number, it is the next power of two that does not divide the refused size: kernels
+        take multiples of 16, 32 or 64 tokens, so that 24 fails where 8 does.
+        """
+        numbers, size = self.failed.numbers, self.values.get(BLOCK)
+        if not isinstance(size, int) or not {"block_size", "wanted_multiple"} & numbers.keys():
+            return None
+        told = (numbers.get(name) for name in ("block_multiple", "wanted_multiple"))
+        named = next((int(number) for number in told if number and size % number), None)
+        return named or 2 * (size & -size)
 
     def repairs(self, region: Region) -> Iterator[Candidate]:
         """Candidates with one parameter changed so that they lie outside of the region."""
@@ -308,8 +367,12 @@ class _Teacher:
 
     def _changes(self) -> Iterator[tuple[str, JsonValue]]:
         cause, late = self.failed.cause, self.failed.late
-        if cause is Cause.INSUFFICIENT_FREE_MEMORY:
+        if cause in _REFUSALS:
+            yield from self._other_blocks()
+        elif cause is Cause.INSUFFICIENT_FREE_MEMORY:
             yield from self._at_most(UTILIZATION, self._share("free_gib"))
+        elif (blocks := self.failed.numbers.get("mamba_blocks")) is not None:
+            yield from self._at_most(SEQUENCES, blocks)
         elif cause in (Cause.NO_KV_CACHE, Cause.CONTEXT_EXCEEDS_KV_CACHE):
             yield from self._at_most(LENGTH, self.longest)
             yield from self._more_cache()
@@ -320,6 +383,12 @@ class _Teacher:
             yield from self._lower(SEQUENCES)
         elif self.failed.facts.weights_gib is not None:
             yield from (*self._lower(TOKENS), *self._lower(SEQUENCES))
+
+    def _other_blocks(self) -> Iterator[tuple[str, JsonValue]]:
+        """The smallest block size that is a multiple of what it must be."""
+        if (base := self._block_multiple()) is not None and BLOCK in self.parameters:
+            multiples = (value for value in self._numbers(BLOCK) if value % base == 0)
+            yield from ((BLOCK, value) for value in multiples)
 
     def _total(self) -> float | None:
         known = [facts.total_gib for facts in self.earlier if facts.total_gib]
@@ -332,6 +401,9 @@ class _Teacher:
     def _more_cache(self) -> Iterator[tuple[str, JsonValue]]:
         """As much more of the GPU as the cache lacks, as far as so much was ever free."""
         needed, there = (self.failed.numbers.get(name, 0.0) for name in ("needed_kv_gib", "available_kv_gib"))
+        if self.share == KV_BYTES:
+            yield from self._at_least(KV_BYTES, float(str(self.values[KV_BYTES])) + (needed - there) * _GIB)
+            return
         present, total = self.values.get(UTILIZATION), self._total()
         if total is None or not _is_number(present):
             return
@@ -342,12 +414,13 @@ class _Teacher:
     def _less_cache(self) -> Iterator[tuple[str, JsonValue]]:
         """So much less of the GPU that the failed allocation has room; a step at least."""
         tried, left = (self.failed.numbers.get(name) for name in ("tried_mib", "free_mib"))
-        present, total = self.values.get(UTILIZATION), self._total()
+        present, total = self.values.get(self.share), self._total()
         if not _is_number(present):
             return
-        lacking = (tried - left) / 1024 / total if tried is not None and left is not None and total else 0.0
-        below = math.nextafter(float(str(present)) - max(lacking, 0.0), 0.0)
-        yield from self._at_most(UTILIZATION, below)
+        lacking = (tried - left) / 1024 if tried is not None and left is not None else 0.0
+        unit = 1 / _GIB if self.share == KV_BYTES else total
+        below = math.nextafter(float(str(present)) - (max(lacking, 0.0) / unit if unit else 0.0), 0.0)
+        yield from self._at_most(self.share, below)
 
     def _suggested(self) -> Iterator[tuple[str, JsonValue]]:
         """The size of the cache that an earlier start said would fit."""
@@ -387,6 +460,15 @@ def _values(parameter: Range | Choice) -> Iterator[JsonValue]:
 def _is_number(value: JsonValue) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
+
+def _names(line: str, setting: str) -> bool:
+    """Whether a line names a setting, as an attribute, a flag or in words."""
+    words = re.escape(setting).replace("_", "[-_ ]")
+    return re.search(rf"(?i)(?<![a-z]){words}(?![a-z])", line) is not None
+
+
+_REFUSALS = (Cause.BAD_FLAG, Cause.UNSUPPORTED)
+"""Causes by which the engine refuses a configuration, whatever memory it has."""
 
 _BOUNDS = {
     Cause.INSUFFICIENT_FREE_MEMORY: _Teacher.free,

@@ -174,6 +174,8 @@ class PlainLines:
                 against = f" ({gained})" if gained else ""
                 launch = named(record.role, record.number)
                 self._say(f"{launch}: {spoken(record, self.standing.objective)}{against}{_left(left)}")
+                for doubt in doubts_of(record):
+                    self._say(doubt)
                 if event.best and (earlier_best is None or event.best.number != earlier_best.number):
                     self._say(self.standing.best_line)
             case events.Noted(text=text):
@@ -215,8 +217,10 @@ class LiveView:
                 self.trial = event
             case events.PhaseEntered(phase=phase):
                 self.phase, self.phase_since_s = phase, time.monotonic()
-            case events.TrialEnded():
+            case events.TrialEnded(record=record):
                 self.trial = self.phase = None
+                for doubt in doubts_of(record):
+                    self._live.console.print(doubt, highlight=False, markup=False)
             case events.Noted(text=text):
                 self._live.console.print(text, highlight=False, markup=False)
             case events.Preparing(text=text):
@@ -276,6 +280,14 @@ def started(event: events.StudyStarted) -> str:
     resumed = f", {event.finished} of them finished earlier" if event.finished else ""
     proof = f", of which up to {event.confirmations} for the proof" if event.confirmations else ""
     return f"study {event.name}: {budget}{resumed}{proof}"
+
+
+def doubts_of(record: TrialRecord) -> list[str]:
+    """What the baseline's measurement left out or doubts: the other trials send and receive the same."""
+    if record.role is not Role.BASELINE or record.measurement is None:
+        return []
+    skipped = [f"not measured: {each.what}: {each.reason}" for each in record.skipped if "warm_up" not in each.what]
+    return [*skipped, *(f"warning: {warning}" for warning in record.measurement.warnings)]
 
 
 def spoken(record: TrialRecord, objective: Objective) -> str:

@@ -10,8 +10,9 @@ from textwrap import wrap
 from tuner import words
 from tuner.analysis.tables import Row, rows
 from tuner.engines.effective import Status
+from tuner.host.state import GpuState, HostState
 from tuner.outcome import Outcome
-from tuner.secrecy import redacted
+from tuner.secrets import redacted
 from tuner.space import Candidate
 from tuner.storage import State, TrialRecord
 from tuner.verdict import worse as worsened
@@ -64,7 +65,7 @@ def _row(row: Row) -> tuple[str, str, str, str]:
 def trial_note(outcome: Outcome, record: TrialRecord) -> str:
     """What ran, what became of it, and why."""
     parts = [f"**{_verdict(outcome, record)}**", *_reason(record), *_changed(outcome, record)]
-    parts += [*_otherwise(record), *_slower(record), *_spoiled(record), *_phases(record)]
+    parts += [*_otherwise(record), *_slower(record), *_spoiled(record), *_host(record), *_phases(record)]
     parts += ["Command line:", _fenced(words.command(record.argv)), "Log, requests and record are among the artifacts."]
     return redacted("\n\n".join(parts))
 
@@ -144,8 +145,41 @@ def _slower(record: TrialRecord) -> Iterable[str]:
 def _spoiled(record: TrialRecord) -> Iterable[str]:
     for each in record.spoiled:
         became = "it counts all the same, for want of a better turn" if each.counts else "it was sent again"
-        yield f"The server was busy with itself during *{each.stage}*; {became}:"
+        who = "Others used this machine" if each.by_others else "The server was busy with itself"
+        yield f"{who} during *{each.stage}*; {became}:"
         yield _quoted(each.line)
+
+
+def _host(record: TrialRecord) -> Iterable[str]:
+    """The machine in each turn of each stage."""
+    rows = [
+        (each.stage, *_cores(each.state), "; ".join(map(_gpu, each.state.gpus)) or "not known") for each in record.host
+    ]
+    if rows:
+        yield _table(("this machine during", "cores busy", "of others", "steal", "GPUs"), rows)
+
+
+def _cores(state: HostState) -> tuple[str, str, str]:
+    others = None if state.other_cpu_cores is None or not state.cores else state.other_cpu_cores / state.cores
+    return _share(state.cpu_busy_share), _share(others), _share(state.cpu_steal_share)
+
+
+def _share(share: float | None) -> str:
+    return "not known" if share is None else words.percent(share)
+
+
+def _gpu(state: GpuState) -> str:
+    """Index, then what is known of it."""
+    readings = (
+        (state.sm_clock_mhz, "{:.0f} MHz"),
+        (state.temperature_c, "{:.0f} °C"),
+        (state.power_w, "{:.0f} W"),
+        (state.memory_used_mib, "{:.0f} MiB used"),
+        (state.other_memory_mib, "{:.0f} MiB by others"),
+        (state.other_utilization, "others {:.0%}"),
+    )
+    known = [text.format(value) for value, text in readings if value is not None]
+    return f"{state.index}: " + ", ".join([*known, *(state.throttle_reasons or ())])
 
 
 def _phases(record: TrialRecord) -> Iterable[str]:

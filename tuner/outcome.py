@@ -7,9 +7,10 @@ from functools import cached_property
 
 from pydantic import JsonValue
 
-from tuner import config, words
+from tuner import config
 from tuner.compare import Proof, alpha_left, proofs
 from tuner.config import Config
+from tuner.load.records import Spoiled
 from tuner.proof.decision import Decision, Kind
 from tuner.readings import Readings
 from tuner.storage import ProofTerms, Role, State, StudyFolder, TrialRecord
@@ -248,10 +249,10 @@ class Outcome:
 
     @property
     def disturbed(self) -> list[str]:
-        """Stages of the finalists that count although something disturbed all of their turns."""
+        """Stages of the finalists that count although all of their turns were disturbed."""
         finalists = [record for record in (self.baseline, self.best if self.improved else None) if record]
         return [
-            f"{each.stage} of {named(record.role, record.number)}: {words.unprefixed(each.line)}"
+            f"{each.stage} of {named(record.role, record.number)}: {_disturber(each)} in every turn of it"
             for record in (*finalists, *self.confirmations)
             for each in record.spoiled
             if each.counts
@@ -262,3 +263,7 @@ class Outcome:
         """How many measured trials are likelier beyond each limit than not."""
         measured = {record.digest for record in self.searched if record.measurement}
         return Counter(name for digest in measured for name in self.readings.misses(digest))
+
+
+def _disturber(spoiled: Spoiled) -> str:
+    return f"others used this machine ({spoiled.line})" if spoiled.by_others else "the server compiled kernels"

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TYPE_CHECKING
 
 from tuner.engines.base import Phase
-from tuner.outcome import Outcome
 from tuner.storage import TrialRecord
+
+if TYPE_CHECKING:
+    from tuner.outcome import Outcome
 
 _RECENT = 40
 """Launches that count: enough for a median, few enough to follow a search into faster or slower regions."""
@@ -52,7 +55,7 @@ class Pace:
         return max(0.0, self.phases.get(phase, 0.0) - elapsed_s) + coming
 
 
-def left_s(outcome: Outcome) -> float | None:
+def left_s(outcome: "Outcome") -> float | None:
     """How long the rest of a study takes, in seconds, relaunches included; ``None`` before its first launch."""
     launch_s, budget = Pace.of((*outcome.records, *outcome.relaunches)).launch_s, outcome.config.budget
     if launch_s is None:

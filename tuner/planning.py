@@ -3,6 +3,7 @@
 from pydantic import JsonValue
 
 from tuner import words
+from tuner.checks import Checks
 from tuner.config import Config
 from tuner.outcome import Outcome
 from tuner.pace import Pace
@@ -51,15 +52,25 @@ class StudyPlan(Schema):
     """Launches that are still to come, all told; null if only the hours are limited."""
     expected_s: float | None
     """Of wall time, from what this study's trials took so far, or from a guess: four minutes of the engine's own."""
+    guessed: bool = False
+    """Whether no launch has been measured yet, so that the time rests on a guess."""
     resolves: tuple[str, ...] = ()
     """What this budget can show at the noise seen so far, in sentences."""
     stops: tuple[str, ...] = ()
     """Services that are down in that time."""
+    differences: tuple[str, ...] = ()
+    """In what the deployed service is not trial 0."""
+    checked: tuple[str, ...] = ()
+    """What was found in order."""
+    unchecked: tuple[str, ...] = ()
+    """What cannot be known without starting something."""
+    refused: tuple[str, ...] = ()
+    """What keeps the study from starting."""
 
     @property
     def text(self) -> str:
         """For a person."""
-        return "\n".join([*self._head(), "", *self._parameter_lines(), "", *self._tail()])
+        return "\n".join([*self._head(), "", *self._parameter_lines(), "", *self._tail(), *self._check_lines()])
 
     def _head(self) -> list[str]:
         return [
@@ -85,18 +96,32 @@ class StudyPlan(Schema):
             f"{self.trials} trials ({self.finished} finished)" if self.trials else "trials as long as the hours last"
         )
         launches = "" if self.launches is None else f": {self.launches} launches"
-        expected = "" if self.expected_s is None else f", about {self.expected_s / 60:.0f} minutes"
+        guess = " (a guess until a launch has been measured)" if self.guessed else ""
+        expected = "" if self.expected_s is None else f", about {self.expected_s / 60:.0f} minutes{guess}"
         proof = f", up to {self.relaunches} of them for the proof" if self.relaunches else ""
         whole = f"{trials}{proof}{launches}{expected}"
-        return [whole, *self.resolves, *(f"{name} is stopped for that time, and started again" for name in self.stops)]
+        stops = (f"{name} is stopped for that time, and started again in the end" for name in self.stops)
+        return [whole, *self.resolves, *stops, *self.differences]
+
+    def _check_lines(self) -> list[str]:
+        checked = [f"checked    {', '.join(self.checked)}"] if self.checked else []
+        return [*checked, *(f"unchecked  {reason}" for reason in self.unchecked)]
 
 
-def plan_of(config: Config) -> StudyPlan:
-    """The plan of a study, as far as it has come."""
+def plan_of(config: Config, checks: Checks | None = None, differences: tuple[str, ...] = ()) -> StudyPlan:
+    """The plan of a study, as far as it has come.
+
+    Args:
+        config: The study.
+        checks: What was made sure of; ``None`` leaves it out of the plan.
+        differences: In what the deployed service is not trial 0, a sentence each.
+    """
     finished = _finished(config)
     relaunches = config.reserve
     launches = _launches(config, finished)
-    by_trials = None if launches is None else launches * _trial_s(config)
+    measured_s = _measured_s(config)
+    trial_s = measured_s or _GUESSED_TRIAL_S / config.engine.clock_scale
+    by_trials = None if launches is None else launches * trial_s
     by_hours = config.budget.hours * 3600 if config.budget.hours else None
     return StudyPlan(
         study=config.study.name,
@@ -116,7 +141,12 @@ def plan_of(config: Config) -> StudyPlan:
         launches=launches,
         resolves=_resolves(config),
         expected_s=min((s for s in (by_trials, by_hours) if s is not None), default=None),
+        guessed=measured_s is None and bool(by_trials),
         stops=config.site.stop,
+        differences=differences,
+        checked=checks.passed if checks else (),
+        unchecked=checks.unchecked if checks else (),
+        refused=tuple(map(str, checks.refused)) if checks else (),
     )
 
 
@@ -160,10 +190,10 @@ def _launches(config: Config, finished: int) -> int | None:
     return max(0, most - finished) + config.reserve
 
 
-def _trial_s(config: Config) -> float:
+def _measured_s(config: Config) -> float | None:
+    """What a launch of this study takes, by those that were made."""
     folder = StudyFolder(config.study.path)
-    known = Pace.of(Outcome.of(folder).records).launch_s if folder.config.exists() else None
-    return known or _GUESSED_TRIAL_S / config.engine.clock_scale
+    return Pace.of(Outcome.of(folder).records).launch_s if folder.config.exists() else None
 
 
 def _launcher(config: Config) -> str:

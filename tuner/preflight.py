@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from tuner.config import Config
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
+from tuner.engines.platform_signs import advise
 from tuner.engines.vllm import combinations, help
 from tuner.engines.vllm.architecture import Architecture, find
 from tuner.engines.vllm.calibration import Calibration, Prediction, Start
@@ -25,19 +26,28 @@ from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.flags import unknown_flags
 from tuner.engines.vllm.help import KnownFlags
 from tuner.engines.vllm.memory import Shortage, Terms
-from tuner.errors import ConfigError, GpuBusy, InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
+from tuner.engines.vllm.requests import refused_requests
+from tuner.errors import (
+    ConfigError,
+    GpuBusy,
+    InfeasibleConfig,
+    LaunchRejected,
+    PredictedOutOfMemory,
+    RequestsRefused,
+)
 from tuner.forecast import Forecast
 from tuner.hardware import Hardware, hardware_of
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.leases import state_dir
-from tuner.lessons import Failed, Lesson, busy, lesson, usual_free_gib
+from tuner.lessons import KV_BYTES, Failed, Lesson, busy, lesson, usual_free_gib
+from tuner.load.workload import Workload
 from tuner.space import Candidate, SearchSpace, Settings
 from tuner.storage import TrialRecord
 
 _FIXES: Mapping[Cause, str] = {
-    Cause.INSUFFICIENT_FREE_MEMORY: "lower gpu_memory_utilization",
-    Cause.NO_KV_CACHE: "raise gpu_memory_utilization, or lower max_num_batched_tokens or max_num_seqs",
-    Cause.CONTEXT_EXCEEDS_KV_CACHE: "raise gpu_memory_utilization, or lower max_model_len",
+    Cause.INSUFFICIENT_FREE_MEMORY: "end what else holds memory on the GPU{or_less}",
+    Cause.NO_KV_CACHE: "raise {share}, or lower max_num_batched_tokens or max_num_seqs",
+    Cause.CONTEXT_EXCEEDS_KV_CACHE: "raise {share}, or lower max_model_len",
     Cause.CUDA_OOM: "lower max_num_seqs or max_num_batched_tokens, or spread over more GPUs",
 }
 
@@ -54,6 +64,7 @@ class Ground:
         model: The model; ``None`` where nothing on this disk tells.
         flags: What the engine's command line takes; ``None`` where nobody knows.
         version: Of the engine; ``None`` until its first log names it.
+        workload: What will be sent; ``None`` where nobody says.
     """
 
     space: SearchSpace
@@ -63,6 +74,7 @@ class Ground:
     model: Architecture | None
     flags: KnownFlags | None
     version: str | None
+    workload: Workload | None = None
 
     def settings(self, candidate: Candidate) -> Settings:
         """The whole configuration of a candidate."""
@@ -82,11 +94,11 @@ def ground_of(config: Config, engine: VllmEngine, flags: KnownFlags | None = Non
     version, on_this_host = config.engine.version, config.launcher.kind == "process"
     if flags is None and (on_this_host or version is not None):
         flags = known_flags(engine.executable, version, state_dir() / "flags")
-    model, hardware = find(_on_this_host(config), _cache_of(config)), hardware_of(config.hardware)
-    return Ground(config.space, config.model.settings, engine, hardware, model, flags, version)
+    model, hardware = find(model_on_this_host(config), _cache_of(config)), hardware_of(config.hardware)
+    return Ground(config.space, config.model.settings, engine, hardware, model, flags, version, config.workload)
 
 
-def _on_this_host(config: Config) -> str:
+def model_on_this_host(config: Config) -> str:
     """The model as this host knows it: a folder inside a container is one that is mounted there."""
     if isinstance(config.launcher, DockerLauncherConfig):
         inside = Path(config.model.id)
@@ -120,6 +132,15 @@ def impossible(ground: Ground) -> ConfigError | None:
     for name in ground.space.params:
         if error := _useless(ground, name):
             return error
+    return _unserved(ground)
+
+
+def _unserved(ground: Ground) -> ConfigError | None:
+    """What the deployment would refuse of the workload's own requests, where no parameter changes that."""
+    settings = ground.settings(ground.space.deployed(ground.deployed))
+    for refusal in refused_requests(ground.workload, settings, ground.model) if ground.workload else ():
+        if not _targets(ground) & set(refusal.settings):
+            return ConfigError(refusal.message, place=refusal.place, fix=refusal.fix)
     return None
 
 
@@ -237,7 +258,8 @@ class Preflight:
         """What one of the records teaches beside those before it; ``None`` if nothing."""
         record, earlier = self._records[index], [r.facts for r in self._records[:index] if r.facts]
         failed = _failed(record)
-        if failed is None or busy(failed, earlier):
+        excused = record.failure is not None and record.failure.error == GpuBusy.__name__
+        if failed is None or excused or busy(failed, earlier):
             return None
         return lesson(failed, self.ground.space, self.ground.deployed, earlier)
 
@@ -280,7 +302,15 @@ class Preflight:
             ground.space.violated(candidate, ground.deployed)
             or _refused_flag(ground, settings.args)
             or combinations.refused(Launch(settings, self._demand(candidate), ground.model, ground.hardware))
+            or self._refused_requests(settings)
         )
+
+    def _refused_requests(self, settings: Settings) -> RequestsRefused | None:
+        """The first of the workload's requests that the server would refuse."""
+        workload = self.ground.workload
+        refusals = refused_requests(workload, settings, self.ground.model) if workload else ()
+        first = next(iter(refusals), None)
+        return None if first is None else RequestsRefused(first.message, cause=RequestsRefused.CAUSE, fix=first.fix)
 
     def _demand(self, candidate: Candidate) -> Demand:
         version = release(self.version)
@@ -288,13 +318,15 @@ class Preflight:
 
     def _out_of_memory(self, candidate: Candidate) -> PredictedOutOfMemory | None:
         prediction = self.predict(candidate)
-        return None if prediction.ruled_out is None else _error(prediction, prediction.ruled_out)
+        fixed_cache = self.ground.settings(candidate).args.get(KV_BYTES) is not None
+        return None if prediction.ruled_out is None else _error(prediction, prediction.ruled_out, fixed_cache)
 
-    def _closed(self, candidate: Candidate) -> PredictedOutOfMemory | None:
+    def _closed(self, candidate: Candidate) -> InfeasibleConfig | None:
         settings = self.ground.settings(candidate)
         for known in self.lessons:
             if known.closes(settings, self._usual_free_gib):
-                return PredictedOutOfMemory(f"known to fail: {known.sentence}", cause="lesson", line=str(known.region))
+                kind = LaunchRejected if known.refused else PredictedOutOfMemory
+                return kind(f"known to fail: {known.sentence}", cause="lesson", line=str(known.region))
         return None
 
 
@@ -315,7 +347,7 @@ def _failed(record: TrialRecord) -> Failed | None:
     )
 
 
-def _error(prediction: Prediction, shortage: Shortage) -> PredictedOutOfMemory:
+def _error(prediction: Prediction, shortage: Shortage, fixed_cache: bool) -> PredictedOutOfMemory:
     """What is missing, and by how much more than the prediction may be wrong."""
     message = f"{shortage.allocation} would need {shortage.needed_gib:.2f} GiB of {shortage.available_gib:.2f}"
     if prediction.margin_gib is not None and shortage.cause is not Cause.INSUFFICIENT_FREE_MEMORY:
@@ -329,7 +361,7 @@ def _error(prediction: Prediction, shortage: Shortage) -> PredictedOutOfMemory:
         message,
         cause=shortage.cause.value,
         numbers={**numbers, **_numbers(prediction.terms)},
-        fix=_FIXES[shortage.cause],
+        fix=advise(_FIXES[shortage.cause], fixed_cache=fixed_cache),
     )
 
 

@@ -152,10 +152,11 @@ class Proposer:
 def observations(records: Sequence[TrialRecord], space: SearchSpace, readings: Readings) -> list[Observation]:
     """What the search learns from: every configuration with a verdict, measured or not, by what really ran in it.
 
-    Several launches of one configuration count as one, by their mean; limits as the probability that they are kept.
+    Several launches of one configuration count as one, by their mean; limits as the probability that they are kept. A
+    trial with a choice that the space no longer holds teaches nothing of the choices that are left.
     """
     latest: dict[str, TrialRecord] = {}
-    for record in records:
+    for record in (record for record in records if space.holds(record.params)):
         if record.measurement or record.digest not in latest:
             latest[record.digest] = record
     return [_observation(record, space, readings) for record in latest.values()]

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from tuner.engines.base import Engine, Phase
-from tuner.engines.causes import Cause, Diagnosis, Evidence, error_of
+from tuner.engines.base import Engine, LogReader, Phase
+from tuner.engines.causes import Cause, Diagnosis, Fate, error_of
 from tuner.engines.effective import Witness
 from tuner.engines.tolerance import Tolerance
-from tuner.errors import MeasurementError, NotReady, PortTaken, TrialError
-from tuner.fetch import fetch
+from tuner.errors import MeasurementError, NotReady, PortTaken, RequestsRefused, TrialError
+from tuner.fetch import Answer, fetch
 from tuner.launchers.base import Server
+from tuner.load.refusals import fix_of, is_refusal
 from tuner.secrets import of_headers, redact
 
 _POLL_S = 0.05
@@ -30,6 +31,7 @@ _AFTERMATH_S = 3.0
 _SPOILER_LENGTH = 300
 """What is kept of a line that tells of a compiled kernel: its beginning names the kernel, the rest is two pages."""
 _UNDECIDED = (Cause.UNKNOWN, Cause.HEALTHY, Cause.DEGRADED)
+_STILL_RUNS = Fate(running=True)
 _PROBE_TIMEOUT_S = 600.0
 """The model's first answer may wait for just-in-time compilation; the phase's own limit ends it earlier."""
 
@@ -90,37 +92,50 @@ class Watch:
     serving: bool = False
     _progress: "_Progress" = field(default_factory=lambda: _Progress())
     _spoiled_by: str | None = None
+    _reader: LogReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reader = self.engine.reader()
 
     def check(self) -> None:
-        """Read what the log says and whether the server lives.
+        """Read what the log says, a megabyte at most, and whether the server lives.
 
         Raises:
             TrialError: Of the kind that the evidence shows, at the line that decides it.
         """
-        fresh = self._read()
-        life = self.server.life()
-        if not life.running:
+        self._read()
+        if not self.server.life().running:
             raise self._ended()
-        if any(self.engine.suspicious(line) for line in fresh) and self._decided():
+        if self._decided():
             self._let_it_finish()
             if not self.server.life().running:
                 raise self._ended()
             if diagnosis := self._decided():
                 raise self._failure(diagnosis, diagnosis.line or str(diagnosis.cause))
 
+    def catch_up(self) -> None:
+        """Read all that the log holds by now.
+
+        Raises:
+            TrialError: As ``check`` has it.
+        """
+        for _ in range(self.server.log.unread):
+            self.check()
+
     def _decided(self) -> Diagnosis | None:
-        """What a server that still runs has said to be its end."""
-        diagnosis = self.engine.diagnose(Evidence(self.server.log.lines, running=True))
-        undecided = diagnosis.cause in _UNDECIDED or self.tolerance.tolerates(diagnosis.cause)
+        """What a server that still runs has said to be its end; whether it stalls is for the time limits to say."""
+        diagnosis = self._reader.diagnose(_STILL_RUNS)
+        undecided = diagnosis.cause in (*_UNDECIDED, Cause.STALLED) or self.tolerance.tolerates(diagnosis.cause)
         return None if undecided else diagnosis
 
     def _ended(self) -> TrialError:
         """The error of a server that is no more; its workers may still have something to say."""
         self._let_it_finish()
-        self.server.log.finish()
+        while self.server.log.unread:
+            self._read()
+        self._follow(self.server.log.finish())
         life = self.server.life()
-        evidence = Evidence(self.server.log.lines, exit_code=life.exit_code, oom_killed=life.oom_killed)
-        diagnosis = self.engine.diagnose(evidence)
+        diagnosis = self._reader.diagnose(Fate(exit_code=life.exit_code, oom_killed=life.oom_killed))
         said = None if diagnosis.cause in _UNDECIDED else diagnosis.line
         return self._failure(diagnosis, said or f"the server ended (exit status {life.exit_code})")
 
@@ -170,11 +185,12 @@ class Watch:
     def stalled(self) -> TrialError:
         """The error of a phase that passed its limit."""
         phase = self.stopwatch.phase
-        evidence = Evidence(self.server.log.lines, running=True, stalled_phase=phase)
-        return self._failure(self.engine.diagnose(evidence), f"no progress for {self.silent_s():.0f} s while {phase}")
+        diagnosis = self._reader.diagnose(Fate(running=True, stalled_phase=phase))
+        return self._failure(diagnosis, f"no progress for {self.silent_s():.0f} s while {phase}")
 
     def _follow(self, fresh: list[str]) -> None:
         for line in fresh:
+            self._reader.read(line)
             if not self.serving and (phase := self.engine.phase(line)):
                 self.stopwatch.enter(phase)
             if self.engine.spoils(line):
@@ -191,16 +207,20 @@ class _Progress:
 
     _TIME = re.compile(r"\d\d-\d\d \d\d:\d\d:\d\d|\d+:\d\d")
     _OURS = '"GET /health'
+    _REMEMBERED = 100_000
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._seen: set[int] = set()
         self._last_s = time.monotonic()
 
     def saw(self, line: str) -> None:
-        key = self._TIME.sub("", line)
-        if key not in self._seen and self._OURS not in line:
-            self._seen.add(key)
-            self._last_s = time.monotonic()
+        key = hash(self._TIME.sub("", line))
+        if key in self._seen or self._OURS in line:
+            return
+        if len(self._seen) >= self._REMEMBERED:
+            self._seen.clear()
+        self._seen.add(key)
+        self._last_s = time.monotonic()
 
     def silent_s(self) -> float:
         return time.monotonic() - self._last_s
@@ -234,11 +254,15 @@ class Probe:
 
         Raises:
             PortTaken: Another server answers at this URL.
-            NotReady: The model refuses to answer.
+            RequestsRefused: It wants a key, or does not know the model.
+            NotReady: The model does not answer otherwise.
             MeasurementError: The connection broke before it had answered.
         """
         try:
-            listed = fetch(f"{self.url}/v1/models", self.headers, within_s=_PROBE_TIMEOUT_S).json().get("data", [])
+            reply = fetch(f"{self.url}/v1/models", self.headers, within_s=_PROBE_TIMEOUT_S)
+            if is_refusal(reply.status):
+                raise self._refused(reply, "/v1/models")
+            listed = reply.json().get("data", [])
             self._identify([str(model.get("id")) for model in listed])
             self._ask()
             return next((model.get("max_model_len") for model in listed), None)
@@ -269,11 +293,22 @@ class Probe:
     def _ask(self) -> None:
         message = {"role": "user", "content": "Hello"}
         body = {"model": self.alias or self.model, "messages": [message], "max_tokens": 1}
-        url = f"{self.url}/v1/chat/completions"
-        reply = fetch(url, self.headers, within_s=_PROBE_TIMEOUT_S, json_body=body)
+        path = "/v1/chat/completions"
+        reply = fetch(f"{self.url}{path}", self.headers, within_s=_PROBE_TIMEOUT_S, json_body=body)
+        if is_refusal(reply.status):
+            raise self._refused(reply, path)
         if reply.status != 200:
-            said = redact(reply.text, of_headers(self.headers))[:300]  # a server may quote the token that it refuses
-            raise NotReady(f"the model does not answer (HTTP {reply.status}): {said}")
+            raise NotReady(f"the model does not answer (HTTP {reply.status}): {self._said(reply)}")
+
+    def _refused(self, reply: Answer, path: str) -> RequestsRefused:
+        status = reply.status
+        lacks = "it wants a key, and the one that was sent is none or not the right one" if status in (401, 403) else ""
+        message = f"the server refuses {path} (HTTP {status}): {lacks or self._said(reply)}"
+        return RequestsRefused(message, cause=RequestsRefused.CAUSE, fix=fix_of(status))
+
+    def _said(self, reply: Answer) -> str:
+        """The beginning of an answer; a server may quote the token that it refuses."""
+        return redact(reply.text, of_headers(self.headers))[:300]
 
 
 def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]) -> int | None:
@@ -293,7 +328,9 @@ def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]
             watch.check()
             if watch.silent_s() > limits_s[watch.stopwatch.phase]:
                 raise watch.stalled()
-            time.sleep(_POLL_S)
+            if not watch.server.log.unread:
+                time.sleep(_POLL_S)
+        watch.catch_up()
     finally:
         asking.close()
     watch.serving = True

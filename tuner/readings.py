@@ -129,7 +129,7 @@ class Readings:
         if beyond is None:
             return 0.0
         if digest == self.deployed and self.objective.limits[name].of == "baseline":
-            return 1.0
+            return float(beyond <= 0)  # of itself it is a multiple without any noise
         noise, launches = self.noise(name), len(self._logs(digest, name))
         return chance(beyond, noise.sd * sqrt(1 / launches + self._error_of_the_bound(name)), noise.dof)
 

@@ -40,6 +40,33 @@ def without_nulls(raw: Any) -> Any:
     return {key: value for key, value in raw.items() if value is not None} if isinstance(raw, Mapping) else raw
 
 
+def flag_names(raw: Any) -> Any:
+    """A mapping by flag with each name as tuner writes it, ``max_num_seqs``, where it stood as ``--max-num-seqs``.
+
+    Of a dotted name, only what is in front of the first dot is a flag; what is behind it is a key of its JSON.
+
+    Raises:
+        ValueError: One flag is given under two spellings.
+    """
+    if not isinstance(raw, Mapping):
+        return raw
+    named: dict[Any, Any] = {}
+    for key, value in raw.items():
+        name = flag_name(key)
+        if name in named:
+            raise ValueError(f"{name} is given twice, as {key} and in another spelling; write it once")
+        named[name] = value
+    return named
+
+
+def flag_name(raw: Any) -> Any:
+    """One flag's name with underscores; an environment variable's, and what is no text, as it is."""
+    if not isinstance(raw, str) or raw.isupper():
+        return raw
+    flag, dot, path = raw.removeprefix("--").partition(".")
+    return flag.replace("-", "_") + dot + path
+
+
 def _keys_wanted(mistake: "ErrorDetails", place: str) -> str:
     """What to write where a single value stands in the place of a mapping; empty for any other mistake."""
     name = mistake.get("ctx", {}).get("class_name") if mistake["type"] == "model_type" else None

@@ -1,29 +1,75 @@
-"""Secrets: read from where they lie, handed to what needs them, and cut out of everything that is written.
+"""Secrets: read from where they are kept, handed to what needs them, and redacted from everything that is written.
 
-Nothing of tuner's that is written holds a secret's value: configurations name secrets, and whatever comes from outside
-(a server's log, its answers, the container engine's complaints) is cut where it is taken in. Light, since the load
-worker imports it as well.
+Nothing of tuner's that is written holds a secret's value. Configurations name secrets; whatever comes from outside (a
+server's log, its answers, the container engine's complaints) is redacted where it is taken in, and every file of a
+study once more where it is written. There is one list of values for the whole process: those of the environment, and
+those that ``hide`` was told. Where no list helps, a secret is known by its shape or by the name in front of it. A mask
+too many costs a word; a key that got out costs all of them.
+
+Light, since the load worker and the process launcher's guard import it as well.
 """
 
+import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
-_SHORTEST = 6
-_CUT = "***"
+MASK = "***"
+MASK_IN_FILES = "(redacted)"
+"""YAML reads a word that begins with an asterisk as an alias."""
+_SHORTEST = 8
+
 _SECRET_NAME = re.compile(
-    r"(?:(?:^|_)(?:TOKEN|SECRETS?|CREDENTIALS?)|PASSWORD|PASSWD|PASSPHRASE|(?:ACCESS|PRIVATE)_?KEY)$"
-    r"|(?:^|_)API_?KEY(?:_|$)"
+    r"(?:^|_)(?:API_?KEY|PASSWORD|PASSWD|PASSPHRASE|SECRETS?|CREDENTIALS?|CREDS|WEBHOOK)(?:_|$)"
+    r"|(?:PASSWORD|PASSWD|APIKEY)$"
+    r"|(?:^|_)(?:TOKEN|KEY|PAT|DSN|PASS|PWD|AUTH|COOKIE|JWT)$"
+    r"|(?:^|_)(?:DATABASE|DB|POSTGRES|POSTGRESQL|PG|MYSQL|MARIADB|MONGO|MONGODB|REDIS|AMQP|RABBITMQ|BROKER|CONNECTION)"
+    r"_(?:URL|URI|STRING)$"
+)
+_SECRET_VARIABLE = re.compile(r"(?:^|_)(?:TOKEN|KEY|PAT|DSN)_[A-Z0-9]+$")
+"""One more word may follow in an environment variable (``HF_TOKEN_WORK``), not in a flag (``token_threshold``)."""
+_NO_SECRET = re.compile(
+    r"^(?:OLD)?PWD$|(?:^|_)(?:BOS|EOS|PAD|UNK|SEP|CLS|MASK|STOP|SPECIAL|NEXT|PER|IMAGE|PUBLIC|GPG|SORT|CACHE)_(?:TOKEN|KEY)$"
+    r"|_(?:PATH|FILE|DIR|HOME|PORT|HOST|NAME|MODEL|ID|IDS|LEN|LENGTH|COUNT|LIMIT|SIZE|THRESHOLD|ENV)$"
 )
 _API_KEY = re.compile(r"(?:^|_)API_?KEY(?:_|$)")
 _LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)$")
 
+_PLAIN = re.compile(
+    r"[-+]?[\d.,:_]*(?:e[-+]?\d+)?|true|false|yes|no|on|off|none|null|(?:~|\.{0,2})/[\w.@ -]+(?:/[\w.@ -]*)+",
+    re.IGNORECASE,
+)
+"""Numbers, ports, switches, and paths of more than one level."""
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""A model's name."""
+
+_VALUE = r"(?!(?:[\d.,]+|true|false|none|null)\b)[^\s\"'\],}){]{4,}"
+_ASSIGNED = re.compile(
+    rf"(?<![\w-])-*(?P<name>[A-Za-z][\w-]*)(?P<between>[\"']?\s*[=:]\s*[\[\"'(]*){_VALUE}", re.IGNORECASE
+)
+_FLAG = re.compile(rf"--(?P<name>[A-Za-z][\w-]*)(?P<between>[\"',\s]+){_VALUE}", re.IGNORECASE)
+_BEARER = re.compile(r"(\bbearer\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
+_IN_URL = re.compile(r"(?<=://)(?P<user>[^\s/:@\"']*:)(?P<password>[^\s/@\"']+)(?=@)")
+_KEY_SHAPE = re.compile(
+    r"\b(?:(?:hf_|sk-|gh[opsur]_|github_pat_|glpat-|nvapi-|pypi-)[\w-]{16,}|xox[abeoprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}"
+    r"|AIza[\w-]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*|hooks\.slack\.com/services/[\w/]{10,})"
+)
+_ONE_WORD = frozenset({"password", "passwd", "passphrase", "secret", "apikey"})
+"""Of names in running text, these need no second word: ``key:`` and ``token:`` occur in many an innocent sentence."""
+
+_listed: dict[str, None] = {}
+
 
 def is_secret(name: str) -> bool:
-    """Whether a variable or flag of this name holds a secret: ``HF_TOKEN``, ``VLLM_API_KEY_GLM``, ``api_key``."""
-    return _SECRET_NAME.search(name.upper()) is not None
+    """Whether a variable or flag of this name holds a secret: ``HF_TOKEN``, ``DATABASE_URL``, ``api_key``."""
+    upper = name.upper().replace("-", "_")
+    if _NO_SECRET.search(upper) and not _API_KEY.search(upper):
+        return False
+    return bool(_SECRET_NAME.search(upper) or (name.isupper() and _SECRET_VARIABLE.search(upper)))
 
 
 def is_api_key(name: str) -> bool:
@@ -31,11 +77,43 @@ def is_api_key(name: str) -> bool:
     return _API_KEY.search(name.upper()) is not None
 
 
-def redact(text: str, hidden: Iterable[str]) -> str:
-    """The text with every secret replaced."""
-    for secret in hidden:
-        text = text.replace(secret, _CUT)
-    return text
+def is_plain(value: str) -> bool:
+    """Whether a value is nothing to hide whatever it is called: empty, a number, a port, a switch, a path."""
+    return _PLAIN.fullmatch(value.strip()) is not None
+
+
+def has_shape(value: str) -> bool:
+    """Whether a value looks like a key, or is a URL with a password, whatever it is called."""
+    return bool(_KEY_SHAPE.search(value) or _IN_URL.search(value))
+
+
+def hide(values: Iterable[str]) -> None:
+    """Put values on this process's list: from now on ``redacted`` and ``redacted_file`` replace them."""
+    _listed.update(dict.fromkeys(_worth_hiding(values)))
+
+
+def hidden() -> tuple[str, ...]:
+    """This process's list, the environment's secrets included; the longest first, so that none is cut in two."""
+    return _ordered([*_listed, *_of_environment(tuple(os.environ.items()))])
+
+
+def redact(text: str, values: Iterable[str]) -> str:
+    """The text with each of these values masked."""
+    return _replaced(text, values, MASK)
+
+
+def redacted(text: str) -> str:
+    """Text for people with every secret masked: by its value, by its shape, or by the name in front of it."""
+    text = redact(text, hidden())
+    for pattern in (_ASSIGNED, _FLAG):
+        text = pattern.sub(_unless_innocent, text)
+    text = _BEARER.sub(rf"\g<1>{MASK}", text)
+    return _shapes_replaced(text, MASK)
+
+
+def redacted_file(text: str) -> str:
+    """A JSON or YAML file with every secret replaced by its value or its shape; it can still be read back."""
+    return _shapes_replaced(_replaced(text, hidden(), MASK_IN_FILES), MASK_IN_FILES)
 
 
 def of_headers(headers: Mapping[str, str]) -> tuple[str, ...]:
@@ -52,22 +130,24 @@ class Secrets:
     Attributes:
         values: All variables by name, secret or not; never shown.
         source: The file, for messages.
+        named_as_secret: Variables whose values are hidden although their names do not look secret.
     """
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: Path = Path(".env")
+    named_as_secret: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, file: Path, environ: Mapping[str, str] | None = None) -> "Secrets":
+    def of(cls, file: Path, environ: Mapping[str, str] | None = None, named_as_secret: Iterable[str] = ()) -> "Secrets":
         """Those of a file, if it is there, and of the environment."""
         given = dict(os.environ if environ is None else environ)
-        return cls({**given, **_read(file)}, file)
+        return cls({**given, **_read(file)}, file, frozenset(named_as_secret))
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """The values to cut out of texts, the longest first, so that one inside another is cut whole."""
-        values = [value for name, value in self.values.items() if is_secret(name)]
-        return tuple(sorted(_worth_hiding(values), key=len, reverse=True))
+        """The values to mask, the longest first; never a port, a path, a model's name or a switch."""
+        listed = [value for name in self.named_as_secret if (value := self.get(name)) and not _public(value)]
+        return _ordered([*_secret_values(self.values), *_worth_hiding(listed)])
 
     def get(self, name: str) -> str | None:
         """A variable's value; ``None`` where it is not set, or empty."""
@@ -78,15 +158,64 @@ class Secrets:
         return {name: value for name in names if (value := self.get(name))}
 
 
+_is_secret = cache(is_secret)
+
+
+def _public(value: str) -> bool:
+    return is_plain(value) or _REPOSITORY.fullmatch(value) is not None
+
+
+def _secret_values(variables: Mapping[str, str]) -> tuple[str, ...]:
+    """What is secret in a set of variables: by the variable's name, and the password in any URL."""
+    named = [value for name, value in variables.items() if _is_secret(name)]
+    passwords = [found["password"] for value in variables.values() for found in _IN_URL.finditer(value)]
+    return _worth_hiding([*named, *passwords])
+
+
+@lru_cache(maxsize=4)
+def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """The environment seldom changes, and a report asks thousands of times."""
+    return _secret_values(dict(variables))
+
+
 def _worth_hiding(values: Iterable[str]) -> tuple[str, ...]:
-    """Without those too short to be a secret, which would be cut out of innocent words."""
-    return tuple(dict.fromkeys(value for value in values if len(value) >= _SHORTEST))
+    """Line by line, without those too short to be a secret, or plain, which would be cut out of innocent words."""
+    lines = (line.strip() for value in values for line in value.splitlines())
+    return tuple(dict.fromkeys(line for line in lines if len(line) >= _SHORTEST and not is_plain(line)))
+
+
+def _ordered(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(dict.fromkeys(values), key=len, reverse=True))
+
+
+def _replaced(text: str, values: Iterable[str], mask: str) -> str:
+    for value in values:
+        for form in _forms(value):
+            text = text.replace(form, mask)
+    return text
+
+
+def _forms(value: str) -> Iterator[str]:
+    """A value as it stands in text, in JSON and in a URL."""
+    yield from dict.fromkeys((value, json.dumps(value)[1:-1], quote(value, safe="")))
+
+
+def _shapes_replaced(text: str, mask: str) -> str:
+    return _KEY_SHAPE.sub(mask, _IN_URL.sub(rf"\g<user>{mask}", text))
+
+
+def _unless_innocent(found: re.Match[str]) -> str:
+    name = found["name"]
+    long_enough = name.isupper() or "_" in name or "-" in name or name.lower() in _ONE_WORD
+    if not (long_enough and _is_secret(name)):
+        return found[0]
+    return found[0][: found.end("between") - found.start()] + MASK
 
 
 def _read(file: Path) -> dict[str, str]:
     """A ``.env`` file as Docker Compose reads it: quotes, comments, ``export``; nothing is interpolated."""
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text("utf-8", "replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return {}
     found = (_LINE.match(line) for line in lines)

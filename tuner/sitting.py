@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from tuner import __version__
 from tuner.schema import Schema
-from tuner.secrecy import redacted
+from tuner.secrets import redacted
 
 _LIBRARIES = ("optuna", "aiohttp", "uvloop", "torch", "scikit-learn")
 """What has a hand in the numbers: search, load, importances."""
@@ -68,6 +68,7 @@ class Sitting(Schema):
 
 def append(path: Path, sitting: Sitting) -> None:
     """Add a sitting to a study's."""
+    path.touch(mode=0o600)
     with path.open("a", encoding="utf-8") as file:
         file.write(sitting.model_dump_json() + "\n")
 
@@ -75,7 +76,7 @@ def append(path: Path, sitting: Sitting) -> None:
 def sittings(path: Path) -> list[Sitting]:
     """A study's sittings, oldest first; a line that was cut off by a crash is left out."""
     found = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
         with suppress(ValidationError):
             found.append(Sitting.model_validate_json(line))
     return found

@@ -19,7 +19,7 @@ from pydantic import Discriminator, Field, JsonValue, PrivateAttr, Tag, field_va
 
 from tuner.errors import ConfigError, RuleViolated
 from tuner.expression import Expression, parse
-from tuner.schema import Schema, without_nulls
+from tuner.schema import Schema, flag_name, flag_names, without_nulls
 
 _RANGE_KEYS = frozenset({"low", "high", "scale", "step"})
 
@@ -47,6 +47,11 @@ class _Parameter(Schema):
                 f"choices and {', '.join(range_keys)} exclude each other; take the others back with {nulls}"
             )
         return given
+
+    @field_validator("flag", mode="before")
+    @classmethod
+    def _with_underscores(cls, raw: Any) -> Any:
+        return flag_name(raw)
 
     @model_validator(mode="after")
     def _one_target(self) -> "_Parameter":
@@ -218,7 +223,12 @@ class SearchSpace(Schema):
     _when: dict[str, Expression] = PrivateAttr(default_factory=dict)
     _rules: dict[str, Expression] = PrivateAttr(default_factory=dict)
 
-    @field_validator("params", "rules", mode="before")
+    @field_validator("params", mode="before")
+    @classmethod
+    def _with_underscores(cls, raw: Any) -> Any:
+        return flag_names(without_nulls(raw))
+
+    @field_validator("rules", mode="before")
     @classmethod
     def _without_nulls(cls, raw: Any) -> Any:
         """Null removes what was inherited; a list of rules is named by the rules themselves."""
@@ -288,6 +298,11 @@ class SearchSpace(Schema):
             if name in values and self.active(name, params):
                 params[name] = values[name]
         return Candidate({name: params[name] for name in self.params if name in params})
+
+    def holds(self, params: Mapping[str, JsonValue]) -> bool:
+        """Whether each choice among these values is still one of its parameter's; ranges take any number."""
+        chosen = ((self.params.get(name), value) for name, value in params.items() if value is not None)
+        return all(not isinstance(parameter, Choice) or parameter.accepts(value) for parameter, value in chosen)
 
     def active(self, name: str, values: Mapping[str, JsonValue]) -> bool:
         """Whether the parameter acts beside these values."""

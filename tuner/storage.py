@@ -5,20 +5,24 @@ loses no finished trial: what Optuna has not heard is told to it when the study 
 """
 
 import fcntl
+import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import Field, JsonValue, ValidationError
 
+from tuner import __version__
 from tuner.engines.base import StartupFacts
 from tuner.engines.effective import EffectiveSetting
 from tuner.errors import ConfigError, InfrastructureError, TrialError
 from tuner.forecast import Forecast
+from tuner.host.state import StageHost
 from tuner.load.metrics import Measurement
 from tuner.load.plan import Skipped
 from tuner.load.records import Spoiled, StageResult, dump_records
@@ -26,6 +30,7 @@ from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
 from tuner.readiness import PhaseSpan
 from tuner.schema import Schema, config_error
+from tuner.secrets import redacted_file
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -126,7 +131,10 @@ class TrialRecord(Schema):
     skipped: tuple[Skipped, ...] = ()
     """Parts of the workload that did not fit, and why."""
     spoiled: tuple[Spoiled, ...] = ()
-    """Stages during which the server was busy with itself. They are sent again; the third turn counts in any case."""
+    """Stages during which the server was busy with itself, or others used the machine. They are sent again; the third
+    turn counts in any case."""
+    host: tuple[StageHost, ...] = ()
+    """How the machine was during each turn of each stage."""
     measurement: Measurement | None = None
     verdict: Verdict | None = None
     failure: Failure | None = None
@@ -172,6 +180,30 @@ class TrialFolder:
     def save(self, record: TrialRecord) -> None:
         """The record; from now on the trial is over."""
         _write(self.path / "record.json", record.model_dump_json(indent=1) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A record that cannot be read: its trial counts as not run.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it.
+        foreign: Whether it is sound, but of another version of tuner.
+    """
+
+    path: Path
+    reason: str
+    foreign: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read ({self.reason})"
+
+    def set_aside(self) -> Path:
+        """Rename it, so that its trial can be run again; returns where it is now."""
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        self.path.replace(aside)
+        return aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +257,7 @@ class StudyFolder:
 
     def _made(self, kind: str, label: str) -> TrialFolder:
         path = self.path / kind / label
+        _made_private(self.path)
         path.mkdir(parents=True, exist_ok=True)
         return TrialFolder(path)
 
@@ -245,20 +278,49 @@ class StudyFolder:
         return aside
 
     def records(self) -> list[TrialRecord]:
-        """All trials that are over, by number.
-
-        Raises:
-            ConfigError: A record is not readable by this version of tuner.
-        """
-        return [_read(path) for path in sorted(self.path.glob("trials/*/record.json"))]
+        """All trials that are over, by number; ``damaged`` names those whose record cannot be read."""
+        return self._readable("trials")
 
     def confirmations(self) -> list[TrialRecord]:
         """The relaunches of baseline and best, in the order in which they ran."""
-        return [_read(path) for path in sorted(self.path.glob("confirm/*/record.json"))]
+        return self._readable("confirm")
+
+    def _readable(self, kind: str) -> list[TrialRecord]:
+        found = map(_read, sorted(self.path.glob(f"{kind}/*/record.json")))
+        return [record for record in found if isinstance(record, TrialRecord)]
+
+    def damaged(self) -> list[Damaged]:
+        """Records that cannot be read."""
+        paths = (path for kind in ("trials", "confirm") for path in sorted(self.path.glob(f"{kind}/*/record.json")))
+        return [record for record in map(_read, paths) if isinstance(record, Damaged)]
+
+    def set_damaged_aside(self) -> tuple[str, ...]:
+        """Make way for running trials again whose record is damaged; returns what a person should know of it.
+
+        Raises:
+            ConfigError: A record was written by another version of tuner, which can read it.
+        """
+        damaged = self.damaged()
+        if foreign := [record for record in damaged if record.foreign]:
+            fix = "resume with the version of tuner that wrote it, or move its folder away: the trial counts as not run"
+            raise ConfigError(str(foreign[0]), fix=fix)
+        return tuple(
+            f"{record}: set aside as {record.set_aside().name}, its trial is not counted" for record in damaged
+        )
+
+    def next_number(self, kind: Literal["trials", "confirm"]) -> int:
+        """The number of the next launch: after the last that has a record, damaged or not."""
+        numbers = [int(path.parent.name) for path in self.path.glob(f"{kind}/[0-9]*/record.json*")]
+        return max(numbers, default=-1) + 1
+
+    def interrupted(self) -> list[int]:
+        """Trials that were begun and have no record: tuner was killed in the middle of them, or still runs them."""
+        begun = (path for path in sorted(self.path.glob("trials/[0-9]*")) if not any(path.glob("record.json*")))
+        return [int(path.name) for path in begun]
 
     def write(self, path: Path, text: str) -> None:
         """Write one of the study's files, whole or not at all."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        _made_private(self.path)
         _write(path, text)
 
     def holder(self) -> int | None:
@@ -275,12 +337,12 @@ class StudyFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only tuner at work in this folder.
+        """Be the only tuner at work in this folder; a study that is refused before its first launch leaves nothing.
 
         Raises:
             InfrastructureError: Another one is.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        _made_private(self.path)
         with (self.path / ".lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -291,12 +353,48 @@ class StudyFolder:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-            yield
+            self._sweep()
+            try:
+                yield
+            except BaseException:
+                self._discard_if_nothing_ran()
+                raise
+
+    def _discard_if_nothing_ran(self) -> None:
+        if any(next(self.path.glob(kind), None) for kind in ("trials/*", "confirm/*", "aside-*")):
+            return
+        self.forget()
+        for path in (self.image, self.sittings, self.path / ".lock"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # what we did not put there stays
+            self.path.rmdir()
+
+    def _sweep(self) -> None:
+        """Remove what a killed tuner had begun to write: nobody else is at work here."""
+        for pattern in (".*.tmp", "trials/*/.*.tmp", "confirm/*/.*.tmp"):
+            for draft in self.path.glob(pattern):
+                draft.unlink(missing_ok=True)
 
 
 def studies(folder: Path) -> list[StudyFolder]:
     """All studies in a folder, by name."""
     return [StudyFolder(config.parent) for config in sorted(folder.glob("*/config.yaml"))]
+
+
+def remove(study: StudyFolder) -> None:
+    """Remove a study's folder.
+
+    Raises:
+        InfrastructureError: It is being run, or cannot be removed.
+    """
+    if holder := study.holder():
+        fix = "end it first (Ctrl-C there), then run the same command again"
+        raise InfrastructureError(f"the study in {study.path} is being run by process {holder}", fix=fix)
+    try:
+        shutil.rmtree(study.path)
+    except OSError as error:
+        fix = "see who owns it, then run the same command again"
+        raise InfrastructureError(f"{error.filename or study.path}: {error.strerror}", fix=fix) from error
 
 
 def optuna_storage(folder: StudyFolder, url: str | None) -> "BaseStorage":
@@ -313,63 +411,134 @@ def optuna_storage(folder: StudyFolder, url: str | None) -> "BaseStorage":
     from sqlalchemy.exc import SQLAlchemyError
 
     if url is None:
-        _into_wal_mode(folder.path / "optuna.db")
-        return RDBStorage(f"sqlite:///{(folder.path / 'optuna.db').resolve()}")
+        return _in_the_folder(folder.path / "optuna.db")
     if url.startswith("journal:"):
         return JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
     try:
         return RDBStorage(url)
-    except (ImportError, SQLAlchemyError) as error:
-        # its own words, without the URL: a password may stand there
+    except (ImportError, SQLAlchemyError, RuntimeError) as error:
+        # its own words, without the URL: a password may be in it
         said = str(error).partition("\n")[0]
         fix = "sqlite:///PATH, journal:PATH, or postgresql+psycopg://… with its driver installed"
         raise ConfigError(said, place="storage.url", fix=fix) from error
 
 
 @contextmanager
-def storage_errors() -> Iterator[None]:
+def storage_errors(folder: Path | None = None) -> Iterator[None]:
     """In this block a storage that refuses to keep something is this machine's fault.
+
+    Args:
+        folder: The study's, to be named.
 
     Raises:
         InfrastructureError: It did: a full disk, a database that went away.
     """
     from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except StorageInternalError as error:
+    except (StorageInternalError, SQLAlchemyError) as error:
         said = str(error.__cause__ or error).partition("\n")[0]
-        fix = "make room, or bring the database back; then the same command goes on: nothing measured is lost"
-        raise InfrastructureError(f"the study's storage refuses: {said}", fix=fix) from error
+        fix = "make room, or bring the database back; then the same command resumes the study: nothing measured is lost"
+        raise InfrastructureError(
+            f"{f'{folder}: ' if folder else ''}the study's storage refuses: {said}", fix=fix
+        ) from error
 
 
-def _into_wal_mode(path: Path) -> None:
+def _in_the_folder(path: Path) -> "BaseStorage":
+    """SQLite in WAL mode.
+
+    Raises:
+        ConfigError: The file is no database of this Optuna.
+        InfrastructureError: It is locked, or cannot be written.
+    """
     import sqlite3
     from contextlib import closing
 
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
+        path.touch(mode=0o600)
         with closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA journal_mode=WAL")
-    except sqlite3.OperationalError as error:
-        fix = "see that the folder can be written to, or choose another study.folder"
-        raise InfrastructureError(f"{path}: {error}", fix=fix) from error
-    except sqlite3.DatabaseError as error:
-        fix = "remove it: it is made anew from the trials' records"
-        raise ConfigError(f"{path} cannot be read: {error}", fix=fix) from error
+        return RDBStorage(f"sqlite:///{path.resolve()}")
+    except (OSError, sqlite3.Error, SQLAlchemyError, RuntimeError) as error:
+        raise _unusable(path, error) from error
 
 
-def _read(path: Path) -> TrialRecord:
+def _unusable(path: Path, error: Exception) -> ConfigError | InfrastructureError:
+    said = str(getattr(error, "orig", None) or error).partition("\n")[0]
+    if "locked" in said:
+        fix = "end what has it open (a dashboard, a database browser, a backup), then run the same command again"
+        return InfrastructureError(f"{path} is locked by another process", fix=fix)
+    if isinstance(error, OSError) or any(word in said for word in ("full", "disk I/O", "readonly", "unable to open")):
+        fix = "make room on that disk and see that the folder can be written to, or choose another study.folder"
+        return InfrastructureError(f"{path} cannot be written: {said}", fix=fix)
+    fix = "remove it: it is made anew from the trials' records"
+    return ConfigError(f"{path} is no database that this Optuna can use: {said}", fix=fix)
+
+
+_Model = TypeVar("_Model", bound=Schema)
+
+
+def read_json(path: Path, model: type[_Model]) -> _Model:
+    """One of a study's JSON files.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
     try:
-        return TrialRecord.model_validate_json(path.read_text())
+        return model.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        said = error.strerror if isinstance(error, OSError) else config_error(error).message
+        fix = "restore it from a copy, or `tuner study rm` the study"
+        raise ConfigError(f"{path} is damaged: {said}", fix=fix) from error
+
+
+def _read(path: Path) -> TrialRecord | Damaged:
+    try:
+        raw = path.read_bytes()
+        return TrialRecord.model_validate_json(raw)
+    except OSError as error:
+        return Damaged(path, error.strerror or "cannot be read")
     except ValidationError as error:
-        raise ConfigError(f"{path} is no trial record of this version of tuner: {config_error(error)}") from error
+        return Damaged(path, config_error(error).message.partition("\n")[0][:200], _is_foreign(raw))
+
+
+def _is_foreign(raw: bytes) -> bool:
+    """Whether it is a whole record, of another version of tuner."""
+    try:
+        written_by = json.loads(raw).get("tuner_version")
+    except (ValueError, AttributeError, RecursionError):
+        return False
+    return written_by not in (None, __version__)
+
+
+def _made_private(path: Path) -> None:
+    """A study's folder, which nobody but its owner may enter: logs, prompts and settings are theirs."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, and on the disk when this returns."""
+    """Whole or not at all, without secrets, readable by its owner alone, and on the disk when this returns.
+
+    Raises:
+        InfrastructureError: The disk is full, or the folder cannot be written to.
+    """
     draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(redacted_file(text))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        fix = "make room on that disk, or make the folder writable; then the same command resumes the study"
+        raise InfrastructureError(f"{path} cannot be written: {error.strerror}", fix=fix) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

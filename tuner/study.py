@@ -11,12 +11,13 @@ import tenacity
 
 from tuner import config as configuration
 from tuner import events, resume, sitting
+from tuner.checks import check_prompts
 from tuner.clean import left_overs
 from tuner.compare import Proof, proof_of
 from tuner.config import Config
 from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
-from tuner.errors import ConfigError, GpuBusy, InfrastructureError, Unexplained
+from tuner.errors import GpuBusy, InfrastructureError, Unexplained
 from tuner.ledger import Ledger
 from tuner.outcome import Outcome, named
 from tuner.pace import Pace, left_s
@@ -56,22 +57,31 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
     """
     folder = StudyFolder(config.study.path)
     with folder.locked():
+        config = _carried(folder, config)
         for change in _begin(folder, config):
             listener(events.Noted(change))
         for left in left_overs():
             listener(events.Noted(f"an interrupted run had left {left}"))
             left.remove()
-        run = _Run(config, folder, listener)
+        with storage_errors(folder.path):
+            run = _Run(config, folder, listener)
         if run.complete:
             listener(events.Noted(f"study {config.study.name} is complete: nothing is left to be run"))
             return run.outcome
+        check_prompts(config)
         sitting.append(folder.sittings, sitting.Sitting.now(command))
-        with storage_errors(), workbench(config, listener) as (bench, ground):
+        with storage_errors(folder.path), workbench(config, listener) as (bench, ground):
             return run.run(bench, ground)
+
+
+def _carried(folder: StudyFolder, config: Config) -> Config:
+    """The configuration with what the study's earlier trials need of the one before."""
+    return resume.carried(configuration.read(folder.config), config) if folder.records() else config
 
 
 def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:
     """The study's configuration is on disk before anything is launched; returns what a person should know of it."""
+    damaged = folder.set_damaged_aside()
     try:
         changed = resume.changes(configuration.read(folder.config), config) if folder.records() else ()
     except resume.Incomparable:
@@ -79,17 +89,15 @@ def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:
             raise
         aside = folder.set_aside()
         folder.write(folder.config, config.to_yaml())
-        return (f"nothing had been measured with the configuration before: what ran lies in {aside}",)
-    done = len(Outcome.of(folder).launched) if changed else 0
-    if config.budget.trials is not None and config.budget.trials < done:
-        fix = f"a study only grows: budget.trials={done} or more"
-        raise ConfigError(f"{config.budget.trials} are fewer than have run ({done})", place="budget.trials", fix=fix)
+        return (*damaged, f"nothing had been measured with the configuration before: what ran is in {aside}")
+    if changed:
+        resume.check_budget(config, len(Outcome.of(folder).launched))
     if not folder.records():
         folder.forget()
     if changed or not folder.config.exists():
         folder.write(folder.config, config.to_yaml())
         folder.exhausted.unlink(missing_ok=True)
-    return tuple(map(str, changed))
+    return (*damaged, *map(str, changed))
 
 
 class _Run:
@@ -169,7 +177,7 @@ class _Run:
 
     def _relaunch(self, proposal: Proposal, history: Sequence[TrialRecord]) -> TrialRecord:
         """One attempt at a relaunch of a proof, from which the search learns nothing."""
-        number = len(self._folder.confirmations())
+        number = self._folder.next_number("confirm")
         folder = self._folder.confirmation(number)
         record = self._judged(self._launch(proposal, number, folder, len(history) + 1), folder, history)
         self._ended(record, relaunch=True)

@@ -19,6 +19,9 @@ from tuner.engines.effective import EffectiveSetting
 from tuner.engines.tolerance import Policy, Tolerance
 from tuner.errors import InfeasibleConfig, TrialError
 from tuner.forecast import Forecast
+from tuner.host.limits import HostConfig, disturbance
+from tuner.host.state import StageHost
+from tuner.host.watch import watching
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.load.client import LoadClient
 from tuner.load.metrics import Measurement, measure
@@ -85,6 +88,8 @@ class Workbench:
         degradations: What the user says of silent degradations, by name.
         clock_scale: Simulated seconds per second; 1 for a real engine.
         proves_itself: Whether a server can be given a name by which it proves that it is the one we launched.
+        host: When a stage counts as disturbed by the rest of the machine.
+        watched_gpus: The GPUs whose state is recorded: also those of a server that we did not launch.
     """
 
     engine: Engine
@@ -101,6 +106,8 @@ class Workbench:
     degradations: Mapping[str, Policy] = field(default_factory=dict)
     clock_scale: float = 1.0
     proves_itself: bool = True
+    host: HostConfig = field(default_factory=HostConfig)
+    watched_gpus: tuple[int, ...] = ()
 
 
 def run_trial(
@@ -133,6 +140,7 @@ class _Trial:
     warm_up: WarmUp | None = None
     skipped: tuple[Skipped, ...] = ()
     spoiled: tuple[Spoiled, ...] = ()
+    host: tuple[StageHost, ...] = ()
     measurement: Measurement | None = None
     verdict: Verdict | None = None
     failure: Failure | None = None
@@ -197,9 +205,16 @@ class _Trial:
         )
         self.skipped = planned.skipped
         self.stopwatch.enter(Phase.MEASURING)
-        with watch.explaining():
-            results = client.run_all(planned.stages, target, watch.check, watch.spoiled)
-        self.spoiled = tuple(Spoiled(r.stage, r.spoiled, not r.superseded) for r in results if r.spoiled)
+        with watch.explaining(), watching(server.pids, self.bench.watched_gpus, self.bench.host) as host:
+            results = client.run_all(
+                planned.stages, target, watch.check, lambda: watch.spoiled() or host.disturbed(), host.turn
+            )
+        self.host = tuple(StageHost(result.stage, state) for result, state in zip(results, host.states, strict=True))
+        self.spoiled = tuple(
+            Spoiled(r.stage, r.spoiled, not r.superseded, r.spoiled == disturbance(state, self.bench.host))
+            for r, state in zip(results, host.states, strict=True)
+            if r.spoiled
+        )
         if any(record.failed for result in results for record in result.records):
             watch.linger()
         return results
@@ -294,6 +309,7 @@ class _Trial:
             warm_up=self.warm_up,
             skipped=self.skipped,
             spoiled=self.spoiled,
+            host=self.host,
             measurement=self.measurement,
             verdict=self.verdict,
             failure=self.failure,

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from tuner.engines.causes import Cause
 from tuner.engines.loglines import parse_line
+from tuner.errors import RequestsRefused
 from tuner.space import SearchSpace, Settings
 
 _LONG_PROMPT = re.compile(r"ttft_(\d+)_(cold|cached)_ms")
@@ -83,6 +84,7 @@ _CAUSES: Mapping[str, str] = {
     Cause.DEGRADED: "ran with something slower than asked",
     Cause.UNKNOWN: "no known cause",
     "rule": "a rule forbids it",
+    RequestsRefused.CAUSE: "the server refuses the workload's requests",
     "lesson": "at least as demanding as one that failed",
 }
 

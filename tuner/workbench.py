@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from tuner import events
+from tuner import deployed, events
 from tuner.config import AttachLauncherConfig, Config
 from tuner.engines.vllm import help
 from tuner.engines.vllm.engine import VllmEngine
@@ -26,7 +26,7 @@ from tuner.load.client import LoadClient
 from tuner.preflight import Ground, ground_of, impossible
 from tuner.secrets import Secrets
 from tuner.site import SoleUser
-from tuner.storage import StudyFolder
+from tuner.storage import StudyFolder, read_json
 from tuner.takeover import in_the_way, taken_over
 from tuner.trial import Workbench
 
@@ -68,6 +68,8 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             degradations=options.degradations,
             clock_scale=options.clock_scale,
             proves_itself=not isinstance(config.launcher, AttachLauncherConfig),
+            host=config.host,
+            watched_gpus=config.hardware.gpus,
         )
         yield bench, ground
 
@@ -99,6 +101,8 @@ def _launcher(
         listener(events.Noted(text))
 
     in_the_way(config.site, config.gpus)  # nobody waits for an image and then hears that the GPUs are taken
+    for difference in deployed.compared(config, engine):
+        say(difference)
     launcher = make_launcher(config, lambda text: listener(events.Preparing(text)))
     if config.engine.version is None:
         listener(events.Preparing("asking the engine for its flags"))
@@ -154,31 +158,24 @@ def make_launcher(config: Config, progress: Callable[[str], None] = lambda text:
         config: The study; its folder keeps which image it runs in.
         progress: Told in a few words how far that is.
     """
-    launcher, secrets = config.launcher, Secrets.of(config.secrets.file)
+    launcher, secrets = config.launcher, config.secrets.known()
     if isinstance(launcher, AttachLauncherConfig):
         return AttachLauncher(launcher.url, launcher.token_env, config.secrets.file)
     if isinstance(launcher, DockerLauncherConfig):
         return _in_containers(config, launcher, secrets, progress)
-    _check_executable(config.engine.executable[0])
+    check_executable(config.engine.executable[0])
     return ProcessLauncher(secrets, (*config.secrets.trial, *config.secrets.download))
 
 
-def _check_executable(name: str) -> None:
-    """A program that is not there is no trial's fault."""
+def check_executable(name: str) -> None:
+    """A program that is not there is no trial's fault.
+
+    Raises:
+        ConfigError: It is not there.
+    """
     if which(name.replace("{python}", python)) is None:
         fix = "say where it is: engine.executable=[PATH/bin/vllm,serve]; for vLLM in a container: launcher=docker"
         raise ConfigError(f"{name} is not there, or cannot be run", place="engine.executable", fix=fix)
-
-
-def check(config: Config) -> None:
-    """What can be known of a study's settings without asking the engine.
-
-    Raises:
-        ConfigError: The deployment, or a parameter of the space, sets a flag that this engine does not have.
-    """
-    known = config.engine.version is not None and config.study.preflight
-    if known and (error := impossible(ground_of(config, make_engine(config)))):
-        raise error
 
 
 def _in_containers(
@@ -187,7 +184,7 @@ def _in_containers(
     from tuner.launchers.docker.prepare import ensure_model, image_for, launcher_for
 
     folder = StudyFolder(config.study.path)
-    known = StudyImage.model_validate_json(folder.image.read_text()) if folder.image.exists() else None
+    known = read_json(folder.image, StudyImage) if folder.image.exists() else None
     image = image_for(options, config.model.id, known, progress)
     folder.write(folder.image, image.model_dump_json(indent=1) + "\n")
     launcher = launcher_for(options, image, secrets.named(config.secrets.trial), secrets)

@@ -1,10 +1,14 @@
 """A log is explained by the engine that wrote it."""
 
+import io
+import itertools
+import tracemalloc
+
 import pytest
 
 from tuner.engines import llamacpp, sglang
-from tuner.engines.causes import Cause, Evidence
-from tuner.engines.explain import explain
+from tuner.engines.causes import Action, Cause, Evidence, consequence_of, described
+from tuner.engines.explain import explain, lines_of
 
 START = ["(APIServer pid=1) INFO 08-01 06:01:10 [utils.py:287] vLLM API server version 0.26.0"]
 READY = ["(APIServer pid=1) INFO:     Application startup complete."]
@@ -64,3 +68,47 @@ def test_the_other_engines_obey_the_same_rules(diagnose):
 
 def test_a_librarys_version_is_not_the_engines():
     assert explain(["INFO 01-01 00:00:00 [pynccl.py:1] NCCL version 2.27.3", "Killed"]).engine_version is None
+
+
+STARTED = "INFO 11-02 09:20:09 [core.py:210] init engine (profile, create kv cache, warmup model) took 31 s"
+
+
+def test_a_server_that_has_finished_its_start_is_healthy_whether_it_is_said_to_run_or_not():
+    assert explain([*START, STARTED]) == explain([*START, STARTED], running=True)
+    assert explain([*START, STARTED], running=True).cause is Cause.HEALTHY
+
+
+def test_memory_that_another_process_gave_back_is_the_machines_fault():
+    line = "AssertionError: Error in memory profiling. Initial free memory 20.11 GiB, current free memory 23.40 GiB."
+    assert consequence_of(explain([line])).action is Action.RETRY
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "ValueError: No available memory for the cache blocks.",
+        "ValueError: Free memory on device (1/23 GiB) on startup is less than desired GPU memory utilization",
+        "ValueError: To serve at least one request with the models's max seq len (65536), 3.3 GiB KV cache is needed",
+        "ValueError: max_num_seqs (256) exceeds available Mamba cache blocks (72).",
+    ],
+)
+def test_where_the_size_of_the_cache_is_given_no_advice_is_about_the_share(line):
+    given = "INFO 08-01 06:01:11 [utils.py:278] non-default args: {'kv_cache_memory_bytes': 8589934592}"
+    assert "gpu_memory_utilization" in explain([*START, line]).advice
+    assert "gpu_memory_utilization" not in explain([*START, given, line]).advice
+
+
+def test_a_line_that_was_cut_is_counted_and_its_end_still_decides():
+    log = lines_of(io.BytesIO(b" " * 1_000_000 + b"RuntimeError: CUDA error: out of memory"))
+    found = explain(log)
+    assert (found.cause, found.cut) == (Cause.CUDA_OOM, 1)
+    assert "too long to be read whole" in described(found)
+
+
+def test_a_log_is_read_as_it_comes_and_never_kept():
+    noise = (f"INFO 08-01 06:01:20 [a.py:1] line {number} of many" for number in range(200_000))
+    tracemalloc.start()
+    assert explain(itertools.chain(START, noise, READY)).cause is Cause.HEALTHY
+    assert tracemalloc.get_traced_memory()[1] < 30 << 20
+    tracemalloc.stop()

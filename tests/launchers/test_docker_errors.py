@@ -1,6 +1,9 @@
 """What the Docker engine says, in its words of 20.10 to 28, becomes an error that names the cause and the fix."""
 
+import os
 import socket
+import tempfile
+from pathlib import Path
 
 import pytest
 import requests
@@ -49,6 +52,10 @@ MOUNTS = [
     'failed to create shim task: OCI runtime create failed: runc create failed: error mounting "/x/file" to rootfs at '
     '"/y": mount /x/file:/y: not a directory: unknown',
 ]
+NETWORKS = [
+    "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+    "all predefined address pools have been fully subnetted",
+]
 FULL = ["write /var/lib/docker/tmp/GetImageBlob412: no space left on device"]
 OTHERS = [
     "No such container: 0123456789ab",
@@ -63,6 +70,7 @@ CASES = [
     *((said, NameTaken, "tuner clean") for said in NAMES),
     *((said, EngineUnavailable, "mend engine.executable") for said in PROGRAMS),
     *((said, EngineUnavailable, "mend launcher.mounts") for said in MOUNTS),
+    *((said, EngineUnavailable, "launcher.network=bridge") for said in NETWORKS),
     *((said, InfrastructureError, "docker system df") for said in FULL),
 ]
 
@@ -96,6 +104,23 @@ def test_an_engine_that_is_down_says_how_to_start_it(tmp_path):
         expected = pytest.raises(EngineUnavailable, match=r"(?s)no Docker engine answers.*start Docker")
         with expected, connected(f"unix://{path}"):
             pass
+
+
+def test_an_engine_that_this_user_may_not_use_is_told_apart(monkeypatch):
+    """A socket in a folder that everybody may enter: root becomes somebody else, another user locks itself out."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        Path(folder).chmod(0o711)
+        server.bind(f"{folder}/docker.sock")
+        server.listen()
+        Path(f"{folder}/docker.sock").chmod(0)
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{folder}/docker.sock")
+        me = os.geteuid()
+        os.seteuid(65534 if me == 0 else me)
+        try:
+            with pytest.raises(EngineUnavailable, match=r"(?s)permission denied.*usermod -aG docker"), connected():
+                pass
+        finally:
+            os.seteuid(me)
 
 
 def test_an_engine_on_another_host_is_refused_since_its_ports_are_not_ours():

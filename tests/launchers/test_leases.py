@@ -1,5 +1,6 @@
 """Locks that die with their holder, and of which no more are left than are held."""
 
+import os
 import subprocess
 import sys
 
@@ -57,4 +58,21 @@ def test_who_holds_a_gpu_is_said(state_dir):
     with reserved((0, 1), "study one"), pytest.raises(GpuBusy, match="GPU 1 is held by study one"), reserved((1,), "b"):
         pass
     with gpu_lease(0, "three"):
+        pass
+
+
+def test_a_gpu_is_held_against_a_user_with_another_state_folder_until_its_holders_child_has_ended(
+    state_dir, monkeypatch, tmp_path
+):
+    with gpu_lease(0, "mine") as descriptors:
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=descriptors)
+        monkeypatch.setenv("TUNER_STATE_DIR", str(tmp_path / "another user's"))
+        with pytest.raises(GpuBusy, match=rf"GPU 0 is held by process {os.getpid()} of user"), gpu_lease(0, "theirs"):
+            pass
+        with gpu_lease(1, "theirs"):
+            pass
+    with pytest.raises(GpuBusy), gpu_lease(0, "theirs"):
+        pass
+    child.communicate(b"\n")
+    with gpu_lease(0, "theirs"):
         pass

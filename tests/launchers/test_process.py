@@ -1,18 +1,24 @@
 """What only the process launcher promises: guards, locks, and what happens after kill -9."""
 
 import json
+import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tuner.errors import EngineUnavailable, GpuBusy
+from tuner.clean import left_overs
+from tuner.errors import EngineUnavailable, GpuBusy, InfrastructureError
 from tuner.launchers.base import LaunchSpec
-from tuner.launchers.process import ProcessLauncher
-from tuner.launchers.traces import alive, end_orphans
+from tuner.launchers.guard import Errand
+from tuner.launchers.process import GuardDied, ProcessLauncher, next_report
+from tuner.launchers.strays import strays
+from tuner.launchers.traces import LAUNCH_MARK, alive, end_orphans, marked
 from tuner.testing.launcher import ECHO_SERVER, answer, kill, until
 
 DEAF_SERVER = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + ECHO_SERVER
@@ -84,13 +90,14 @@ def test_a_gpu_stays_taken_until_nothing_runs_on_it(victim, tmp_path):
         assert answer(server)
 
 
-def test_a_guard_that_was_killed_is_stood_in_for(tmp_path, state_dir):
+def test_a_guard_that_was_killed_says_so_and_is_stood_in_for(tmp_path, state_dir):
     with ProcessLauncher().launch(spec(tmp_path)) as server:
         answer(server)
         (trace,) = (state_dir / "launches").glob("*.json")
         facts = json.loads(trace.read_text())
         kill(facts["guard"])
-        until(lambda: not server.life().running)
+        with pytest.raises(GuardDied, match=r"process \d+, was killed by signal 9"):
+            server.life()
     assert not alive(facts["session"])
 
 
@@ -121,3 +128,134 @@ def test_the_environment_of_a_launch_is_in_no_process_list(tmp_path):
         answer(server)
         lines = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
     assert not any("hush-hush" in line for line in lines)
+
+
+LEAKY = "import os; print('raw', os.environ['HF_TOKEN'], 'planted-in-file-0002', flush=True);" + ECHO_SERVER
+LEAKY_TUNER = TUNER_PROGRAM.replace(
+    "ProcessLauncher()", "ProcessLauncher(Secrets({'A_TOKEN': 'planted-in-file-0002'}), ('HF_TOKEN',))"
+).replace("import sys, time", "import sys, time\nfrom tuner.secrets import Secrets")
+
+
+def test_a_secret_is_never_in_the_log_also_after_a_kill_9_of_tuner(tmp_path):
+    log = tmp_path / "server.log"
+    program = LEAKY_TUNER.replace("Secrets({", "Secrets({'HF_TOKEN': 'planted-outside-0001', ")
+    tuner = subprocess.Popen([sys.executable, "-c", program, str(log), LEAKY], stdout=subprocess.PIPE)
+    with tuner:
+        tuner.stdout.readline()
+        until(lambda: log.exists() and "raw" in log.read_text())
+        tuner.kill()
+    assert log.read_text().startswith("raw *** ***\n")
+    assert log.stat().st_mode & 0o077 == 0
+
+
+def test_the_last_words_of_a_server_are_in_the_log_when_its_end_is_known(tmp_path):
+    last = spec(tmp_path, "import sys; sys.stdout.write('x\\n' * 20000 + 'last words'); sys.exit(3)")
+    with ProcessLauncher().launch(last) as server:
+        until(lambda: not server.life().running)
+        assert server.log.finish()[-1] == "last words"
+        assert server.life().exit_code == 3
+
+
+def launches(state_dir):
+    return sorted(path.name for path in (state_dir / "launches").glob("*"))
+
+
+def test_a_server_that_cannot_be_recorded_is_not_started(tmp_path, state_dir):
+    (state_dir / "launches").parent.mkdir()
+    (state_dir / "launches").write_text("a file where a folder should be")
+    refused = pytest.raises(InfrastructureError, match=r"(?s)nobody could find it again.*launches.*TUNER_STATE_DIR")
+    with refused, ProcessLauncher().launch(spec(tmp_path)):
+        pass
+    assert (tmp_path / "s.log").read_text() == ""
+    assert strays() == []
+
+
+def test_a_server_whose_trace_cannot_be_completed_is_ended(tmp_path, state_dir):
+    """Announced, but not completed: between the two the guard waits for somebody to read its log, which is a pipe."""
+    os.mkfifo(tmp_path / "s.log")
+    argv = [sys.executable, "-c", ECHO_SERVER, "127.0.0.1", "0"]
+    env = {**os.environ, LAUNCH_MARK: "test-0000-12345678"}
+    errand = Errand("test-0000-12345678", argv, env, str(tmp_path / "s.log"), grace_s=1.0)
+    command = [sys.executable, "-m", "tuner.launchers.guard"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as guard:
+        guard.stdin.write(json.dumps(asdict(errand)).encode() + b"\n")
+        guard.stdin.flush()
+        until(lambda: launches(state_dir) == ["test-0000-12345678.json"])
+        (state_dir / "launches").rename(state_dir / "gone")
+        (state_dir / "launches").write_text("a file where a folder should be")
+        with (tmp_path / "s.log").open("rb"):
+            said = [json.loads(line) for line in guard.stdout]
+    assert "launches" in said[0]["refused"]
+    assert said[1]["exit"] is not None
+    assert [one for one in marked() if one.environ[LAUNCH_MARK] == "test-0000-12345678"] == []
+
+
+def test_a_study_name_of_240_letters_launches_like_any_other(tmp_path, state_dir):
+    long = LaunchSpec("n" * 240 + "/trials/0000", spec(tmp_path).argv, tmp_path / "s.log")
+    with ProcessLauncher().launch(long) as server:
+        assert answer(server)
+        (name,) = launches(state_dir)
+        assert "trials-0000" in name
+    assert launches(state_dir) == []
+
+
+def test_clean_finds_a_server_whose_guard_and_trace_are_gone_by_its_environment(victim, state_dir):
+    tuner, guard, server = victim
+    assert left_overs() == []
+    (trace,) = (state_dir / "launches").glob("*.json")
+    scratch = Path(json.loads(trace.read_text())["scratch"])
+    trace.unlink()
+    assert left_overs() == [], "its guard lives"
+    kill(guard, tuner.pid)
+    (left,) = left_overs()
+    assert f"process {server}" in str(left)
+    left.remove()
+    assert not alive(server)
+    assert not scratch.exists()
+    assert left_overs() == []
+
+
+def test_a_launch_has_its_own_log_and_the_earlier_ones_are_kept(tmp_path):
+    for word in ("first", "second", "third"):
+        with ProcessLauncher().launch(spec(tmp_path, f"print({word!r}, flush=True)")) as server:
+            until(lambda server=server: not server.life().running)
+            assert server.log.finish() == [word]
+    kept = {path.name: path.read_text().strip() for path in tmp_path.glob("s*.log")}
+    assert kept == {"s.1.log": "first", "s.2.log": "second", "s.log": "third"}
+
+
+def test_temporary_files_of_a_launch_go_with_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    program = "import tempfile; print(tempfile.mkstemp()[1], tempfile.mkdtemp(), flush=True); input()"
+    with ProcessLauncher().launch(spec(tmp_path, program)) as server:
+        until(lambda: not server.life().running)
+        assert len(list((tmp_path / "tmp").glob("tuner-*/*"))) == 2
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_temporary_files_go_also_when_tuner_and_guard_were_killed(victim, tmp_path, state_dir):
+    tuner, guard, _ = victim
+    (trace,) = (state_dir / "launches").glob("*.json")
+    scratch = Path(json.loads(trace.read_text())["scratch"])
+    assert scratch.is_dir()
+    kill(guard, tuner.pid)
+    end_orphans()
+    assert not scratch.exists()
+
+
+def test_a_report_that_comes_together_with_another_is_not_missed(tmp_path):
+    """A program that ends at once: what the guard says of its start and of its end may arrive in one piece."""
+    with ProcessLauncher().launch(spec(tmp_path, "")) as server:
+        time.sleep(0.3)
+        until(lambda: not server.life().running, 2)
+    guard = subprocess.Popen(
+        [sys.executable, "-c", 'print(\'{"pid": 1}\\n{"exit": 3}\', flush=True); input()'],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    )
+    with guard:
+        assert next_report(guard, 10).pid == 1
+        assert next_report(guard, 10).exit == 3
+        guard.stdin.write(b"\n")

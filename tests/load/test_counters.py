@@ -23,9 +23,9 @@ vllm:time_to_first_token_seconds_sum{engine="0"} 7.0
 """
 
 
-def stage(**more):
+def stage(seconds=0.8):
     made = tuple(Request(f"7/{index}", 20, 30, 20) for index in range(2))
-    return Stage("concurrent", 2, made, 0.7, 10.0, 0, rule=StopRule(0.8, 5.0), **more)
+    return Stage("concurrent", 2, made, 0.7, 10.0, 0, rule=StopRule(seconds, 9.0))
 
 
 def page(server, factor=1):
@@ -57,7 +57,7 @@ def test_a_counter_that_falls_was_started_anew_and_says_nothing():
 
 def test_the_servers_counters_are_read_while_a_stage_lasts(client, server):
     server.metrics = lambda: page(server)
-    (result,) = client.run_all([stage()], server.target)
+    (result,) = client.run_all([stage(seconds=3.0)], server.target)
     assert result.engine.readings >= 1
     assert result.engine.stage_generation_tokens == pytest.approx(20 * len(result.records), abs=60)
     assert measure([result], WORKLOAD).engine == result.engine

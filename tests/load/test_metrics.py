@@ -1,5 +1,6 @@
 """Numbers against hand-computed ones."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from tuner.errors import MeasurementError
 from tuner.load.estimates import tpot_ms
 from tuner.load.metrics import Measurement, measure
-from tuner.load.records import Failure, FailureKind, RequestRecord, StageResult
+from tuner.load.records import Failure, FailureKind, RequestRecord, StageResult, Window
 from tuner.load.stage import Request
 from tuner.load.workload import Workload
+from tuner.objective import metric
 
 WORKLOAD = Workload(name="w", concurrency=2, requests=2, max_failed_share=0.5)
 
@@ -206,3 +208,46 @@ def test_another_stage_that_the_client_stamped_late_has_no_numbers_and_is_named(
 
 def test_every_number_says_what_it_means():
     assert all(info.description for info in Measurement.model_fields.values())
+
+
+def test_a_number_that_its_sample_cannot_carry_is_refused_with_what_to_name_instead():
+    with pytest.raises(MeasurementError, match="it needs a sample of 100, and had 2") as refused:
+        metric(measured(BUSY), "ttft_p95_ms")
+    assert "name the median instead" in str(refused.value)
+
+
+def test_the_long_prompts_can_be_named_as_metrics():
+    long = stage("ttft_5000", record(0, (900.0,), length=5000, prompt_tokens=5003))
+    assert metric(measured(BUSY, long), "ttft_5000_cold_ms") == 900.0
+    assert "ttft_5000_cached_ms" not in measured(BUSY, long).numbers
+
+
+def test_only_requests_sent_inside_the_window_are_the_sample():
+    early, inside, late = (record(n, (10.0, 20.0, 30.0), at=at) for n, at in enumerate((0.0, 100.0, 900.0)))
+    measurement = measured(replace(stage("concurrent", early, inside, late), window=Window(90.0, 500.0)))
+    assert measurement.samples["ttft_p50_ms"] == 1
+    assert measurement.windows == {"concurrent": Window(90.0, 500.0)}
+
+
+def test_throughput_is_what_arrived_inside_the_window_over_its_length():
+    before, across = record(0, (50.0, 80.0, 90.0)), record(1, (60.0, 120.0, 180.0), at=0.0)
+    cut = record(2, (150.0, 450.0), at=0.0, output_tokens=None, failure=Failure(FailureKind.CUT, "over"))
+    result = replace(
+        stage("concurrent", before, across, cut, record(3, (110.0, 120.0, 130.0), at=0.0)), window=Window(0.0, 400.0)
+    )
+    measurement = measured(result)
+    assert measurement.output_tokens_per_s == pytest.approx(10 / 0.4)  # all but the cut one's second chunk
+    assert measurement.ramped_output_tokens_per_s == pytest.approx(11 / 0.5)
+    assert (measurement.completed, measurement.failed) == (3, 0)
+
+
+def test_a_record_of_an_earlier_version_is_still_read():
+    new = {"intervals", "samples", "windows", "warnings", "engine", "kv_tokens", "startup_s", "tokens_per_chunk"}
+    old = measured(BUSY).model_dump(mode="json", exclude={*new, "ramped_output_tokens_per_s"})
+    assert Measurement.model_validate(old).intervals == {}
+
+
+def test_intervals_survive_the_disk():
+    measurement = measured(many(120, lambda n: 100.0 + n % 7))
+    assert {"output_tokens_per_s", "ttft_p50_ms", "ttft_p95_ms"} <= measurement.intervals.keys()
+    assert Measurement.model_validate_json(measurement.model_dump_json()) == measurement

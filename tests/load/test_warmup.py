@@ -1,6 +1,6 @@
 import pytest
 
-from tuner.errors import MeasurementError
+from tuner.errors import MeasurementError, RequestsRefused
 from tuner.load.plan import Room
 from tuner.load.prompts import WORDS
 from tuner.load.warmup import lengths, warm_up
@@ -145,6 +145,14 @@ def test_a_server_that_refuses_is_a_measurement_error_with_its_own_words(client,
     quick.answer = lambda body: answer([(0, b"no such model")], status=404)
     with pytest.raises(MeasurementError, match="warm_up_calibration: 1 x http; the first: 404 no such model"):
         warmed(client, quick)
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, RequestsRefused), (401, RequestsRefused), (429, MeasurementError)])
+def test_a_refusal_that_would_come_every_time_is_the_configurations_fault(client, quick, answer, status, error):
+    quick.answer = lambda body: answer([(0, b"no")], status=status)
+    with pytest.raises(error) as refused:
+        warmed(client, quick)
+    assert type(refused.value) is error
 
 
 def test_token_counts_that_make_no_sense_are_a_measurement_error(client, quick, answer):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tuner import words
 from tuner.analysis.frames import cold
-from tuner.load.deciding import is_long_prompt
+from tuner.load.deciding import is_long_prompt, stage_of
 from tuner.load.metrics import METRICS
 from tuner.objective import direction
 from tuner.outcome import Outcome
@@ -48,6 +48,7 @@ class Row:
         matters: Whether the objective names it, as a goal or as a limit.
         baseline: ``None`` if it was not measured. Likewise the next.
         best: Of the best configuration; ``None`` also where nothing beats the baseline.
+        skipped: Why its stage was not sent to baseline and best, because it did not fit; empty where it was.
         effect: What the proof says of the change; ``None`` without one.
     """
 
@@ -57,6 +58,7 @@ class Row:
     matters: bool = False
     baseline: Sample | None = None
     best: Sample | None = None
+    skipped: tuple[str, str] = ("", "")
     effect: Effect | None = None
 
     @property
@@ -99,11 +101,17 @@ def rows(outcome: Outcome) -> list[Row]:
             row,
             baseline=_sample(before, get),
             best=_sample(after, get),
+            skipped=(_skipped(before, name), _skipped(after, name)),
             effect=decision.effect(name) if decision else None,
         )
         for name, row, get in wanted
     ]
-    return [row for row in found if row.baseline or row.best]
+    return [row for row in found if row.baseline or row.best or any(row.skipped)]
+
+
+def _skipped(records: Sequence[TrialRecord], name: str) -> str:
+    """Why the stage that measures a metric was not sent."""
+    return next((each.reason for record in records for each in record.skipped if each.what == stage_of(name)), "")
 
 
 def finalists(outcome: Outcome) -> tuple[list[TrialRecord], list[TrialRecord]]:
@@ -143,7 +151,10 @@ def _speed() -> _Wanted:
 
 def _long_prompts(records: Sequence[TrialRecord], named: Sequence[str]) -> Iterator[tuple[str, *_Wanted]]:
     measured = [record.measurement for record in records if record.measurement]
-    for name in dict.fromkeys(name for each in measured for name in each.numbers if is_long_prompt(name)):
+    sent = (name for each in measured for name in each.numbers if is_long_prompt(name))
+    stages = (each.what for record in records for each in record.skipped)
+    skipped = (name for what in stages for how in ("cold", "cached") if is_long_prompt(name := f"{what}_{how}_ms"))
+    for name in dict.fromkeys((*sent, *skipped)):
         if name not in named:
             yield name, *_metric(name, matters=False)
 

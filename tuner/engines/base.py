@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from tuner.engines.causes import Diagnosis, Evidence
+from tuner.engines.causes import Diagnosis, Evidence, Fate
 from tuner.engines.effective import EffectiveSetting, Witness
 from tuner.space import Settings
 
@@ -112,6 +112,18 @@ class StartupFacts:
     degradations: tuple[Degradation, ...] = ()
 
 
+class LogReader(Protocol):
+    """Reads a log line by line; what it keeps does not grow with the log."""
+
+    def read(self, line: str) -> None:
+        """Take the next line, without its line end."""
+        ...
+
+    def diagnose(self, fate: Fate) -> Diagnosis:
+        """What the log so far says of a server of this fate: what ``Engine.diagnose`` says of the same evidence."""
+        ...
+
+
 class Engine(Protocol):
     """A program that serves a model: how to start it and how to read its log."""
 
@@ -130,8 +142,8 @@ class Engine(Protocol):
         """The start-up phase that this log line announces, or ``None`` if it announces none."""
         ...
 
-    def suspicious(self, line: str) -> bool:
-        """Whether this line could decide a diagnosis: cheap, asked of every line as it comes."""
+    def reader(self) -> LogReader:
+        """Reads the log of one server as it grows."""
         ...
 
     def spoils(self, line: str) -> bool:

@@ -49,15 +49,29 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Fate:
+    """What is known of a server from elsewhere than its log.
+
+    Attributes:
+        running: Whether the process still lives.
+        exit_code: Its exit status once it ended; negative for a signal, as ``subprocess`` has it.
+        oom_killed: Whether the kernel or the container engine reported an out-of-memory kill.
+        stalled_phase: The start-up phase whose time limit passed without progress, if one did.
+    """
+
+    running: bool = False
+    exit_code: int | None = None
+    oom_killed: bool = False
+    stalled_phase: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """All that is known of one server's run; the whole input of a diagnosis.
 
     Attributes:
         log: The log's lines so far, without line ends, oldest first.
-        running: Whether the process still lives.
-        exit_code: Its exit status once it ended; negative for a signal, as ``subprocess`` has it.
-        oom_killed: Whether the kernel or the container engine reported an out-of-memory kill.
-        stalled_phase: The start-up phase whose time limit passed without progress, if one did.
+        running: As ``Fate`` has it, like the others.
     """
 
     log: Sequence[str]
@@ -65,6 +79,11 @@ class Evidence:
     exit_code: int | None = None
     oom_killed: bool = False
     stalled_phase: str | None = None
+
+    @property
+    def fate(self) -> Fate:
+        """What of it is not in the log."""
+        return Fate(self.running, self.exit_code, self.oom_killed, self.stalled_phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +98,8 @@ class Diagnosis:
         advice: What to do about it, in one sentence.
         engine_version: The engine's version, where the log names it.
         confidence: ``certain`` for an exact known shape, ``likely`` for a family of shapes, else ``guess``.
+        machine: Whether this machine is at fault, though it usually is the configuration with this cause.
+        cut: How many lines of the log were too long to be read whole.
     """
 
     cause: Cause
@@ -88,6 +109,8 @@ class Diagnosis:
     advice: str = ""
     engine_version: str | None = None
     confidence: Literal["certain", "likely", "guess"] = "certain"
+    machine: bool = False
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +143,18 @@ CONSEQUENCES: Mapping[Cause, Consequence] = {
 }
 
 
+_MACHINE = Consequence(errors.GpuBusy, Action.RETRY)
+"""Of a failure that is usually the configuration's and that another process brought about."""
+
+
+def consequence_of(diagnosis: Diagnosis) -> Consequence:
+    """What a diagnosis means for the study."""
+    return _MACHINE if diagnosis.machine else CONSEQUENCES[diagnosis.cause]
+
+
 def error_of(diagnosis: Diagnosis, message: str) -> errors.TrialError | None:
     """The error that a diagnosis stands for, or ``None`` when it is healthy."""
-    kind = CONSEQUENCES[diagnosis.cause].error
+    kind = consequence_of(diagnosis).error
     if kind is None:
         return None
     return kind(
@@ -144,7 +176,8 @@ def described(diagnosis: Diagnosis) -> str:
         ("numbers", ", ".join(f"{name} {value:g}" for name, value in diagnosis.numbers.items())),
         ("do", diagnosis.advice),
         ("engine", diagnosis.engine_version or ""),
-        ("study", _CONSEQUENCE_SPOKEN[CONSEQUENCES[diagnosis.cause].action]),
+        ("study", _CONSEQUENCE_SPOKEN[consequence_of(diagnosis).action]),
+        ("note", f"{diagnosis.cut} lines were too long to be read whole" if diagnosis.cut else ""),
     ]
     return "\n".join(f"{name:<8} {text}" for name, text in rows if text)
 

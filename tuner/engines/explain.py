@@ -1,27 +1,74 @@
-"""What an engine's log says, whichever engine wrote it: ``tuner explain``."""
+"""What an engine's log says, whichever engine wrote it: ``tuner explain``.
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+A log is read once, line by line, in memory that does not grow with it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import BinaryIO
 
 from tuner.engines import llamacpp, sglang
 from tuner.engines.base import Degradation
-from tuner.engines.causes import Cause, Diagnosis, Evidence
-from tuner.engines.loglines import LogLine, parse
+from tuner.engines.causes import Cause, Diagnosis, Fate
+from tuner.engines.degradations import DegradationReader
+from tuner.engines.diagnosis import LogReader
+from tuner.engines.literals import Index
+from tuner.engines.loglines import LogLine, parse_line
+from tuner.engines.shapes import Shapes
 from tuner.engines.vllm import signs as vllm
-from tuner.engines.vllm.degradations import degradations
-from tuner.engines.vllm.phases import phase
+from tuner.engines.vllm.degradations import VllmDegradations
+from tuner.engines.vllm.phases import phase_of
+from tuner.lines import Lines, is_cut
 
-_FOREIGN: tuple[tuple[Callable[[str], object], Callable[[Evidence], Diagnosis]], ...] = (
-    (llamacpp.WROTE.search, llamacpp.diagnose),
-    (sglang.WROTE.search, sglang.diagnose),
-)
 _SHARE = 0.02
-_TELLING = 20_000
-"""So many lines tell who wrote a log, however long it is."""
+_TELLING, _TELLING_CHARACTERS = 20_000, 4 << 20
+"""So many lines tell who wrote a log, however long it is; and fewer where they are long."""
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """How the logs of one engine are read."""
+
+    reader: Callable[[], LogReader]
+    degradations: Callable[[], DegradationReader]
+    announces: Shapes[bool]
+
+
+def _announces_sglang(lines: Sequence[LogLine]) -> bool:
+    return any(sglang.ANNOUNCES.search(line.text) for line in lines)
+
+
+def _announces_vllm(lines: Sequence[LogLine]) -> bool:
+    return phase_of(lines) is not None
+
+
+_NOTHING = Shapes(lambda lines: False)
+
+_FOREIGN: tuple[tuple[Index[bool], _Known], ...] = (
+    (
+        Index([(llamacpp.WROTE, True)]),
+        _Known(llamacpp.reader, lambda: DegradationReader((), _NOTHING), _NOTHING),
+    ),
+    (
+        Index([(sglang.WROTE, True)]),
+        _Known(sglang.reader, sglang.degradations, Shapes(_announces_sglang)),
+    ),
+)
+_VLLM = _Known(vllm.reader, VllmDegradations, Shapes(_announces_vllm))
+
+
+def lines_of(file: BinaryIO) -> Iterator[str]:
+    """The lines of a log, as ``tuner.lines`` cuts them."""
+    lines = Lines()
+    while piece := file.read(_PIECE):
+        yield from lines.feed(piece)
+    yield from lines.rest()
 
 
 def explain(
-    log: Sequence[str], exit_code: int | None = None, oom_killed: bool = False, running: bool = False
+    log: Iterable[str], exit_code: int | None = None, oom_killed: bool = False, running: bool = False
 ) -> Diagnosis:
     """The diagnosis of a log by the engine that wrote it.
 
@@ -32,33 +79,61 @@ def explain(
         running: Whether the server still runs.
 
     Returns:
-        The engine's diagnosis; ``DEGRADED`` where nothing failed and vLLM mentions a severe degradation.
+        The engine's diagnosis; ``DEGRADED`` where nothing failed and the engine mentions a severe degradation.
     """
-    evidence = Evidence(log, running=running, exit_code=exit_code, oom_killed=oom_killed)
-    lines = parse(log)
-    for wrote, diagnose in _FOREIGN:
-        if _is_by(wrote, lines):
-            return diagnose(evidence)
-    return _with_degradations(vllm.diagnose(evidence), evidence)
+    fate = Fate(running, exit_code, oom_killed)
+    lines = iter(log)
+    head = list(_head(lines))
+    reading = _Explaining(_engine_of(head))
+    for line in chain(head, lines):
+        reading.read(line)
+    return reading.diagnosis(fate)
 
 
-def _is_by(wrote: Callable[[str], object], lines: Sequence[LogLine]) -> bool:
-    """Whether enough lines are in this engine's own words; vLLM's logs mention others' only in passing."""
-    telling = lines[:_TELLING]
-    matching = sum(1 for line in telling if wrote(line.text))
-    return matching > _SHARE * len(telling)
+def _head(lines: Iterator[str]) -> Iterator[str]:
+    characters = 0
+    for count, line in enumerate(lines, start=1):
+        yield line
+        characters += len(line)
+        if count == _TELLING or characters > _TELLING_CHARACTERS:
+            return
 
 
-def _with_degradations(diagnosis: Diagnosis, evidence: Evidence) -> Diagnosis:
-    """The same, or degraded: by a severe degradation, or by any where the log is about nothing else."""
-    log = evidence.log
-    undecided = diagnosis.cause is Cause.UNKNOWN and diagnosis.line is None and not evidence.running
-    if not undecided and diagnosis.cause is not Cause.HEALTHY:
-        return diagnosis
-    is_excerpt = undecided and not any(phase(line) for line in log)
-    named = (each for each in degradations(log) if each.severe or is_excerpt)
-    first = next(named, None)
-    return _degraded(diagnosis, first) if first else diagnosis
+def _engine_of(head: Sequence[str]) -> _Known:
+    """Whose words enough of the lines are; vLLM's logs mention others' only in passing."""
+    lines = [line.text for raw in head for line in parse_line(raw)]
+    for wrote, known in _FOREIGN:
+        if sum(1 for line in lines if wrote.find(line)) > _SHARE * len(lines):
+            return known
+    return _VLLM
+
+
+class _Explaining:
+    """One log on its way."""
+
+    def __init__(self, engine: _Known) -> None:
+        self._reader = engine.reader()
+        self._degradations = engine.degradations()
+        self._announces = engine.announces
+        self._announced = False
+        self._cut = 0
+
+    def read(self, line: str) -> None:
+        self._reader.read(line)
+        self._degradations.read(line)
+        self._announced = self._announced or self._announces.of(line)
+        self._cut += is_cut(line)
+
+    def diagnosis(self, fate: Fate) -> Diagnosis:
+        """The engine's, or degraded: by a severe degradation, or by any where the log is about nothing else."""
+        diagnosis = replace(self._reader.diagnose(fate), cut=self._cut)
+        undecided = diagnosis.cause is Cause.UNKNOWN and diagnosis.line is None and not fate.running
+        if not undecided and diagnosis.cause is not Cause.HEALTHY:
+            return diagnosis
+        is_excerpt = undecided and not self._announced
+        named = (each for each in self._degradations.found if each.severe or is_excerpt)
+        first = next(named, None)
+        return _degraded(diagnosis, first) if first else diagnosis
 
 
 def _degraded(diagnosis: Diagnosis, degradation: Degradation) -> Diagnosis:

@@ -1,7 +1,8 @@
 """Signs in the frames of a traceback: what it was about, where the exception itself is cut off.
 
 Logs are posted in part, and a long traceback often ends before its last line. The calls that it went through still
-tell what failed, less surely than any sentence does; hence their low ranks. Frames of torch, CUDA and the Hugging Face
+tell what failed, less surely than any sentence does; hence their low ranks. An assertion says more than the
+``AssertionError`` that it ends in, and ranks above that. Frames of torch, CUDA and the Hugging Face
 hub are the same under vLLM and SGLang, and those of vLLM's workers were taken over by its descendants.
 """
 
@@ -57,7 +58,7 @@ SIGNS: tuple[Sign, ...] = (
     ),
     Sign(
         Cause.UNSUPPORTED,
-        Rank.CRASH,
+        Rank.FAMILY,
         (
             r"_check_if_gpu_supports_dtype\(|check_if_supports_dtype\(|assert is_fa_version_supported\(",
             r"assert [\w.]+\.(?:shape|size\(\)) == loaded_weight\.(?:shape|size\(\))",
@@ -67,7 +68,7 @@ SIGNS: tuple[Sign, ...] = (
     ),
     Sign(
         Cause.BAD_FLAG,
-        Rank.CRASH,
+        Rank.FAMILY,
         (r"assert numerator % denominator == 0|\bensure_divisibility\(",),
         platform.FEWER_RANKS,
         "vLLM 0.4-0.33",

@@ -9,7 +9,8 @@ import re
 from tuner.engines import diagnosis
 from tuner.engines import platform_signs as platform
 from tuner.engines.causes import Cause, Diagnosis, Evidence
-from tuner.engines.diagnosis import Reading
+from tuner.engines.diagnosis import LogReader
+from tuner.engines.reader import Reading
 from tuner.engines.signs import Rank, Sign
 
 _OFFLOAD_LESS = "Offload fewer layers (--n-gpu-layers), lower --ctx-size or --parallel, or quantize the KV cache."
@@ -135,6 +136,11 @@ READING = Reading(
     not_the_root=_NEVER,
 )
 """How a llama.cpp server's log is read."""
+
+
+def reader() -> LogReader:
+    """Reads a llama.cpp log as it grows."""
+    return LogReader(READING)
 
 
 def diagnose(evidence: Evidence) -> Diagnosis:

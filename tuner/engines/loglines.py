@@ -113,9 +113,9 @@ def parse(log: Sequence[str]) -> list[LogLine]:
     return [line for number, raw in enumerate(log, start=1) for line in _logical(number, raw)]
 
 
-def parse_line(raw: str) -> list[LogLine]:
-    """The logical lines of one physical line, numbered 1."""
-    return list(_logical(1, raw))
+def parse_line(raw: str, number: int = 1) -> list[LogLine]:
+    """The logical lines of one physical line of this number."""
+    return list(_logical(number, raw))
 
 
 def _logical(number: int, raw: str) -> Iterator[LogLine]:

@@ -8,8 +8,8 @@ from tuner.engines.causes import Cause
 from tuner.engines.loglines import Level
 from tuner.engines.signs import Rank, Sign
 
-LESS_GPU_MEMORY = "Lower gpu_memory_utilization, max_num_seqs or max_num_batched_tokens, or spread over more GPUs."
-FREE_THE_GPU = "End what else holds memory on the GPU, or lower gpu_memory_utilization."
+LESS_GPU_MEMORY = "Lower {share}, max_num_seqs or max_num_batched_tokens, or spread over more GPUs."
+FREE_THE_GPU = "End what else holds memory on the GPU{or_less}."
 MORE_HOST_MEMORY = "Give the server more host memory (container limit, RAM, swap); load fewer processes at once."
 MORE_SHM = "Give the container more shared memory: --shm-size or --ipc=host."
 OTHER_HARDWARE = "This model, data type or kernel does not run on this GPU: choose another, or another image."
@@ -22,10 +22,44 @@ FIX_DRIVER = "Make nvidia-smi work in the same container first; the driver must 
 OTHER_PORT = "Choose another port, or end what listens on it."
 FREE_DISK = "Free space on the disk that holds the model and compile caches, or move them."
 FEWER_RANKS = "Choose parallel sizes that divide the model's dimensions and do not exceed the visible GPUs."
+ADD_COMPILER = (
+    "Install the missing compiler that the line names (nvcc comes with a -devel image of CUDA; gcc, g++ and ninja with "
+    "the distribution), or turn off what is compiled when the server starts."
+)
+MAKE_WRITABLE = (
+    "Let the server's user write to this folder, or move the caches: VLLM_CACHE_ROOT, HF_HOME, TRITON_CACHE_DIR, "
+    "TORCHINDUCTOR_CACHE_DIR."
+)
+RAISE_PROBE = "A probe ended it before it was ready: give it more time (initialDelaySeconds, failureThreshold)."
+KILLED = (
+    "It was ended by SIGKILL: by the kernel if the host's memory ran out (look into dmesg), else by a probe or an "
+    "orchestrator that gave it too little time."
+)
+TERMINATED = (
+    "Somebody ended it by SIGTERM before it served: a probe, an orchestrator or a time limit; give it more time."
+)
 LOOK_ABOVE = "The engine died; what it said first, a traceback where there is one, is the reason."
+
+_SHARE, _BYTES = "gpu_memory_utilization", "kv_cache_memory_bytes"
+
+
+def advise(advice: str, *, fixed_cache: bool) -> str:
+    """Advice with the setting filled in that decides how large the KV cache is.
+
+    Args:
+        advice: Of a sign; ``{share}`` stands for the setting, ``{or_less}`` for the advice to lower the share, which no
+            size of the cache can stand in for.
+        fixed_cache: Whether ``kv_cache_memory_bytes`` is set, beside which the share of the GPU decides nothing.
+    """
+    or_less = "" if fixed_cache else f", or lower {_SHARE}"
+    return advice.replace("{share}", _BYTES if fixed_cache else _SHARE).replace("{or_less}", or_less)
+
 
 _ENGINES_OWN = r"(?:Vllm|Model|Cache|Parallel|Scheduler|Speculative|Compilation|Load|LoRA|Engine|Quant\w*)Config\b"
 """Configuration classes that are not a model's: what they lack is no matter of the image's age."""
+
+_EXIT_OF_SIGKILL = r"(?i:\bexit(?:ed|s)?[ _]?(?:with )?(?:return )?(?:code|status)?)['\"]? *[:=(]? *(?:-9|137)\b"
+_NOT_OUT_OF_MEMORY = r"OOMKilled['\"]?: ?false|^\s*Reason: +Error\b"
 
 _GPU_MEMORY = (
     Sign(
@@ -82,7 +116,7 @@ _HOST_MEMORY = (
         Cause.HOST_OOM,
         Rank.PEER,
         (
-            r"(?i:\bexit(?:ed|s)?[ _]?(?:with )?(?:return )?(?:code|status)?)['\"]? *[:=(]? *(?:-9|137)\b",
+            _EXIT_OF_SIGKILL,
             r"Failed core proc\(s\): \{[^}]*: (?:-9|137)\b",
             r"\bdied (?:with (?:signal|<Signals\.) ?(?:9|SIGKILL)\b|\(-9\))",
             r"signal: killed|Signal 9 \(SIGKILL\)|was sent SIGKILL|code=killed, status=9/KILL",
@@ -91,6 +125,7 @@ _HOST_MEMORY = (
         MORE_HOST_MEMORY,
         "a process ended by SIGKILL, which is nearly always the kernel's memory killer",
         serving=True,
+        unless=_NOT_OUT_OF_MEMORY,
     ),
     Sign(
         Cause.HOST_OOM,
@@ -416,7 +451,75 @@ _CRASHES = (
     ),
 )
 
+_ENVIRONMENT = (
+    Sign(
+        Cause.UNKNOWN,
+        Rank.KNOWN,
+        (
+            r"(?:nvcc|ptxas|gcc|g\+\+|clang(?:\+\+)?|cc|c\+\+|ninja|cicc|hipcc)['\"]?: (?:command )?not found",
+            r"Failed to find C compiler|No working C(?:\+\+)? compiler found|Could not find (?:`?nvcc|CUDA compiler)",
+            r"(?:No such file or directory|not found|Cannot find|[Cc]ould not find)[^A-Za-z]{1,6}(?:/\S*/)?"
+            r"(?:nvcc|ptxas|gcc|g\+\+|clang(?:\+\+)?|ninja|cicc|hipcc)\b",
+            r"Ninja is required to load C\+\+ extensions|CUDA_HOME environment variable is not set|InvalidCxxCompiler",
+            r"fatal error: (?:Python|cuda\w*|nv\w+|cublas\w*|curand\w*)[\w/]*\.h: No such file",
+        ),
+        ADD_COMPILER,
+        "the shell, Triton, torch.inductor, FlashInfer",
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.KNOWN,
+        (
+            r"(?:PermissionError: )?\[Errno 13\] Permission denied: '(?!/dev/(?:nvidia|kfd|dri))",
+            r"\[Errno 30\] Read-only file system|(?:Permission denied|Read-only file system) \(os error (?:13|30)\)",
+            r"(?:cache|CACHE)\S* (?:directory |folder |dir )?.{0,60}(?:is not writable|cannot be written)",
+        ),
+        MAKE_WRITABLE,
+        "the operating system",
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.KNOWN,
+        (r"failed (?:liveness|startup) probe, will be (?:restarted|killed)",),
+        RAISE_PROBE,
+        "Kubernetes",
+        serving=True,
+        level=Level.DEBUG,
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.CRASH,
+        (r"^KeyboardInterrupt: terminated",),
+        TERMINATED,
+        "uvloop, of SIGTERM: a server that did not serve yet",
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.PEER,
+        (r"(?i:\bexit(?:ed|s)?[ _]?(?:with )?(?:return )?(?:code|status)?)['\"]? *[:=(]? *(?:-15|143)\b",),
+        TERMINATED,
+        "Docker, Kubernetes, the shell: a server that did not serve yet",
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.PEER,
+        (_EXIT_OF_SIGKILL,),
+        KILLED,
+        "Docker, Kubernetes: not the kernel's memory killer, which they would name",
+        serving=True,
+        after=_NOT_OUT_OF_MEMORY,
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.AFTERMATH,
+        (r"ninja: build stopped: subcommand failed|Error building extension '|Ninja build failed",),
+        "Building a kernel failed: the compiler's own lines above say why.",
+        "torch, FlashInfer",
+    ),
+)
+
 SIGNS: tuple[Sign, ...] = (
+    *_ENVIRONMENT,
     *_GPU_MEMORY,
     *_HOST_MEMORY,
     *_COMMUNICATION,

@@ -6,8 +6,10 @@ from tuner.engines import diagnosis
 from tuner.engines import frame_signs as frames
 from tuner.engines import platform_signs as platform
 from tuner.engines.causes import Cause, Diagnosis, Evidence
-from tuner.engines.diagnosis import Reading
+from tuner.engines.degradations import DegradationReader, slower, telling
+from tuner.engines.diagnosis import LogReader
 from tuner.engines.loglines import Level
+from tuner.engines.reader import Reading
 from tuner.engines.signs import Rank, Sign
 
 _MORE_STATIC = "Raise --mem-fraction-static, lower --chunked-prefill-size, or spread over more GPUs (--tp)."
@@ -16,7 +18,7 @@ _LESS_STATIC = "Lower --mem-fraction-static, --cuda-graph-max-bs or --chunked-pr
 WROTE = re.compile(
     r"\bsglang\b|\bsgl[-_]kernel\b|server_args=ServerArgs|The server is fired up|mem[-_]fraction[-_]static"
     r"|^(?:(?:DP|TP|EP|PP)\d+ ?)+\] |\b(?:Decode|Prefill) batch\b.*#|Scheduler hit an exception|--max-running-requests"
-    r"|\btoken_to_kv_pool"
+    r"|\btoken_to_kv_pool|\bserver_args\.py:\d+|\bSGLANG_|Overlap schedule\w* is disabled|Cuda graph is disabled"
 )
 """A line that only SGLang writes."""
 
@@ -66,6 +68,13 @@ _SIGNS = (
         platform.OTHER_HARDWARE,
     ),
     Sign(
+        Cause.UNSUPPORTED,
+        Rank.RAISED,
+        (r"^\s*(?:ValueError|NotImplementedError|AssertionError)\b",),
+        "SGLang's own check refuses this combination: change the setting that the line is about.",
+        raised_in=r"^$|/sglang/(?!.*(?:site|dist)-packages/)",
+    ),
+    Sign(
         Cause.BAD_FLAG,
         Rank.KNOWN,
         (r"(?:must be|not|is not) divisible by (?:the )?(?:number of |tensor|tp|ep|dp|pp|attention|\d+$)",),
@@ -104,6 +113,11 @@ _SIGNS = (
     *platform.SIGNS,
 )
 
+ANNOUNCES = re.compile(
+    r"server_args=ServerArgs|Init torch distributed|Load weight (?:begin|end)|Memory pool end|apture cuda graph begin"
+)
+"""Said on the way to a server that serves."""
+
 READING = Reading(
     signs=_SIGNS,
     traps=re.compile(r"can be ignored|\[Autotuner\]|for benchmark choice"),
@@ -119,6 +133,39 @@ READING = Reading(
     not_the_root=re.compile(r"CalledProcessError|HTTPException"),
 )
 """How an SGLang server's log is read."""
+
+
+_DEGRADATIONS = (
+    slower(
+        "cuda_graph_off",
+        r"(?i:cuda graphs? (?:is|are|will be) disabled|disabl(?:e|ed|ing) (?:the )?cuda graphs?\b(?!=))",
+        severe=True,
+    ),
+    slower(
+        "attention_backend",
+        r"(?i:fall(?:s|ing)? ?back to (?:the )?[\w/ -]*?(?:backend|attention|triton|flashinfer|torch[_ ]native))",
+        r"(?i:attention backend .{0,80}(?:not (?:available|supported|compatible)|unavailable))",
+        r"(?i:switch(?:ing|ed)? to [\w ]+ attention)",
+    ),
+    slower(
+        "overlap_schedule_off",
+        r"(?i:overlap schedule(?:r)?(?: and [\w ]+)? (?:is|are|will be) (?:disabled|turned off))",
+        r"(?i:disabl(?:e|ed|ing) (?:the )?overlap schedule|(?:not |in)compatible with (?:the )?overlap schedule)",
+    ),
+)
+
+
+_TELLING = telling(_DEGRADATIONS)
+
+
+def degradations() -> DegradationReader:
+    """Keeps what SGLang says that it does slower: each forced by another setting, the model or the GPU."""
+    return DegradationReader(_DEGRADATIONS, _TELLING)
+
+
+def reader() -> LogReader:
+    """Reads an SGLang log as it grows."""
+    return LogReader(READING)
 
 
 def diagnose(evidence: Evidence) -> Diagnosis:

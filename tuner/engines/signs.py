@@ -8,13 +8,14 @@ highest rank found decides, and among equals the earliest line.
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
 from tuner.engines.causes import Cause
-from tuner.engines.loglines import Level, LogLine
+from tuner.engines.loglines import Level, LogLine, parse_line
+from tuner.engines.shapes import relaxed
 
 
 class Rank(IntEnum):
@@ -28,6 +29,8 @@ class Rank(IntEnum):
     """Says how a process died: a signal, a segmentation fault, a CUDA error."""
     PEER = 40
     """Says that a process was killed or lost its peers, which is often the doing of another that failed first."""
+    RAISED = 45
+    """An exception of the engine's own checks that no sign knows better."""
     FAMILY = 50
     """A kind of sentence that many versions word differently; it may also tell of an error that was survived."""
     KNOWN = 60
@@ -45,14 +48,17 @@ class Sign:
         rank: How close it is to the root cause.
         any_of: Regular expressions, searched in the program's own words; one is enough. Their named groups are the
             line's numbers; a group's name carries the unit (``free_gib``), and ``free_gib_unit`` the unit printed.
-        advice: What to do, in one sentence; ``{above}`` stands for the setting that the line above names.
+        advice: What to do, in one sentence; ``{above}`` stands for the setting that the line above names, the name of
+            a number for that number, and ``{share}`` for the setting that the size of the KV cache follows from.
         versions: Where the words were seen.
         serving: Whether it still counts once the server serves. A rejected flag can only come before; after that the
             same words are about a single request.
         level: The quietest level at which it counts.
         after: A shape that must stand in one of the few lines before it.
         unless: A shape that must not.
-        raised_in: A shape of the file in which the exception was raised, as the traceback above names it.
+        raised_in: A shape of the file in which the exception was raised, as the traceback above names it; of the empty
+            string where none does.
+        machine: Whether this machine is at fault, though it usually is the configuration with this cause.
     """
 
     cause: Cause
@@ -65,11 +71,17 @@ class Sign:
     after: str = ""
     unless: str = ""
     raised_in: str = ""
+    machine: bool = False
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
         """``any_of`` as one pattern."""
         return re.compile("|".join(self.any_of))
+
+    @cached_property
+    def relaxed(self) -> re.Pattern[str]:
+        """What is found in every line of a shape if ``regex`` may be found in one."""
+        return re.compile(relaxed(self.regex.pattern))
 
     @cached_property
     def _after(self) -> re.Pattern[str]:
@@ -96,12 +108,24 @@ class Sign:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Context:
-    """What stands above a line: the last few lines of the log, and the innermost frame of its process's traceback."""
+    """What is above a line.
 
-    recent: Sequence[str] = ()
+    Attributes:
+        before: The last few physical lines before its own.
+        siblings: What its own physical line says before it.
+        frame: The file of the innermost frame of its process's traceback, or ``""``.
+    """
+
+    before: Sequence[str] = ()
+    siblings: Sequence[str] = ()
     frame: str = ""
+
+    @cached_property
+    def recent(self) -> Sequence[str]:
+        """The last few texts, oldest first; found out only where a sign asks for them."""
+        return [*(text for raw in self.before for text in _texts(raw)), *self.siblings][-_RECENT:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,47 +135,85 @@ class Finding:
     Attributes:
         sign: Which.
         line: Where.
-        index: The line's place among the logical lines, counted from 0.
         numbers: The figures in it.
         above: The text of the line above it.
     """
 
     sign: Sign
     line: LogLine
-    index: int
     numbers: Mapping[str, float]
     above: str = ""
 
     @property
     def advice(self) -> str:
-        """The sign's, with the setting's name filled in where the line above is one."""
+        """The sign's, with the line's numbers and the setting's name filled in, where the line above is one."""
         name = self.above.strip()
-        return self.sign.advice.replace("{above}", name if _NAME.fullmatch(name) else "the setting")
+        filled = self.sign.advice.replace("{above}", name if _NAME.fullmatch(name) else "the setting")
+        for number, value in self.numbers.items():
+            filled = filled.replace(f"{{{number}}}", f"{value:.0f}" if value.is_integer() else f"{value:g}")
+        return filled
 
 
-_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line \d+')
+FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line \d+')
+"""The place of a frame of a traceback."""
 _NAME = re.compile(r"[a-z_][\w.]*")
 _RECENT = 10
+_PROCESSES = 1_000
 _BYTES = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _UNIT_OF_NAME = {"bytes": "bytes", "mib": "MiB", "gib": "GiB"}
 
 
-def find(lines: Sequence[LogLine], table: Sequence[Sign], traps: re.Pattern[str]) -> Iterator[Finding]:
-    """Every sign in a log, in order; at most one per line, the one of highest rank (first in the table among equals).
+class Trail:
+    """What the lines before the present one leave behind, as far as a sign can ask for it."""
+
+    def __init__(self) -> None:
+        self._recent: deque[str] = deque(maxlen=_RECENT)
+        self._frames: dict[str, str] = {}
+
+    def enter(self, line: LogLine) -> None:
+        """Note the frame that a line names, if it names one."""
+        if frame := FRAME.match(line.text):
+            if len(self._frames) >= _PROCESSES:
+                self._frames.clear()
+            self._frames[line.process] = frame["file"]
+
+    def passed(self, raw: str) -> None:
+        """A physical line is over."""
+        self._recent.append(raw)
+
+    def context(self, line: LogLine, siblings: Iterable[LogLine] = ()) -> Context:
+        """What is above a line; ``siblings`` are those before it in the same physical line."""
+        return Context(tuple(self._recent), [each.text for each in siblings], self._frames.get(line.process, ""))
+
+
+def _texts(raw: str) -> list[str]:
+    return [line.text for line in parse_line(raw)]
+
+
+def find(lines: Iterable[LogLine], table: Sequence[Sign], traps: re.Pattern[str]) -> Iterator[Finding]:
+    """Every sign among some lines, in order; at most one per line, as ``best`` has it.
 
     Args:
         lines: The log.
         table: The signs to look for.
         traps: Shapes of lines that look like a failure and are none.
     """
-    recent: deque[str] = deque(maxlen=_RECENT)
-    frames: dict[str, str] = {}
-    for index, line in enumerate(lines):
-        if frame := _FRAME.match(line.text):
-            frames[line.process] = frame["file"]
-        if finding := _best(index, line, table, traps, Context(recent, frames.get(line.process, ""))):
+    trail = Trail()
+    for line in lines:
+        trail.enter(line)
+        if finding := best(line, table, traps, trail.context(line)):
             yield finding
-        recent.append(line.text)
+        trail.passed(line.text)
+
+
+def best(line: LogLine, table: Sequence[Sign], traps: re.Pattern[str], context: Context) -> Finding | None:
+    """The sign of highest rank in a line (first in the table among equals); ``None`` if there is none."""
+    found = [(sign, match) for sign in table if (match := sign.match(line, context))]
+    if not found or traps.search(line.text):
+        return None
+    sign, match = max(found, key=lambda pair: pair[0].rank)
+    above = context.recent[-1:] if "{above}" in sign.advice else ()
+    return Finding(sign, line, numbers_of(match), *above)
 
 
 def numbers_of(match: re.Match[str]) -> dict[str, float]:
@@ -159,14 +221,6 @@ def numbers_of(match: re.Match[str]) -> dict[str, float]:
     groups = {name: text for name, text in match.groupdict().items() if text}
     figures = {name: text for name, text in groups.items() if not name.endswith("_unit")}
     return {name: _number(text) * _factor(name, groups.get(f"{name}_unit")) for name, text in figures.items()}
-
-
-def _best(index: int, line: LogLine, table: Sequence[Sign], traps: re.Pattern[str], context: Context) -> Finding | None:
-    found = [(sign, match) for sign in table if (match := sign.match(line, context))]
-    if not found or traps.search(line.text):
-        return None
-    sign, match = max(found, key=lambda pair: pair[0].rank)
-    return Finding(sign, line, index, numbers_of(match), context.recent[-1] if context.recent else "")
 
 
 def _number(text: str) -> float:

@@ -10,8 +10,8 @@ import httpx
 
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec, Life, Server
-from tuner.launchers.log import ServerLog
-from tuner.secrets import Secrets
+from tuner.launchers.log import ServerLog, begin_log
+from tuner.secrets import Secrets, hide
 
 _ASK_EVERY_S = 0.5
 """A server that is being measured has other things to do than to say twenty times a second that it lives."""
@@ -27,6 +27,11 @@ class AttachedServer:
     _http: httpx.Client
     _life: Life = field(default_factory=lambda: Life(running=True))
     _asked_s: float = float("-inf")
+
+    @property
+    def pids(self) -> None:
+        """Not known: it may run on another machine."""
+        return None
 
     def life(self) -> Life:
         """Running as long as the connection is accepted; asked at most every half second."""
@@ -61,9 +66,8 @@ class AttachLauncher:
 
     @contextmanager
     def launch(self, spec: LaunchSpec) -> Iterator[Server]:
-        """The server as it stands; ``spec`` only says where the log lies, which stays empty."""
-        spec.log_path.parent.mkdir(parents=True, exist_ok=True)
-        spec.log_path.touch()
+        """The server as it stands; ``spec`` only says where the log is, which stays empty."""
+        begin_log(spec.log_path)
         with httpx.Client(headers=self.headers, timeout=5) as http:
             server = AttachedServer(self.url.rstrip("/"), self.headers, ServerLog(spec.log_path), http)
             if not server.life().running:
@@ -85,4 +89,5 @@ class AttachLauncher:
         if not token:
             fix = f"put it in {self.secrets_file} or export it; or name no variable, if the server wants no token"
             raise EngineUnavailable(f"the environment variable {self.token_env} is not set", fix=fix)
+        hide([token])
         return {"Authorization": f"Bearer {token}"}

@@ -5,8 +5,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
+from tuner.errors import Degraded, MeasurementError, TrialError
 from tuner.launchers.log import ServerLog
+
+_LONGEST_NAME = 160
+"""A launch's name becomes file names (255 bytes at most, suffixes included), a container's name and labels."""
+_DEAD_GRACE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +23,7 @@ class LaunchSpec:
         name: Who this is, for labels and lock files: ``study/0003``.
         argv: The command line; ``{host}`` and ``{port}`` are filled in by the launcher.
         env: Environment variables to add.
-        log_path: Where the server's whole output goes, as it comes.
+        log_path: Where the server's whole output goes, as it comes; what an earlier launch left there is set aside.
         gpus: Indices, in PCI bus order, of the GPUs that the server may see; empty for none.
         stop_grace_s: How long the server may take to end before it is killed.
     """
@@ -28,6 +34,22 @@ class LaunchSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     gpus: tuple[int, ...] = ()
     stop_grace_s: float = 10.0
+
+    def new_id(self) -> str:
+        """A name that no other launch has, fit for a file: ``study-trials-0003-1f0b93a4``."""
+        return f"{self.name.replace('/', '-')[-_LONGEST_NAME:].lstrip('-.')}-{uuid4().hex[:8]}"
+
+    def grace_s(self, error: BaseException | None) -> float:
+        """How long the server may take to end, after what happened to its trial.
+
+        A server whose failure has been diagnosed has nothing left to save, and many a dead engine ignores SIGTERM. One
+        that runs, only not as fast as it should or without a measurement, ends in its own time.
+
+        Args:
+            error: What ended the trial; ``None`` if nothing went wrong.
+        """
+        dead = isinstance(error, TrialError) and not isinstance(error, MeasurementError | Degraded)
+        return min(self.stop_grace_s, _DEAD_GRACE_S) if dead else self.stop_grace_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +85,11 @@ class Server(Protocol):
         """Its output, readable while it grows."""
         ...
 
+    @property
+    def pids(self) -> tuple[int, ...] | None:
+        """Processes of this host whose descendants, with themselves, are the server; ``None`` if they are not known."""
+        ...
+
     def life(self) -> Life:
         """Whether it lives, without blocking."""
         ...
@@ -74,7 +101,8 @@ class Launcher(Protocol):
     def launch(self, spec: LaunchSpec) -> AbstractContextManager[Server]:
         """Start a server and yield it at once, not yet ready.
 
-        Leaving the block, for whatever reason, ends the server and all its processes.
+        Leaving the block, for whatever reason, ends the server and all its processes, after ``spec.grace_s`` of what
+        went wrong in it.
 
         Raises:
             EngineUnavailable: The executable or the container engine is not there.

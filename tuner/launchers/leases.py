@@ -1,18 +1,25 @@
-"""What one launch may hold alone on this host: GPUs and ports, by file locks that die with their holder.
+"""What one launch may hold alone on this host: GPUs and ports, by locks that die with their holder.
 
 The locks are ``flock`` on files in tuner's state folder, so that two studies of one user never meet on a GPU or a port,
-and nothing is left locked after a kill -9.
+and nothing is left locked after a kill -9. Another user has another state folder: a GPU is locked by the name of a
+socket as well (abstract, Linux), which is one for all users of a network namespace, needs no file that two users could
+write, and dies with its holder too. ``TUNER_SCOPE`` keeps tests apart that run at the same time on one host.
 """
 
+import errno
 import fcntl
 import os
+import pwd
 import socket
+import struct
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tuner.errors import GpuBusy, PortTaken
 
+SCOPE = "TUNER_SCOPE"
 _PORT_ATTEMPTS = 20
 
 
@@ -32,8 +39,9 @@ def lease(name: str, holder: str) -> Iterator[int]:
     """Hold a name alone until the block is left; yields the lock's file descriptor, which a child may inherit."""
     _folder().mkdir(parents=True, exist_ok=True)
     with _locked(_folder() / f"{name}.lock") as descriptor:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, holder.encode())
+        with suppress(OSError):  # a full disk: who holds it is not said, and it is held all the same
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, holder.encode())
         yield descriptor
 
 
@@ -65,14 +73,14 @@ def _lock(descriptor: int, path: Path) -> None:
 
 
 @contextmanager
-def gpu_lease(gpu: int, holder: str) -> Iterator[int]:
-    """Hold a GPU alone.
+def gpu_lease(gpu: int, holder: str) -> Iterator[tuple[int, ...]]:
+    """Hold a GPU alone; yields the locks' file descriptors, which a child may inherit.
 
     Raises:
-        GpuBusy: Another launch of tuner holds it.
+        GpuBusy: Another launch of tuner holds it, this user's or another's.
     """
-    with _of_gpu(f"gpu-{gpu}", gpu, holder) as descriptor:
-        yield descriptor
+    with _of_gpu(f"gpu-{gpu}", gpu, holder) as descriptors:
+        yield descriptors
 
 
 @contextmanager
@@ -89,14 +97,47 @@ def reserved(gpus: Iterable[int], holder: str) -> Iterator[None]:
 
 
 @contextmanager
-def _of_gpu(name: str, gpu: int, holder: str) -> Iterator[int]:
+def _of_gpu(name: str, gpu: int, holder: str) -> Iterator[tuple[int, ...]]:
     try:
-        with lease(name, holder) as descriptor:
-            yield descriptor
+        with lease(name, holder) as ours, _host_wide(name) as everybodys:
+            yield ours, *everybodys
     except _Busy as busy:
         raise GpuBusy(
             f"GPU {gpu} is held by {busy}", fix="wait for it, or give this study other hardware.gpus"
         ) from None
+
+
+@contextmanager
+def _host_wide(name: str) -> Iterator[tuple[int, ...]]:
+    """Hold a name alone among all users; yields what a child may inherit, nothing where there are no such names."""
+    if sys.platform != "linux":
+        yield ()
+        return
+    address = f"\0tuner/{os.environ.get(SCOPE, '')}/{name}"
+    with socket.socket(socket.AF_UNIX) as lock:
+        _bind(lock, address)
+        yield (lock.fileno(),)
+
+
+def _bind(lock: socket.socket, address: str) -> None:
+    try:
+        lock.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise _Busy(_listener(address)) from None
+    lock.listen()  # so that whoever finds the name taken can ask the kernel who took it
+
+
+def _listener(address: str) -> str:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(1)
+        try:
+            caller.connect(address)
+            pid, uid, _ = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            return f"process {pid} of user {pwd.getpwuid(uid).pw_name}"
+        except (OSError, KeyError):
+            return "another user's tuner"
 
 
 @contextmanager

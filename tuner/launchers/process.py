@@ -1,25 +1,30 @@
 """A server as a process on this host, in a session of its own, with a guard beside it."""
 
+import getpass
 import json
 import os
 import select
 import subprocess
 import sys
-import uuid
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tuner.errors import EngineUnavailable
+from tuner.errors import EngineUnavailable, InfrastructureError
 from tuner.launchers.base import LaunchSpec, Life, Server
-from tuner.launchers.guard import Errand
+from tuner.launchers.guard import Errand, Report
 from tuner.launchers.leases import gpu_lease, port_lease
-from tuner.launchers.log import ServerLog
+from tuner.launchers.log import ServerLog, begin_log
 from tuner.launchers.traces import LAUNCH_MARK, end_orphans
-from tuner.secrets import Secrets, is_secret, redact
+from tuner.secrets import Secrets, is_secret
 
 _START_TIMEOUT_S = 30.0
+
+
+class GuardDied(InfrastructureError):
+    """The process between tuner and the server died, and with it whoever knew of the server."""
 
 
 @dataclass
@@ -32,11 +37,20 @@ class ProcessServer:
     _guard: "subprocess.Popen[bytes] | None" = None
     _life: Life = field(default_factory=lambda: Life(running=True))
 
+    @property
+    def pids(self) -> tuple[int, ...] | None:
+        """The guard, whose descendants all of the server's processes are, those that left its session included."""
+        return (self._guard.pid,) if self._guard else None
+
     def life(self) -> Life:
-        """Whether it lives, from what the guard has reported."""
-        while self._life.running and (fact := _next_fact(self._guard, timeout_s=0)) is not None:
-            if "exit" in fact:
-                self._life = Life(running=False, exit_code=fact["exit"])
+        """Whether it lives, from what the guard has reported.
+
+        Raises:
+            GuardDied: Somebody killed the guard.
+        """
+        while self._life.running and self._guard and (report := next_report(self._guard, timeout_s=0)):
+            if report.exit is not None:
+                self._life = Life(running=False, exit_code=report.exit)
         return self._life
 
 
@@ -57,16 +71,14 @@ class ProcessLauncher:
     @contextmanager
     def launch(self, spec: LaunchSpec) -> Iterator[Server]:
         """See ``Launcher.launch``."""
-        spec.log_path.parent.mkdir(parents=True, exist_ok=True)
+        begin_log(spec.log_path)
         holder = f"{spec.name} (process {os.getpid()})"
         with ExitStack() as held:
-            locks = [held.enter_context(gpu_lease(gpu, holder)) for gpu in spec.gpus]
+            locks = [lock for gpu in spec.gpus for lock in held.enter_context(gpu_lease(gpu, holder))]
             port, port_lock = held.enter_context(port_lease(holder))
-            launch_id = f"{spec.name.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
-            log = held.enter_context(_redacted(spec.log_path, self.secrets.hidden))
-            errand = _errand(spec, launch_id, port, self._environment)
-            guard = held.enter_context(_guarded(errand, [*locks, port_lock]))
-            yield ProcessServer(f"http://127.0.0.1:{port}", log, {}, guard)
+            errand = _errand(spec, port, self._environment, self.secrets.hidden)
+            guard = held.enter_context(_guarded(spec, errand, [*locks, port_lock]))
+            yield ProcessServer(f"http://127.0.0.1:{port}", ServerLog(spec.log_path), {}, guard)
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -74,27 +86,25 @@ class ProcessLauncher:
         return {**ours, **self.secrets.named(self.reach)}
 
 
-@contextmanager
-def _redacted(path: Path, hidden: tuple[str, ...]) -> Iterator[ServerLog]:
-    """The server's log; it writes the file itself, so that secrets are cut when they are read, and in the end."""
-    try:
-        yield ServerLog(path, hidden)
-    finally:
-        if path.exists() and any(secret.encode() in path.read_bytes() for secret in hidden):
-            text = path.read_bytes().decode("utf-8", "surrogateescape")
-            path.write_bytes(redact(text, hidden).encode("utf-8", "surrogateescape"))
-
-
-def _errand(spec: LaunchSpec, launch_id: str, port: int, environment: dict[str, str]) -> Errand:
+def _errand(spec: LaunchSpec, port: int, environment: dict[str, str], hidden: tuple[str, ...]) -> Errand:
     argv = [part.replace("{host}", "127.0.0.1").replace("{port}", str(port)) for part in spec.argv]
-    env = {**environment, **spec.env, LAUNCH_MARK: launch_id}
+    launch_id = spec.new_id()
+    env = {**_shared_caches(), **environment, **spec.env, LAUNCH_MARK: launch_id}
     if spec.gpus:
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, spec.gpus))}
-    return Errand(launch_id, argv, env, str(Path(spec.log_path).resolve()), spec.stop_grace_s)
+    return Errand(launch_id, argv, env, str(Path(spec.log_path).resolve()), spec.stop_grace_s, list(hidden))
+
+
+def _shared_caches() -> dict[str, str]:
+    """Torch's compile cache stays where it would be without tuner: by default it is a temporary file, ours are not."""
+    try:
+        return {"TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}")}
+    except (OSError, KeyError):  # a user without a name
+        return {}
 
 
 @contextmanager
-def _guarded(errand: Errand, locks: list[int]) -> "Iterator[subprocess.Popen[bytes]]":
+def _guarded(spec: LaunchSpec, errand: Errand, locks: list[int]) -> "Iterator[subprocess.Popen[bytes]]":
     """The guard, with the server started; leaving the block ends both, however it is left.
 
     The guard inherits the locks, so that a GPU is free only when nothing runs on it any more.
@@ -103,48 +113,71 @@ def _guarded(errand: Errand, locks: list[int]) -> "Iterator[subprocess.Popen[byt
         [sys.executable, "-m", "tuner.launchers.guard"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        bufsize=0,  # a line that has been read ahead is one that `select` does not see
         pass_fds=locks,
         start_new_session=True,
     )
+    grace_s = spec.stop_grace_s
     try:
-        _send(guard, errand)
-        fact = _next_fact(guard, _START_TIMEOUT_S)
-        if fact is None or "error" in fact:
-            reason = fact["error"] if fact else "its guard did not start"
-            fix = "check engine.executable, or activate the environment it is installed in"
-            raise EngineUnavailable(f"the server could not be started: {reason}", fix=fix)
+        _send(guard, json.dumps(asdict(errand)))
+        _check_started(next_report(guard, _START_TIMEOUT_S))
         yield guard
+    except BaseException as error:
+        grace_s = spec.grace_s(error)
+        raise
     finally:
-        _dismiss(guard, errand)
+        _dismiss(guard, errand.launch_id, grace_s)
 
 
-def _send(guard: "subprocess.Popen[bytes]", errand: Errand) -> None:
+def _check_started(report: Report | None) -> None:
+    if report and report.missing:
+        fix = "check engine.executable, or activate the environment it is installed in"
+        raise EngineUnavailable(f"the server could not be started: {report.refused}", fix=fix)
+    if report and report.refused:
+        fix = "make room, or set TUNER_STATE_DIR and TMPDIR to folders that can be written to"
+        raise InfrastructureError(f"no server was started, since nobody could find it again: {report.refused}", fix=fix)
+    if report is None:
+        fix = "see what keeps this machine busy"
+        raise EngineUnavailable(f"the server's guard did not start it within {_START_TIMEOUT_S:.0f} s", fix=fix)
+
+
+def _send(guard: "subprocess.Popen[bytes]", line: str) -> None:
     assert guard.stdin is not None
-    guard.stdin.write(json.dumps(asdict(errand)).encode() + b"\n")
-    guard.stdin.flush()
+    left = memoryview(line.encode() + b"\n")
+    with suppress(BrokenPipeError):  # it died; it is missed when it does not answer
+        while left:
+            left = left[os.write(guard.stdin.fileno(), left) :]
 
 
-def _dismiss(guard: "subprocess.Popen[bytes]", errand: Errand) -> None:
+def _dismiss(guard: "subprocess.Popen[bytes]", launch_id: str, grace_s: float) -> None:
     """Closing its input tells the guard to end the server; a guard that was killed is stood in for."""
     assert guard.stdin is not None
     assert guard.stdout is not None
+    _send(guard, str(grace_s))
     guard.stdin.close()
     try:
-        guard.wait(errand.grace_s + 30)
+        guard.wait(grace_s + 30)
     except subprocess.TimeoutExpired:
         guard.kill()
         guard.wait()
     finally:
         guard.stdout.close()
-        end_orphans(only=errand.launch_id)
+        with suppress(OSError):  # its trace cannot be removed, which is no reason to lose what was measured
+            end_orphans(only=launch_id)
 
 
-def _next_fact(guard: "subprocess.Popen[bytes] | None", timeout_s: float) -> dict[str, int] | None:
-    """The next line that the guard has written, or ``None`` when none comes in time; its own end counts as none."""
-    if guard is None or guard.stdout is None or not select.select([guard.stdout], [], [], timeout_s)[0]:
+def next_report(guard: "subprocess.Popen[bytes]", timeout_s: float) -> Report | None:
+    """The next line that the guard has written, or ``None`` when none comes in time.
+
+    Raises:
+        GuardDied: It has ended, and will write no more.
+    """
+    assert guard.stdout is not None
+    if not select.select([guard.stdout], [], [], timeout_s)[0]:
         return None
-    line = guard.stdout.readline()
-    if not line:
-        return {"exit": -9} if guard.poll() is not None else None
-    fact: dict[str, int] = json.loads(line)
-    return fact
+    if line := guard.stdout.readline():
+        return Report(**json.loads(line))
+    status = guard.wait(_START_TIMEOUT_S)
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
+    fix = "the trial is tried again; if it happens again, find out who ends tuner's processes (the kernel's log: dmesg)"
+    raise GuardDied(f"the guard of the server, process {guard.pid}, {how}; its server is ended with it", fix=fix)

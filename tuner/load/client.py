@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import TracebackType
 from typing import IO, Self
@@ -89,6 +90,7 @@ class LoadClient:
         target: Target,
         watch: Callable[[], None] = _unwatched,
         spoiled: Callable[[], str | None] = unspoiled,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> tuple[StageResult, ...]:
         """Run stages in order; the first one that had to be aborted is the last: nothing after it can be used.
 
@@ -98,21 +100,28 @@ class LoadClient:
             watch: As ``run`` has it.
             spoiled: Asked once a stage is over what has spoiled its numbers since it was last asked. If something
                 has, the stage is sent again with fresh prompts, up to two times, and only the last turn counts.
+            around: Entered once for each turn, and left when its last request is answered.
         """
         results: list[StageResult] = []
         for stage in stages:
-            results += self._until_clean(stage, target, watch, spoiled)
+            results += self._until_clean(stage, target, watch, spoiled, around)
             if results[-1].aborted:
                 break
         return tuple(results)
 
     def _until_clean(
-        self, stage: Stage, target: Target, watch: Callable[[], None], spoiled: Callable[[], str | None]
+        self,
+        stage: Stage,
+        target: Target,
+        watch: Callable[[], None],
+        spoiled: Callable[[], str | None],
+        around: Callable[[], AbstractContextManager[object]],
     ) -> list[StageResult]:
         turns: list[StageResult] = []
         for turn in range(_TURNS):
             spoiled()  # what came before is not this turn's
-            result = self._counted(stage.afresh(turn), target, watch)
+            with around():
+                result = self._counted(stage.afresh(turn), target, watch)
             turns.append(replace(result, spoiled=spoiled()))
             if turns[-1].spoiled is None or result.aborted:
                 break

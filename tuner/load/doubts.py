@@ -53,18 +53,18 @@ class Doubt:
         """Whether the time per output token is unknown."""
         return self.no_times or self.hidden > 0
 
-    def sentences(self, stage: str) -> Iterator[str]:
-        """What to tell a person."""
+    def sentences(self) -> Iterator[str]:
+        """What to tell a person, after the names of the stages that it is true of."""
         if self.no_times:
             how = "in one piece" if self.delivery is Delivery.ONE_PIECE else "in lumps of many chunks"
             yield (
-                f"{stage}: answers arrive {how}: something between server and client buffers the stream (a proxy such "
+                f"answers arrive {how}: something between server and client buffers the stream (a proxy such "
                 "as nginx or LiteLLM); TTFT, ITL and TPOT cannot be measured. Measure the server itself, or turn the "
                 "buffering off (nginx: proxy_buffering off)."
             )
         if self.hidden:
             yield (
-                f"{stage}: {self.hidden} of {self.answers} answers count tokens that were never streamed (hidden "
+                f"{self.hidden} of {self.answers} answers count tokens that were never streamed (hidden "
                 "reasoning): TPOT cannot be measured."
             )
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
+from statistics import mean
 
 from tuner.load.deciding import SOURCES, Source, support
 from tuner.load.doubts import Doubt, doubt, tokens_per_chunk
@@ -67,7 +68,10 @@ def _enter(found: Estimates, name: str, estimate: _Estimate, factor: float) -> N
 def _rate(result: StageResult, name: str) -> _Estimate:
     """Tokens or requests a second of wall time that arrived in the window."""
     window = result.window or Window(0.0, result.wall_ms)
-    arrivals = _token_arrivals(result) if name == "output_tokens_per_s" else _ends(result)
+    arrivals = _token_arrivals(result)
+    if name == "requests_per_s":  # by parts: the answers of users in step end all at once
+        answer = mean(record.output_tokens or 0 for record in result.sample) or 1.0
+        arrivals = [(at_ms, tokens / answer) for at_ms, tokens in arrivals]
     value = sum(count for at_ms, count in arrivals if window.holds(at_ms)) / ((window.end_ms - window.start_ms) / 1000)
     rounds = len(result.sample) // result.streams
     return _Estimate(value, rate_interval(arrivals, window, rounds, len(result.sample)), len(result.sample))
@@ -85,10 +89,6 @@ def _arrivals(record: RequestRecord, usual: float) -> list[tuple[float, float]]:
         return [(record.started_ms + record.duration_ms, float(record.output_tokens or 0))]
     tokens = usual if record.output_tokens is None else record.output_tokens / len(record.chunk_ms)
     return [(record.started_ms + at_ms, tokens) for at_ms in record.chunk_ms]
-
-
-def _ends(result: StageResult) -> list[tuple[float, float]]:
-    return [(record.started_ms + record.duration_ms, 1.0) for record in result.records if record.completed]
 
 
 def arrived_tokens(result: StageResult) -> float:

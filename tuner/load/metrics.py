@@ -16,6 +16,7 @@ it reports zeros.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,7 +27,8 @@ from tuner.load.deciding import CONCURRENT, SINGLE_USER, SOURCES, TOOL_CALL
 from tuner.load.estimates import Estimates, arrived_tokens, of_stage
 from tuner.load.intervals import Interval
 from tuner.load.plan import ttft_stage
-from tuner.load.records import FailureKind, RequestRecord, StageResult, Window, describe
+from tuner.load.records import FailureKind, RequestRecord, StageResult, Window
+from tuner.load.refusals import unusable
 from tuner.load.workload import Workload
 
 _CACHED_SHARE = 0.5
@@ -61,7 +63,7 @@ class Measurement(_Model):
     output_tokens_per_s: float | None
     """Output throughput of the concurrent stage, within its steady window."""
     requests_per_s: float | None
-    """Completed requests a second of that window."""
+    """Answers of the sample's mean length that arrived in a second of that window; parts of them count as parts."""
     ttft_p50_ms: float | None
     """TTFT at concurrency."""
     ttft_p95_ms: float | None
@@ -203,11 +205,13 @@ def _ramped(result: StageResult | None, scale: float) -> float | None:
 def _warnings(
     results: Sequence[StageResult], every: Sequence[RequestRecord], per_chunk: float | None
 ) -> tuple[str, ...]:
-    said: list[str] = []
+    stages: dict[str, list[str]] = {}
     for result in results:
-        said += doubts.doubt(result.sample).sentences(result.stage)
-        said += doubts.about_counters(result, arrived_tokens(result))
-    return (*said, *doubts.about_bundles(per_chunk), *doubts.about_answers(every))
+        for sentence in doubts.doubt(result.sample).sentences():
+            stages.setdefault(sentence, []).append(result.stage)
+    doubted = (f"{', '.join(names)}: {sentence}" for sentence, names in stages.items())
+    counted = chain.from_iterable(doubts.about_counters(each, arrived_tokens(each)) for each in results)
+    return (*doubted, *counted, *doubts.about_bundles(per_chunk), *doubts.about_answers(every))
 
 
 def _scaled(duration_ms: float | None, scale: float) -> float | None:
@@ -254,10 +258,10 @@ def _reject_failures(results: Sequence[StageResult], workload: Workload) -> None
     every = [record for result in results for record in result.records if not record.cut]
     failures = [record.failure for record in every if record.failure]
     if len(failures) == len(every):
-        raise MeasurementError(f"no request completed: {describe(failures) or 'none was sent'}")
+        raise unusable("no request completed", failures)
     if len(failures) > workload.max_failed_share * len(every):
         share = f"{len(failures)} of {len(every)} requests failed, above {workload.max_failed_share:.0%}"
-        raise MeasurementError(f"{share}: {describe(failures)}")
+        raise unusable(share, failures)
 
 
 def _reject_counts(results: Sequence[StageResult]) -> None:

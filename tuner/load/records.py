@@ -133,12 +133,13 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True)
 class Spoiled:
-    """A stage that was measured while the server was busy with itself.
+    """A stage that was measured while the server was busy with itself, or others used the machine.
 
     Attributes:
         stage: Its name; one that was sent again is called ``concurrent, spoiled 1``.
-        line: The log line that says so.
+        line: The log line that says so, or a sentence about the machine.
         counts: Whether its numbers are used all the same: it was the last turn. Else it was sent again.
+        by_others: Whether others used the machine; else the server was busy with itself.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -146,6 +147,7 @@ class Spoiled:
     stage: str
     line: str
     counts: bool
+    by_others: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +178,8 @@ class StageResult:
             time may be.
         loop_lag_max_ms: The worst of it.
         aborted: Whether it was ended early because too many requests had failed.
-        spoiled: The log line by which its numbers are not the server's usual ones; ``None`` if nothing speaks against
-            them.
+        spoiled: The log line, or the sentence about the machine, by which its numbers are not the server's usual ones;
+            ``None`` if nothing speaks against them.
         superseded: Whether it was sent again for that, so that it counts for nothing; its records carry its name.
         window: Its steady part; ``None`` for a stage that sends a fixed number of requests, which counts as a whole.
         started_ns: When it began, on the clock of ``perf_counter_ns``, which all processes of a machine share.

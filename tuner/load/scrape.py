@@ -14,6 +14,7 @@ from tuner.load.target import Target
 
 _WITHIN_S = 2.0
 _PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 5.0
 _SHARE = 0.01
 _MOST_PAGES = 10_000
 
@@ -59,7 +60,7 @@ class Scraper:
         pause_s = _PAUSE_S
         while not self._stop.wait(pause_s) and len(self._pages) < _MOST_PAGES:
             took_s = self._read()
-            pause_s = max(_PAUSE_S, (_WITHIN_S if took_s is None else took_s) / _SHARE)
+            pause_s = min(max(_PAUSE_S, (took_s or 0.0) / _SHARE), _LONGEST_PAUSE_S)
 
     def _read(self) -> float | None:
         """Keep another reading; returns how long it took, or ``None`` if there was none."""
@@ -71,5 +72,8 @@ class Scraper:
         if answer.status != 200:
             return None
         took_ns = time.perf_counter_ns() - begun_ns
-        self._pages.append(parse(answer.text, begun_ns + took_ns // 2))
+        page = parse(answer.text, begun_ns + took_ns // 2)
+        if page == Page(page.at_ns):  # a page, but of something else
+            return None
+        self._pages.append(page)
         return took_ns / 1e9

@@ -18,7 +18,8 @@ from tuner.errors import MeasurementError
 from tuner.load.client import LoadClient, unspoiled
 from tuner.load.plan import Room, Skipped, prompts, stage, tool_call
 from tuner.load.prompts import WORDS, Calibration, calibrate
-from tuner.load.records import StageResult, describe
+from tuner.load.records import StageResult
+from tuner.load.refusals import unusable
 from tuner.load.stage import Request
 from tuner.load.target import Target
 from tuner.load.workload import Workload
@@ -78,6 +79,7 @@ def warm_up(
 
     Raises:
         MeasurementError: More requests failed than the workload allows, or the token counts make no sense.
+        RequestsRefused: The server refuses them all.
     """
     return _WarmingUp(client, target, workload, f"{seed}/warm_up", watch, spoiled).run(Room(context_tokens, kv_tokens))
 
@@ -183,7 +185,7 @@ class _WarmingUp:
         failures = [record.failure for record in result.records if record.failure is not None]
         if len(failures) > max_failures:
             share = f"{len(failures)} of {len(result.records)} requests failed in {sent.name}"
-            raise MeasurementError(f"{share}: {describe(failures)}")
+            raise unusable(share, failures)
         return result
 
 

@@ -53,7 +53,8 @@ class Workload(_Model):
     output_tokens: Annotated[int, Field(ge=2)] = 256
     """Tokens generated for each request of the concurrent stage, exactly (``ignore_eos``)."""
     requests: PositiveInt = 20
-    """Requests in the sample of the concurrent stage, at least."""
+    """Requests in the sample of the concurrent stage, at least. Three rounds of the users are the fewest that have
+    an interval."""
     min_duration_s: NonNegativeFloat = 10.0
     """How long the concurrent and the single user's stage measure at least, in the engine's own seconds: fresh requests
     of the same lengths follow until then, and the ramps at both ends come on top. 0 sends just ``requests``, and

@@ -36,6 +36,7 @@ def verdict(outcome: Outcome) -> Html:
             tag("p", place, class_="place"),
             tag("p", _effort(outcome), class_="effort"),
             _simulated(outcome),
+            *(tag("p", f"{each}; its trial is not counted.", class_="note") for each in outcome.folder.damaged()),
         ]
     )
 
@@ -108,12 +109,13 @@ def _compared(row: Row, limit: str) -> tuple[str, ...]:
     shown = tag("span", change, class_=look)
     if row.interval:
         shown = joined([shown, tag("small", " … ".join(words.percent(end, sign=True) for end in row.interval))])
-    return name, _sampled(row.baseline, row.unit), _sampled(row.best, row.unit), shown
+    before, after = _sampled(row.baseline, row.unit, row.skipped[0]), _sampled(row.best, row.unit, row.skipped[1])
+    return name, before, after, shown
 
 
-def _sampled(sample: Sample | None, unit: str) -> str:
+def _sampled(sample: Sample | None, unit: str, skipped: str) -> str:
     if sample is None:
-        return ""
+        return joined([tag("span", "skipped", class_="same"), tag("small", skipped)]) if skipped else ""
     value = joined([words.digits(sample.mean), tag("span", unit, class_="unit")])
     if not sample.range:
         return value
@@ -155,7 +157,7 @@ def _moot(outcome: Outcome, names: Sequence[str]) -> str:
 
 def tried(outcome: Outcome) -> Html:
     """Every trial, what it set otherwise than the deployed configuration, and what that gave."""
-    every = _trials(outcome, outcome.records)
+    every = _trials(outcome, outcome.records, outcome.folder.interrupted())
     colds = launches.cold(outcome.records)
     if len(outcome.records) <= _WHOLE:
         return joined([every, tag("p", _LEGEND, class_="caption"), colds])
@@ -165,16 +167,28 @@ def tried(outcome: Outcome) -> Html:
     return joined([_trials(outcome, ranked), caption, colds, everything])
 
 
-def _trials(outcome: Outcome, records: Sequence[TrialRecord]) -> Html:
-    """One line a trial, a column for each parameter that can vary."""
-    space = outcome.config.space
-    names = [name for name, parameter in space.params.items() if parameter.levels != 1]
+def _trials(outcome: Outcome, records: Sequence[TrialRecord], interrupted: Sequence[int] = ()) -> Html:
+    """One line a trial, a column for each parameter that differs between them."""
+    names = [name for name in outcome.config.space.params if len({_shown(record, name) for record in records}) > 1]
     deployed = outcome.deployed
-    settings = [_jointed(words.setting(space, name)) for name in names]
-    rows = (
-        (*_worth(outcome, record), *(_value(record.params, deployed, name) for name in names)) for record in records
-    )
-    return table(("trial", "result", "gain", "time", *settings), rows, "trials")
+    settings = [_jointed(words.setting(outcome.config.space, name)) for name in names]
+    rows: dict[int, tuple[str, ...]] = {
+        record.number: (*_worth(outcome, record), *(_value(record.params, deployed, name) for name in names))
+        for record in records
+    }
+    rows |= {number: _unfinished(outcome, number, len(names)) for number in interrupted}
+    return table(("trial", "result", "gain", "time", *settings), [rows[number] for number in sorted(rows)], "trials")
+
+
+def _shown(record: TrialRecord, name: str) -> str | None:
+    return words.brief(record.params[name]) if name in record.params else None
+
+
+def _unfinished(outcome: Outcome, number: int, columns: int) -> tuple[str, ...]:
+    """A trial without a record: it is being run now, or tuner was killed in the middle of it."""
+    running = outcome.folder.holder() is not None and number == max(outcome.folder.interrupted())
+    text = "running" if running else "interrupted: tuner was killed while it ran"
+    return (str(number), tag("span", text, class_="failed"), *[""] * (columns + 2))
 
 
 def _jointed(setting: str) -> Html:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from tuner.secrecy import redacted
+from tuner.secrets import redacted
 
 
 class Html(str):

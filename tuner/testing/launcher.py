@@ -9,22 +9,27 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tuner.errors import MeasurementError, OutOfMemory, TrialError
+from tuner.host import cpu
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.launchers.traces import alive
 
 ECHO_SERVER = """
-import http.server, os, sys
+import http.server, os, signal, sys
 print("echo server starting", flush=True)
 if "--die" in sys.argv:
     print("dying as told", file=sys.stderr); sys.exit(3)
 if "--orphan" in sys.argv and os.fork() == 0:
     os.setsid(); os.environ.clear()
     import time; time.sleep(600)
+if "--deaf" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers(); self.wfile.write(" ".join(sys.argv).encode())
@@ -33,7 +38,7 @@ host, port = sys.argv[1], int(sys.argv[2])
 print("echo server ready", flush=True)
 http.server.HTTPServer((host, port), Handler).serve_forever()
 """
-"""A server for contracts: answers any GET with its own arguments; ``--die``, ``--orphan`` as they say."""
+"""A server for contracts: answers any GET with its own arguments; ``--die``, ``--orphan``, ``--deaf`` as they say."""
 
 
 class LauncherContract:
@@ -122,6 +127,18 @@ class LauncherContract:
             server.log.finish()
             assert "dying as told" in server.log.lines
 
+    def test_the_processes_that_it_names_are_the_servers(
+        self, launcher: Launcher, spec: Callable[..., LaunchSpec]
+    ) -> None:
+        """What the server uses is not taken for the work of others, where its processes can be known."""
+        self._must_start_servers()
+        with launcher.launch(spec()) as server:
+            answer(server)
+            if server.pids is None:
+                pytest.skip("the process ids of this container engine are not this host's")
+            commands = [_command(pid) for pid in cpu.family(cpu.processes(), server.pids)]
+        assert any("echo server ready" in command for command in commands)
+
     def test_workers_that_left_the_session_are_ended_too(
         self, launcher: Launcher, spec: Callable[..., LaunchSpec], footprint: Callable[[], object]
     ) -> None:
@@ -131,6 +148,37 @@ class LauncherContract:
         with launcher.launch(spec("--orphan")) as server:
             answer(server)
         assert footprint() == before
+
+    def test_a_launch_has_a_log_of_its_own(self, launcher: Launcher, spec: Callable[..., LaunchSpec]) -> None:
+        """What an earlier launch has written to the same file is not read as this one's, and is kept."""
+        self._must_start_servers()
+        wanted = spec()
+        with launcher.launch(replace(wanted, argv=(*wanted.argv, "--die"))) as dead:
+            until(lambda: not dead.life().running)
+        with launcher.launch(wanted) as server:
+            answer(server)
+            server.log.read_new()
+            assert "dying as told" not in server.log.lines
+        assert "dying as told" in wanted.log_path.with_suffix(f".1{wanted.log_path.suffix}").read_text()
+
+    @pytest.mark.parametrize(("error", "waits"), [(OutOfMemory, False), (MeasurementError, True)])
+    def test_a_server_that_is_known_to_be_dead_is_not_waited_for(
+        self, launcher: Launcher, spec: Callable[..., LaunchSpec], error: type[TrialError], waits: bool
+    ) -> None:
+        """After a diagnosed failure the grace period is short; one without a measurement gets all of it."""
+        self._must_start_servers()
+        wanted, begun = replace(spec("--deaf"), stop_grace_s=6), 0.0
+
+        def fail() -> None:
+            nonlocal begun
+            with launcher.launch(wanted) as server:
+                answer(server)
+                begun = time.monotonic()
+                raise error("decided")
+
+        with pytest.raises(error):
+            fail()
+        assert (time.monotonic() - begun >= 6) is waits
 
     def _must_start_servers(self) -> None:
         if not self.starts_servers:
@@ -158,6 +206,13 @@ def kill(*pids: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     until(lambda: not any(map(alive, pids)))
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def _get(server: Server) -> str | None:

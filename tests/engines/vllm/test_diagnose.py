@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.engines.causes import Cause, Evidence
-from tuner.engines.vllm import diagnose, is_suspicious
+from tuner.engines.vllm import diagnose
 from tuner.engines.vllm.signs import SIGNS
 
 READY = "INFO:     Application startup complete."
@@ -21,7 +21,6 @@ STATS = "INFO 06-16 10:03:14 [loggers.py:87] Engine 000: Avg prompt throughput: 
 @pytest.mark.parametrize(("cause", "line"), [(row["cause"], row["line"]) for row in LINES])
 def test_a_line_alone_names_its_cause(cause, line):
     assert diagnose(Evidence((line,))).cause == cause
-    assert is_suspicious(line) or cause == Cause.UNKNOWN
 
 
 @pytest.mark.parametrize("line", [row["line"] for row in LINES if row["cause"] == Cause.UNKNOWN])

@@ -3,7 +3,7 @@
 import pytest
 
 from tuner.engines.base import Phase
-from tuner.engines.causes import Cause, Evidence
+from tuner.engines.causes import Cause, Evidence, Fate
 from tuner.engines.vllm.engine import QUIET, VllmEngine
 from tuner.errors import ConfigError
 
@@ -97,6 +97,9 @@ def test_a_trial_reports_to_nobody_unless_the_user_says_so():
 def test_the_engine_reads_its_own_log(log):
     failed = log("vllm-0.26.0-h100-F3_no_kv_blocks.log")
     assert ENGINE.diagnose(Evidence(tuple(failed), exit_code=1)).cause is Cause.NO_KV_CACHE
-    assert any(ENGINE.suspicious(line) for line in failed)
+    reader = ENGINE.reader()
+    for line in failed:
+        reader.read(line)
+    assert reader.diagnose(Fate(exit_code=1)) == ENGINE.diagnose(Evidence(tuple(failed), exit_code=1))
     assert ENGINE.facts(failed).weights_gib == 14.41
     assert ENGINE.phase("INFO 01-01 00:00:00 [a.py:1] Starting to load model org/model-7b...") is Phase.LOADING_WEIGHTS

@@ -1,5 +1,5 @@
 """What tuner knows of vLLM, from 0.6 to 0.33: its command line, its log, its flags by version."""
 
-from tuner.engines.vllm.signs import diagnose, is_suspicious
+from tuner.engines.vllm.signs import diagnose
 
-__all__ = ["diagnose", "is_suspicious"]
+__all__ = ["diagnose"]

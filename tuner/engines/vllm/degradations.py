@@ -5,11 +5,12 @@ rest is normal somewhere: no RTX 4090 has tuned MoE kernels in vLLM, and PCIe bo
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 
 from tuner.engines.base import Degradation
-from tuner.engines.loglines import LogLine, parse
+from tuner.engines.degradations import DegradationReader, slower, telling
+from tuner.engines.loglines import LogLine
 
 _ASKED_EAGER = re.compile(r"['\"]enforce_eager['\"]: True|enforce[-_]eager\b(?!=)")
 _MLA_MODELS = re.compile(
@@ -18,85 +19,92 @@ _MLA_MODELS = re.compile(
 _BACKEND = re.compile(r"Using (?:AttentionBackendEnum\.)?(?P<name>[\w ]+?)(?: attention)? backend\b(?! for)")
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    name: str
-    severe: bool
-    pattern: re.Pattern[str]
-
-
-def _shape(name: str, *any_of: str, severe: bool = False) -> _Shape:
-    return _Shape(name, severe, re.compile("|".join(any_of)))
-
-
-_SHAPES = (
-    _shape("v0_engine", r"[Ff]alling back to V0\b", r"Initializing a V0 LLM engine \(v0\.(?:[89]|1\d)\.", severe=True),
-    _shape("v1_model_runner", r"using the V1 model runner instead"),
-    _shape(
+_TABLE = (
+    slower("v0_engine", r"[Ff]alling back to V0\b", r"Initializing a V0 LLM engine \(v0\.(?:[89]|1\d)\.", severe=True),
+    slower("v1_model_runner", r"using the V1 model runner instead"),
+    slower(
         "transformers_backend",
         r"[Ff]alling back to Transformers implementation",
         r"Using Transformers (?:modeling )?backend\.",
         severe=True,
     ),
-    _shape("attention_backend", r"precluded higher-priority backend", severe=True),
-    _shape(
+    slower("attention_backend", r"precluded higher-priority backend", severe=True),
+    slower(
         "quantization_fallback",
         r"Falling back to (?:unoptimized \w+ kernels|Moe WNA16 kernels)",
         r"quantization is not fully optimized yet",
         severe=True,
     ),
-    _shape("fp8_weight_only", r"does not have native support for FP\d computation"),
-    _shape("moe_untuned", r"Using default MoE config\. Performance might be sub-optimal"),
-    _shape("fp8_gemm_untuned", r"Using default W8A8 Block FP8 kernel config"),
-    _shape(
+    slower("fp8_weight_only", r"does not have native support for FP\d computation"),
+    slower("moe_untuned", r"Using default MoE config\. Performance might be sub-optimal"),
+    slower("fp8_gemm_untuned", r"Using default W8A8 Block FP8 kernel config"),
+    slower(
         "cudagraph_lowered",
         r"Overriding cudagraph_mode from",
         r"Overriding to CUDAGraphMode",
         r"Truncating max_cudagraph",
+        r"Capping cudagraph capture sizes",
     ),
-    _shape("async_scheduling_off", r"Async scheduling (?:will be|is) disabled"),
-    _shape("custom_all_reduce_off", r"Custom allreduce is disabled"),
-    _shape("compile_cache_off", r"torch\.compile cache is disabled"),
-    _shape("dtype", r"doesn't support \S+\. Falling back to \S+ for compatibility"),
+    slower("async_scheduling_off", r"Async scheduling (?:will be|is) disabled"),
+    slower("custom_all_reduce_off", r"Custom allreduce is disabled"),
+    slower("compile_cache_off", r"torch\.compile cache is disabled"),
+    slower("dtype", r"doesn't support \S+\. Falling back to \S+ for compatibility"),
 )
 _EAGER = re.compile(r"Enforce eager set|Cudagraph is disabled under eager mode|fallback to the eager mode")
 
 
-NAMES = frozenset({*(shape.name for shape in _SHAPES), "eager", "mla_off"})
+NAMES = frozenset({*(shape.name for shape in _TABLE), "eager", "mla_off"})
 """All names that a degradation can have."""
 
 
-def degradations(log: Sequence[str]) -> tuple[Degradation, ...]:
-    """Each degradation that the log mentions, once, at its first line, in the order of the log.
+_TELLING = telling(_TABLE, _EAGER, _ASKED_EAGER, _MLA_MODELS, _BACKEND)
+
+
+class VllmDegradations(DegradationReader):
+    """Keeps the first line of each degradation in a vLLM log.
 
     ``eager`` is severe only where nobody asked for it, which ``non-default args`` tells.
     """
-    lines = parse(log)
-    found = sorted((*_shaped(lines), *_eager(lines), *_without_mla(lines)), key=lambda each: each.line_number)
-    return tuple({each.name: each for each in reversed(found)}[name] for name in dict.fromkeys(f.name for f in found))
 
+    def __init__(self) -> None:
+        super().__init__(_TABLE, _TELLING)
+        self._asked_eager = False
+        self._made_for_mla = False
+        self._without_mla: LogLine | None = None
+        self._with_mla = False
 
-def _shaped(lines: Sequence[LogLine]) -> Iterator[Degradation]:
-    for line in lines:
-        for shape in _SHAPES:
-            if shape.pattern.search(line.text):
-                yield Degradation(shape.name, line.raw, line.number, shape.severe)
-
-
-def _eager(lines: Sequence[LogLine]) -> Iterator[Degradation]:
-    asked = any(_ASKED_EAGER.search(line.text) for line in lines)
-    for line in lines:
+    def take(self, line: LogLine) -> None:
+        """See ``DegradationReader.take``."""
+        super().take(line)
+        self._asked_eager = self._asked_eager or _ASKED_EAGER.search(line.text) is not None
+        self._made_for_mla = self._made_for_mla or _MLA_MODELS.search(line.text) is not None
         if _EAGER.search(line.text):
-            yield Degradation("eager", line.raw, line.number, severe=not asked)
+            self.note("eager", line, severe=True)
+        if attention_backend(line.text):
+            self._with_mla = self._with_mla or "MLA" in line.text
+            self._without_mla = self._without_mla or line
+
+    @property
+    def found(self) -> tuple[Degradation, ...]:
+        """See ``DegradationReader.found``.
+
+        A model made for multi-head latent attention that runs without has a KV cache that is many times larger.
+        """
+        asked = [
+            replace(each, severe=False) if self._asked_eager and each.name == "eager" else each
+            for each in super().found
+        ]
+        if line := self._without_mla if self._made_for_mla and not self._with_mla else None:
+            asked.append(Degradation("mla_off", line.raw, line.number, severe=True))
+        return tuple(sorted(asked, key=lambda each: each.line_number))
 
 
-def _without_mla(lines: Sequence[LogLine]) -> Iterator[Degradation]:
-    """A model made for multi-head latent attention that runs without: its KV cache is many times larger."""
-    if not any(_MLA_MODELS.search(line.text) for line in lines):
-        return
-    chosen = [line for line in lines if attention_backend(line.text)]
-    if chosen and not any("MLA" in line.text for line in chosen):
-        yield Degradation("mla_off", chosen[0].raw, chosen[0].number, severe=True)
+def degradations(log: Iterable[str]) -> tuple[Degradation, ...]:
+    """Each degradation that a whole log mentions, as ``VllmDegradations`` finds it."""
+    reader = VllmDegradations()
+    for line in log:
+        reader.read(line)
+    return reader.found
 
 
 def attention_backend(text: str) -> str | None:

@@ -7,9 +7,10 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from tuner.engines.base import Command, Phase, StartupFacts
+from tuner.engines.base import Command, LogReader, Phase, StartupFacts
 from tuner.engines.causes import Diagnosis, Evidence
 from tuner.engines.effective import EffectiveSetting, Witness
+from tuner.engines.shapes import Shapes
 from tuner.engines.vllm import effective, facts, interludes, phases, signs
 from tuner.errors import ConfigError
 from tuner.space import Settings
@@ -18,6 +19,7 @@ QUIET: Mapping[str, str] = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 """A trial reports to nobody: neither vLLM's usage statistics nor those of its libraries. A user's own values win."""
 
 _OURS = ("host", "port")
+_PHASES = Shapes(lambda lines: phases.phase_of(lines))
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ class VllmEngine:
 
     def phase(self, line: str) -> Phase | None:
         """The start-up phase that this log line announces, or ``None`` if it announces none."""
-        return phases.phase(line)
+        return _PHASES.of(line)
 
-    def suspicious(self, line: str) -> bool:
-        """Whether this line could decide a diagnosis: cheap, asked of every line as it comes."""
-        return signs.is_suspicious(line)
+    def reader(self) -> LogReader:
+        """Reads the log of one server as it grows."""
+        return signs.reader()
 
     def spoils(self, line: str) -> bool:
         """Whether this line says that a kernel was compiled in the middle of a load."""

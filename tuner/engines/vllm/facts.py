@@ -7,7 +7,7 @@ Sources of the shapes: the log templates of vLLM 0.6.3, 0.7.3, 0.8.5, 0.9.2, 0.1
 import re
 from collections.abc import Callable, Sequence
 
-from tuner.engines import diagnosis
+from tuner.engines import reader
 from tuner.engines.base import StartupFacts
 from tuner.engines.loglines import LogLine, parse
 from tuner.engines.vllm.degradations import attention_backend, degradations
@@ -43,9 +43,9 @@ def _whole(number: float | None) -> int | None:
 
 def facts(log: Sequence[str]) -> StartupFacts:
     """The facts that the log's last start states."""
-    lines = diagnosis.last_start(parse(log), READING)
+    lines = reader.last_start(parse(log), READING)
     return StartupFacts(
-        engine_version=diagnosis.version_of(lines, READING),
+        engine_version=reader.version_of(lines, READING),
         weights_gib=_pick(
             lines, max, r"(?:Model loading|Loading model weights) took ([\d.]+) Gi?B", r"model weights take ([\d.]+)GiB"
         ),

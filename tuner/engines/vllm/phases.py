@@ -5,9 +5,10 @@ took`` announces none: what follows is compiling with torch.compile and profilin
 """
 
 import re
+from collections.abc import Sequence
 
 from tuner.engines.base import Phase
-from tuner.engines.loglines import Level, parse_line
+from tuner.engines.loglines import Level, LogLine, parse_line
 
 _ANNOUNCED: tuple[tuple[Phase, re.Pattern[str]], ...] = (
     (
@@ -48,7 +49,8 @@ _ANNOUNCED: tuple[tuple[Phase, re.Pattern[str]], ...] = (
     (
         Phase.STARTING,
         re.compile(
-            r"vLLM API server version|[█▀▄ ]{4,}version \d|Initializing an? (?:V\d )?LLM engine|non-default args: "
+            r"vLLM API server version|(?<![█▀▄ ])[█▀▄ ]{4,}version \d|Initializing an? (?:V\d )?LLM engine"
+            r"|non-default args: "
         ),
     ),
 )
@@ -56,7 +58,12 @@ _ANNOUNCED: tuple[tuple[Phase, re.Pattern[str]], ...] = (
 
 def phase(line: str) -> Phase | None:
     """The phase that this line announces, or ``None``; of several steps of a progress bar, the last one's."""
-    announced = [_of_text(logical.text) for logical in parse_line(line) if logical.level < Level.ERROR]
+    return phase_of(parse_line(line))
+
+
+def phase_of(lines: Sequence[LogLine]) -> Phase | None:
+    """The phase that the logical lines of one physical line announce; all lines of one shape announce the same."""
+    announced = [_of_text(logical.text) for logical in lines if logical.level < Level.ERROR]
     return next((found for found in reversed(announced) if found), None)
 
 

@@ -11,14 +11,20 @@ from tuner.engines import diagnosis
 from tuner.engines import frame_signs as frames
 from tuner.engines import platform_signs as platform
 from tuner.engines.causes import Cause, Diagnosis, Evidence
-from tuner.engines.diagnosis import Reading
+from tuner.engines.diagnosis import LogReader
 from tuner.engines.loglines import Level
+from tuner.engines.reader import Reading
 from tuner.engines.signs import Rank, Sign
 from tuner.engines.vllm import configuration_signs as configuration
 
-_SMALLER_CONTEXT = "Lower max_model_len to what fits, raise gpu_memory_utilization, or use an fp8 KV cache."
-_MORE_KV = "Raise gpu_memory_utilization, lower max_num_batched_tokens or max_num_seqs, or spread over more GPUs."
+_SMALLER_CONTEXT = "Lower max_model_len to what fits, raise {share}, or use an fp8 KV cache."
+_MORE_KV = "Raise {share}, lower max_num_batched_tokens or max_num_seqs, or spread over more GPUs."
 _ASK_RAY = "Check `ray status`: the cluster must offer the GPUs that the parallel sizes ask for."
+_FEWER_SEQUENCES = (
+    "Set max_num_seqs to at most {mamba_blocks}: each sequence takes one block of the Mamba cache; or raise {share}."
+)
+_OTHER_BLOCK = "Let vLLM choose block_size, or take one that all attention backends of this model share."
+_CHANGE_NAMED = "vLLM's own check refuses this combination: change the setting that the line is about."
 _WAIT_LONGER = "Look at what the slowest worker does; raise VLLM_ENGINE_READY_TIMEOUT_S where loading is slow."
 _DROP_FEATURE = "Drop the feature that the line names, or take an image without the V0 engine (0.11 on)."
 _CHOOSE_TOGETHER = "Let vLLM choose attention backend, block size and KV data type, or pick ones that go together."
@@ -34,7 +40,7 @@ _MEMORY = (
         Cause.CUDA_OOM,
         Rank.EXACT,
         (r"CUDA out of memory occurred when warming up (?:sampler|pooler)(?: .*?with (?P<dummy_requests>\d+) dummy)?",),
-        "Lower max_num_seqs (the sampler's buffers are max_num_seqs x vocabulary) or gpu_memory_utilization.",
+        "Lower max_num_seqs (the sampler's buffers are max_num_seqs x vocabulary) or {share}.",
         "0.7-0.33",
     ),
     Sign(
@@ -72,6 +78,7 @@ _MEMORY = (
         (r"Error in memory profiling\. Initial (?:free|used) memory (?P<initial_free_gib>[\d.]+)? ?",),
         "Another process changed its GPU memory while vLLM measured: end it, or start again.",
         "0.6-0.33",
+        machine=True,
     ),
     Sign(
         Cause.NO_KV_CACHE,
@@ -83,6 +90,16 @@ _MEMORY = (
         ),
         _MORE_KV,
         "0.6-0.33",
+    ),
+    Sign(
+        Cause.NO_KV_CACHE,
+        Rank.EXACT,
+        (
+            r"max_num_seqs \((?P<max_num_seqs>[\d,]+)\) exceeds (?:the )?available Mamba cache blocks "
+            r"\((?P<mamba_blocks>[\d,]+)\)",
+        ),
+        _FEWER_SEQUENCES,
+        "0.18-0.33, hybrid models",
     ),
     Sign(
         Cause.NO_KV_CACHE,
@@ -181,6 +198,17 @@ _SUPPORT = (
         Cause.UNSUPPORTED,
         Rank.EXACT,
         (
+            r"No common block size for (?P<block_size>\d+)(?:.*?MultipleOf\((?:base=)?(?P<block_multiple>\d+)\))?",
+            r"[Bb]lock[ _]size (?P<refused_block_size>\d+)?.{0,40}"
+            r"(?:must be|to be|is not) (?:a )?(?:multiple of|divisible by) (?P<wanted_multiple>\d+)",
+        ),
+        _OTHER_BLOCK,
+        "0.8-0.33",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.EXACT,
+        (
             r"is not supported for quantization method|Unknown quantization method|(?:min_thread|tile)_\w+ = \d+",
             r"does not match the quantization method specified|quantization is currently not supported",
             r"Cannot find the config file for \w+|Following weights were not initialized from checkpoint",
@@ -232,6 +260,17 @@ _SUPPORT = (
         ),
         "This image lacks what the setting or the model needs: choose another setting or image.",
         "0.6-0.33",
+    ),
+)
+
+_CHECKS = (
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.RAISED,
+        (r"^\s*(?:ValueError|NotImplementedError|AssertionError)\b(?!: .*(?:EngineCore|Ray|NCCL|health))",),
+        _CHANGE_NAMED,
+        "0.6-0.33: a check of vLLM's own, in whichever process",
+        raised_in=r"^$|/vllm(?:_\w+)?/(?!.*(?:site|dist)-packages/)",
     ),
 )
 
@@ -388,6 +427,7 @@ _FALLBACK = (
 SIGNS: tuple[Sign, ...] = (
     *_MEMORY,
     *_SUPPORT,
+    *_CHECKS,
     *_RAY,
     *_DEVICE,
     *_DEATH,
@@ -422,7 +462,7 @@ READING = Reading(
         r"vLLM API server version v?(\d+\.\d+[\w.+-]*)|(?<!NCCL )\bversion +(\d+\.\d+\.\d+[\w.+-]*)\s*$"
         r"|LLM engine \(v(\d+\.\d+[\w.+-]*)\)|vLLM Version *: *v?(\d+\.\d+\.[\w.+-]*)|\bvllm==(\d+\.\d+[\w.+-]*)"
     ),
-    start=re.compile(r"vLLM API server version|[█▀▄ ]{4,}version \d"),
+    start=re.compile(r"vLLM API server version|(?<![█▀▄ ])[█▀▄ ]{4,}version \d"),
     ready=re.compile(r"Application startup complete|Uvicorn running on"),
     serving=re.compile(
         r"Application startup complete|Uvicorn running on|Avg (?:prompt|generation) throughput"
@@ -439,18 +479,20 @@ READING = Reading(
         r"EngineDeadError|Engine core initialization failed|initialization failed due to an exception in a background"
         r"|Engine process failed to start|CalledProcessError|IncompleteReadError|HTTPException|RequestError"
     ),
+    waiting=re.compile(r"No available (?:shared memory broadcast )?block found in \d+ second"),
+    progress=re.compile(r"Avg generation throughput: (?!0\.0 )|\"POST /\S* HTTP/1\.[01]\" 200"),
+    fixed_cache=re.compile(
+        r"kv[_-]cache[_-]memory(?:[_-]bytes)?['\"]?(?:[:=] ?| )['\"]?[1-9]|as specified by kv_cache_memory"
+    ),
 )
 """How a vLLM log is read."""
+
+
+def reader() -> LogReader:
+    """Reads a vLLM log as it grows."""
+    return LogReader(READING)
 
 
 def diagnose(evidence: Evidence) -> Diagnosis:
     """What the evidence says of a vLLM server, 0.6 to 0.33: a pure function, the same for every launcher."""
     return diagnosis.diagnose(evidence, READING)
-
-
-def is_suspicious(line: str) -> bool:
-    """Whether this line may decide a diagnosis: only then is a full ``diagnose`` worth its time.
-
-    Meant for every line of a log that is being followed.
-    """
-    return diagnosis.is_suspicious(line, READING)

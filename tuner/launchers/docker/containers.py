@@ -1,4 +1,4 @@
-"""The containers that tuner makes: known by their labels, and ended by whoever comes first.
+"""The containers that tuner makes and their networks: known by their labels, and ended by whoever comes first.
 
 ``python -m tuner.launchers.docker.containers LAUNCH`` ends one launch; it is the errand of a launch's watchdog.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from docker import DockerClient
 from docker.errors import APIError, NotFound
@@ -18,6 +19,7 @@ from docker.types import DeviceRequest, LogConfig, Mount
 
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec
+from tuner.launchers.docker import networks
 from tuner.launchers.docker.daemon import connected, translated
 from tuner.launchers.docker.options import CONTAINER_PORT, HUB_FOLDER, DockerLauncherConfig, gpu_env, volume_name
 from tuner.launchers.owner import Owner
@@ -67,18 +69,23 @@ def labels(launch_id: str, name: str) -> dict[str, str]:
 def create(client: DockerClient, contents: Contents, spec: LaunchSpec, launch_id: str) -> Container:
     """The container of a launch, not yet started.
 
+    What hardens it (no new privileges, limits, its own network) the user's deployment may override: see
+    ``DockerLauncherConfig``.
+
     Raises:
         InfrastructureError: The engine refuses.
     """
     argv = [part.replace("{host}", "0.0.0.0").replace("{port}", str(CONTAINER_PORT)) for part in spec.argv]
     options = contents.options
+    known_by = labels(launch_id, spec.name)
+    network = options.network or networks.create(client, launch_id, known_by)
     with translated("creating the container"):
         return client.containers.create(
             contents.image,
             entrypoint=argv[:1],
             command=argv[1:],
             name=f"tuner-{launch_id}",
-            labels=labels(launch_id, spec.name),
+            labels=known_by,
             environment={**options.environment, **contents.env, **spec.env, **gpu_env(spec.gpus, contents.wsl)},
             mounts=mounts(options, contents.hub),
             ports={f"{CONTAINER_PORT}/tcp": ("127.0.0.1", options.port or 0)},
@@ -86,6 +93,12 @@ def create(client: DockerClient, contents: Contents, spec: LaunchSpec, launch_id
             shm_size=None if options.ipc == "host" else int(options.shm_gib * _GIB),
             mem_limit=None if options.memory_gib is None else int(options.memory_gib * _GIB),
             device_requests=gpu_requests(spec.gpus),
+            devices=list(options.devices),
+            network=network,
+            pids_limit=options.pids,
+            security_opt=options.security,
+            cap_drop=["ALL"] if options.drop_capabilities else None,
+            user=options.user,
             init=True,
             # the engine's default may write where nothing can be read back from
             log_config=LogConfig(type=LogConfig.types.JSON),
@@ -115,6 +128,21 @@ def published_port(container: Container) -> int | None:
     return int(found[0]["HostPort"]) if found else None
 
 
+def host_pids(container: Container) -> tuple[int, ...] | None:
+    """The process of this host whose descendants are the container's; ``None`` where its ids are not this host's.
+
+    It is the container's shim, the parent of its first process: what is executed in the container later on descends
+    from it as well. An engine in a virtual machine has process ids of its own: no shim of that container is found.
+    """
+    try:
+        stat = Path(f"/proc/{container.attrs['State']['Pid']}/stat").read_text()
+        shim = int(stat.rpartition(")")[2].split()[1])
+        command = Path(f"/proc/{shim}/cmdline").read_bytes()
+    except (OSError, IndexError):
+        return None
+    return (shim,) if str(container.id).encode() in command else None
+
+
 def of_launch(client: DockerClient, launch_id: str) -> list[Container]:
     """The containers of a launch, running or not."""
     with translated():
@@ -128,25 +156,29 @@ def stop(container: Container, grace_s: float) -> None:
 
 
 def end(client: DockerClient, launch_id: str) -> None:
-    """Remove every container of a launch, at once.
+    """Remove every container of a launch, at once, and its network.
 
     Raises:
         InfrastructureError: One of them resists.
     """
-    for container in of_launch(client, launch_id):
-        remove(container)
+    _end_labelled(client, f"{LAUNCH}={launch_id}")
 
 
 def end_of(client: DockerClient, owner: str) -> None:
-    """Remove every container of an owner, at once.
+    """Remove every container of an owner, at once, and their networks.
 
     Raises:
         InfrastructureError: One of them resists.
     """
+    _end_labelled(client, f"{OWNER}={owner}")
+
+
+def _end_labelled(client: DockerClient, label: str) -> None:
     with translated():
-        found = client.containers.list(all=True, filters={"label": f"{OWNER}={owner}"}, ignore_removed=True)
+        found = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
     for container in found:
         remove(container)
+    networks.remove(client, label)
 
 
 def remove(container: Container) -> None:
@@ -166,13 +198,13 @@ def remove(container: Container) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LeftOver:
-    """A container of tuner's whose owner is gone, or may be.
+    """A container, or a network without one, of a launch whose owner is gone, or may be.
 
     Attributes:
         launch_id: Its launch.
         name: Its name in Docker.
         study: The study that it belongs to.
-        state: Docker's word: ``running``, ``exited``.
+        state: Docker's word: ``running``, ``exited``; ``network`` for a network.
         owner: Who made it; ``None`` if its label does not say.
     """
 
@@ -189,21 +221,17 @@ class LeftOver:
 
 
 def ours(client: DockerClient) -> list[LeftOver]:
-    """All containers that a tuner on this host has made."""
+    """All containers that a tuner on this host has made, and the networks of launches that have none."""
     with translated():
         found = client.containers.list(all=True, filters={"label": LAUNCH}, ignore_removed=True)
-    return [_described(container) for container in found]
+        containers = [_described(one.labels, str(one.name), one.status) for one in found]
+        made = [_described(labels, name, "network") for name, labels in networks.listed(client, LAUNCH)]
+    contained = {one.launch_id for one in containers}
+    return [*containers, *(one for one in made if one.launch_id not in contained)]
 
 
-def _described(container: Container) -> LeftOver:
-    held = container.labels
-    return LeftOver(
-        held[LAUNCH],
-        str(container.name),
-        held.get(STUDY, ""),
-        container.status,
-        Owner.parse(held.get(OWNER, "")),
-    )
+def _described(held: Mapping[str, str], name: str, state: str) -> LeftOver:
+    return LeftOver(held[LAUNCH], name, held.get(STUDY, ""), state, Owner.parse(held.get(OWNER, "")))
 
 
 def main(launch_id: str, patience_s: float = 90.0) -> None:

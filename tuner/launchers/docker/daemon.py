@@ -220,6 +220,12 @@ _REFUSALS: tuple[tuple[re.Pattern[str], type[InfrastructureError], str, str], ..
         "`docker system df` says what holds it; `docker image prune` frees some",
     ),
     (
+        re.compile(r"non-overlapping IPv4 address pool|predefined address pools have been", re.I),
+        EngineUnavailable,
+        "the Docker engine has no address range left for another network",
+        "`docker network prune` removes unused ones, `tuner clean` tuner's; or set launcher.network=bridge",
+    ),
+    (
         re.compile(r"mounts? denied|bind source path does not exist|invalid mount config|error mounting", re.I),
         EngineUnavailable,
         "a mount cannot be made",

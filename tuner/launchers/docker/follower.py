@@ -8,7 +8,7 @@ anew answers as another than the one that we were tied to.
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from docker.models.containers import Container
@@ -16,7 +16,8 @@ from docker.models.containers import Container
 from tuner.errors import EngineUnavailable, InfrastructureError
 from tuner.launchers.base import Life
 from tuner.launchers.docker.daemon import Lifeline, accepts, connected, engine_url, no_program, translated
-from tuner.secrets import redact
+from tuner.launchers.redacting import opened, redacted_bytes, whole_lines
+from tuner.secrets import hide
 
 _CLOSING_S = 10.0
 _LOOK_EVERY_S = 0.5
@@ -37,7 +38,7 @@ class Follower:
     def __init__(self, container_id: str, log_path: Path, hidden: Iterable[str]) -> None:
         self._id = container_id
         self._path = log_path
-        self._hidden = tuple(hidden)
+        hide(hidden)
         self._life = Life(running=True)
         self._lost: EngineUnavailable | None = None
         self._next_look_s = time.monotonic() + _LOOK_EVERY_S
@@ -91,10 +92,10 @@ class Follower:
                 self._lost = EngineUnavailable("the thread that followed the container broke")
 
     def _copy(self, container: Container) -> None:
-        with translated(), self._path.open("ab", buffering=0) as file:
+        with translated(), opened(self._path) as file:
             stream = container.logs(stream=True, follow=True, stdout=True, stderr=True)
             for text in whole_lines(stream):
-                file.write(redact(text, self._hidden).encode("utf-8", "surrogateescape"))
+                file.write(redacted_bytes(text))
 
 
 def _gone(why: str) -> EngineUnavailable:
@@ -102,19 +103,6 @@ def _gone(why: str) -> EngineUnavailable:
         f"the Docker engine stopped or restarted under the running trial: {why}",
         fix="nothing, if it was restarted on purpose: the trial is tried again",
     )
-
-
-def whole_lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The text of a stream in pieces that end where a line does, so that no secret is cut in two."""
-    held = b""
-    for chunk in chunks:
-        held += chunk
-        end = max(held.rfind(b"\n"), held.rfind(b"\r")) + 1
-        if end:
-            yield held[:end].decode("utf-8", "surrogateescape")
-            held = held[end:]
-    if held:
-        yield held.decode("utf-8", "surrogateescape")
 
 
 def _ended(container: Container) -> Life:

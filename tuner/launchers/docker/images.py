@@ -11,7 +11,7 @@ from docker.utils import parse_repository_tag
 
 from tuner.errors import ImageMissing
 from tuner.launchers.docker.context import build_context
-from tuner.launchers.docker.daemon import pull_failed, translated
+from tuner.launchers.docker.daemon import connected, pull_failed, translated
 from tuner.launchers.docker.options import Build, DockerLauncherConfig
 from tuner.launchers.docker.pinned import StudyImage
 
@@ -49,6 +49,24 @@ def resolve(
         fix = f"`docker pull {options.image}`, or let tuner pull (launcher.pull=missing) or build (launcher.build)"
         raise ImageMissing(f"there is no image {options.image} on this engine", fix=fix)
     return _described(options.image, image)
+
+
+def missing(options: DockerLauncherConfig) -> str:
+    """How the image would be had, ``pulled`` or ``built``; empty where it is on this engine already.
+
+    Raises:
+        ImageMissing: It is not here, and is neither to be pulled nor built.
+    """
+    with connected() as client:
+        here = find(client, options.image) is not None
+    if options.build:
+        return "built"
+    if here and options.pull != "always":
+        return ""
+    if options.pull == "never":
+        fix = f"`docker pull {options.image}`, or launcher.pull=missing"
+        raise ImageMissing(f"there is no image {options.image} on this engine", fix=fix)
+    return "pulled"
 
 
 def _again(client: DockerClient, known: StudyImage, progress: Progress) -> StudyImage:

@@ -2,7 +2,6 @@
 
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,11 +14,11 @@ from docker.models.containers import Container
 
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec, Life, Server
-from tuner.launchers.docker.containers import Contents, create, end, published_port, stop
+from tuner.launchers.docker.containers import Contents, create, end, host_pids, published_port, stop
 from tuner.launchers.docker.daemon import RESTART_S, connected, translated
 from tuner.launchers.docker.follower import Follower
 from tuner.launchers.leases import gpu_lease
-from tuner.launchers.log import ServerLog
+from tuner.launchers.log import ServerLog, begin_log
 from tuner.launchers.watchdog import Watchdog, watchdog
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -34,6 +33,7 @@ class ContainerServer:
     log: ServerLog
     follower: Follower
     headers: Mapping[str, str] = field(default_factory=dict)
+    pids: tuple[int, ...] | None = None
 
     def life(self) -> Life:
         """Whether it lives, from what the follower has seen; the exit status of a signal is 128 and its number.
@@ -72,19 +72,18 @@ class DockerLauncher:
     @contextmanager
     def launch(self, spec: LaunchSpec) -> Iterator[Server]:
         """See ``Launcher.launch``."""
-        spec.log_path.parent.mkdir(parents=True, exist_ok=True)
-        spec.log_path.touch()
+        begin_log(spec.log_path)
         holder = f"{spec.name} (process {os.getpid()})"
-        launch_id = f"{spec.name.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
+        launch_id = spec.new_id()
         with ExitStack() as held:
-            locks = [held.enter_context(gpu_lease(gpu, holder)) for gpu in spec.gpus]
+            locks = [lock for gpu in spec.gpus for lock in held.enter_context(gpu_lease(gpu, holder))]
             client = held.enter_context(connected(patience_s=RESTART_S))
             dog = held.enter_context(watchdog(("-m", "tuner.launchers.docker.containers", launch_id), locks))
             with _removed(client, launch_id, dog):
                 container = create(client, self.contents, spec, launch_id)
                 url = _started(container)
                 with self._followed(container, spec) as follower:
-                    yield ContainerServer(url, ServerLog(spec.log_path), follower)
+                    yield ContainerServer(url, ServerLog(spec.log_path), follower, pids=host_pids(container))
 
     def run(
         self,
@@ -121,11 +120,15 @@ class DockerLauncher:
     def _followed(self, container: Container, spec: LaunchSpec) -> Iterator[Follower]:
         """The follower, until the container was stopped and all of its output is written."""
         follower = Follower(str(container.id), spec.log_path, self.hidden)
+        grace_s = spec.stop_grace_s
         try:
             yield follower
+        except BaseException as error:
+            grace_s = spec.grace_s(error)
+            raise
         finally:
             with suppress(EngineUnavailable):  # what it would have said is said by the follower, or by the removal
-                stop(container, spec.stop_grace_s)
+                stop(container, grace_s)
             follower.join()
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from tuner.schema import Schema, without_nulls
 
@@ -63,6 +63,21 @@ class DockerLauncherConfig(Schema):
     """The most host memory that a container may use."""
     port: Annotated[int, Field(ge=1024, le=65535)] | None = None
     """The port on 127.0.0.1 that it is published on; null takes a free one."""
+    network: str | None = None
+    """The Docker network that it is in, so that whoever else is in it can reach it; null makes one for each launch."""
+    pids: PositiveInt | None = 16384
+    """The most processes and threads that a container may have."""
+    new_privileges: bool = False
+    """Whether a program in it may gain privileges that its user does not have (setuid)."""
+    drop_capabilities: bool = False
+    """Takes root's capabilities away; an image whose program changes its user or the owner of files needs some."""
+    security_opt: tuple[str, ...] = ()
+    """Security options of the deployment, as in a compose file; what they say of new privileges counts more than
+    ``new_privileges``."""
+    user: str | None = None
+    """The user that the program runs as, ``UID:GID``; null takes the image's."""
+    devices: tuple[str, ...] = ()
+    """Devices of the host, ``HOST:CONTAINER:rwm``, besides the GPUs."""
 
     @field_validator("caches", "env", mode="before")
     @classmethod
@@ -77,6 +92,13 @@ class DockerLauncherConfig(Schema):
                 f"{wrong[0]!r} is not HOST:CONTAINER or HOST:CONTAINER:ro, with CONTAINER an absolute path"
             )
         return mounts
+
+    @field_validator("network")
+    @classmethod
+    def _can_be_published(cls, network: str | None) -> str | None:
+        if network is not None and network.partition(":")[0] in ("host", "none", "container"):
+            raise ValueError("a trial's port is published, so that it needs a bridge network; null makes one")
+        return network
 
     @model_validator(mode="after")
     def _one_each(self) -> "DockerLauncherConfig":
@@ -94,6 +116,13 @@ class DockerLauncherConfig(Schema):
             for m in found
             if m
         )
+
+    @property
+    def security(self) -> list[str]:
+        """The engine's security options: the deployment's, and no new privileges unless they say otherwise."""
+        silent = not any(option.startswith("no-new-privileges") for option in self.security_opt)
+        ours = [] if self.new_privileges or not silent else ["no-new-privileges:true"]
+        return [*self.security_opt, *ours]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -34,7 +34,7 @@ def image_for(options: DockerLauncherConfig, model: str, known: StudyImage | Non
         ConfigError: A mount's source is not there.
         InfrastructureError: The engine or the image cannot be had.
     """
-    _check_mounts(options)
+    check_mounts(options)
     with connected() as client:
         image = images.resolve(client, options, known, progress)
         volumes.ensure(client, options.caches)
@@ -108,8 +108,13 @@ def _hub(options: DockerLauncherConfig) -> Path | None:
     return options.hub(os.environ.get("HF_HOME"))
 
 
-def _check_mounts(options: DockerLauncherConfig) -> None:
+def check_mounts(options: DockerLauncherConfig) -> None:
+    """Make sure that what is to be mounted is there.
+
+    Raises:
+        ConfigError: It is not.
+    """
     for mount in options.binds:
         if not mount.source.exists():
-            fix = "mend the path; the engine would make an empty folder of it"
+            fix = "correct the path; the engine would make an empty folder of it"
             raise ConfigError(f"{mount.source} is not there", place="launcher.mounts", fix=fix)

@@ -1,11 +1,11 @@
 """Services that run in containers of somebody else: who holds which GPU, and stopping and starting them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from docker import DockerClient
-from docker.errors import NotFound
+from docker.errors import ImageNotFound, NotFound
 from docker.models.containers import Container
 
 from tuner.launchers.docker.containers import LAUNCH
@@ -48,6 +48,67 @@ class Service:
     def known_as(self) -> str:
         """How people call it."""
         return self.service or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What a container runs, or ran: as it was created.
+
+    Attributes:
+        name: Its container's name.
+        service: Its name in its compose file, if it has one.
+        image: The image, as it was named.
+        argv: Its whole command, entrypoint included; it may hold a secret.
+        env: Its variables, those of its image included; secrets are among them.
+        inherited: The variables that have the image's own value.
+    """
+
+    name: str
+    service: str | None
+    image: str
+    argv: tuple[str, ...] = field(repr=False)
+    env: Mapping[str, str] = field(repr=False)
+    inherited: frozenset[str] = frozenset()
+
+    @property
+    def known_as(self) -> str:
+        """How people call it."""
+        return self.service or self.name
+
+
+def deployed(client: DockerClient, wanted: Collection[str]) -> list[Deployed]:
+    """What the containers of these names, or of compose services of these names, run; stopped ones included."""
+    with translated():
+        found = client.containers.list(all=True, ignore_removed=True)
+        matching = [one for one in found if {one.name, one.labels.get(_COMPOSE_SERVICE)} & set(wanted)]
+        return [described(one.attrs, _image_env(client, one.attrs["Image"])) for one in matching]
+
+
+def described(attrs: Mapping[str, Any], image_env: Collection[str]) -> Deployed:
+    """What a container runs.
+
+    Args:
+        attrs: What ``docker inspect`` says of it.
+        image_env: The variables of its image, as ``NAME=VALUE``.
+    """
+    config = attrs["Config"]
+    env = config.get("Env") or []
+    return Deployed(
+        name=attrs["Name"].removeprefix("/"),
+        service=(config.get("Labels") or {}).get(_COMPOSE_SERVICE),
+        image=config["Image"],
+        argv=(attrs["Path"], *attrs["Args"]),
+        env=dict(one.partition("=")[::2] for one in env),
+        inherited=frozenset(one.partition("=")[0] for one in env if one in image_env),
+    )
+
+
+def _image_env(client: DockerClient, image: str) -> list[str]:
+    """The variables that an image sets; none where it was removed under a container that is still there."""
+    try:
+        return client.images.get(image).attrs["Config"].get("Env") or []
+    except ImageNotFound:
+        return []
 
 
 def running(client: DockerClient) -> list[Service]:

@@ -1,0 +1,1 @@
+"""Faults on purpose, against the product's own commands: `make faults` prints tried and survived for each kind."""

@@ -1,0 +1,92 @@
+"""Reads YAML and text that somebody else wrote, within limits: whatever is wrong ends in one sentence, within seconds.
+
+The limits are far beyond any configuration of ours: they are there for a file that is no configuration at all, or one
+that is made to exhaust memory (aliases of aliases, thousands of levels).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.errors import ConfigError
+
+_MOST_BYTES = 1 << 20
+_MOST_LEVELS = 50
+_MOST_VALUES = 100_000
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def text_of(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ConfigError: It cannot be read, is larger than a megabyte, or is no text.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise ConfigError(f"{size / 1e6:.1f} MB are no configuration", place=str(path), fix="name another file")
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", place=str(path), fix="check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("binary data, not text", place=str(path), fix=_REPAIR) from error
+    if "\0" in text:
+        raise ConfigError("holds NUL bytes, so it is not text", place=str(path), fix=_REPAIR)
+    return text
+
+
+def yaml_of(path: Path) -> Any:
+    """What a YAML file says.
+
+    Raises:
+        ConfigError: As ``text_of`` does, or it is not YAML, too deep, or expands to too much.
+    """
+    return parsed(text_of(path), str(path))
+
+
+def parsed(text: str, place: str) -> Any:
+    """What a YAML text says.
+
+    Args:
+        text: The text.
+        place: Where it comes from, for the error.
+
+    Raises:
+        ConfigError: It is not YAML, nests more than 50 levels, or stands for more than 100,000 values.
+    """
+    try:
+        _check_size(text, place)
+        return yaml.load(text, Loader=_Loader)  # a safe loader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"not YAML: {said}", place=place, fix=_REPAIR) from error
+
+
+_REPAIR = "fix the file, or restore it from a copy"
+
+
+def _check_size(text: str, place: str) -> None:
+    """Count what a text stands for, aliases expanded, without building any of it."""
+    anchors: dict[str, int] = {}
+    open_collections: list[tuple[str | None, int]] = []
+    size = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        match event:
+            case yaml.CollectionStartEvent():
+                open_collections.append((event.anchor, size))
+                size += 1
+            case yaml.CollectionEndEvent():
+                anchor, before = open_collections.pop()
+                if anchor:
+                    anchors[anchor] = size - before
+            case yaml.AliasEvent():
+                size += anchors.get(event.anchor or "", 1)
+            case yaml.ScalarEvent():
+                size += 1
+        if len(open_collections) > _MOST_LEVELS:
+            raise ConfigError(f"more than {_MOST_LEVELS} levels deep", place=place, fix=_REPAIR)
+        if size > _MOST_VALUES:
+            raise ConfigError(f"stands for more than {_MOST_VALUES:,} values", place=place, fix=_REPAIR)

@@ -1,0 +1,91 @@
+r"""Finds out quickly that none of many patterns is in a line: by the words that each of them cannot do without.
+
+``in`` takes a thirtieth of the time of a regular expression's search. ``CUDA out of memory|Triton Error \[CUDA\]`` is
+in no line that holds neither ``CUDA out of memory`` nor ``Triton Error [CUDA]``.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+_SHORTEST = 3
+_TOKEN = re.compile(
+    r"""(?P<class>\\[dDwWsSbBAZ])|\\(?P<escaped>.)|(?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<repeat>[*+?]\??|\{\d*,?\d*\}\??)
+    |(?P<open>\((?:\?(?:P<\w+>|[a-zA-Z]*:|<?[=!]))?)|(?P<close>\))|(?P<or>\|)|(?P<any>[.^$])|(?P<plain>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_ORDINARY = re.compile(r"\((?:\?(?:P<\w+>|:))?")
+_Words = frozenset[str]
+
+
+def required(pattern: str) -> _Words | None:
+    """Words of which every text that the pattern is found in holds one; ``None`` where there are no such words."""
+    return _any_of(deque(_TOKEN.finditer(pattern)))
+
+
+def _any_of(tokens: deque[re.Match[str]]) -> _Words | None:
+    """The words of what stands until the group closes, alternative by alternative."""
+    alternatives = [_all_of(tokens)]
+    while tokens and tokens[0]["or"]:
+        tokens.popleft()
+        alternatives.append(_all_of(tokens))
+    return None if None in alternatives else frozenset().union(*(words for words in alternatives if words))
+
+
+def _all_of(tokens: deque[re.Match[str]]) -> _Words | None:
+    """The longest words among the parts of one alternative; each part alone must be in the text."""
+    parts: list[_Words | None] = []
+    run = ""
+    while tokens and not (tokens[0]["or"] or tokens[0]["close"]):
+        token = tokens.popleft()
+        plain = token["plain"] or token["escaped"]
+        inside = _group(token, tokens) if token["open"] else None
+        optional = bool(tokens and tokens[0]["repeat"] and not tokens[0][0].startswith("+"))
+        if plain and not optional:
+            run += plain
+        if not plain or optional or (tokens and tokens[0]["repeat"]):
+            parts.append(frozenset({run}))
+            parts.append(None if optional else inside)
+            run = ""
+    parts.append(frozenset({run}))
+    return max((words for words in parts if words and _shortest(words) >= _SHORTEST), key=_shortest, default=None)
+
+
+def _group(opening: re.Match[str], tokens: deque[re.Match[str]]) -> _Words | None:
+    """The words of a group; none of one that looks around or takes letters of either case for the same."""
+    words = _any_of(tokens)
+    tokens.popleft()
+    return words if _ORDINARY.fullmatch(opening[0]) else None
+
+
+def _shortest(words: _Words) -> int:
+    return min(map(len, words))
+
+
+class Index(Generic[Value]):
+    """Which of many patterns are in a text.
+
+    Args:
+        patterns: Each with what it stands for.
+    """
+
+    def __init__(self, patterns: Iterable[tuple[re.Pattern[str], Value]]) -> None:
+        self._by_word: dict[str, list[int]] = {}
+        self._always: list[int] = []
+        self._patterns = tuple(patterns)
+        for place, (pattern, _) in enumerate(self._patterns):
+            words = required(pattern.pattern)
+            for word in words or ():
+                self._by_word.setdefault(word, []).append(place)
+            if words is None:
+                self._always.append(place)
+
+    def find(self, text: str) -> list[Value]:
+        """What the patterns that are in a text stand for, in their order."""
+        places = {place for word, places in self._by_word.items() if word in text for place in places}
+        places.update(self._always)
+        found = (self._patterns[place] for place in sorted(places))
+        return [value for pattern, value in found if pattern.search(text)]

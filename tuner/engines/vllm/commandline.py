@@ -1,0 +1,168 @@
+"""Reading a vLLM server's command line, however it is written: what ``VllmEngine.command`` writes, and what people do.
+
+Two command lines that start the same server give equal settings: underscores for dashes, ``--flag=value``,
+``--no-flag``, ``--flag.key value`` for JSON, ``131072`` for ``128K``, any order, and with a shell around it.
+"""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from string import Template
+
+from pydantic import JsonValue
+
+_SHELLS = frozenset({"sh", "bash", "dash", "ash"})
+_SHORT: Mapping[str, str] = {
+    "tp": "tensor_parallel_size",
+    "pp": "pipeline_parallel_size",
+    "dp": "data_parallel_size",
+    "dcp": "decode_context_parallel_size",
+    "ep": "enable_expert_parallel",
+    "q": "quantization",
+    "cc": "compilation_config",
+}
+_SPELLINGS: Mapping[str, JsonValue] = {
+    "True": True,
+    "False": False,
+    "None": None,
+    "half": "float16",
+    "float": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
+_FLAG = re.compile(r"--?(?P<name>[A-Za-z][\w.-]*)(?:=(?P<value>.*))?", re.DOTALL)
+_OPTIMIZATION = re.compile(r"-O(?:=)?(\d)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
+_DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_OFF_BY_DEFAULT = frozenset(
+    {
+        "disable_custom_all_reduce",
+        "disable_log_requests",
+        "disable_log_stats",
+        "enable_auto_tool_choice",
+        "enable_expert_parallel",
+        "enable_lora",
+        "enforce_eager",
+        "trust_remote_code",
+    }
+)
+"""Flags that every version leaves off unless they are set, so that switching them off says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """What a vLLM server was started with.
+
+    Attributes:
+        model: The model, as the command line names it; ``None`` if it does not.
+        args: Values by flag name with underscores, each key of a JSON object on its own (``compilation_config.level``);
+            what only repeats the default (``auto``, null) is left out.
+    """
+
+    model: str | None
+    args: Mapping[str, JsonValue]
+
+
+def read(argv: Sequence[str], env: Mapping[str, str]) -> CommandLine | None:
+    """What a command line says; ``None`` if it starts no vLLM server.
+
+    Args:
+        argv: The whole command, its program included.
+        env: Its environment, for variables that a shell would fill in.
+    """
+    words = _own_words(_without_shell(argv, env))
+    if words is None:
+        return None
+    positional = words[0] if words and not _is_flag(words[0]) else None
+    raw = dict(_flags(words[1:] if positional else words))
+    model = raw.pop("model", None)
+    leaves = (leaf for name, value in raw.items() for leaf in _leaves(name, value))
+    return CommandLine(positional or (str(model) if model else None), {n: v for n, v in leaves if _says(n, v)})
+
+
+def _without_shell(argv: Sequence[str], env: Mapping[str, str]) -> Sequence[str]:
+    """The command that a shell is told to run, its variables filled in."""
+    shell = os.path.basename(argv[0]) in _SHELLS if argv else False
+    option = next((at for at, word in enumerate(argv) if re.fullmatch(r"-\w*c", word)), None)
+    if not shell or option is None or option + 1 == len(argv):
+        return argv
+    script = argv[option + 1].replace("\\\n", " ")
+    try:
+        return shlex.split(Template(script).safe_substitute(env), comments=True)
+    except ValueError:  # a quotation that does not end
+        return argv
+
+
+def _own_words(words: Sequence[str]) -> Sequence[str] | None:
+    """What follows ``vllm serve`` or ``-m vllm.entrypoints.openai.api_server``; an image may start with flags only."""
+    for at, word in enumerate(words):
+        if word == "serve" or word.endswith(("api_server", "api_server.py")):
+            return words[at + 1 :]
+    first = next((at for at, word in enumerate(words) if _is_flag(word)), None)
+    named = any(word.partition("=")[0] == "--model" for word in words)
+    return words[first:] if named and first is not None else None
+
+
+def _is_flag(word: str) -> bool:
+    return _FLAG.fullmatch(word) is not None
+
+
+def _flags(words: Sequence[str]) -> Iterator[tuple[str, JsonValue]]:
+    """Each flag with all the words behind it, up to the next one."""
+    at = 0
+    while at < len(words):
+        word, at = words[at], at + 1
+        values = []
+        while at < len(words) and not _is_flag(words[at]):
+            values.append(words[at])
+            at += 1
+        yield from _flag(word, values)
+
+
+def _flag(word: str, values: Sequence[str]) -> Iterator[tuple[str, JsonValue]]:
+    if level := _OPTIMIZATION.fullmatch(word):
+        yield "optimization_level", int(level[1])
+    elif match := _FLAG.fullmatch(word):
+        given = [*([] if match["value"] is None else [match["value"]]), *values]
+        head, dot, key = match["name"].replace("-", "_").partition(".")
+        name = f"{_SHORT.get(head, head)}{dot}{key}"
+        if not given:
+            yield name.removeprefix("no_"), not name.startswith("no_")
+        else:
+            read = [_value(text) for text in given]
+            yield name, read[0] if len(read) == 1 else _sorted(read)
+
+
+def _value(text: str) -> JsonValue:
+    """A word as the value that it stands for."""
+    if text in _SPELLINGS:
+        return _SPELLINGS[text]
+    if size := _SIZE.fullmatch(text):
+        return round(float(size[1]) * {**_DECIMAL, **_BINARY}[size[2]])
+    try:
+        found: JsonValue = json.loads(text)
+    except ValueError:
+        return text
+    return found
+
+
+def _sorted(values: list[JsonValue]) -> JsonValue:
+    """Sizes in any order are the same sizes."""
+    numbers = [value for value in values if isinstance(value, int | float)]
+    return [*sorted(numbers)] if len(numbers) == len(values) else values
+
+
+def _leaves(name: str, value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(f"{name}.{key}", inner)
+    else:
+        yield name, _sorted(value) if isinstance(value, list) else value
+
+
+def _says(name: str, value: JsonValue) -> bool:
+    return value not in ("auto", None) and not (value is False and name in _OFF_BY_DEFAULT)

@@ -1,0 +1,50 @@
+"""Which of a workload's requests a vLLM server of some settings answers with HTTP 400, known before it is launched."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tuner.engines.vllm.architecture import Architecture
+from tuner.engines.vllm.demand import whole
+from tuner.load.workload import Workload
+from tuner.space import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRequest:
+    """A request that will be refused every time.
+
+    Attributes:
+        message: The sentence, with the values.
+        place: The key of the workload that asks for it.
+        fix: What to change.
+        settings: The flags, with underscores, that decide about it.
+    """
+
+    message: str
+    place: str
+    fix: str
+    settings: tuple[str, ...]
+
+
+def refused_requests(
+    workload: Workload, settings: Settings, model: Architecture | None = None
+) -> Iterator[RefusedRequest]:
+    """What a server refuses of the workload: a tool call without a parser, a request longer than its context."""
+    parser = ("enable_auto_tool_choice", "tool_call_parser")
+    if workload.tool_call and not all(settings.args.get(name) for name in parser):
+        yield RefusedRequest(
+            "a tool call needs enable_auto_tool_choice and tool_call_parser: without them each is refused (HTTP 400)",
+            "workload.tool_call",
+            "set both in model.args, or workload.tool_call=false",
+            parser,
+        )
+    context = whole(settings.args.get("max_model_len")) or (model.max_positions if model else None)
+    # of the stages that a measurement can do without, those that do not fit are left out
+    prompt, output = workload.prompt_tokens, workload.output_tokens
+    if context is not None and prompt + output > context:
+        yield RefusedRequest(
+            f"{prompt} prompt + {output} output tokens exceed the context of {context} tokens (max_model_len)",
+            "workload.prompt_tokens",
+            "raise max_model_len, or lower workload.prompt_tokens",
+            ("max_model_len",),
+        )

@@ -1,0 +1,1 @@
+"""What this machine does while a stage is measured: its cores, its GPUs, and who else uses them."""

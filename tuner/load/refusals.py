@@ -1,0 +1,43 @@
+"""Whether requests failed by chance or would fail the same every time."""
+
+from collections.abc import Sequence
+
+from tuner.errors import MeasurementError, RequestsRefused, TrialError
+from tuner.load.records import Failure, FailureKind, describe
+
+_PASSING = (408, 409, 425, 429)
+"""Statuses by which a server asks to try again later."""
+_KEY = "the server wants a key: name the variable that holds it in launcher.token_env, or start it without one"
+_FIXES = {
+    401: _KEY,
+    403: _KEY,
+    404: "ask for a model that the server has: model.served_name",
+    413: "make the prompts of the workload shorter",
+}
+_FIX = "change the workload, or the deployment, as the answer says"
+
+
+def unusable(message: str, failures: Sequence[Failure]) -> TrialError:
+    """The error of a measurement in which too much failed: of the configuration where every request was refused."""
+    text = f"{message}: {describe(failures) or 'none was sent'}"
+    statuses = [_status(failure) for failure in failures if failure.kind is not FailureKind.ABANDONED]
+    first = next(iter(statuses), None)
+    if first is None or not all(status is not None and is_refusal(status) for status in statuses):
+        return MeasurementError(text)
+    return RequestsRefused(text, cause=RequestsRefused.CAUSE, fix=fix_of(first))
+
+
+def is_refusal(status: int) -> bool:
+    """Whether an HTTP status says that the same request will be refused again."""
+    return 400 <= status < 500 and status not in _PASSING
+
+
+def fix_of(status: int) -> str:
+    """What to do about a refusal."""
+    return _FIXES.get(status, _FIX)
+
+
+def _status(failure: Failure) -> int | None:
+    """The HTTP status that a failure's text begins with."""
+    first = failure.text.partition(" ")[0]
+    return int(first) if failure.kind is FailureKind.HTTP and first.isdecimal() else None
