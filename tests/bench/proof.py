@@ -1,7 +1,7 @@
 """What the proof promises, by simulation: how often it calls equals different, and how many launches a gain needs.
 
-Everything is decided by ``tuner.testing.decide``, which is the rule of a study. Every repeat has its own seed, so that
-the same figures come out every time. ``--quick`` is the part that CI runs; a claim that does not hold makes it fail.
+Everything is decided by ``tuner.testing.decide``, which is the rule of a study. Every repeat has a seed of its own, by its
+machine and its number, so that the same figures come out every time, whatever a row is called. ``--quick`` is the part that CI runs; a claim that does not hold makes it fail.
 """
 
 import argparse
@@ -150,7 +150,7 @@ def run(scenario, repeats):
 
 
 def _proof(scenario, repeat, *, alpha=ALPHA, proof="first"):
-    dice = random.Random(f"{scenario.name} {scenario.noise} {repeat} {proof}")
+    dice = random.Random(f"{scenario.noise}: proof {proof} of {repeat}")
     machine = scenario.noise.machine(dice, 2 * scenario.most)
     baseline, candidate = _sources(scenario, machine)
     return decide(
@@ -172,7 +172,7 @@ def _sources(scenario, machine):
 
 def _study(scenario, repeat):
     """The best reading of many candidates is proven, then that of the runner-up with what is left of alpha."""
-    dice = random.Random(f"{scenario.name} {scenario.noise} {repeat} search")
+    dice = random.Random(f"{scenario.noise}: search of {repeat}")
     machine = scenario.noise.machine(dice, CANDIDATES)
     _, candidate = _sources(scenario, machine)
     readings = [candidate()[SPEED] for _ in range(CANDIDATES)]
@@ -185,7 +185,7 @@ def _study(scenario, repeat):
 
 def _old(scenario, repeat):
     """Whether the rule of before finds a gain: two launches of each, and means further apart than either's spread."""
-    dice = random.Random(f"{scenario.name} {scenario.noise} {repeat} old")
+    dice = random.Random(f"{scenario.noise}: old rule of {repeat}")
     baseline, candidate = _sources(scenario, scenario.noise.machine(dice, 4))
     first, one, two, last = baseline(), candidate(), candidate(), baseline()
     old, new = [first, last], [one, two]
