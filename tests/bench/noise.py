@@ -14,6 +14,8 @@ STATES = 0.95, 0.31
 OUTLIER = 0.03, 5.0
 """Rare outliers: how often, and by how many deviations such a launch is slower."""
 DRIFT = 0.1
+ENOUGH = 12
+"""Launches of a recording; of fewer, the same ones are drawn too often."""
 _SLOWEST = 0.05
 
 
@@ -125,5 +127,5 @@ def recorded(name):
 
 
 def recordings():
-    """The names of all recordings."""
-    return sorted(path.stem for path in RECORDED.glob("*.csv"))
+    """The names of all recordings that hold launches enough to draw from."""
+    return sorted(path.stem for path in RECORDED.glob("*.csv") if len(recorded(path.stem)) >= ENOUGH)

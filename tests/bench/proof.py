@@ -1,7 +1,8 @@
 """What the proof promises, by simulation: how often it calls equals different, and how many launches a gain needs.
 
-Everything is decided by ``tuner.testing.decide``, which is the rule of a study. Every repeat has its own seed, so that
-the same figures come out every time. ``--quick`` is the part that CI runs; a claim that does not hold makes it fail.
+Everything is decided by ``tuner.testing.decide``, which is the rule of a study. Each repeat has a seed of its own, by
+its machine and its number, so that the same figures come out every time. ``--quick`` is the part that CI runs; a claim
+that does not hold makes it fail.
 """
 
 import argparse
@@ -34,8 +35,9 @@ FIRST_SHARE = 0.8
 """Of what is left of alpha, for each proof of a study."""
 FALSE, COVERED = 0.025, 0.94
 FULL, QUICK = 2000, 300
-EARLIER = 7
-"""Launches of one configuration that a study has seen before, where its noise is pooled."""
+CONTROLS, MANY = 5, 21
+"""Earlier launches of one configuration from which its noise is known: as a study's controls are, and as a server's
+that is watched for long."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Claim:
 
 
 RARELY = Claim("found", FALSE, most=True, chance=True)
+FEW = Claim("launches", 5, most=True)
 COVERS = Claim("coverage", COVERED, chance=True)
 
 
@@ -82,7 +85,7 @@ class Scenario:
         ratios: The candidate's true figures over the baseline's.
         limited: Whether under the default limits; else there are none.
         most: Launches of each at the most.
-        pooled: Whether the noise is known from ``EARLIER`` launches besides.
+        pooled: From how many earlier launches of one configuration the noise is known besides.
         study: A whole study of ``CANDIDATES`` such candidates, and not a single proof.
         claims: What is promised of it.
     """
@@ -92,7 +95,7 @@ class Scenario:
     ratios: Mapping[str, float] = field(default_factory=dict)
     limited: bool = False
     most: int = MOST
-    pooled: bool = False
+    pooled: int = 0
     study: bool = False
     claims: tuple[Claim, ...] = (COVERS,)
 
@@ -148,7 +151,7 @@ def run(scenario, repeats):
 
 
 def _proof(scenario, repeat, *, alpha=ALPHA, proof="first"):
-    dice = random.Random(f"{scenario.name} {scenario.noise} {repeat} {proof}")
+    dice = random.Random(f"{scenario.noise}: proof {proof} of {repeat}")
     machine = scenario.noise.machine(dice, 2 * scenario.most)
     baseline, candidate = _sources(scenario, machine)
     return decide(
@@ -157,7 +160,7 @@ def _proof(scenario, repeat, *, alpha=ALPHA, proof="first"):
         OBJECTIVE.goals,
         scenario.limits,
         max_launches=scenario.most,
-        noise={name: machine.known(name, EARLIER) for name in scenario.metrics} if scenario.pooled else None,
+        noise={name: machine.known(name, scenario.pooled) for name in scenario.metrics} if scenario.pooled else None,
         seed=repeat,
         alpha=alpha,
     )
@@ -170,7 +173,7 @@ def _sources(scenario, machine):
 
 def _study(scenario, repeat):
     """The best reading of many candidates is proven, then that of the runner-up with what is left of alpha."""
-    dice = random.Random(f"{scenario.name} {scenario.noise} {repeat} search")
+    dice = random.Random(f"{scenario.noise}: search of {repeat}")
     machine = scenario.noise.machine(dice, CANDIDATES)
     _, candidate = _sources(scenario, machine)
     readings = [candidate()[SPEED] for _ in range(CANDIDATES)]
@@ -183,7 +186,7 @@ def _study(scenario, repeat):
 
 def _old(scenario, repeat):
     """Whether the rule of before finds a gain: two launches of each, and means further apart than either's spread."""
-    dice = random.Random(f"{scenario.name} {scenario.noise} {repeat} old")
+    dice = random.Random(f"{scenario.noise}: old rule of {repeat}")
     baseline, candidate = _sources(scenario, scenario.noise.machine(dice, 4))
     first, one, two, last = baseline(), candidate(), candidate(), baseline()
     old, new = [first, last], [one, two]
@@ -207,7 +210,7 @@ def _spread(old, new, name):
 
 def scenarios():
     """All rows of the table."""
-    return [*_equal(), *_gains(), *_limited(), *_recorded()]
+    return [*_gains(), *_limited(), *_recorded(), *_smallest(), *_equal()]
 
 
 def _equal():
@@ -218,22 +221,30 @@ def _equal():
                 yield Scenario("equals", noise, claims=(RARELY, COVERS))
                 yield Scenario(f"{CANDIDATES} equals in a study", noise, study=True, claims=(RARELY, COVERS))
         for sd in SDS:
-            yield Scenario("equals, noise pooled", Simulated(shape, sd), pooled=True, claims=(RARELY, COVERS))
+            yield Scenario("equals, noise pooled", Simulated(shape, sd), pooled=CONTROLS, claims=(RARELY, COVERS))
 
 
 def _gains():
     noise = Simulated("lognormal", 0.03)
     yield _gain("+5 %", noise, 0.05, 0.80)
-    yield _gain("+5 %, noise pooled", noise, 0.05, 0.85, pooled=True)
+    yield _gain(f"+5 %, noise pooled from {CONTROLS}", noise, 0.05, 0.80, pooled=CONTROLS)
+    yield _gain(f"+5 %, noise pooled from {MANY}", noise, 0.05, 0.85, pooled=MANY)
     yield _gain("+5 % within 10", noise, 0.05, 0.90, most=10)
     yield _gain("+10 % within 4", noise, 0.10, 0.90, most=4)
-    yield _gain("+10 %", noise, 0.10, 0.90, Claim("launches", 5, most=True))
-    yield _gain("+10 %, noise pooled", noise, 0.10, 0.90, Claim("launches", 5, most=True), pooled=True)
+    yield _gain("+10 %", noise, 0.10, 0.90, FEW)
+    yield _gain(f"+10 %, noise pooled from {CONTROLS}", noise, 0.10, 0.90, FEW, pooled=CONTROLS)
 
 
 def _gain(name, noise, gain, target=None, *claims, **more):
     promised = (Claim("found", target),) if target else ()
     return Scenario(name, noise, {SPEED: 1 + gain}, claims=(*promised, *claims, COVERS), **more)
+
+
+def _smallest():
+    """How small a gain is found at which noise; nothing is promised."""
+    for sd in SDS:
+        for gain in (0.02, 0.03, 0.05, 0.10, 0.20, 0.40):
+            yield _gain(f"{gain:+.0%}, how often", Simulated("lognormal", sd), gain)
 
 
 def _limited():
@@ -245,9 +256,8 @@ def _limited():
     for shape in SHAPES:
         for sd in SDS:
             noise = Simulated(shape, sd)
-            yield _breaking("TPOT at its limit", noise, limit)
             yield _breaking("TPOT 10 % over its limit", noise, 1.1 * limit)
-            yield _breaking("TPOT 10 % over its limit, noise pooled", noise, 1.1 * limit, pooled=True)
+            yield _breaking("TPOT at its limit, noise pooled", noise, limit, pooled=CONTROLS)
 
 
 def _breaking(name, noise, tpot, **more):

@@ -9,8 +9,8 @@ from tuner.proof.order import turns
 from tuner.proof.rule import ALPHA, Launch, Terms
 from tuner.proof.rule import decide as rule
 
-Source = Callable[[], Mapping[str, float]]
-"""Stands for one launch: what it measured, by metric."""
+Source = Callable[[], Mapping[str, float | None] | None]
+"""Stands for one launch: what it measured, by metric; ``None`` for nothing."""
 
 
 class Died(Exception):
@@ -68,7 +68,7 @@ def decide(
 
 def _launch(source: Source, of_candidate: bool, needed: tuple[str, ...]) -> Launch:
     try:
-        numbers = source()
+        numbers = {name: value for name, value in (source() or {}).items() if value is not None}
     except Died as death:
         return Launch(of_candidate, {}, str(death) or "died")
     missing = [name for name in needed if not numbers.get(name, 0) > 0]
