@@ -1,7 +1,7 @@
 """A measurement as a person reads it."""
 
 from tests.simulated import simulated_study
-from tuner.bench import text
+from tuner.bench.text import text
 from tuner.load.intervals import Interval
 from tuner.load.plan import Skipped
 

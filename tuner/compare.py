@@ -6,8 +6,10 @@ numbers never make a winner: only a proof does, and its error rate is spent once
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tuner.config import Config
+from tuner.objective import Objective
 from tuner.proof.decision import Decision
 from tuner.proof.estimate import Noise
 from tuner.proof.order import turns
@@ -66,19 +68,37 @@ def _unwritten(config: Config, relaunches: Sequence[TrialRecord]) -> ProofTerms 
 
 def proof_of(config: Config, terms: ProofTerms, relaunches: Sequence[TrialRecord], noise: Mapping[str, Noise]) -> Proof:
     """A proof with what its launches say so far."""
-    objective = config.objective
-    rule = Terms(
+    rule = rule_of(config, config.objective, terms.most, noise, terms.alpha)
+    launches = [launch(r, rule.needed, candidate=r.role is Role.CONFIRM_BEST) for r in relaunches]
+    return Proof(terms, tuple(relaunches), decide(launches, rule))
+
+
+def rule_of(
+    config: Config,
+    objective: Objective,
+    most: int,
+    noise: Mapping[str, Noise] = MappingProxyType({}),
+    alpha: float = ALPHA,
+) -> Terms:
+    """What is to be shown, as the rule takes it.
+
+    Args:
+        config: What gain is worth a change.
+        objective: Goals, limits and guard.
+        most: Launches of each at the most.
+        noise: What is known of each metric's noise.
+        alpha: The error rate that may be spent.
+    """
+    return Terms(
         goals=objective.goals,
         limits=objective.limits,
-        most=terms.most,
+        most=most,
         noise=noise,
-        alpha=terms.alpha,
+        alpha=alpha,
         min_gain=config.study.min_gain,
         guard=objective.guard,
         unguarded=frozenset(objective.unguarded),
     )
-    needed = (*objective.goals, *objective.limits)
-    return Proof(terms, tuple(relaunches), decide([_launch(record, needed) for record in relaunches], rule))
 
 
 def alpha_left(earlier: Sequence[Proof]) -> float | None:
@@ -87,11 +107,16 @@ def alpha_left(earlier: Sequence[Proof]) -> float | None:
     return left * _SHARE if left * _SHARE >= _TOO_LITTLE else None
 
 
-def _launch(record: TrialRecord, needed: Sequence[str]) -> Launch:
-    """A launch that died or returned nothing counts against its configuration, never as missing."""
-    best = record.role is Role.CONFIRM_BEST
+def launch(record: TrialRecord, needed: Sequence[str], *, candidate: bool) -> Launch:
+    """A launch that died or returned nothing counts against its configuration, never as missing.
+
+    Args:
+        record: What was measured.
+        needed: The metrics without which it is none.
+        candidate: Whether of the candidate; else of the baseline.
+    """
     if record.measurement is None or record.state is not State.COMPLETE:
-        return Launch(best, {}, record.failure.message if record.failure else "it returned nothing")
+        return Launch(candidate, {}, record.failure.message if record.failure else "it returned nothing")
     read = numbers(record.measurement)
     missing = [name for name in needed if name not in read]
-    return Launch(best, read, f"{', '.join(missing)} could not be measured" if missing else None)
+    return Launch(candidate, read, f"{', '.join(missing)} could not be measured" if missing else None)

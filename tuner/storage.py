@@ -173,13 +173,23 @@ class TrialFolder:
         """Every request's timestamps, one JSON line each; only a measured trial has it."""
         return self.path / "requests.jsonl"
 
+    @property
+    def config(self) -> Path:
+        """What a measurement of a running server was made with; a study has one for all of its trials."""
+        return self.path / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        """The record; there once the trial is over."""
+        return self.path / "record.json"
+
     def save_requests(self, results: Iterable[StageResult]) -> None:
         """Keep every request of the measurement."""
         _write(self.requests, "".join(dump_records(results)))
 
     def save(self, record: TrialRecord) -> None:
         """The record; from now on the trial is over."""
-        _write(self.path / "record.json", record.model_dump_json(indent=1) + "\n")
+        _write(self.record, record.model_dump_json(indent=1) + "\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 Every number is the relaunches' own: what the search read has no place beside a verdict.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil, log, sqrt
 
 from tuner import words
-from tuner.objective import direction
+from tuner.objective import Limit, direction
 from tuner.outcome import Outcome
 from tuner.proof.decision import Bound, Decision, Effect, Kind
 from tuner.storage import TrialRecord
@@ -83,8 +83,13 @@ def _decided(outcome: Outcome, best: TrialRecord, decision: Decision) -> str:
 
 
 def _but(outcome: Outcome, decision: Decision) -> str:
+    return but(decision, outcome.config.objective.limits)
+
+
+def but(decision: Decision, limits: Mapping[str, Limit]) -> str:
     """Why a gain alone does not do."""
-    reasons = [f"its limit on {bounded(outcome, name)} is not shown to be kept" for name in decision.open_limits]
+    open_limits = [bound_text(name, decision.limits[name], limits[name]) for name in decision.open_limits]
+    reasons = [f"its limit on {text} is not shown to be kept" for text in open_limits]
     reasons += [_sacrifice(decision, name) for name in decision.sacrificed]
     return " and ".join(reasons)
 
@@ -205,10 +210,14 @@ def as_is(name: str, gain: float) -> float:
 
 
 def bounded(outcome: Outcome, name: str) -> str:
-    """A limit's metric in the relaunches beside its bound: ``TTFT p50 × 1.12 [1.04, 1.21] of at most 1.10``."""
-    decision, limit = outcome.decision, outcome.config.objective.limits[name]
-    assert decision is not None
-    bound, factor = decision.limits[name], limit.max if limit.max is not None else limit.min
+    """A limit's metric in the relaunches with its bound."""
+    assert outcome.decision is not None
+    return bound_text(name, outcome.decision.limits[name], outcome.config.objective.limits[name])
+
+
+def bound_text(name: str, bound: Bound, limit: Limit) -> str:
+    """How a limit was kept: ``TTFT p50 (× 1.12 [1.04, 1.21], at most × 1.10)``."""
+    factor = limit.max if limit.max is not None else limit.min
     assert factor is not None
     word = "at most" if limit.max is not None else "at least"
     times = "× " if limit.of == "baseline" else ""

@@ -119,6 +119,7 @@ class Attempt:
             characters=reply.characters,
             hidden_tokens=reply.hidden_tokens,
             resent=self.resent,
+            opened_ms=reply.opened_ms,
             status=self.status,
             failure=failure and Failure(failure.kind, redact(failure.text, secrets)[:_TEXT_LIMIT]),
         )

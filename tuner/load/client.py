@@ -6,7 +6,8 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import IO, Self
 from pydantic import ValidationError
 
 from tuner.errors import MeasurementError
+from tuner.load.progress import Progress, answered_of
 from tuner.load.records import StageResult, decode_result, encode
 from tuner.load.scrape import Scraper
 from tuner.load.stage import Command, Stage
@@ -44,9 +46,13 @@ class LoadClient:
 
         with LoadClient() as client:  # the worker imports its libraries while the server starts
             result = client.run(stage, Target(server.url, server.headers, "glm"), watch=readiness.check)
+
+    Attributes:
+        on_progress: Told about twice a second how far a stage has come; ``None`` if nobody wants to know.
     """
 
     def __init__(self) -> None:
+        self.on_progress: Callable[[Progress], None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
 
@@ -77,7 +83,7 @@ class LoadClient:
         Raises:
             MeasurementError: The worker died.
         """
-        job = Command(stage, target.url, dict(target.headers), target.model)
+        job = Command(stage, target.url, dict(target.headers), target.model, self.on_progress is not None)
         try:
             return self._answer(self._worker(), job, watch)
         except BaseException:  # KeyboardInterrupt too: no stream may outlive its stage
@@ -165,7 +171,7 @@ class LoadClient:
         hidden = of_headers(job.headers)
         try:
             _tell(process, job)
-            return decode_result(self._line(process, watch))
+            return decode_result(self._result_line(process, job.stage, watch))
         except (EOFError, BrokenPipeError):
             said = redact(self._stderr_tail(), hidden)
             raise MeasurementError(f"the load worker died with exit code {process.wait()}: {said}") from None
@@ -173,19 +179,34 @@ class LoadClient:
             said = redact(str(error), hidden)[:_TEXT_LIMIT]
             raise MeasurementError(f"the server's answers cannot be read: {said}") from None
 
-    def _line(self, process: subprocess.Popen[bytes], watch: Callable[[], None]) -> bytes:
+    def _result_line(self, process: subprocess.Popen[bytes], stage: Stage, watch: Callable[[], None]) -> bytes:
+        """The first line that is no news of the stage's progress; the listener hears of those."""
+        start_s = time.monotonic()
+        for line in self._lines(process, watch):
+            if (answered := answered_of(line)) is None:
+                return line
+            if self.on_progress:
+                self.on_progress(Progress(stage, answered, time.monotonic() - start_s))
+        raise EOFError
+
+    def _lines(self, process: subprocess.Popen[bytes], watch: Callable[[], None]) -> Iterator[bytes]:
+        """What the worker writes, line by line; ends with its output."""
         assert process.stdout is not None
         fd = process.stdout.fileno()
         poll = select.poll()
         poll.register(fd, select.POLLIN | select.POLLHUP)
         parts: list[bytes] = []
-        while not (parts and parts[-1].endswith(b"\n")):
+        while True:
             watch()
-            if poll.poll(_WATCH_EVERY_MS):
-                parts.append(os.read(fd, _READ_BYTES))
-                if not parts[-1]:
-                    raise EOFError
-        return b"".join(parts)
+            if not poll.poll(_WATCH_EVERY_MS):
+                continue
+            if not (read := os.read(fd, _READ_BYTES)):
+                return
+            for part in read.splitlines(keepends=True):
+                parts.append(part)
+                if part.endswith(b"\n"):
+                    yield b"".join(parts)
+                    parts = []
 
     def _stderr_tail(self) -> str:
         self._stderr.seek(0)

@@ -83,6 +83,8 @@ class RequestRecord:
         characters: Length of the text that was streamed; ``None`` in records from before this was kept.
         hidden_tokens: Reasoning tokens that the server counted without streaming any.
         resent: Whether it was sent twice, since its first connection turned out to be closed.
+        opened_ms: When the chunk arrived that opens a stream and carries only the role, which ``vllm bench serve``
+            takes for the first token; ``None`` if there was none, and in records from before this was kept.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -104,6 +106,7 @@ class RequestRecord:
     characters: int | None = None
     hidden_tokens: int = 0
     resent: bool = False
+    opened_ms: float | None = None
 
     @property
     def completed(self) -> bool:

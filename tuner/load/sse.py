@@ -21,6 +21,7 @@ class Reply:
 
     Attributes:
         chunk_ms: Arrival of each chunk that carries tokens; the first of them carries text or a tool call.
+        opened_ms: Arrival of a chunk ahead of them that carries no text, only the role; ``None`` if there was none.
         prompt_tokens: From the last ``usage``; likewise the next two. ``None`` if there was none.
         cached_tokens: Part of the prompt found in the prefix cache.
         output_tokens: Generated tokens.
@@ -34,6 +35,7 @@ class Reply:
     """
 
     chunk_ms: list[float] = field(default_factory=list)
+    opened_ms: float | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
@@ -109,6 +111,8 @@ def _take_delta(reply: Reply, delta: dict[str, Any], at_ms: float, *, last: bool
     speaks = any(text) or bool(delta.get("tool_calls"))
     if speaks or (reply.chunk_ms and ("role" not in delta or last)):
         reply.chunk_ms.append(at_ms)
+    elif reply.opened_ms is None and not reply.chunk_ms:
+        reply.opened_ms = at_ms
 
 
 def _take_usage(reply: Reply, usage: dict[str, Any]) -> None:

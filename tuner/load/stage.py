@@ -91,12 +91,21 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One line on the worker's standard input: a stage and where to send it."""
+    """One line on the worker's standard input: a stage and where to send it.
+
+    Attributes:
+        stage: What to send.
+        url: The server's base URL.
+        headers: Of every request.
+        model: The name to ask for.
+        ticks: Whether somebody wants to hear meanwhile how many requests have been answered.
+    """
 
     stage: Stage
     url: str
     headers: dict[str, str]
     model: str
+    ticks: bool = False
 
 
 def command(raw: dict[str, Any]) -> Command:
@@ -104,4 +113,6 @@ def command(raw: dict[str, Any]) -> Command:
     stage = raw["stage"]
     requests = tuple(Request(**request) for request in stage["requests"])
     rule = stage["rule"] and StopRule(**stage["rule"])
-    return Command(Stage(**{**stage, "requests": requests, "rule": rule}), raw["url"], raw["headers"], raw["model"])
+    return Command(
+        Stage(**{**stage, "requests": requests, "rule": rule}), raw["url"], raw["headers"], raw["model"], raw["ticks"]
+    )

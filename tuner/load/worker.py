@@ -1,7 +1,8 @@
 """The load generator, alone in its process so that nothing but the load delays its time stamps.
 
 ``python -m tuner.load.worker`` reads one ``Command`` a line from standard input and writes one ``StageResult`` a line
-to standard output. It ends with its standard input: whatever kills tuner, the streams close with it.
+to standard output, and before it, if asked to, how far it has come (``tuner.load.progress``). It ends with its standard
+input: whatever kills tuner, the streams close with it.
 
 ECOSYSTEM's measurement chose the parts: aiohttp on uvloop, an unlimited connector (the default of 100 connections
 queues streams), reads of whatever arrived (``iter_any``), no answer parsed before the stage is over.
@@ -14,6 +15,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from itertools import count
 from types import SimpleNamespace
 
@@ -24,6 +26,7 @@ from tuner.load.attempt import Attempt, Flooded
 from tuner.load.meter import Meter, lateness_ms
 from tuner.load.payload import PATH, body
 from tuner.load.priority import realtime
+from tuner.load.progress import EVERY_S, tick
 from tuner.load.records import Failure, FailureKind, StageResult, Window, encode
 from tuner.load.stage import Command, command
 from tuner.load.steady import Steady
@@ -40,10 +43,16 @@ _STAGE_BYTES = 1 << 30
 
 
 class Load:
-    """One stage under way."""
+    """One stage under way.
 
-    def __init__(self, job: Command) -> None:
+    Args:
+        job: What to send.
+        tell: Takes a line for whoever follows it.
+    """
+
+    def __init__(self, job: Command, tell: Callable[[bytes], None]) -> None:
         self.job = job
+        self._tell = tell
         self.attempts: list[Attempt] = []
         self.aborted = False
         self._url = job.url + PATH
@@ -51,6 +60,7 @@ class Load:
         self._indices = count()
         self._steady = Steady(job.stage, job.stage.rule) if job.stage.rule else None
         self._failures = 0
+        self._answered = 0
         self._bytes = 0
         self._closes = False
         self._users: list[asyncio.Task[None]] = []
@@ -65,10 +75,18 @@ class Load:
 
     async def _send_all(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession) -> None:
         self._users = [asyncio.create_task(self._user(kept, fresh, n)) for n in range(self.job.stage.streams)]
+        ticking = asyncio.create_task(self._tick()) if self.job.ticks else None
         await asyncio.wait(self._users)
+        if ticking:
+            ticking.cancel()
         for user in self._users:
             if not user.cancelled():
                 user.result()
+
+    async def _tick(self) -> None:
+        while True:
+            self._tell(tick(self._answered))
+            await asyncio.sleep(EVERY_S)
 
     def _session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
         stage = self.job.stage
@@ -155,6 +173,7 @@ class Load:
         """Draw the consequences of a request that is over: too many failures, or enough measured."""
         if self._steady:
             self._steady.done(attempt, attempt.ended_ns)
+        self._answered += 1
         self._failures += attempt.looks_failed()
         stage, fresh = self.job.stage, max(0, len(self.attempts) - len(self._made))
         too_many = self._failures > stage.max_failures + stage.max_failed_share * fresh
@@ -199,13 +218,17 @@ def _reuse_noted() -> aiohttp.TraceConfig:
     return trace
 
 
-def run(job: Command) -> StageResult:
+def _unheard(line: bytes) -> None:
+    """Nobody follows it."""
+
+
+def run(job: Command, tell: Callable[[bytes], None] = _unheard) -> StageResult:
     """Run one stage on an event loop of its own, without the garbage collector's pauses."""
     gc.collect()
     gc.disable()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Load(job).run())
+            return runner.run(Load(job, tell).run())
     finally:
         gc.enable()
 
@@ -230,10 +253,14 @@ def main() -> None:
     lines = _commands()
     # not sys.stdout: under PYTHONUNBUFFERED it takes a write that fell short for a whole one
     with open(1, "wb", closefd=False) as stdout:
-        while True:
-            result = run(command(json.loads(lines.get())))
-            stdout.write(encode(result).encode() + b"\n")
+
+        def tell(line: bytes) -> None:
+            stdout.write(line)
             stdout.flush()
+
+        while True:
+            result = run(command(json.loads(lines.get())), tell)
+            tell(encode(result).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,11 @@ class Terms:
     unguarded: frozenset[str] = frozenset()
 
     @property
+    def needed(self) -> tuple[str, ...]:
+        """The metrics without which a launch says nothing."""
+        return (*self.goals, *self.limits)
+
+    @property
     def first_look(self) -> int:
         """Launches of each before which nothing is decided."""
         return FIRST_LOOK if all(map(self._known_well, self.goals)) else _FIRST_ALONE
@@ -96,6 +101,19 @@ def decide(launches: Sequence[Launch], terms: Terms) -> Decision:
         terms: What is to be shown.
     """
     return _Look(_pairs(launches), terms).decision()
+
+
+def decide_once(launches: Sequence[Launch], terms: Terms) -> Decision:
+    """What launches say that were not made in turns, such as those of today and one that was saved earlier.
+
+    They may be of unequal numbers, and are looked at once. What changed between the two sides, a driver or the
+    machine's load, is in no interval.
+
+    Args:
+        launches: One of each at least.
+        terms: What is to be shown.
+    """
+    return _Once(launches, terms).decision()
 
 
 def _pairs(launches: Sequence[Launch]) -> list[Launch]:
@@ -321,6 +339,30 @@ class _Look:
             and effect.worse
             and effect.gain < -guard
         )
+
+
+@dataclass(frozen=True)
+class _Once(_Look):
+    """The only look, at all launches: the whole error may be spent on it."""
+
+    @property
+    def pairs(self) -> int:
+        """Launches of whichever has more."""
+        of_candidate = sum(launch.candidate for launch in self.launches)
+        return max(of_candidate, len(self.launches) - of_candidate)
+
+    @property
+    def last(self) -> bool:
+        """There is no other."""
+        return True
+
+    @property
+    def tells(self) -> bool:
+        """There will be no more to tell."""
+        return True
+
+    def _level(self, alpha: float) -> float:
+        return alpha
 
 
 def _cut(log_value: float) -> float:
