@@ -37,9 +37,12 @@ class Answer:
         """The page as JSON.
 
         Raises:
-            ValueError: It is none.
+            ValueError: It is none, or nested too deeply to be one.
         """
-        return json.loads(self.body)
+        try:
+            return json.loads(self.body)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
 
 
 def fetch(

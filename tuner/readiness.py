@@ -268,6 +268,8 @@ class Probe:
             return next((model.get("max_model_len") for model in listed), None)
         except httpx.HTTPError as error:
             raise MeasurementError(f"the first request broke off: {error!r}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise NotReady(f"{self.url}/v1/models lists no models: what answers there is no model server") from error
 
     def witness(self, log: Sequence[str]) -> Witness:
         """What the running server says of itself, as far as it has the endpoints for it."""

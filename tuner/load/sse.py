@@ -70,7 +70,7 @@ def read(data: bytes, ends: Sequence[int], times_ms: Sequence[float]) -> Reply:
             continue
         try:
             _take(reply, json.loads(event), times_ms[bisect_left(ends, end)])
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             reply.malformed = reply.malformed or event[:200].decode("utf-8", "replace")
     return reply
 

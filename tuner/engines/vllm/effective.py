@@ -56,7 +56,7 @@ def _of_server_info(text: str | None) -> Iterator[tuple[str, JsonValue]]:
     """The leaves of each ``*_config``, nested ones by their dotted names, and the environment."""
     try:
         info = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if not isinstance(info, dict):
         return
