@@ -190,6 +190,7 @@ def summary(outcome: Outcome) -> dict[str, JsonValue]:
         "study": outcome.config.study.name,
         "folder": str(outcome.folder.path),
         "finished": len(outcome.launched),
+        "relaunched": len(outcome.confirmations),
         "ruled_out": len(outcome.ruled_out),
         "budget_trials": outcome.config.budget.trials,
         "over": outcome.over and outcome.confirmed,

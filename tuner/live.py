@@ -86,7 +86,7 @@ class Standing:
         config: The study's configuration.
         name: The study's.
         trials: Its budget in trials, if it has one.
-        finished: Trials that ended with a verdict of their own.
+        finished: Launches that ended with a verdict of their own, relaunches included.
         ended: Every trial that is over, this sitting's and earlier ones'.
         baseline: The deployed configuration's trial, once it was measured.
         best: The best feasible trial.
@@ -114,8 +114,7 @@ class Standing:
                 for record in event.earlier:
                     self._add(record)
             case events.TrialEnded():
-                counts = event.record.launched and event.record.role in SEARCHED
-                self.finished += counts and event.record.state is not State.FAILED
+                self.finished += event.record.launched and event.record.state is not State.FAILED
                 self.best = event.best
                 self._add(event.record)
 

@@ -169,11 +169,8 @@ def _resolves(config: Config) -> tuple[str, ...]:
 
 
 def _finished(config: Config) -> int:
-    return (
-        len(Outcome.of(StudyFolder(config.study.path)).launched)
-        if StudyFolder(config.study.path).config.exists()
-        else 0
-    )
+    folder = StudyFolder(config.study.path)
+    return len(Outcome.of(folder).launched) if folder.config.exists() else 0
 
 
 def _launches(config: Config, finished: int) -> int | None:

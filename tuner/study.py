@@ -134,7 +134,7 @@ class _Run:
         self._ground = ground
         self._proposer = Proposer(self._config, ground, lambda text: self._listener(events.Noted(text)))
         outcome = self.outcome
-        done, relaunches = len(outcome.launched), self._config.reserve
+        done, relaunches = len(outcome.launched) + len(outcome.confirmations), self._config.reserve
         name, trials = self._config.study.name, self._config.budget.trials
         self._listener(events.StudyStarted(name, trials, done, relaunches, outcome.records, outcome.best))
         while not self.outcome.over:
