@@ -176,7 +176,8 @@ def _finished(config: Config) -> int:
 def _launches(config: Config, finished: int) -> int | None:
     """Those that are still to come; a space may hold fewer candidates than the budget pays for."""
     trials, folder = config.budget.trials, StudyFolder(config.study.path)
-    if folder.config.exists() and (known := Outcome.of(folder)).over and known.confirmed:
+    known = Outcome.of(folder) if folder.config.exists() else None
+    if known and known.over and known.confirmed:
         return 0
     if not config.space.params:
         return max(0, 1 - finished)
@@ -184,7 +185,7 @@ def _launches(config: Config, finished: int) -> int | None:
         return None
     search = trials - config.reserve
     most = search if config.space.size is None else min(search, config.space.size + 1)
-    return max(0, most - finished) + config.reserve
+    return max(0, most - finished) + max(0, config.reserve - (len(known.confirmations) if known else 0))
 
 
 def _measured_s(config: Config) -> float | None:
