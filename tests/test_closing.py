@@ -262,4 +262,6 @@ def test_a_finalist_that_could_not_be_measured_undisturbed_is_said_to_be(outcome
     disturbed = replace(outcome, records=tuple(records))
     assert "Measured in disturbance: concurrent of trial" in report_html(disturbed)
     said = shown(closing.table(disturbed))
-    assert f"disturbed concurrent of trial {outcome.best.number}: the server compiled kernels in every turn of it" in said
+    assert (
+        f"disturbed concurrent of trial {outcome.best.number}: the server compiled kernels in every turn of it" in said
+    )
