@@ -72,6 +72,12 @@ class Pairs:
         """Metrics whose mean ratio is beyond the tolerance."""
         return [name for name, most in TOLERANCE.items() if abs(self.ratio(name)[0] - 1) > most]
 
+    @property
+    def apart(self) -> list[str]:
+        """Those that differ by more beyond doubt: the whole interval is beyond the tolerance."""
+        spans = {name: self.ratio(name)[1:] for name in TOLERANCE}
+        return [name for name, (low, high) in spans.items() if low > 1 + TOLERANCE[name] or high < 1 - TOLERANCE[name]]
+
     def __str__(self) -> str:
         lines = []
         for name in TOLERANCE:
