@@ -166,6 +166,19 @@ def test_more_streams_than_the_usual_connection_limit_run_at_once(client, server
     assert max(server.in_flight_at_arrival) == 150
 
 
+def test_a_listener_hears_how_many_requests_have_been_answered(client, server):
+    heard = []
+    client.on_progress = heard.append
+    server.ttft_s = 0.4
+    asked = stage(requests=4, streams=1)
+    assert len(client.run(asked, server.target).records) == 4
+    counts = [progress.answered for progress in heard]
+    assert counts[0] == 0
+    assert counts == sorted(counts)
+    assert 1 <= counts[-1] <= 4
+    assert {progress.stage for progress in heard} == {asked}
+
+
 # --- what fails ---
 
 

@@ -52,6 +52,13 @@ def test_the_role_only_chunk_is_not_the_first_token():
     assert reply.chunk_ms == []
 
 
+def test_the_role_only_chunk_is_noted_as_the_streams_opening_and_a_first_chunk_with_text_is_not():
+    opened = read_in_pieces(events(choice(role="assistant", content=""), choice(content="a"), choice("stop")), 1)
+    assert opened.opened_ms is not None
+    assert opened.opened_ms < opened.chunk_ms[0]
+    assert read_in_pieces(events(choice(role="assistant", content="a"), choice("stop")), 1).opened_ms is None
+
+
 @pytest.mark.parametrize("key", ["content", "reasoning", "reasoning_content"])
 def test_the_first_delta_of_any_kind_is_the_first_token(key):
     data = events(choice(role="assistant", content=""), choice(**{key: "hm"}), choice("stop", content="so"))

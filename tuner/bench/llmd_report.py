@@ -36,7 +36,7 @@ def report_of(measured: Measured) -> str:
     try:
         from llmd_benchmark_report import BenchmarkReportV02
     except ImportError:
-        fix = "pip install 'tuner[llmd]' (or llmd-benchmark-report)"
+        fix = "pip install -e '.[llmd]'"
         raise ConfigError("llm-d's report needs the package llmd-benchmark-report", fix=fix) from None
     text: str = BenchmarkReportV02.model_validate(fields_of(measured)).get_json_str()
     return text

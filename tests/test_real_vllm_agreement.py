@@ -1,0 +1,105 @@
+"""tuner and ``vllm bench serve`` measure the same on one real vLLM server, run in turns."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.agreement import TRAFFIC, Pairs, Tuner
+from tuner.bench import vllm_result
+from tuner.launchers.base import LaunchSpec
+from tuner.launchers.process import ProcessLauncher
+from tuner.load.client import LoadClient
+from tuner.testing.launcher import until
+
+HERE = os.environ.get("TUNER_TEST_VLLM")
+FEWEST, MOST = 8, 20
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(
+        not HERE, reason="needs real vLLM: TUNER_TEST_VLLM=DIR make test (DIR/venv/bin/vllm, DIR/models)"
+    ),
+]
+
+QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_MLA_DISABLE": "1"}
+# fresh prompts on both sides: what is cached would be nobody's to compare
+FLAGS = ("-O0", "--load-format", "dummy", "--max-model-len", "2048", "--no-enable-prefix-caching")
+
+
+def healthy(server):
+    import httpx
+
+    try:
+        return httpx.get(f"{server.url}/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        assert server.life().running, "\n".join(server.log.lines[-20:])
+        return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    argv = (f"{HERE}/venv/bin/vllm", "serve", f"{HERE}/models/glm-tiny", "--host", "{host}", "--port", "{port}")
+    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    spec = LaunchSpec("agreement/0000", (*argv, "--served-model-name", "glm", *FLAGS), log, {**QUIET, **CPU})
+    with ProcessLauncher().launch(spec) as server:
+        until(lambda: healthy(server), timeout_s=600)
+        yield server
+
+
+@pytest.fixture
+def vllm_bench(server, tmp_path):
+    """Runs ``vllm bench serve`` once, with the traffic that tuner sends."""
+    command = [f"{HERE}/venv/bin/python", str(Path(__file__).parent / "vllm_bench_turns.py")]
+    with (
+        (tmp_path / "bench.log").open("w") as log,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, **QUIET, "PYTHONPATH": str(Path(__file__).parents[1])},
+        ) as process,
+    ):
+        assert process.stdout.readline() == "ready\n", (tmp_path / "bench.log").read_text()
+        runs = iter(range(1000))
+
+        def run():
+            # a seed for each run: its prompts are drawn from it
+            process.stdin.write(json.dumps(arguments(server.url, next(runs), tmp_path)) + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "done\n", (tmp_path / "bench.log").read_text()
+            return vllm_result.read(tmp_path / "result.json").numbers
+
+        yield run
+        process.stdin.close()
+
+
+def arguments(url, seed, folder):
+    return [
+        *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions", "--base-url", url, "--model", "glm"),
+        *("--tokenizer", f"{HERE}/models/glm-tiny", "--dataset-name", "random", "--seed", str(seed), "--ignore-eos"),
+        *("--random-input-len", "100", "--random-output-len", str(TRAFFIC.output_tokens)),
+        *("--num-prompts", str(TRAFFIC.requests), "--max-concurrency", str(TRAFFIC.concurrency)),
+        *("--temperature", str(TRAFFIC.temperature), "--percentile-metrics", "ttft,tpot,itl,e2el"),
+        *("--save-result", "--result-dir", str(folder), "--result-filename", "result.json", "--disable-tqdm"),
+    ]
+
+
+def test_tuner_and_vllms_own_benchmark_agree_on_throughput_tpot_and_ttft(server, vllm_bench):
+    with LoadClient() as client:
+        pairs = Pairs(Tuner(client, server.url, "glm"), vllm_bench)
+        pairs.ours(), vllm_bench()  # the first of each is not like the others
+        pairs.run(FEWEST, "first")
+        while pairs.disagreeing and pairs.count < MOST:  # on a busy machine more pairs tell
+            pairs.run(4, f"after {pairs.count}")
+    sys.stdout.write(f"\ntuner over vllm bench serve:\n{pairs}\n")
+    if pairs.disagreeing and not pairs.apart:
+        pytest.skip(f"this machine is too noisy to tell; run it on one that does nothing else:\n{pairs}")
+    assert not pairs.apart, f"\n{pairs}"
