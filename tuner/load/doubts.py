@@ -132,8 +132,9 @@ def about_bundles(per_chunk: float | None) -> Iterator[str]:
     """What several tokens in a chunk mean."""
     if per_chunk is not None and per_chunk > _BUNDLE:
         yield (
-            f"A chunk carries {per_chunk:.1f} tokens on average (speculative decoding, --stream-interval, or an API "
-            "process that cannot keep up): ITL is the gap between chunks, TPOT the time per token."
+            f"A chunk carries {per_chunk:.1f} tokens on average (speculative decoding, --stream-interval, tokens "
+            "without text, or an API process that cannot keep up): ITL is the gap between "
+            "chunks, TPOT the time per token."
         )
 
 
