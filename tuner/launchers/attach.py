@@ -13,6 +13,8 @@ from tuner.launchers.base import LaunchSpec, Life, Server
 from tuner.launchers.log import ServerLog, begin_log
 from tuner.secrets import Secrets, hide
 
+_LONGEST_PAGE = 1 << 16
+"""So much of its answer is read, so that its connection can be used again; what floods us is cut off."""
 _ASK_EVERY_S = 0.5
 """A server that is being measured has other things to do than to say twenty times a second that it lives."""
 
@@ -41,8 +43,13 @@ class AttachedServer:
         return self._life
 
     def _accepts(self) -> bool:
+        read = 0
         try:
-            self._http.get(f"{self.url}/health")
+            with self._http.stream("GET", f"{self.url}/health") as reply:
+                for piece in reply.iter_raw():
+                    read += len(piece)
+                    if read > _LONGEST_PAGE:
+                        break
         except httpx.ConnectError:
             return False
         except httpx.HTTPError:
