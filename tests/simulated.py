@@ -34,7 +34,7 @@ def simulated_study(folder, trials, *overrides, seed=0):
     Returns:
         Its ``Outcome``; the folder holds all that a real study's folder holds but server logs and Optuna's storage.
     """
-    budget = ["study.confirm.max=4", f"budget.trials={trials + 8}"]
+    budget = ["study.confirm.max=4", f"budget.trials={max(2, trials) + 8}"]
     asked = config.load(["experiment=demo", f"study.folder={folder}", *budget, *overrides])
     maker = _Maker(asked, StudyFolder(asked.study.path), random.Random(seed))
     maker.folder.write(maker.folder.config, asked.to_yaml())

@@ -173,7 +173,9 @@ def test_a_trial_that_was_never_launched_is_marked_apart(outcome):
     records[number] = records[number].model_copy(update={"launched": False, "phases": ()})
     ruled = replace(outcome, records=tuple(records))
     assert list(named(analysis.history(ruled), "ruled out, not launched").x) == [number]
-    assert sum(len(bar.x) for bar in analysis.timeline(ruled).data[:1]) == len(outcome.records) - 1 + 4
+    assert sum(len(bar.x) for bar in analysis.timeline(ruled).data[:1]) == len(outcome.records) - 1 + len(
+        outcome.relaunches
+    )
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,9 @@ def test_a_record_of_another_version_is_not_set_aside(study):
 
 def test_a_relaunch_after_a_damaged_one_overwrites_none(study):
     made = study.next_number("confirm")
-    (study.confirmation(0).path / "record.json").write_text("{")
+    (study.confirmation(made).path / "record.json").write_text("{")
     study.set_damaged_aside()
-    assert study.next_number("confirm") == made
+    assert study.next_number("confirm") == made + 1
 
 
 def test_a_locked_database_is_named_with_what_to_do(study):

@@ -383,7 +383,8 @@ class StudyFolder:
         """Remove what a killed tuner had begun to write: nobody else is at work here."""
         for pattern in (".*.tmp", "trials/*/.*.tmp", "confirm/*/.*.tmp"):
             for draft in self.path.glob(pattern):
-                draft.unlink(missing_ok=True)
+                with suppress(OSError):  # whoever writes there next says what is wrong with it
+                    draft.unlink()
 
 
 def studies(folder: Path) -> list[StudyFolder]:

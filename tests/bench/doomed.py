@@ -104,7 +104,9 @@ def _unheard(text):
 
 def asked_of(site, kind, seed, trials=TRIALS):
     """The configuration of a study on one of the sites."""
-    return config.load([*SITES[site], f"search={kind}", f"study.seed={seed}", f"budget.trials={trials}"])
+    return config.load(
+        [*SITES[site], f"search={kind}", f"study.seed={seed}", f"budget.trials={trials}", "study.confirm.max=0"]
+    )
 
 
 def tallies(site, kind, arm, seeds, trials=TRIALS):
