@@ -99,6 +99,14 @@ def test_other_traffic_than_the_saved_results_is_refused(servers, tmp_path):
     assert "fix: leave it out" in done.stderr
 
 
+def test_a_password_in_a_url_is_refused_since_the_url_is_kept(tmp_path):
+    done = bench("run", "http://me:hush-hush@127.0.0.1:1", f"study.folder={tmp_path}")
+    assert done.returncode == 2
+    assert "fix: leave it out, and say --token-env" in done.stderr
+    assert "hush-hush" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_saved_results_are_no_comparison(tmp_path):
     done = bench("compare", str(REAL), str(REAL), f"study.folder={tmp_path}")
     assert done.returncode == 2
