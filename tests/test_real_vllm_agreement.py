@@ -87,6 +87,8 @@ def arguments(url, seed, folder):
         *("--tokenizer", f"{HERE}/models/glm-tiny", "--dataset-name", "random", "--seed", str(seed), "--ignore-eos"),
         *("--random-input-len", "100", "--random-output-len", str(TRAFFIC.output_tokens)),
         *("--num-prompts", str(TRAFFIC.requests), "--max-concurrency", str(TRAFFIC.concurrency)),
+        # users come one after the other, as tuner's do: users of equal requests who start at once stay in step
+        *("--request-rate", "100", "--burstiness", "1000"),
         *("--temperature", str(TRAFFIC.temperature), "--percentile-metrics", "ttft,tpot,itl,e2el"),
         *("--save-result", "--result-dir", str(folder), "--result-filename", "result.json", "--disable-tqdm"),
     ]

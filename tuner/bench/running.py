@@ -115,6 +115,9 @@ def _base(url: str) -> str:
     """The server's base URL, of what people have at hand: an OpenAI client's ends in ``/v1``."""
     if not is_url(url):
         raise ConfigError(f"{url} is not a URL", place="URL", fix=f"say http://{url}")
+    if "@" in url.removeprefix("http://").removeprefix("https://").partition("/")[0]:
+        fix = "leave it out, and say --token-env NAME"
+        raise ConfigError("a password is not written into configurations", place="URL", fix=fix)
     return url.rstrip("/").removesuffix("/v1")
 
 
