@@ -1,16 +1,16 @@
 """``vllm bench serve`` again and again in one process, run by vLLM's own Python: importing it takes longer than a run.
 
 Each line on standard input is a JSON list of its arguments; a line is written to standard output when its result is.
-Nothing of vLLM is changed: its parser, its ``main``. It runs with the priority that tuner gives its own load worker: on
-a busy machine a client without it stamps late, and the difference would be one of scheduling.
+Its parser, its ``main`` and its numbers are vLLM's own. While it sends it has the priority that tuner gives its own
+load worker: without it a client stamps late on a busy machine, and the difference would be one of scheduling.
 """
 
-import argparse
 import contextlib
 import json
 import sys
 
 from vllm.benchmarks import serve
+from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tuner.load.priority import realtime
 
@@ -20,16 +20,21 @@ def tell(word):
     sys.stdout.flush()
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    with contextlib.suppress(ImportError):
-        from vllm.utils.argparse_utils import FlexibleArgumentParser
+async def prompt(*args, **given):
+    """Its ``benchmark``, from the first request to the last, at that priority."""
+    with realtime():
+        return await SEND(*args, **given)
 
-        parser = FlexibleArgumentParser()
+
+SEND, serve.benchmark = serve.benchmark, prompt
+
+
+def main():
+    parser = FlexibleArgumentParser()
     serve.add_cli_args(parser)
     tell("ready")
     for line in sys.stdin:
-        with contextlib.redirect_stdout(sys.stderr), realtime():
+        with contextlib.redirect_stdout(sys.stderr):
             serve.main(parser.parse_args(json.loads(line)))
         tell("done")
 
