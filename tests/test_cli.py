@@ -119,7 +119,7 @@ def test_the_plan_is_shown_before_any_gpu_time_is_spent(tmp_path):
     plan = json.loads(
         tuner("study", "start", "experiment=demo", f"study.folder={tmp_path}", "--dry-run", "--json").stdout
     )
-    assert plan["launches"] == 24
+    assert plan["launches"] == 28
 
 
 def test_cfg_prints_what_a_study_would_read_back(tmp_path):

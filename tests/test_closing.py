@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -103,7 +104,8 @@ def test_a_profile_of_which_a_limit_is_not_shown_is_marked(outcome):
 def test_of_several_goals_the_recommended_trade_is_named_with_its_reason(tmp_path):
     outcome = simulated_study(tmp_path, 12, "objective=pareto", "study.confirm.max=0", seed=2)
     said = verdict.trade(outcome)
-    best, front = outcome.best, [record for record in outcome.ranked if str(record.number) in said]
+    best, named = outcome.best, {int(number) for number in re.findall(r"(?:trial|, ) ?(\d+)(?![.,]?\d*%)", said)}
+    front = [record for record in outcome.ranked if record.number in named]
     assert said.startswith(f"trial {best.number} is recommended of the front, for the largest sum of both gains")
     gains = [outcome.readings.gains(record.digest) for record in front]
     assert max(gains, key=sum) == outcome.readings.gains(outcome.ranked[0].digest)

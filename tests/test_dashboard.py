@@ -223,10 +223,10 @@ def chromium():
 @pytest.mark.parametrize(
     ("name", "path", "shows"),
     [
-        ("study", "", "Means over the relaunches"),
+        ("study", "", "is better than the deployed configuration"),
         ("trial", "/trials?numbers={dead}", "Deciding line:"),
         ("best-trial", "/trials?numbers={best}", "requests.svg"),
-        ("note", "/note", "beats the deployed configuration"),
+        ("note", "/note", "Means over the relaunches"),
     ],
 )
 def test_its_pages_open_without_an_error_or_a_request_elsewhere(chromium, outcome, server, name, path, shows, tmp_path):

@@ -96,7 +96,10 @@ def test_predicted_memory_names_allocation_sizes_margin_and_what_to_do(site):
     site.run()
     error = site.check(gpu_memory_utilization=0.95)
     assert isinstance(error, PredictedOutOfMemory)
-    assert (error.cause, error.fix) == (Cause.INSUFFICIENT_FREE_MEMORY, "lower gpu_memory_utilization")
+    assert (error.cause, error.fix) == (
+        Cause.INSUFFICIENT_FREE_MEMORY,
+        "end what else holds memory on the GPU, or lower gpu_memory_utilization",
+    )
     assert "would need 22.79 GiB of 22.26" in error.message
     assert error.numbers["needed_gib"] == pytest.approx(22.79, abs=0.01)
     assert error.numbers["margin_gib"] > 0

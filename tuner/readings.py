@@ -63,7 +63,9 @@ class Readings:
 
     def kept(self, digest: str) -> float:
         """The probability that a configuration keeps every limit."""
-        return prod(self._kept(digest, name) for name in self.objective.limits)
+        if digest not in self._probabilities:
+            self._probabilities[digest] = prod(self._kept(digest, name) for name in self.objective.limits)
+        return self._probabilities[digest]
 
     def likely(self, digest: str) -> bool:
         """Whether it rather keeps its limits than not."""
@@ -107,7 +109,9 @@ class Readings:
 
     def scatter(self, name: str) -> Scatter:
         """What repeated launches say of a metric."""
-        return self._scatters.setdefault(name, scatter(self._groups(name)))
+        if name not in self._scatters:
+            self._scatters[name] = scatter(self._groups(name))
+        return self._scatters[name]
 
     @property
     def controls(self) -> int:
@@ -116,6 +120,10 @@ class Readings:
 
     @cached_property
     def _scatters(self) -> dict[str, Scatter]:
+        return {}
+
+    @cached_property
+    def _probabilities(self) -> dict[str, float]:
         return {}
 
     @cached_property

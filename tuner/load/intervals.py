@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FEWEST = 3
-_DRAWS = 1000
-_BINS = 4096
+_DRAWS = 500
+_BINS = 1024
 
 
 @dataclass(frozen=True, slots=True)
