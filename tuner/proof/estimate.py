@@ -77,12 +77,19 @@ def chance(excess: float, error: float, dof: float) -> float:
     return float(stdtr(dof, -excess / error)) if error > 0 else float(excess <= 0)
 
 
-def ratio(points: Sequence[Point], known: Noise | None = None) -> Estimate:
-    """Candidate over baseline, of launches in the order in which they were made; at least one of each."""
+def ratio(points: Sequence[Point], known: Noise | None = None, *, in_turns: bool = True) -> Estimate:
+    """Candidate over baseline, at least one launch of each.
+
+    Args:
+        points: In the order in which they were made.
+        known: What is known of the noise beforehand.
+        in_turns: Whether the two were launched in turns; otherwise a drift cannot be told from their difference.
+    """
     logs = [log(point.value) for point in points]
     group = [1.0 if point.candidate else 0.0 for point in points]
     fewest = min(sum(point.candidate for point in points), sum(not point.candidate for point in points))
-    times = [float(index) for index in range(len(points))] if fewest >= _FEWEST_FOR_DRIFT else []
+    drifts = in_turns and fewest >= _FEWEST_FOR_DRIFT
+    times = [float(index) for index in range(len(points))] if drifts else []
     y, g = _without(logs, times), _without(group, times)
     weight = fsum(each * each for each in g)
     center = fsum(a * b for a, b in zip(y, g, strict=True)) / weight

@@ -8,6 +8,7 @@ intersection-union test, Berger 1982). Several goals share ``alpha`` (Bonferroni
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, isfinite, log, sqrt
+from typing import ClassVar
 
 from tuner.load.deciding import is_long_prompt
 from tuner.objective import Direction, Limit, direction
@@ -134,6 +135,7 @@ class _Look:
 
     launches: Sequence[Launch]
     terms: Terms
+    in_turns: ClassVar[bool] = True
 
     @property
     def pairs(self) -> int:
@@ -263,7 +265,7 @@ class _Look:
         points = self._points(name)
         if len({point.candidate for point in points}) < 2:
             return None
-        return ratio(points, self.terms.noise.get(name))
+        return ratio(points, self.terms.noise.get(name), in_turns=self.in_turns)
 
     def _effect(self, name: str, at: float, way: Direction) -> Effect:
         points, estimate = self._points(name), self._ratio(name)
@@ -344,6 +346,8 @@ class _Look:
 @dataclass(frozen=True)
 class _Once(_Look):
     """The only look, at all launches: the whole error may be spent on it."""
+
+    in_turns: ClassVar[bool] = False
 
     @property
     def pairs(self) -> int:
