@@ -63,7 +63,7 @@ class Claim:
         return value <= self.target + room if self.most else value >= self.target - room
 
     def _room(self, repeats):
-        return (2 if repeats >= FULL else 3) * sqrt(self.target * (1 - self.target) / repeats)
+        return round((2 if repeats >= FULL else 3) * sqrt(self.target * (1 - self.target) / repeats), 3)
 
     def __str__(self):
         number = f"{self.target:.1%}" if self.figure != "launches" else f"{self.target:g}"
