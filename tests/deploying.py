@@ -1,4 +1,4 @@
-"""The compose file of a study's first trial: a study writes one for a winner only, and tests have no time to prove one."""
+"""The compose file of a first trial: a study writes one for a winner only, and tests have no time to prove one."""
 
 from tuner.compose import compose_text
 from tuner.launchers.docker.pinned import StudyImage
