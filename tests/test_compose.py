@@ -11,6 +11,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.deploying import write_compose
 from tests.simulated import simulated_study
 from tuner import config
 from tuner.compose import compose_of, compose_text
@@ -132,7 +133,7 @@ def test_a_studys_compose_file_says_what_ran_and_serves_it(sim_image, tmp_path):
     subprocess.run(
         [sys.executable, "-m", "tuner", "study", "start", *study], check=True, cwd=tmp_path, capture_output=True
     )
-    path, record = tmp_path / "c" / "compose.yaml", json.loads((tmp_path / "c/trials/0000/record.json").read_text())
+    path, record = write_compose(tmp_path / "c"), json.loads((tmp_path / "c/trials/0000/record.json").read_text())
     assert "a-secret-of-the-deployment" not in path.read_text()
     read = compose("-f", str(path), "--env-file", str(tmp_path / ".env"), "config", "--format", "json")
     (found,) = json.loads(read.stdout)["services"].values()

@@ -20,6 +20,7 @@ FEWEST, MOST = 8, 20
 
 pytestmark = [
     pytest.mark.vllm,
+    pytest.mark.agreement,
     pytest.mark.timeout(1500),
     pytest.mark.skipif(
         not HERE, reason="needs real vLLM: TUNER_TEST_VLLM=DIR make test (DIR/venv/bin/vllm, DIR/models)"

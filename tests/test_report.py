@@ -277,6 +277,7 @@ def test_on_paper_no_figure_is_wider_than_the_sheet(chromium, written, tmp_path)
 
 
 @needs_chromium
+@pytest.mark.timeout(400)
 def test_a_thousand_trials_are_drawn_as_well(chromium, tmp_path):
     outcome = simulated_study(tmp_path, 1000)
     write_results(outcome)

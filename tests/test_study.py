@@ -240,7 +240,7 @@ def test_optunas_database_can_be_removed_and_is_made_anew_from_the_records(load)
     for path in asked.study.path.glob("optuna.db*"):  # a new file: a connection still open would mend the old one
         path.unlink()
     (asked.study.path / "optuna.db").write_bytes(b"no database " * 100)
-    with pytest.raises(ConfigError, match=r"(?s)optuna\.db cannot be read.*made anew"):
+    with pytest.raises(ConfigError, match=r"(?s)optuna\.db is no database that this Optuna can use.*made anew"):
         run(load("budget.trials=4"))
 
 
@@ -262,7 +262,7 @@ def test_a_storage_that_fails_in_mid_study_loses_no_measurement_and_says_what_to
             holding[-1].execute("BEGIN IMMEDIATE")
 
     with pytest.raises(
-        InfrastructureError, match=r"(?s)the study's storage refuses: .*locked.*the same command goes on"
+        InfrastructureError, match=r"(?s)the study's storage refuses: .*locked.*the same command resumes"
     ):
         run_study(asked, hindering)
     holding[0].close()

@@ -24,6 +24,8 @@ from tuner.load.refusals import fix_of, is_refusal
 from tuner.secrets import of_headers, redact
 
 _POLL_S = 0.05
+_WITNESS_TIMEOUT_S = 60.0
+"""vLLM collects its whole environment for `/server_info`, which takes many seconds on a busy machine."""
 _PAUSE_S, _LONGEST_S = 0.2, 0.6
 """A log that says nothing for so long has said what there is to say; and how long that is waited for."""
 _HEALTH_EVERY_S = 0.25
@@ -278,7 +280,7 @@ class Probe:
 
     def _text(self, path: str) -> str | None:
         try:
-            reply = fetch(f"{self.url}{path}", self.headers, within_s=10)
+            reply = fetch(f"{self.url}{path}", self.headers, within_s=_WITNESS_TIMEOUT_S)
         except httpx.HTTPError:
             return None
         return reply.text if reply.status == 200 else None

@@ -104,9 +104,8 @@ def _unheard(text):
 
 def asked_of(site, kind, seed, trials=TRIALS):
     """The configuration of a study on one of the sites."""
-    return config.load(
-        [*SITES[site], f"search={kind}", f"study.seed={seed}", f"budget.trials={trials}", "study.confirm.max=0"]
-    )
+    alone = ["study.confirm.max=0", "study.control_every=0"]
+    return config.load([*SITES[site], f"search={kind}", f"study.seed={seed}", f"budget.trials={trials}", *alone])
 
 
 def tallies(site, kind, arm, seeds, trials=TRIALS):

@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from tests.deploying import write_compose
 from tests.launchers.test_docker_study import FAST
 from tuner.launchers.docker import images
 from tuner.launchers.docker.options import Build
@@ -110,7 +111,7 @@ def test_planted_secrets_are_found_nowhere(engine, base_image, leaky_image, tmp_
         log = (tmp_path / "studies/s/trials/0000/server.log").read_text()
         assert "HF_TOKEN=***" in log, "the token reached the container, which printed it"
         assert (tmp_path / "studies/s/optuna.db").exists()
-        assert (tmp_path / "studies/s/compose.yaml").exists()
+        assert write_compose(tmp_path / "studies/s").exists()
         assert holding(tmp_path) == []
         assert [secret for secret in PLANTED if secret in said] == []
         assert not [line for line in seen.lines if any(secret in line for secret in PLANTED)]
