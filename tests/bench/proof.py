@@ -281,14 +281,14 @@ def _recorded():
 # the table
 
 _COLUMNS = (
-    f"{'':<48}{'noise':<26}{'found':>8}{'old rule':>10}{'coverage':>10}{'launches':>10}{'relaunches':>12}  claims"
+    f"{'':<48}{'noise':<28}{'found':>8}{'old rule':>10}{'coverage':>10}{'launches':>10}{'relaunches':>12}  claims"
 )
 
 
 def _line(scenario, tally):
     figures = f"{tally.found:>8.1%}{tally.old:>10.1%}{tally.coverage:>10.1%}{tally.launches:>10.1f}"
     claims = ", ".join(f"{claim}{'' if claim.holds(tally) else ' DOES NOT HOLD'}" for claim in scenario.claims)
-    return f"{scenario.name:<48}{scenario.noise!s:<26}{figures}{tally.relaunches:>12.1f}  {claims}"
+    return f"{scenario.name:<48}{scenario.noise!s:<28}{figures}{tally.relaunches:>12.1f}  {claims}"
 
 
 def _job(job):
