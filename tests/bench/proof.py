@@ -48,8 +48,8 @@ class Claim:
         figure: An attribute of ``Tally``.
         target: What is promised.
         most: Whether the figure must be at most that, else at least.
-        chance: Whether chance is allowed for: two standard errors (3.2 % counts as 2.5 % in 2,000 repeats), and three
-            where there are fewer repeats, of so many rows.
+        chance: Whether chance is allowed for: two standard errors (3.2 % counts as 2.5 % in 2,000 repeats), and four
+            where there are fewer repeats; there the mean of all rows is what tells.
     """
 
     figure: str
@@ -63,7 +63,7 @@ class Claim:
         return value <= self.target + room if self.most else value >= self.target - room
 
     def _room(self, repeats):
-        return round((2 if repeats >= FULL else 3) * sqrt(self.target * (1 - self.target) / repeats), 3)
+        return round((2 if repeats >= FULL else 4) * sqrt(self.target * (1 - self.target) / repeats), 3)
 
     def __str__(self):
         number = f"{self.target:.1%}" if self.figure != "launches" else f"{self.target:g}"
@@ -102,6 +102,11 @@ class Scenario:
     def repeats(self, asked):
         """So many as asked for, and all of them where a claim leaves nothing to chance."""
         return asked if all(claim.chance for claim in self.claims) else max(asked, FULL)
+
+    @property
+    def equal(self):
+        """Whether the two are equal, and that is what must be found."""
+        return RARELY in self.claims and not self.ratios
 
     @property
     def metrics(self):
@@ -302,13 +307,25 @@ def table(rows, repeats):
     )
     print("relaunches: all of a proof or study, on average")
     print(_COLUMNS)
-    held = []
+    held, tallies = [], []
     with get_context("spawn").Pool(min(2, os.cpu_count() or 1)) as pool:
         for scenario, tally in zip(rows, pool.imap(_job, [(row, row.repeats(repeats)) for row in rows]), strict=True):
             print(_line(scenario, tally), flush=True)
             held += [claim.holds(tally) for claim in scenario.claims]
+            tallies += [tally] if scenario.equal else []
+    held += _together(tallies)
     print(f"{sum(held)} of {len(held)} claims hold")
     return all(held)
+
+
+def _together(tallies):
+    """All rows of equals as one, which tells more than any of them: whether its claim holds, if there are any."""
+    if not tallies:
+        return []
+    repeats = sum(tally.repeats for tally in tallies)
+    found = sum(tally.found * tally.repeats for tally in tallies) / repeats
+    print(f"equals called better in all of these rows: {found:.2%} of {repeats:,} (≤ {FALSE:.1%})")
+    return [found <= FALSE]
 
 
 def main():

@@ -70,7 +70,7 @@ def test_no_two_rows_of_the_table_are_the_same():
 
 
 def test_the_table_fails_where_a_claim_does_not_hold(capsys):
-    noise, never = Simulated("lognormal", 0.03), Claim("found", 0.5, chance=True)
+    noise, never = Simulated("lognormal", 0.03), Claim("found", 0.9, chance=True)
     assert table([Scenario("equals", noise)], 10)
     assert not table([Scenario("equals", noise, claims=(never,))], 10)
     assert "DOES NOT HOLD" in capsys.readouterr().out
