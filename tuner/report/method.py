@@ -82,7 +82,7 @@ def _proof(outcome: Outcome) -> str:
     return (
         f"Proof: the best and the deployed configuration are launched again in turns, in random order, up to {most} "
         "times each, until it is decided: log ratio of unpaired launches, a linear drift taken out, sequential with an "
-        "error-spending rule. All proofs of this study together call something better that is not in at most 2.5 % of "
+        "error-spending rule. All proofs of this study together call something better that is not in about 2.5 % of "
         f"studies. A limit is kept only if its interval says so.{_noise(outcome)}"
     )
 
