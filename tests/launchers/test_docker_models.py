@@ -107,7 +107,7 @@ def test_a_host_without_a_cache_gets_one_since_the_engine_mounts_only_what_is_th
 @pytest.fixture
 def hub(base_image, tmp_path):
     """A Hugging Face Hub in a container, which wants a token."""
-    options = DockerLauncherConfig(kind="docker", image="unused", hf_home=None)
+    options = DockerLauncherConfig(kind="docker", image="unused", hf_home=None, network="bridge")
     launcher = DockerLauncher(Contents(base_image, options, None, {}, wsl=False))
     spec = LaunchSpec("hub/0", ("python3", "-c", HUB.replace("%s", TOKEN)), tmp_path / "hub.log", stop_grace_s=1)
     with launcher.launch(spec) as server:
@@ -132,7 +132,11 @@ def launcher(base_image, tmp_path):
     """Launches containers that have huggingface_hub and see the cache."""
     site = Path(str(VLLM)) / "venv/lib/python3.11/site-packages"
     options = DockerLauncherConfig(
-        kind="docker", image="unused", hf_home=str(tmp_path / "hf"), mounts=(f"{site}:/opt/site:ro",)
+        kind="docker",
+        image="unused",
+        hf_home=str(tmp_path / "hf"),
+        mounts=(f"{site}:/opt/site:ro",),
+        network="bridge",  # where the hub is
     )
     env = {"PYTHONPATH": "/opt/site", "HOME": "/root", "HF_HUB_DISABLE_XET": "1"}
     (tmp_path / "hf" / "hub").mkdir(parents=True)
