@@ -35,10 +35,10 @@ def test_a_demo_passes_every_check_and_its_time_is_called_a_guess(load, tmp_path
     asked = load("workload.ttft_prompt_tokens=[]")
     checks = examined(asked)
     assert (checks.refused, checks.unchecked) == ((), ())
-    assert set(checks.passed) == {"resume", "engine", "image", "model", "GPUs", "port", "flags", "prompts"}
+    assert set(checks.passed) == {"resume", "engine", "model", "GPUs", "flags", "prompts"}
     text = plan_of(asked, checks=checks).text
     assert "a guess until a launch has been measured" in text
-    assert "checked    resume, engine, image" in text
+    assert "checked    resume, engine, model" in text
     assert not list(tmp_path.glob("*/config.yaml"))
 
 

@@ -15,6 +15,7 @@ from tests.deploying import write_compose
 from tests.simulated import simulated_study
 from tuner import config
 from tuner.compose import compose_of, compose_text
+from tuner.launchers.docker.deployment import exported
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.docker.pinned import StudyImage
 from tuner.testing.launcher import until
@@ -26,7 +27,8 @@ DIGEST = "vllm/vllm-openai@sha256:" + "0" * 64
 def service(*overrides, image=None):
     asked = config.load(["experiment=glm-flash", *overrides])
     image = image or StudyImage(reference="tuner/glm-flash", id="sha256:1")
-    text = compose_text(asked, asked.launcher, image, asked.model.settings, "said so")
+    export = exported(asked.launcher, image, asked.hardware.gpus, asked.model.settings)
+    text = compose_text(asked, export, asked.model.settings, "said so")
     ((name, found),) = yaml.safe_load(text)["services"].items()
     return name, found, text
 

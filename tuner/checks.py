@@ -3,24 +3,21 @@
 Each check refuses as the start itself would, or says what it had to leave open.
 """
 
-import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from tuner import config as configuration
 from tuner import driver, resume
-from tuner.config import AttachLauncherConfig, Config
-from tuner.errors import ConfigError, EngineUnavailable, PortTaken, TunerError
-from tuner.launchers.docker.options import DockerLauncherConfig
+from tuner.config import Config
+from tuner.errors import ConfigError, EngineUnavailable, TunerError
+from tuner.launchers.config import Check
 from tuner.launchers.leases import reserved
 from tuner.load.plan import SLACK_TOKENS
 from tuner.outcome import Outcome
 from tuner.preflight import ground_of, impossible
 from tuner.storage import StudyFolder
 from tuner.takeover import in_the_way
-from tuner.workbench import check_executable, make_engine
+from tuner.workbench import make_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,7 @@ class Checks:
 def examined(config: Config) -> Checks:
     """Run every check; one that refuses does not keep the others from being run."""
     passed, unchecked, refused = [], [], []
-    for name, check in _CHECKS.items():
+    for name, check in _checks(config).items():
         try:
             left_open = list(check(config))
         except TunerError as error:
@@ -85,56 +82,6 @@ def _resume(config: Config) -> Iterator[str]:
     yield from ()
 
 
-def _engine(config: Config) -> Iterator[str]:
-    if isinstance(config.launcher, AttachLauncherConfig):
-        yield f"whether {config.launcher.url} answers is asked at the start"
-    elif isinstance(config.launcher, DockerLauncherConfig):
-        from tuner.launchers.docker.daemon import connected
-
-        with connected():
-            pass
-    else:
-        check_executable(config.engine.executable[0])
-
-
-def _image(config: Config) -> Iterator[str]:
-    options = config.launcher
-    if not isinstance(options, DockerLauncherConfig):
-        return
-    from tuner.launchers.docker.images import missing
-    from tuner.launchers.docker.prepare import check_mounts
-
-    check_mounts(options)
-    if how := missing(options):
-        yield f"{options.image} is {how} before the first launch"
-
-
-def _model(config: Config) -> Iterator[str]:
-    """A model that is named by a folder is there; one that is named by its repository may have to be downloaded."""
-    from tuner.launchers.docker.models import is_cached, is_repository
-    from tuner.preflight import model_on_this_host
-
-    if isinstance(config.launcher, AttachLauncherConfig):
-        return
-    model, docker = model_on_this_host(config), isinstance(config.launcher, DockerLauncherConfig)
-    if model.startswith(("/", "./", "../", "~")):
-        if not docker and not Path(model).expanduser().exists():
-            raise ConfigError(f"{model} is not there", place="model.id", fix="correct the path")
-        if docker and model == config.model.id:
-            yield f"{model} is a folder inside the image"
-        elif docker and not Path(model).exists():
-            raise ConfigError(f"{model} is not there", place="model.id", fix="correct the path, or launcher.mounts")
-    elif docker and is_repository(model):
-        hub = (
-            config.launcher.hub(os.environ.get("HF_HOME"))
-            if isinstance(config.launcher, DockerLauncherConfig)
-            else None
-        )
-        revision = config.model.args.get("revision")
-        if hub and not is_cached(hub, model, str(revision) if revision else None):
-            yield f"{model} is downloaded before the first launch"
-
-
 def _gpus(config: Config) -> Iterator[str]:
     in_the_way(config.site, config.gpus)
     with reserved(config.gpus, f"a plan of {config.study.name}"):
@@ -145,29 +92,14 @@ def _gpus(config: Config) -> Iterator[str]:
         raise EngineUnavailable(f"there is no GPU {absent[0]} (there are: {there})", fix="correct hardware.gpus")
     if config.gpus and not seen:
         yield "no driver answers on this host"
-    if config.gpus and isinstance(config.launcher, DockerLauncherConfig):
-        yield "how many a container sees is asked in one, at the start"
-
-
-def _port(config: Config) -> Iterator[str]:
-    options = config.launcher
-    if isinstance(options, DockerLauncherConfig) and options.port is not None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", options.port))
-            except OSError as error:
-                said = f"port {options.port} of 127.0.0.1: {error.strerror}"
-                raise PortTaken(said, fix="end what listens there, or choose another launcher.port") from error
-    yield from ()
 
 
 def _flags(config: Config) -> Iterator[str]:
-    if isinstance(config.launcher, AttachLauncherConfig):
+    if not config.launcher.starts_servers:
         return
     if not config.study.preflight:
         yield "study.preflight=false launches everything"
-    elif isinstance(config.launcher, DockerLauncherConfig) and config.engine.version is None:
+    elif not config.launcher.engine_here and config.engine.version is None:
         yield "the vLLM inside the image is asked for its flags at the start"
     else:
         ground = ground_of(config, make_engine(config))
@@ -188,13 +120,6 @@ def _prompts(config: Config) -> Iterator[str]:
             yield f"a prompt of {length} tokens does not fit in max_model_len={context} and is skipped"
 
 
-_CHECKS: dict[str, Callable[[Config], Iterator[str]]] = {
-    "resume": _resume,
-    "engine": _engine,
-    "image": _image,
-    "model": _model,
-    "GPUs": _gpus,
-    "port": _port,
-    "flags": _flags,
-    "prompts": _prompts,
-}
+def _checks(config: Config) -> Mapping[str, Check]:
+    launchers = config.launcher.checks()
+    return {"resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}

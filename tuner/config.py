@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
@@ -20,7 +20,8 @@ from tuner.engines.tolerance import Policy
 from tuner.engines.vllm.degradations import NAMES
 from tuner.errors import ConfigError
 from tuner.host.limits import HostConfig
-from tuner.launchers.docker.options import DockerLauncherConfig
+from tuner.launchers import registry as launchers
+from tuner.launchers.config import LauncherConfig
 from tuner.load.deciding import unmeasurable
 from tuner.load.workload import Workload
 from tuner.objective import Objective
@@ -236,26 +237,6 @@ class HardwareConfig(Schema):
     """What the simulated engine is told of its hardware."""
 
 
-class ProcessLauncherConfig(Schema):
-    """The server is a process on this host."""
-
-    kind: Literal["process"]
-
-
-class AttachLauncherConfig(Schema):
-    """The server runs already, and its settings are not ours to change: only the baseline can be measured."""
-
-    kind: Literal["attach"]
-    url: str
-    token_env: str | None = None
-    """Name of the environment variable that holds the bearer token."""
-
-
-LauncherConfig = Annotated[
-    ProcessLauncherConfig | DockerLauncherConfig | AttachLauncherConfig, Field(discriminator="kind")
-]
-
-
 class SecretsConfig(Schema):
     """Which secrets go where; only their names stand here, never their values."""
 
@@ -307,6 +288,12 @@ class ExecutorConfig(Schema):
     kind: Literal["local"] = "local"
 
 
+if TYPE_CHECKING:
+    _Launcher = LauncherConfig
+else:
+    _Launcher = launchers.union()
+
+
 class Config(Schema):
     """A whole study, resolved and valid."""
 
@@ -316,7 +303,7 @@ class Config(Schema):
     engine: EngineConfig
     model: ModelConfig
     hardware: HardwareConfig
-    launcher: LauncherConfig
+    launcher: _Launcher
     space: SearchSpace
     workload: Workload
     objective: Objective
@@ -339,7 +326,7 @@ class Config(Schema):
         return self
 
     def _attached_is_fixed(self) -> None:
-        if isinstance(self.launcher, AttachLauncherConfig) and self.space.params:
+        if not self.launcher.starts_servers and self.space.params:
             fix = "choose space=none to measure it, or a launcher that starts servers"
             raise ConfigError(
                 "the settings of a server that runs already cannot be searched", place="launcher", fix=fix
@@ -375,7 +362,7 @@ class Config(Schema):
     @property
     def gpus(self) -> tuple[int, ...]:
         """The GPUs that our servers will use; a server that runs already has its own."""
-        return () if isinstance(self.launcher, AttachLauncherConfig) else self.hardware.gpus
+        return self.hardware.gpus if self.launcher.starts_servers else ()
 
     def to_yaml(self) -> str:
         """The resolved configuration as it lies in the study's folder."""
@@ -488,7 +475,7 @@ def validate(raw: Mapping[str, Any]) -> Config:
         raise _misnamed(raw, error) or config_error(error, _TAGS) from error
 
 
-_TAGS = frozenset({"range", "choice", "process", "docker", "attach", "int", "float"})
+_TAGS = frozenset({"range", "choice", "int", "float"}) | launchers.kinds()
 
 
 def _misnamed(raw: Any, error: ValidationError) -> ConfigError | None:

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import httpx
 from pydantic import JsonValue
 
-from tuner.config import AttachLauncherConfig, Config
+from tuner.config import Config
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.engines.vllm import commandline
 from tuner.engines.vllm.engine import VllmEngine
 from tuner.errors import InfrastructureError
-from tuner.launchers.attach import AttachLauncher
-from tuner.launchers.docker.options import DockerLauncherConfig
+from tuner.launchers.config import Running
 from tuner.readiness import Probe
 from tuner.secrets import is_secret, redact, redacted
 
@@ -53,8 +52,7 @@ class Claimed:
     def of(cls, config: Config, engine: VllmEngine) -> "Claimed":
         """What a configuration claims."""
         command = engine.command(config.model.args, config.model.env, None)
-        image = config.launcher.image if isinstance(config.launcher, DockerLauncherConfig) else None
-        return cls(config.model.id, command.argv, config.model.env, image)
+        return cls(config.model.id, command.argv, config.model.env, config.launcher.container_image)
 
 
 def differences(deployed: "Deployed", claimed: Claimed) -> tuple[str, ...]:
@@ -137,9 +135,8 @@ def compared(config: Config, engine: VllmEngine) -> tuple[str, ...]:
 
 
 def _compared(config: Config, engine: VllmEngine) -> Iterable[str]:
-    if isinstance(config.launcher, AttachLauncherConfig):
-        return _attached(config, config.launcher, engine)
-    return _service(config, engine)
+    running = config.launcher.running(config.secrets.file) if config.model.args else None
+    return _service(config, engine) if running is None else _attached(config, running, engine)
 
 
 def _service(config: Config, engine: VllmEngine) -> tuple[str, ...]:
@@ -155,15 +152,12 @@ def _service(config: Config, engine: VllmEngine) -> tuple[str, ...]:
     return tuple(sentence for one in chosen for sentence in differences(one, Claimed.of(config, engine)))
 
 
-def _attached(config: Config, launcher: AttachLauncherConfig, engine: VllmEngine) -> Iterator[str]:
+def _attached(config: Config, running: Running, engine: VllmEngine) -> Iterator[str]:
     """A server tells of its settings what its endpoints hold."""
-    if not config.model.args:
-        return
-    server = AttachLauncher(launcher.url, launcher.token_env, config.secrets.file)
-    who, url = f"the server at {launcher.url}", launcher.url.rstrip("/")
-    listed = _listed(url, server.headers)
+    who, url = f"the server at {running.url}", running.url
+    listed = _listed(url, running.headers)
     yield from _model(who, config, listed)
-    settings = engine.effective(config.model.settings, Probe(url, config.model.id, server.headers).witness(()))
+    settings = engine.effective(config.model.settings, Probe(url, config.model.id, running.headers).witness(()))
     told = {"max_model_len"} if any(model.get("max_model_len") for model in listed) else set()
     yield from _settings(who, [one for one in settings if one.name not in told])
 

@@ -5,16 +5,14 @@ import platform
 import shutil
 import socket
 from collections.abc import Iterator
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner import clean, driver
 from tuner.errors import InfrastructureError
+from tuner.finding import Finding, Mark
 from tuner.host.nvml import nvml
-from tuner.launchers.docker.options import DockerLauncherConfig
-from tuner.schema import Schema
 from tuner.site import SiteConfig, holders
 
 if TYPE_CHECKING:
@@ -24,32 +22,13 @@ if TYPE_CHECKING:
 _ENOUGH_DISK_GB = 20.0
 
 
-class State(StrEnum):
-    """How a finding is."""
-
-    OK = "ok"
-    NOTE = "note"
-    """Something cannot be done here that may not be wanted."""
-    MISSING = "missing"
-
-
-class Finding(Schema):
-    """One thing that was looked at."""
-
-    name: str
-    state: State
-    text: str
-    fix: str = ""
-
-
 def examine(config: "Config | None" = None) -> list[Finding]:
     """Look at everything.
 
     Args:
         config: A study that is to run here; without one, what only some studies need is a note.
     """
-    wanted = config is not None and isinstance(config.launcher, DockerLauncherConfig)
-    survey, engine = _engine(wanted)
+    survey, engine = _engine(wanted=config is not None and "Docker" in config.launcher.needs)
     site = config.site if config else SiteConfig()
     return [
         _python(),
@@ -60,42 +39,46 @@ def examine(config: "Config | None" = None) -> list[Finding]:
         *_ports(config, survey),
         *_disks(config, survey),
         *_caches(survey),
-        *_program(config),
-        *_image(config, survey),
+        *(config.launcher.examine(config) if config and _can_be_asked(config, survey) else ()),
         _search(),
         *_left_overs(),
     ]
 
 
 def _python() -> Finding:
-    return Finding(name="Python", state=State.OK, text=f"{platform.python_version()} (3.11 or newer is needed)")
+    return Finding(name="Python", state=Mark.OK, text=f"{platform.python_version()} (3.11 or newer is needed)")
 
 
 def _system() -> Finding:
     name = "system"
     if platform.system() == "Windows":
         fix = "install WSL2 (`wsl --install`), and tuner in it"
-        return Finding(name=name, state=State.MISSING, text="Windows: run inside WSL2", fix=fix)
+        return Finding(name=name, state=Mark.MISSING, text="Windows: run inside WSL2", fix=fix)
     if "microsoft" in platform.release().lower():
-        return Finding(name=name, state=State.OK, text=f"WSL2, {platform.release()}")
-    return Finding(name=name, state=State.OK, text=f"{platform.system()} {platform.release()} {platform.machine()}")
+        return Finding(name=name, state=Mark.OK, text=f"WSL2, {platform.release()}")
+    return Finding(name=name, state=Mark.OK, text=f"{platform.system()} {platform.release()} {platform.machine()}")
 
 
-def _engine(wanted: bool) -> "tuple[Survey | None, list[Finding]]":
+def _can_be_asked(config: "Config", survey: "Survey | None") -> bool:
+    """Without what it needs a launcher has nothing to look into."""
+    return survey is not None or "Docker" not in config.launcher.needs
+
+
+def _engine(*, wanted: bool) -> "tuple[Survey | None, list[Finding]]":
     """The Docker engine and its NVIDIA runtime."""
     from tuner.launchers.docker.survey import survey
 
     try:
         found = survey()
     except InfrastructureError as error:
-        state = State.MISSING if wanted else State.NOTE
+        state = Mark.MISSING if wanted else Mark.NOTE
         return None, [Finding(name="Docker", state=state, text=error.message, fix=error.fix)]
     text = f"{found.version} on {found.system}, at {found.url} (SDK {found.sdk}){', on WSL2' if found.wsl else ''}"
-    runtime = Finding(name="NVIDIA runtime", state=State.OK, text="Docker can give containers GPUs")
+    runtime = Finding(name="NVIDIA runtime", state=Mark.OK, text="Docker can give containers GPUs")
     if not found.nvidia:
         fix = "nvidia-container-toolkit, then `sudo nvidia-ctk runtime configure --runtime=docker`, and restart Docker"
-        runtime = Finding(name="NVIDIA runtime", state=State.NOTE, text="Docker does not know of one", fix=fix)
-    return found, [Finding(name="Docker", state=State.OK, text=text), runtime]
+        runtime = Finding(name="NVIDIA runtime", state=Mark.NOTE, text="Docker does not know of one", fix=fix)
+    return found, [Finding(name="Docker", state=Mark.OK, text=text), runtime]
 
 
 def _gpus(site: SiteConfig, config: "Config | None", survey: "Survey | None") -> Iterator[Finding]:
@@ -106,7 +89,7 @@ def _gpus(site: SiteConfig, config: "Config | None", survey: "Survey | None") ->
         yield _gpu(gpu, seen, [holder.who for holder in holders([gpu], services, seen, site.idle_gib)])
     if not seen:
         fix = "install the NVIDIA driver (`nvidia-smi` must answer); experiment=demo needs no GPU"
-        state = State.MISSING if needed else State.NOTE
+        state = Mark.MISSING if needed else Mark.NOTE
         yield Finding(name="GPU driver", state=state, text="no driver answers", fix=fix)
 
 
@@ -117,11 +100,11 @@ def _gpu_readings() -> Iterator[Finding]:
         return
     with nvml(gpus) as library:
         if library is not None:
-            yield Finding(name="GPU readings", state=State.OK, text="NVML answers")
+            yield Finding(name="GPU readings", state=Mark.OK, text="NVML answers")
             return
     fix = "make libnvidia-ml.so.1, which comes with the driver, known to the dynamic linker"
     text = "NVML does not answer; nvidia-smi does not tell how much others use a GPU"
-    yield Finding(name="GPU readings", state=State.NOTE, text=text, fix=fix)
+    yield Finding(name="GPU readings", state=Mark.NOTE, text=text, fix=fix)
 
 
 def _gpu(gpu: int, seen: tuple[driver.Gpu, ...], held_by: list[str]) -> Finding:
@@ -130,8 +113,8 @@ def _gpu(gpu: int, seen: tuple[driver.Gpu, ...], held_by: list[str]) -> Finding:
     text = f"{state.name}, {state.used_gib:.1f} of {state.total_gib:.1f} GiB in use" if state else "not to be seen"
     if held_by:
         fix = "site.stop=[NAME] stops a service for a study, and starts it again in the end"
-        return Finding(name=name, state=State.NOTE, text=f"{text}; held by {', '.join(held_by)}", fix=fix)
-    return Finding(name=name, state=State.OK if state else State.MISSING, text=text)
+        return Finding(name=name, state=Mark.NOTE, text=f"{text}; held by {', '.join(held_by)}", fix=fix)
+    return Finding(name=name, state=Mark.OK if state else Mark.MISSING, text=text)
 
 
 def _ports(config: "Config | None", survey: "Survey | None") -> Iterator[Finding]:
@@ -141,15 +124,14 @@ def _ports(config: "Config | None", survey: "Survey | None") -> Iterator[Finding
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
     text = f"free ones on 127.0.0.1{f'; containers publish {listed}' if listed else ''}"
-    yield Finding(name="ports", state=State.OK, text=text)
+    yield Finding(name="ports", state=Mark.OK, text=text)
     if config and config.model.service.port in taken:
         port = config.model.service.port
-        yield Finding(name=f"port {port}", state=State.OK, text=f"the deployment's; {taken[port]} has it now")
+        yield Finding(name=f"port {port}", state=Mark.OK, text=f"the deployment's; {taken[port]} has it now")
 
 
 def _disks(config: "Config | None", survey: "Survey | None") -> Iterator[Finding]:
-    options = config.launcher if config and isinstance(config.launcher, DockerLauncherConfig) else None
-    hub = options.hub(os.environ.get("HF_HOME")) if options else Path("~/.cache/huggingface/hub").expanduser()
+    hub = config.launcher.models if config else Path("~/.cache/huggingface/hub").expanduser()
     places = {"studies": config.study.folder if config else Path("studies"), "models": hub}
     if survey and Path(survey.root).is_dir():
         places["Docker"] = Path(survey.root)
@@ -162,12 +144,12 @@ def _disk(name: str, folder: Path) -> Finding:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if name == "studies" and not os.access(there, os.W_OK):
         fix = "make it writable, or choose another study.folder"
-        return Finding(name=f"disk for {name}", state=State.MISSING, text=f"{there} cannot be written", fix=fix)
+        return Finding(name=f"disk for {name}", state=Mark.MISSING, text=f"{there} cannot be written", fix=fix)
     free_gb = shutil.disk_usage(there).free / 1e9
     enough = free_gb >= _ENOUGH_DISK_GB
     text = f"{free_gb:.0f} GB free for {name} in {folder}"
     fix = "" if enough else "an image of vLLM takes about 10 GB, a model its own size"
-    return Finding(name=f"disk for {name}", state=State.OK if enough else State.NOTE, text=text, fix=fix)
+    return Finding(name=f"disk for {name}", state=Mark.OK if enough else Mark.NOTE, text=text, fix=fix)
 
 
 def _caches(survey: "Survey | None") -> Iterator[Finding]:
@@ -176,43 +158,16 @@ def _caches(survey: "Survey | None") -> Iterator[Finding]:
     kept = [f"{cache.name} {(cache.size_bytes or 0) / 1e9:.2f} GB" for cache in survey.caches]
     kept += [f"image {name} {size / 1e9:.2f} GB" for name, size in survey.built.items()]
     text = ", ".join(kept) or "none yet"
-    yield Finding(name="caches", state=State.OK, text=text, fix="`tuner clean --caches` removes them" if kept else "")
-
-
-def _program(config: "Config | None") -> Iterator[Finding]:
-    """The engine's executable, where it is started as a process."""
-    if config is None or config.launcher.kind != "process" or config.engine.executable[0] == "{python}":
-        return
-    program = config.engine.executable[0]
-    found = shutil.which(program)
-    fix = "" if found else "activate the environment it is installed in, or set engine.executable"
-    state = State.OK if found else State.MISSING
-    yield Finding(name="engine", state=state, text=found or f"there is no {program}", fix=fix)
-
-
-def _image(config: "Config | None", survey: "Survey | None") -> Iterator[Finding]:
-    if config is None or survey is None or not isinstance(config.launcher, DockerLauncherConfig):
-        return
-    from tuner.launchers.docker.survey import image_is_here, vllm_version
-
-    options = config.launcher
-    if not image_is_here(options.image):
-        how = "built" if options.build else "pulled" if options.pull != "never" else ""
-        text = f"{options.image} is not here; it is {how} before trial 0" if how else f"{options.image} is not here"
-        yield Finding(name="image", state=State.NOTE if how else State.MISSING, text=text)
-        return
-    version = vllm_version(options)
-    text = f"{options.image} holds {f'vLLM {version}' if version else 'no vLLM that is installed as a package'}"
-    yield Finding(name="image", state=State.OK, text=text)
+    yield Finding(name="caches", state=Mark.OK, text=text, fix="`tuner clean --caches` removes them" if kept else "")
 
 
 def _search() -> Finding:
     if all(find_spec(name) for name in ("torch", "scipy", "greenlet")):
-        return Finding(name="search", state=State.OK, text="gp (torch is installed)")
+        return Finding(name="search", state=Mark.OK, text="gp (torch is installed)")
     fix = "pip install -e '.[gp]' (the CPU build of torch is enough)"
-    return Finding(name="search", state=State.NOTE, text="tpe; gp, which needs fewer trials, needs torch", fix=fix)
+    return Finding(name="search", state=Mark.NOTE, text="tpe; gp, which needs fewer trials, needs torch", fix=fix)
 
 
 def _left_overs() -> Iterator[Finding]:
     for left in clean.left_overs():
-        yield Finding(name="left over", state=State.NOTE, text=str(left), fix="`tuner clean` removes it")
+        yield Finding(name="left over", state=Mark.NOTE, text=str(left), fix="`tuner clean` removes it")

@@ -196,9 +196,7 @@ def _measured_s(config: Config) -> float | None:
 
 def _launcher(config: Config) -> str:
     launcher = config.launcher
-    where = {"docker": "image", "attach": "url"}.get(launcher.kind)
-    detail = getattr(launcher, where) if where else " ".join(config.engine.executable)
-    return f"{launcher.kind}: {detail}"
+    return f"{launcher.kind}: {launcher.where or ' '.join(config.engine.executable)}"
 
 
 def _parameter(config: Config, name: str) -> PlannedParameter:

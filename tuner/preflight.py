@@ -4,7 +4,6 @@ In that order, and the first objection counts: each names what a person can do. 
 is known grows with every trial, so that the same records always give the same answers.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -37,7 +36,6 @@ from tuner.errors import (
 )
 from tuner.forecast import Forecast
 from tuner.hardware import Hardware, hardware_of
-from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.leases import state_dir
 from tuner.lessons import KV_BYTES, Failed, Lesson, busy, lesson, usual_free_gib
 from tuner.load.workload import Workload
@@ -91,30 +89,14 @@ def ground_of(config: Config, engine: VllmEngine, flags: KnownFlags | None = Non
         engine: The engine as the launcher starts it.
         flags: The flags, where the caller has asked for them inside an image.
     """
-    version, on_this_host = config.engine.version, config.launcher.kind == "process"
+    version, on_this_host = config.engine.version, config.launcher.engine_here
     if flags is None and (on_this_host or version is not None):
         flags = known_flags(engine.executable, version, state_dir() / "flags")
-    model, hardware = find(model_on_this_host(config), _cache_of(config)), hardware_of(config.hardware)
+    model, hardware = (
+        find(config.launcher.model_here(config.model.id), config.launcher.cache_here(config)),
+        hardware_of(config.hardware),
+    )
     return Ground(config.space, config.model.settings, engine, hardware, model, flags, version, config.workload)
-
-
-def model_on_this_host(config: Config) -> str:
-    """The model as this host knows it: a folder inside a container is one that is mounted there."""
-    if isinstance(config.launcher, DockerLauncherConfig):
-        inside = Path(config.model.id)
-        for bind in config.launcher.binds:
-            if inside.is_relative_to(bind.target):
-                return str(bind.source / inside.relative_to(bind.target))
-    return config.model.id
-
-
-def _cache_of(config: Config) -> Mapping[str, str]:
-    """The variables that say where this host keeps models: a container's own speak of folders inside it."""
-    if isinstance(config.launcher, DockerLauncherConfig):
-        hub = config.launcher.hub(os.environ.get("HF_HOME"))
-        return {**os.environ, "HF_HUB_CACHE": str(hub)} if hub else os.environ
-    own = {name: value for name, value in config.model.env.items() if value is not None}
-    return {**os.environ, **own, **config.engine.launch_env}
 
 
 def known_flags(executable: Sequence[str], version: str | None, folder: Path) -> KnownFlags | None:

@@ -1,37 +1,25 @@
 """The parts that a configuration names, put together: the one place where kinds become objects."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from shutil import which
-from sys import executable as python
-from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from tuner import deployed, events
-from tuner.config import AttachLauncherConfig, Config
+from tuner.config import Config
 from tuner.engines.vllm import help
 from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.help import KnownFlags
 from tuner.engines.vllm.interludes import monitoring
-from tuner.errors import ConfigError
-from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.base import Launcher
-from tuner.launchers.docker.options import DockerLauncherConfig
-from tuner.launchers.docker.pinned import StudyImage
+from tuner.launchers.config import Inside
 from tuner.launchers.leases import reserved, state_dir
-from tuner.launchers.process import ProcessLauncher
 from tuner.load.client import LoadClient
 from tuner.preflight import Ground, ground_of, impossible
-from tuner.secrets import Secrets
 from tuner.site import SoleUser
-from tuner.storage import StudyFolder, read_json
 from tuner.takeover import in_the_way, taken_over
 from tuner.trial import Workbench
-
-if TYPE_CHECKING:
-    from tuner.launchers.docker.launcher import DockerLauncher
 
 
 def _unheard(event: events.Event) -> None:
@@ -63,11 +51,11 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             limits_s=options.limits_s,
             gpus=config.gpus,
             launch_args={**_monitoring(config, ground), **options.launch_args},
-            launch_env={**_environment(config), **options.own_env},
+            launch_env={**config.launcher.environment, **options.own_env},
             stop_grace_s=options.stop_grace_s,
             degradations=options.degradations,
             clock_scale=options.clock_scale,
-            proves_itself=not isinstance(config.launcher, AttachLauncherConfig),
+            proves_itself=config.launcher.starts_servers,
             host=config.host,
             watched_gpus=config.hardware.gpus,
         )
@@ -80,14 +68,9 @@ def _monitoring(config: Config, ground: Ground | None) -> Mapping[str, JsonValue
     return {flag: on for flag, on in monitoring(known).items() if flag not in config.model.args}
 
 
-def _environment(config: Config) -> Mapping[str, str]:
-    """What the launcher tells every server; it is part of what a trial ran with."""
-    return config.launcher.environment if isinstance(config.launcher, DockerLauncherConfig) else {}
-
-
 def make_engine(config: Config) -> VllmEngine:
-    """The engine, with ``{python}`` in its command line filled in; a container has a Python of its own."""
-    own = "python3" if isinstance(config.launcher, DockerLauncherConfig) else python
+    """The engine, with ``{python}`` in its command line filled in."""
+    own = config.launcher.python
     return VllmEngine(tuple(part.replace("{python}", own) for part in config.engine.executable), config.model.id)
 
 
@@ -103,13 +86,12 @@ def _launcher(
     in_the_way(config.site, config.gpus)  # nobody waits for an image and then hears that the GPUs are taken
     for difference in deployed.compared(config, engine):
         say(difference)
-    launcher = make_launcher(config, lambda text: listener(events.Preparing(text)))
-    if config.engine.version is None:
-        listener(events.Preparing("asking the engine for its flags"))
-    ground = _ground(config, engine, launcher)
-    _check_gpus(launcher, config.gpus)  # counting them takes none of their memory
-    with taken_over(config.site, config.gpus, config.study.name, say) as taken:
-        yield SoleUser(launcher, config.site, taken.hold), ground
+    with config.launcher.prepare(config, lambda text: listener(events.Preparing(text))) as launcher:
+        if config.engine.version is None:
+            listener(events.Preparing("asking the engine for its flags"))
+        ground = _ground(config, engine, launcher)
+        with taken_over(config.site, config.gpus, config.study.name, say) as taken:
+            yield SoleUser(launcher, config.site, taken.hold), ground
 
 
 def _ground(config: Config, engine: VllmEngine, launcher: Launcher) -> Ground | None:
@@ -118,77 +100,18 @@ def _ground(config: Config, engine: VllmEngine, launcher: Launcher) -> Ground | 
     Raises:
         ConfigError: The deployment, or a parameter of the space, sets a flag that this engine does not have.
     """
-    if isinstance(launcher, AttachLauncher) or not config.study.preflight:
+    if not (config.launcher.starts_servers and config.study.preflight):
         return None
-    ground = ground_of(config, engine, _flags_inside(launcher, engine, config.engine.version))
+    ground = ground_of(config, engine, _flags_inside(config.launcher.inside(launcher), engine, config.engine.version))
     if error := impossible(ground):
         raise error
     return ground
 
 
-def _flags_inside(launcher: Launcher, engine: VllmEngine, version: str | None) -> KnownFlags | None:
-    """The flags of the vLLM inside the study's image, asked once for each image."""
-    from tuner.launchers.docker.launcher import DockerLauncher
-
-    if version is not None or not isinstance(launcher, DockerLauncher):
+def _flags_inside(inside: Inside | None, engine: VllmEngine, version: str | None) -> KnownFlags | None:
+    """The flags of the vLLM where the servers run, asked once for each image."""
+    if version is not None or inside is None:
         return None
-    argv, image = (*engine.executable, help.FLAG), launcher.contents.image
-
-    def ask() -> str:
-        return "\n".join(launcher.run("flags", argv).lines)
-
-    return help.remembered(image, ask, state_dir() / "flags", f"{' '.join(argv)} in {image[:19]}")
-
-
-def _check_gpus(launcher: Launcher, gpus: tuple[int, ...]) -> None:
-    """A container was given as many GPUs as it was to be given; a process sees what it is told to."""
-    if isinstance(launcher, ProcessLauncher | AttachLauncher):
-        return
-    from tuner.launchers.docker.launcher import DockerLauncher
-    from tuner.launchers.docker.prepare import check_gpus
-
-    if isinstance(launcher, DockerLauncher):
-        check_gpus(launcher, gpus)
-
-
-def make_launcher(config: Config, progress: Callable[[str], None] = lambda text: None) -> Launcher:
-    """The launcher of this kind; one of containers has its image and its model at hand when this returns.
-
-    Args:
-        config: The study; its folder keeps which image it runs in.
-        progress: Told in a few words how far that is.
-    """
-    launcher, secrets = config.launcher, config.secrets.known()
-    if isinstance(launcher, AttachLauncherConfig):
-        return AttachLauncher(launcher.url, launcher.token_env, config.secrets.file)
-    if isinstance(launcher, DockerLauncherConfig):
-        return _in_containers(config, launcher, secrets, progress)
-    check_executable(config.engine.executable[0])
-    return ProcessLauncher(secrets, (*config.secrets.trial, *config.secrets.download))
-
-
-def check_executable(name: str) -> None:
-    """A program that is not there is no trial's fault.
-
-    Raises:
-        ConfigError: It is not there.
-    """
-    if which(name.replace("{python}", python)) is None:
-        fix = "say where it is: engine.executable=[PATH/bin/vllm,serve]; for vLLM in a container: launcher=docker"
-        raise ConfigError(f"{name} is not there, or cannot be run", place="engine.executable", fix=fix)
-
-
-def _in_containers(
-    config: Config, options: DockerLauncherConfig, secrets: Secrets, progress: Callable[[str], None]
-) -> "DockerLauncher":
-    from tuner.launchers.docker.prepare import ensure_model, image_for, launcher_for
-
-    folder = StudyFolder(config.study.path)
-    known = read_json(folder.image, StudyImage) if folder.image.exists() else None
-    image = image_for(options, config.model.id, known, progress)
-    folder.write(folder.image, image.model_dump_json(indent=1) + "\n")
-    launcher = launcher_for(options, image, secrets.named(config.secrets.trial), secrets)
-    env = {**config.model.env, **secrets.named(config.secrets.download)}
-    revision = config.model.args.get("revision")
-    ensure_model(launcher, config.model.id, str(revision) if revision else None, env, progress)
-    return launcher
+    argv = (*engine.executable, help.FLAG)
+    source = f"{' '.join(argv)} in {inside.identity[:19]}"
+    return help.remembered(inside.identity, lambda: inside.ask(argv), state_dir() / "flags", source)

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from tuner.bench.view import Follower
-from tuner.config import AttachLauncherConfig, Config, load
+from tuner.config import Config, load
 from tuner.errors import ConfigError, EngineUnavailable
 from tuner.fetch import fetch
 from tuner.launchers.attach import AttachLauncher
@@ -51,8 +51,7 @@ class Running:
     @property
     def url(self) -> str:
         """The server's base URL."""
-        assert isinstance(self.config.launcher, AttachLauncherConfig)
-        return self.config.launcher.url
+        return str(self.config.launcher.where)
 
     def measure(self, role: Role = Role.BASELINE) -> Measured:
         """Measure it once, on fresh prompts; whoever calls this holds the folder's lock."""

@@ -5,18 +5,58 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import httpx
 
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec, Life, Server
+from tuner.launchers.config import Check, LauncherConfig, Progress, Running
 from tuner.launchers.log import ServerLog, begin_log
 from tuner.secrets import Secrets, hide
+
+if TYPE_CHECKING:
+    from tuner.config import Config
 
 _LONGEST_PAGE = 1 << 16
 """So much of its answer is read, so that its connection can be used again; what floods us is cut off."""
 _ASK_EVERY_S = 0.5
 """A server that is being measured has other things to do than to say twenty times a second that it lives."""
+
+
+class AttachLauncherConfig(LauncherConfig):
+    """The server runs already, and its settings are not ours to change: only the baseline can be measured."""
+
+    kind: Literal["attach"]
+    url: str
+    token_env: str | None = None
+    """Name of the environment variable that holds the bearer token."""
+
+    starts_servers: ClassVar[bool] = False
+
+    @contextmanager
+    def prepare(self, config: "Config", progress: Progress) -> "Iterator[AttachLauncher]":
+        """See ``LauncherConfig.prepare``."""
+        yield self._launcher(config.secrets.file)
+
+    @property
+    def where(self) -> str:
+        """Its URL."""
+        return self.url
+
+    def running(self, secrets: Path) -> Running:
+        """See ``LauncherConfig.running``."""
+        return Running(self.url.rstrip("/"), self._launcher(secrets).headers)
+
+    def checks(self) -> Mapping[str, Check]:
+        """See ``LauncherConfig.checks``."""
+        return {"engine": self._asked_later}
+
+    def _asked_later(self, config: "Config") -> Iterator[str]:
+        yield f"whether {self.url} answers is asked at the start"
+
+    def _launcher(self, secrets: Path) -> "AttachLauncher":
+        return AttachLauncher(self.url, self.token_env, secrets)
 
 
 @dataclass

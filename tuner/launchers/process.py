@@ -11,16 +11,78 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shutil import which
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tuner.errors import EngineUnavailable, InfrastructureError
+from tuner.errors import ConfigError, EngineUnavailable, InfrastructureError
+from tuner.finding import Finding, Mark
 from tuner.launchers.base import LaunchSpec, Life, Server
+from tuner.launchers.config import Check, LauncherConfig, Progress
 from tuner.launchers.guard import Errand, Report
 from tuner.launchers.leases import gpu_lease, port_lease
 from tuner.launchers.log import ServerLog, begin_log
 from tuner.launchers.traces import LAUNCH_MARK, end_orphans
 from tuner.secrets import Secrets, is_secret
 
+if TYPE_CHECKING:
+    from tuner.config import Config
+
 _START_TIMEOUT_S = 30.0
+
+
+class ProcessLauncherConfig(LauncherConfig):
+    """The server is a process on this host."""
+
+    kind: Literal["process"]
+
+    engine_here: ClassVar[bool] = True
+
+    @contextmanager
+    def prepare(self, config: "Config", progress: Progress) -> "Iterator[ProcessLauncher]":
+        """See ``LauncherConfig.prepare``."""
+        check_executable(config.engine.executable[0])
+        yield ProcessLauncher(config.secrets.known(), (*config.secrets.trial, *config.secrets.download))
+
+    def checks(self) -> Mapping[str, Check]:
+        """See ``LauncherConfig.checks``."""
+        return {"engine": _check_engine, "model": _check_model}
+
+    def examine(self, config: "Config") -> Iterator[Finding]:
+        """The engine's executable."""
+        program = config.engine.executable[0]
+        if program != "{python}":
+            yield _program(program)
+
+
+def _check_engine(config: "Config") -> Iterator[str]:
+    check_executable(config.engine.executable[0])
+    yield from ()
+
+
+def _check_model(config: "Config") -> Iterator[str]:
+    """A model that is named by a folder is there."""
+    model = config.model.id
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().exists():
+        raise ConfigError(f"{model} is not there", place="model.id", fix="correct the path")
+    yield from ()
+
+
+def check_executable(name: str) -> None:
+    """A program that is not there is no trial's fault.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    if which(name.replace("{python}", sys.executable)) is None:
+        fix = "say where it is: engine.executable=[PATH/bin/vllm,serve]; for vLLM in a container: launcher=docker"
+        raise ConfigError(f"{name} is not there, or cannot be run", place="engine.executable", fix=fix)
+
+
+def _program(name: str) -> Finding:
+    found = which(name)
+    fix = "" if found else "activate the environment it is installed in, or set engine.executable"
+    mark = Mark.OK if found else Mark.MISSING
+    return Finding(name="engine", state=mark, text=found or f"there is no {name}", fix=fix)
 
 
 class GuardDied(InfrastructureError):

@@ -1,12 +1,24 @@
 """How a trial's container is made, as the user says it."""
 
+import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from tuner.finding import Finding
+from tuner.launchers.base import Launcher
+from tuner.launchers.config import Check, Inside, LauncherConfig, Progress
+from tuner.launchers.export import Export
 from tuner.schema import Schema, without_nulls
+
+if TYPE_CHECKING:
+    from tuner.config import Config
+    from tuner.space import Settings
 
 _MOUNT = re.compile(r"^(?P<source>[^:]+):(?P<target>/[^:]*)(?::(?P<mode>ro|rw))?$")
 _CACHE_NAME = r"^[a-z0-9][a-z0-9_.-]*$"
@@ -35,7 +47,7 @@ class BindMount(Schema):
     read_only: bool
 
 
-class DockerLauncherConfig(Schema):
+class DockerLauncherConfig(LauncherConfig):
     """The server is a container of the Docker engine on this host."""
 
     kind: Literal["docker"]
@@ -78,6 +90,8 @@ class DockerLauncherConfig(Schema):
     """The user that the program runs as, ``UID:GID``; null takes the image's."""
     devices: tuple[str, ...] = ()
     """Devices of the host, ``HOST:CONTAINER:rwm``, besides the GPUs."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"Docker"})
 
     @field_validator("caches", "env", mode="before")
     @classmethod
@@ -129,16 +143,72 @@ class DockerLauncherConfig(Schema):
         """``env``, and where the models lie."""
         return {**({} if self.hf_home is None else {"HF_HUB_CACHE": HUB_FOLDER}), **self.env}
 
-    def hub(self, environ_hf_home: str | None) -> Path | None:
-        """The host's folder of models, or ``None`` where the server needs none.
+    def prepare(self, config: "Config", progress: Progress) -> AbstractContextManager[Launcher]:
+        """See ``LauncherConfig.prepare``: image, caches and model are there, and a container sees its GPUs."""
+        from tuner.launchers.docker.prepare import prepared
 
-        Args:
-            environ_hf_home: ``$HF_HOME``.
-        """
+        return prepared(self, config, progress)
+
+    @property
+    def where(self) -> str:
+        """The image."""
+        return self.image
+
+    @property
+    def container_image(self) -> str:
+        """The image."""
+        return self.image
+
+    @property
+    def python(self) -> str:
+        """The image's own."""
+        return "python3"
+
+    @property
+    def models(self) -> Path | None:
+        """The host's folder of models, which containers share; ``None`` where they need none."""
         if self.hf_home is None:
             return None
-        given = environ_hf_home if self.hf_home == "auto" else self.hf_home
+        given = os.environ.get("HF_HOME") if self.hf_home == "auto" else self.hf_home
         return Path(given or "~/.cache/huggingface").expanduser().absolute() / "hub"
+
+    def model_here(self, model: str) -> str:
+        """A folder inside a container is one of this host's that is mounted there."""
+        inside = Path(model)
+        for bind in self.binds:
+            if inside.is_relative_to(bind.target):
+                return str(bind.source / inside.relative_to(bind.target))
+        return model
+
+    def cache_here(self, config: "Config") -> Mapping[str, str]:
+        """A container's own variables speak of folders inside it, and say nothing of this host's."""
+        return {**os.environ, "HF_HUB_CACHE": str(self.models)} if self.models else os.environ
+
+    def inside(self, launcher: Launcher) -> Inside | None:
+        """In a container of the study's image."""
+        from tuner.launchers.docker.prepare import inside
+
+        return inside(launcher)
+
+    def checks(self) -> Mapping[str, Check]:
+        """See ``LauncherConfig.checks``."""
+        from tuner.launchers.docker.checks import CHECKS
+
+        return {name: partial(check, self) for name, check in CHECKS.items()}
+
+    def examine(self, config: "Config") -> Iterator[Finding]:
+        """The image."""
+        from tuner.launchers.docker.survey import image
+
+        yield image(self)
+
+    def export(self, config: "Config", settings: "Settings") -> Export | None:
+        """As containers of the image that the trials ran in; ``None`` before there was one."""
+        from tuner.launchers.docker.deployment import exported
+        from tuner.launchers.docker.prepare import image_of
+
+        image = image_of(config)
+        return None if image is None else exported(self, image, config.hardware.gpus, settings)
 
 
 def volume_name(cache: str) -> str:

@@ -1,24 +1,61 @@
 """All that a study in containers needs before trial 0: the image, the caches, the model."""
 
-import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from tuner.engines.causes import Cause
 from tuner.errors import ConfigError, EngineUnavailable
+from tuner.launchers.base import Launcher
+from tuner.launchers.config import Inside, Progress
 from tuner.launchers.docker import images, models, volumes
 from tuner.launchers.docker.containers import Contents
 from tuner.launchers.docker.daemon import connected, is_wsl
-from tuner.launchers.docker.images import Progress
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.docker.pinned import StudyImage
 from tuner.secrets import Secrets
+from tuner.storage import StudyFolder, read_json
+
+if TYPE_CHECKING:
+    from tuner.config import Config
 
 _COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 
 
 class GpuCountWrong(EngineUnavailable):
     """A container sees other GPUs than it was given."""
+
+
+@contextmanager
+def prepared(options: DockerLauncherConfig, config: "Config", progress: Progress) -> Iterator[DockerLauncher]:
+    """See ``LauncherConfig.prepare``; the study's folder keeps which image it runs in."""
+    secrets, folder = config.secrets.known(), StudyFolder(config.study.path)
+    image = image_for(options, config.model.id, image_of(config), progress)
+    folder.write(folder.image, image.model_dump_json(indent=1) + "\n")
+    launcher = launcher_for(options, image, secrets.named(config.secrets.trial), secrets)
+    env = {**config.model.env, **secrets.named(config.secrets.download)}
+    revision = config.model.args.get("revision")
+    ensure_model(launcher, config.model.id, str(revision) if revision else None, env, progress)
+    check_gpus(launcher, config.gpus)  # counting them takes none of their memory
+    yield launcher
+
+
+def image_of(config: "Config") -> StudyImage | None:
+    """The image of the study's earlier trials."""
+    path = StudyFolder(config.study.path).image
+    return read_json(path, StudyImage) if path.exists() else None
+
+
+def inside(launcher: Launcher) -> Inside | None:
+    """A container of a launcher's image."""
+    if not isinstance(launcher, DockerLauncher):
+        return None
+
+    def ask(argv: tuple[str, ...]) -> str:
+        return "\n".join(launcher.run("ask", argv).lines)
+
+    return Inside(launcher.contents.image, ask)
 
 
 def image_for(options: DockerLauncherConfig, model: str, known: StudyImage | None, progress: Progress) -> StudyImage:
@@ -38,7 +75,7 @@ def image_for(options: DockerLauncherConfig, model: str, known: StudyImage | Non
     with connected() as client:
         image = images.resolve(client, options, known, progress)
         volumes.ensure(client, options.caches)
-        offline = dict(models.OFFLINE) if _hub(options) and models.is_repository(model) else {}
+        offline = dict(models.OFFLINE) if options.models and models.is_repository(model) else {}
         return known or image.model_copy(update={"wsl": is_wsl(client), "env": offline})
 
 
@@ -53,7 +90,7 @@ def launcher_for(
         reach: Secrets that its containers need, by variable.
         known: All that are known here, to be cut out of what the containers say.
     """
-    hub = _hub(options)
+    hub = options.models
     if hub:
         hub.mkdir(parents=True, exist_ok=True)  # the engine mounts only what is there
     contents = Contents(image.id, options, str(hub) if hub else None, {**image.env, **reach}, image.wsl)
@@ -75,7 +112,7 @@ def ensure_model(
     Raises:
         ModelMissing: They cannot be downloaded.
     """
-    hub = _hub(launcher.contents.options)
+    hub = launcher.contents.options.models
     if hub is None or not models.is_repository(model):
         return
     if not models.is_cached(hub, model, revision):
@@ -102,10 +139,6 @@ def check_gpus(launcher: DockerLauncher, gpus: tuple[int, ...]) -> None:
             cause=Cause.DRIVER.value,
             fix="check `nvidia-smi -L`, hardware.gpus, and that the image does not set CUDA_VISIBLE_DEVICES",
         )
-
-
-def _hub(options: DockerLauncherConfig) -> Path | None:
-    return options.hub(os.environ.get("HF_HOME"))
 
 
 def check_mounts(options: DockerLauncherConfig) -> None:

@@ -1,0 +1,23 @@
+"""What was found of this machine, for ``tuner doctor``."""
+
+from enum import StrEnum
+
+from tuner.schema import Schema
+
+
+class Mark(StrEnum):
+    """How a finding is."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Something cannot be done here that may not be wanted."""
+    MISSING = "missing"
+
+
+class Finding(Schema):
+    """One thing that was looked at."""
+
+    name: str
+    state: Mark
+    text: str
+    fix: str = ""

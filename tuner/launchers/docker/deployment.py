@@ -1,0 +1,70 @@
+"""What a container of a trial is made of, as parts of a Compose service."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.launchers.docker.options import (
+    CONTAINER_PORT,
+    HUB_FOLDER,
+    DockerLauncherConfig,
+    gpu_env,
+    volume_name,
+)
+from tuner.launchers.docker.pinned import StudyImage
+from tuner.launchers.export import Export, plain
+from tuner.space import Settings
+
+
+def exported(options: DockerLauncherConfig, image: StudyImage, gpus: tuple[int, ...], settings: Settings) -> Export:
+    """The part of a Compose service that makes its containers like those of the trials.
+
+    Args:
+        options: How the trials' containers are made.
+        image: Which image they are made of.
+        gpus: The GPUs of the host that the service gets.
+        settings: The flags and variables of the configuration.
+    """
+    own = {name: value for name, value in settings.env.items() if value is not None}
+    return Export(
+        image=image.digests[0] if image.digests else image.reference,
+        origin=f"{image.reference}, {image.id}",
+        port=CONTAINER_PORT,
+        environment={**options.environment, **image.env, **own, **gpu_env(gpus, image.wsl)},
+        service={"volumes": _volumes(options), **_limits(options), **_gpus(gpus)},
+        volumes={cache: {"name": volume_name(cache)} for cache in options.caches},
+    )
+
+
+def _limits(options: DockerLauncherConfig) -> Mapping[str, Any]:
+    return {
+        **({"ipc": "host"} if options.ipc == "host" else {"shm_size": f"{options.shm_gib:g}gb"}),
+        **({"mem_limit": f"{options.memory_gib:g}gb"} if options.memory_gib else {}),
+        **({"user": options.user} if options.user else {}),
+        **({"devices": list(options.devices)} if options.devices else {}),
+        **({"security_opt": list(options.security_opt)} if options.security_opt else {}),
+    }
+
+
+def _volumes(options: DockerLauncherConfig) -> list[Mapping[str, Any]]:
+    binds = [_bind(plain(str(one.source)), one.target, one.read_only) for one in options.binds]
+    caches = [{"type": "volume", "source": name, "target": target} for name, target in options.caches.items()]
+    return [*binds, *_models(options), *caches]
+
+
+def _models(options: DockerLauncherConfig) -> list[Mapping[str, Any]]:
+    if options.hf_home is None:
+        return []
+    home = "${HF_HOME:-~/.cache/huggingface}" if options.hf_home == "auto" else plain(options.hf_home)
+    return [_bind(f"{home}/hub", HUB_FOLDER, False)]
+
+
+def _bind(source: str, target: str, read_only: bool) -> Mapping[str, Any]:
+    return {"type": "bind", "source": source, "target": target, **({"read_only": True} if read_only else {})}
+
+
+def _gpus(gpus: tuple[int, ...]) -> Mapping[str, Any]:
+    if not gpus:
+        return {}
+    ids = [str(gpu) for gpu in sorted(gpus)]
+    device = {"driver": "nvidia", "device_ids": ids, "capabilities": ["gpu"]}
+    return {"deploy": {"resources": {"reservations": {"devices": [device]}}}}
