@@ -1,4 +1,4 @@
-"""tuner and ``vllm bench serve`` measure the same on one real vLLM server, run in turns."""
+"""tuner and ``vllm bench serve`` measure the same on one real vLLM server at the same time."""
 
 import json
 import os
@@ -17,10 +17,11 @@ from tuner.testing.launcher import until
 
 HERE = os.environ.get("TUNER_TEST_VLLM")
 FEWEST, MOST = 8, 20
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORES, CLIENT_CORES = set(CORES[1:]) or set(CORES), {CORES[0]}
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.agreement,
     pytest.mark.timeout(1500),
     pytest.mark.skipif(
         not HERE, reason="needs real vLLM: TUNER_TEST_VLLM=DIR make test (DIR/venv/bin/vllm, DIR/models)"
@@ -47,16 +48,34 @@ def healthy(server):
 def server(tmp_path_factory):
     argv = (f"{HERE}/venv/bin/vllm", "serve", f"{HERE}/models/glm-tiny", "--host", "{host}", "--port", "{port}")
     log = tmp_path_factory.mktemp("vllm") / "server.log"
-    spec = LaunchSpec("agreement/0000", (*argv, "--served-model-name", "glm", *FLAGS), log, {**QUIET, **CPU})
+    argv = (*on(SERVER_CORES), *argv, "--served-model-name", "glm", *FLAGS)
+    spec = LaunchSpec("agreement/0000", argv, log, {**QUIET, **CPU})
     with ProcessLauncher().launch(spec) as server:
         until(lambda: healthy(server), timeout_s=600)
         yield server
 
 
+def on(cores):
+    """The command's own prefix that keeps it to these cores."""
+    return ("taskset", "--cpu-list", ",".join(map(str, sorted(cores))))
+
+
+@pytest.fixture
+def client():
+    """tuner's, on the cores that are the clients': whoever runs on the server's slows what it measures."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CLIENT_CORES)
+    try:
+        with LoadClient() as client:
+            yield client
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 @pytest.fixture
 def vllm_bench(server, tmp_path):
     """Runs ``vllm bench serve`` once, with the traffic that tuner sends."""
-    command = [f"{HERE}/venv/bin/python", str(Path(__file__).parent / "vllm_bench_turns.py")]
+    command = [*on(CLIENT_CORES), f"{HERE}/venv/bin/python", str(Path(__file__).parent / "vllm_bench_turns.py")]
     with (
         (tmp_path / "bench.log").open("w") as log,
         subprocess.Popen(
@@ -95,13 +114,12 @@ def arguments(url, seed, folder):
     ]
 
 
-def test_tuner_and_vllms_own_benchmark_agree_on_throughput_tpot_and_ttft(server, vllm_bench):
-    with LoadClient() as client:
-        pairs = Pairs(Tuner(client, server.url, "glm"), vllm_bench)
-        pairs.ours(), vllm_bench()  # the first of each is not like the others
-        pairs.run(FEWEST, "first")
-        while pairs.disagreeing and pairs.count < MOST:  # on a busy machine more pairs tell
-            pairs.run(4, f"after {pairs.count}")
+def test_tuner_and_vllms_own_benchmark_agree_on_throughput_tpot_and_ttft(server, client, vllm_bench):
+    pairs = Pairs(Tuner(client, server.url, "glm"), vllm_bench)
+    pairs.ours(), vllm_bench()  # the first of each is not like the others
+    pairs.run(FEWEST)
+    while pairs.disagreeing and pairs.count < MOST:  # on a busy machine more pairs tell
+        pairs.run(4)
     sys.stdout.write(f"\ntuner over vllm bench serve:\n{pairs}\n")
     if pairs.disagreeing and not pairs.apart:
         pytest.skip(f"this machine is too noisy to tell; run it on one that does nothing else:\n{pairs}")

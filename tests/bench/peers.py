@@ -117,7 +117,7 @@ def main() -> None:
         peer = Peer(asked.tool, place, asked.url, asked.model, asked.tokenizer)
         pairs = Pairs(Tuner(client, asked.url, asked.model), peer)
         pairs.ours(), peer()
-        pairs.run(asked.pairs, asked.tool)
+        pairs.run(asked.pairs)
     print(f"tuner over {asked.tool}:\n{pairs}")
     sys.exit(bool(pairs.disagreeing))
 
