@@ -43,7 +43,7 @@ class Metric:
 
     @property
     def axis(self) -> str:
-        """What stands beside a figure's axis."""
+        """The label of a figure's axis."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
