@@ -32,7 +32,7 @@ check: .venv/.dev  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: .venv/.dev  ## mend what check can mend
+format: .venv/.dev  ## fix what check can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -1,7 +1,7 @@
 """Makes the vLLM that is installed here treat GLM-4.7-Flash as the MLA model that it is, and checks that it does.
 
 Run while the image is built. Nothing is changed where vLLM knows already (vllm#32614); the build ends where it cannot
-be mended. vLLM's own function is asked, cut out of its file, since importing vLLM wants a GPU's libraries.
+be fixed. vLLM's own function is asked, cut out of its file, since importing vLLM wants a GPU's libraries.
 """
 
 import ast
@@ -15,7 +15,7 @@ NEIGHBOUR = '"deepseek_v3",'
 
 
 def main() -> None:
-    """Check, mend, check."""
+    """Check, fix, check."""
     package = _package()
     if not (package / "model_executor/models/glm4_moe_lite.py").exists():
         sys.exit("this vLLM does not have GLM-4.7-Flash at all: build on 0.15 or newer")
@@ -38,7 +38,7 @@ def _package() -> Path:
 
 
 def patch(source: str) -> str:
-    """The names put into the list that ``is_deepseek_mla`` asks, beside DeepSeek's."""
+    """The names put into the list that ``is_deepseek_mla`` asks, in addition to DeepSeek's."""
     start = source.find("def is_deepseek_mla")
     at = source.find(NEIGHBOUR, start)
     if start < 0 or at < 0:

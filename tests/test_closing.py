@@ -156,7 +156,7 @@ def test_what_was_ruled_out_before_a_launch_is_told_apart_from_what_failed(outco
 def test_an_interrupted_study_says_how_to_go_on_and_how_long_it_takes(outcome):
     halfway = replace(outcome, records=outcome.records[:10], relaunches=())
     said = shown(closing.table(halfway))
-    assert "not running; `tuner study start` with the same arguments goes on with it" in said
+    assert "not running; `tuner study start` with the same arguments resumes it" in said
     assert "left" in said
     assert closing.summary(halfway)["left_s"] > 0
 

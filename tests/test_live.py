@@ -227,7 +227,7 @@ def test_ctrl_c_in_a_terminal_shows_where_things_stand_and_how_to_go_on(tmp_path
     text = said.decode()
     assert "study fast: 9 trials" in text
     assert "deployed" in text[text.rindex("study fast") :]
-    assert "goes on with" in text
+    assert "resumes" in text
 
 
 def _read_until(keyboard, wanted, patience_s=60):

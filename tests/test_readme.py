@@ -1,4 +1,4 @@
-"""The README's commands, as a newcomer types them, and the files that it names.
+"""The commands of README and docs, as a newcomer types them, and the files that they name.
 
 What takes a GPU, minutes or somebody's caches is run as far as that goes without: ``--dry-run`` says the same words.
 """
@@ -9,25 +9,30 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.simulated import simulated_study
+from tuner.config import SecretsConfig
+from tuner.space import SearchSpace
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 BIN = Path(sys.executable).parent
 
 
 def commands():
-    """Every command line, continued lines joined, comments left out; the overview at the end names no arguments."""
-    joined = README.split("## Commands")[0].replace("\\\n", " ")
+    """Every command line, continued lines joined, comments left out; the README's overview names no arguments."""
+    joined = "\n".join([README.split("## Commands")[0], *list(PAGES.values())[1:]]).replace("\\\n", " ")
     lines = [line.strip() for line in joined.splitlines() if line.startswith("    ")]
-    told = [re.sub(r"\s{2,}#? .*$", "", line) for line in lines]
+    told = [re.sub(r"(\s{2,}#? | # ).*$", "", line) for line in lines]
     known = re.compile(r"(?:[A-Z_]+=\S+ )?(?:tuner|make|docker|jupyter|pip) ")
-    return [" ".join(line.split()) for line in told if known.match(line)]
+    return list(dict.fromkeys(" ".join(line.split()) for line in told if known.match(line)))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,7 @@ def run(here, words, *more):
 
 def of(prefix):
     chosen = [command for command in commands() if command.startswith(prefix)]
-    assert chosen, f"the README has no command {prefix!r} any more"
+    assert chosen, f"no page has a command {prefix!r} any more"
     return chosen
 
 
@@ -60,6 +65,9 @@ ELSEWHERE = {
     "docker compose -f studies/glm-flash/compose.yaml": "tests/test_compose.py",
     "TUNER_STUDY=$PWD/studies/demo jupyter": "tests/test_notebooks.py",
     "pip install jupyterlab": "tests/test_notebooks.py",
+    "tuner bench run": "tests/test_bench.py",
+    "tuner bench compare": "tests/test_bench_compare.py",
+    "tuner bench export": "tests/test_bench_formats.py",
 }
 
 
@@ -79,7 +87,7 @@ def test_studies_can_be_planned(here, command):
     assert done.returncode == 0 or any(said in done.stderr for said in missing), done.stderr
 
 
-SHOWN = [*of("tuner study list"), *of("tuner study status"), *of("tuner study export")]
+SHOWN = [command for name in ("list", "status", "report", "export") for command in of(f"tuner study {name}")]
 
 
 @pytest.mark.parametrize("command", SHOWN)
@@ -129,8 +137,38 @@ def test_the_overview_names_commands_that_exist(here, words):
     assert run(here, ["tuner", *words, "--help"]).returncode == 0
 
 
-def test_extras_and_files_that_are_named_exist():
+def block(page, first):
+    """The YAML block of a page that begins with this line."""
+    text = PAGES[ROOT / "docs" / page].split(f"    {first}\n", 1)[1].split("\n\n")[0]
+    return yaml.safe_load(textwrap.dedent(f"    {first}\n{text}"))
+
+
+def test_the_search_space_that_is_shown_is_valid():
+    space = SearchSpace.model_validate(block("concepts.md", "params:"))
+    assert space.params["max_num_seqs"].accepts(16)
+
+
+def test_the_secrets_that_are_shown_are_valid():
+    assert SecretsConfig.model_validate(block("secrets.md", "secrets:")["secrets"]).download
+
+
+def test_extras_that_are_named_exist():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(re.findall(r"-e '\.\[(\w+)\]'", README)) <= set(extras)
-    for path in re.findall(r"\]\((notebooks/[\w./]+)\)|`((?:conf|dockerfiles|notebooks)/[\w./-]*)`", README):
-        assert (ROOT / "".join(path)).exists(), path
+    named = {extra for page in PAGES.values() for extra in re.findall(r"-e '\.\[(\w+)\]'", page)}
+    assert named
+    assert named <= set(extras)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_pages_that_are_named_exist(page):
+    for path, anchor in re.findall(r"\]\((?!https?:)([\w./-]+)(?:#([\w-]+))?\)", PAGES[page]):
+        linked = page.parent / path
+        assert linked.exists(), path
+        assert not anchor or anchor in anchors(linked), anchor
+    for path in re.findall(r"`((?:conf|dockerfiles|notebooks|tests|studies/recorded)/[\w./-]*)`", PAGES[page]):
+        assert (ROOT / path).exists(), path
+
+
+def anchors(page):
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}

@@ -237,7 +237,7 @@ def test_optunas_database_can_be_removed_and_is_made_anew_from_the_records(load)
     assert [record.params for record in outcome.records][:2] == before
     assert [record.number for record in outcome.records] == [0, 1, 2]
     assert len(optuna_study(asked).trials) == 3
-    for path in asked.study.path.glob("optuna.db*"):  # a new file: a connection still open would mend the old one
+    for path in asked.study.path.glob("optuna.db*"):  # a new file: a connection still open would repair the old one
         path.unlink()
     (asked.study.path / "optuna.db").write_bytes(b"no database " * 100)
     with pytest.raises(ConfigError, match=r"(?s)optuna\.db is no database that this Optuna can use.*made anew"):
@@ -477,7 +477,7 @@ def test_an_interrupt_ends_cleanly_and_says_how_to_go_on(interrupted, number):
     interrupted.send_signal(number)
     output, _ = interrupted.communicate(timeout=30)
     assert interrupted.returncode == 130
-    assert "goes on with" in output.decode()
+    assert "resumes" in output.decode()
     assert "Traceback" not in output.decode()
     assert not servers()
 

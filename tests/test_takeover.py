@@ -212,7 +212,7 @@ def test_a_person_is_asked_and_may_say_no(production, tmp_path):
     with subprocess.Popen(start(tmp_path), stdin=theirs, stdout=theirs, stderr=theirs) as asking:
         os.close(theirs)
         said = b""
-        while b"Go on?" not in said:
+        while b"Continue?" not in said:
             said += os.read(ours, 1024)
         os.write(ours, b"n\n")
         assert asking.wait(20) == 1

@@ -1,5 +1,7 @@
 """How tuner says things to people."""
 
+import shlex
+
 import pytest
 
 from tuner import words
@@ -62,6 +64,13 @@ def test_settings_are_said_as_a_command_line_and_an_environment_spell_them():
         "compilation_config.compile_sizes": '--compilation-config {"compile_sizes": [1, 2]}',
         "OMP_NUM_THREADS": "OMP_NUM_THREADS=4",
     }
+
+
+def test_a_command_line_has_a_flag_on_each_line_and_gives_the_same_arguments_to_a_shell():
+    argv = ["vllm", "serve", "/models/a b", "--chat-template", "{{ x --y }}", "--flag", "--json", '{"a": "it\'s --b"}']
+    said = words.command(argv)
+    assert shlex.split(said.replace("\\\n", "")) == argv
+    assert [line.split()[0] for line in said.splitlines()] == ["vllm", "--chat-template", "--flag", "--json"]
 
 
 @pytest.mark.parametrize(

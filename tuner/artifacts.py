@@ -1,4 +1,4 @@
-"""A study's evidence as the dashboard shows it: not copied, but read where it lies when somebody looks.
+"""A study's evidence as the dashboard shows it: not copied, but read in place when somebody looks.
 
 An artifact's id is the hexadecimal form of its path inside the study's folder; the dashboard allows no other
 characters. Pictures and tables of a trial's requests are made when they are asked for. Secrets are masked on the way.

@@ -1,4 +1,4 @@
-"""Where configuration lies and what there is to choose from; light, since ``--help`` shows it."""
+"""Where configuration is stored and what there is to choose from; light, since ``--help`` shows it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Group:
 
 
 def conf_dir() -> Path:
-    """Tuner's own configuration: in the wheel inside the package, in a checkout beside it."""
+    """Tuner's own configuration: in the wheel inside the package, in a checkout next to it."""
     return _shipped("conf")
 
 

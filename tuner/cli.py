@@ -185,7 +185,7 @@ def _ask_to_stop(config: "Config") -> None:
         _say(difference)
     if not sys.stdin.isatty():
         raise ConfigError(said, place="site.stop", fix="say --yes")
-    if not typer.confirm(f"{said}. Go on?"):
+    if not typer.confirm(f"{said}. Continue?"):
         raise typer.Exit(1)
 
 
@@ -209,7 +209,7 @@ def _run(config: "Config", as_json: bool) -> None:
         raise InfrastructureError(f"{error.filename or config.study.path}: {error.strerror}", fix=fix) from error
     except KeyboardInterrupt:
         _standing(config, console)
-        _say(f"tuner: stopped; `tuner study start` with the same arguments goes on with {config.study.path}")
+        _say(f"tuner: stopped; `tuner study start` with the same arguments resumes {config.study.path}")
         raise
     close(outcome, console)
     if as_json:
@@ -273,7 +273,7 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
 
 @study_app.command("report")
 def study_report(name: StudyName = None, folder: StudiesFolder = Path("studies")) -> None:
-    """Write report, profile and compose file anew, and print where the report lies; the others lie beside it."""
+    """Write report, profile and compose file again, and print the report's path; the others are next to it."""
     from tuner.closing import write_results
 
     outcome = _outcome(folder, name)

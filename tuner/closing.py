@@ -1,4 +1,4 @@
-"""The end of a study, or of a sitting: its files are written, and a person reads what came of it."""
+"""The end of a run: the study's files are written, and its result is shown to a person."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -165,12 +165,12 @@ def _time(outcome: Outcome) -> str:
 
 
 def standing(outcome: Outcome) -> str:
-    """Whether a study runs, is complete, or can go on."""
+    """Whether a study runs, is complete, or can be resumed."""
     if holder := outcome.folder.holder():
         return f"running (process {holder})"
     if outcome.over and outcome.confirmed:
         return "complete"
-    return "not running; `tuner study start` with the same arguments goes on with it"
+    return "not running; `tuner study start` with the same arguments resumes it"
 
 
 def overview(outcomes: Sequence[Outcome]) -> Table:

@@ -88,7 +88,7 @@ class Budget(Schema):
     """Launches that end with a verdict, in all: baseline, search, controls and the proof, whose share is kept back from
     the search. What is ruled out before a launch is free."""
     hours: PositiveFloat | None = None
-    """Wall-clock hours, over all sittings of the study, the proof included."""
+    """Wall-clock hours, over all runs of the study, the proof included."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> "Budget":
@@ -320,7 +320,9 @@ class Config(Schema):
         self.space.check_rules(frozenset(self.model.args) | frozenset(self.model.env))
         baseline = self.space.deployed(self.model.settings)
         if broken := self.space.violated(baseline, self.model.settings):
-            raise ConfigError(f"the deployed configuration breaks {broken.message}", place="model", fix="mend the rule")
+            raise ConfigError(
+                f"the deployed configuration breaks {broken.message}", place="model", fix="correct the rule"
+            )
         for number, values in enumerate(self.model.known_good):
             self._check_known_good(f"model.known_good.{number}", values)
         return self
@@ -365,7 +367,7 @@ class Config(Schema):
         return self.hardware.gpus if self.launcher.starts_servers else ()
 
     def to_yaml(self) -> str:
-        """The resolved configuration as it lies in the study's folder."""
+        """The resolved configuration as it is in the study's folder."""
         text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
         return text
 

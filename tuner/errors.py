@@ -4,7 +4,7 @@
 
     TunerError
     ├── ConfigError              the user's YAML or command line: stop before trial 0, name the place and the fix
-    ├── InfeasibleConfig         this configuration cannot run here: teach the search, go on
+    ├── InfeasibleConfig         this configuration cannot run here: teach the search, continue
     │   ├── RuleViolated             a rule of the space or of the site forbids it
     │   ├── PredictedOutOfMemory     the memory model rules it out before a launch
     │   ├── LaunchRejected           the engine refused a flag, a value or a combination

@@ -10,14 +10,14 @@ from tuner.storage import Role, TrialRecord
 
 @dataclass(frozen=True, slots=True)
 class StudyStarted:
-    """A sitting begins.
+    """A run of the study begins.
 
     Attributes:
         name: The study.
         trials: The budget in trials, if there is one.
-        finished: Trials that earlier sittings have finished.
+        finished: Trials that earlier runs have finished.
         confirmations: Relaunches that follow at the end.
-        earlier: The records of earlier sittings.
+        earlier: The records of earlier runs.
         best: The best feasible trial among them.
     """
 
@@ -52,7 +52,7 @@ class TrialStarted:
 
 @dataclass(frozen=True, slots=True)
 class PhaseEntered:
-    """The running trial goes on to its next phase.
+    """The running trial enters its next phase.
 
     Attributes:
         phase: Which.

@@ -147,7 +147,7 @@ def _given(value: Value) -> Value:
 
 
 def parse(text: str, place: str = "") -> Expression:
-    """Read an expression and refuse whatever lies outside the grammar.
+    """Read an expression and refuse whatever is outside the grammar.
 
     Args:
         text: The expression, Python syntax, with ``true``, ``false`` and ``null`` as in YAML.

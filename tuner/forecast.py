@@ -1,4 +1,4 @@
-"""What was predicted of a launch's GPU memory before it, kept beside what its log said afterwards."""
+"""What was predicted of a launch's GPU memory before it, kept with what its log said afterwards."""
 
 from tuner.schema import Schema
 
@@ -14,7 +14,7 @@ class Forecast(Schema):
     """The share of the GPU that was asked for."""
     weights_gib: float | None = None
     activation_gib: float | None = None
-    """Peak of the profiling run beside the weights."""
+    """Peak of the profiling run, in addition to the weights."""
     non_torch_gib: float | None = None
     graph_gib: float | None = None
     sampler_gib: float | None = None

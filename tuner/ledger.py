@@ -51,7 +51,7 @@ class Ledger:
         self._open: dict[int, optuna.Trial] = {}
 
     def reconcile(self, records: list[TrialRecord]) -> None:
-        """Close what an earlier sitting left open: a trial with a record is told, one without has failed."""
+        """Close what an earlier run left open: a trial with a record is told, one without has failed."""
         from optuna.trial import Trial, TrialState
 
         by_number = {record.number: record for record in records}
@@ -113,7 +113,7 @@ class Ledger:
         self._close(record.number, state, values, **notes.trial_facts(record))
 
     def annotate(self, outcome: Outcome, fresh: Sequence[TrialRecord]) -> None:
-        """Write what people read beside the numbers: the study's note and those of trials that are over.
+        """Write what people read in addition to the numbers: the study's note and those of trials that are over.
 
         Args:
             outcome: The study as it stands.
@@ -132,7 +132,7 @@ class Ledger:
                 self.storage.set_study_system_attr(self.study_id, *artifacts.attribute(name))
 
     def unannotated(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The trials that have no note, because a sitting was killed before it could write one."""
+        """The trials that have no note, because a run was killed before it could write one."""
         noted = self.storage.get_study_system_attrs(self.study_id)
         return [record for record in records if f"dashboard:{self._id_of(record)}:note_ver" not in noted]
 

@@ -87,7 +87,7 @@ class Standing:
         name: The study's.
         trials: Its budget in trials, if it has one.
         finished: Launches that ended with a verdict of their own, relaunches included.
-        ended: Every trial that is over, this sitting's and earlier ones'.
+        ended: Every trial that is over, this run's and earlier ones'.
         baseline: The deployed configuration's trial, once it was measured.
         best: The best feasible trial.
     """
@@ -274,7 +274,7 @@ class LiveView:
 
 
 def started(event: events.StudyStarted) -> str:
-    """The first line of a sitting."""
+    """The first line of a run."""
     budget = f"{event.trials} trials" if event.trials else "as many trials as time allows"
     resumed = f", {event.finished} of them finished earlier" if event.finished else ""
     proof = f", of which up to {event.confirmations} for the proof" if event.confirmations else ""

@@ -1,4 +1,4 @@
-"""What tuner writes beside a study and its trials in the dashboard, in Markdown.
+"""What tuner writes about a study and its trials in the dashboard, in Markdown.
 
 The dashboard shows every trial's numbers, but its own best trial ignores limits and relaunches: the study's note says
 what really came out, and each trial's what ran, how it ended and which line decided it.
@@ -19,7 +19,7 @@ from tuner.verdict import worse as worsened
 
 _LONGEST_LINE = 1500
 _WIDTH = 88
-"""Characters beside each other in the dashboard's narrow column."""
+"""Characters that fit side by side in the dashboard's narrow column."""
 
 
 def study_note(outcome: Outcome) -> str:
@@ -33,7 +33,7 @@ def study_note(outcome: Outcome) -> str:
 
 
 def study_facts(outcome: Outcome) -> Mapping[str, str]:
-    """What stands on the study's first page, beside the dashboard's own best trial."""
+    """What stands on the study's first page, next to the dashboard's own best trial."""
     facts = {"verdict": outcome.sentence}
     if outcome.best is not None and outcome.best.verdict is not None and outcome.decision is None:
         pairs = zip(outcome.config.objective.goals, outcome.best.verdict.values, strict=True)

@@ -1,6 +1,6 @@
 """What to run next: the deployment, what is known to work, what a failure suggests, what the search asks for.
 
-All of it follows from the records alone, so that a resumed study goes on as if it had never stopped.
+All of it follows from the records alone, so a resumed study continues as if it had never stopped.
 """
 
 import time

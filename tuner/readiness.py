@@ -342,7 +342,7 @@ def wait_until_ready(watch: Watch, probe: Probe, limits_s: Mapping[Phase, float]
 
 
 class _Asking:
-    """Asks the server beside the loop that watches it, since its first answer may take minutes."""
+    """Asks the server in parallel to the loop that watches it, since its first answer may take minutes."""
 
     def __init__(self, probe: Probe) -> None:
         self.context_tokens: int | None = None

@@ -82,7 +82,7 @@ class Search(Protocol):
             settled: Parameters that are not worth varying any more, with the value that they keep.
             admits: Whether a candidate may be proposed at all.
 
-        The answer depends on the arguments and the seed alone, so that a resumed study goes on as if never stopped.
+        The answer depends on the arguments and the seed alone, so a resumed study continues as if it had never stopped.
         """
         ...
 
@@ -381,7 +381,7 @@ def importances(space: SearchSpace, direction: Direction, seen: Sequence[Observa
 
 
 def _step(parameter: Range | Choice, value: JsonValue, dice: random.Random) -> JsonValue:
-    """A value beside this one: the next level up or down, another choice, or a little more or less."""
+    """A value next to this one: the next level up or down, another choice, or a little more or less."""
     encoded = _encode(parameter, value if parameter.accepts(value) else parameter.default)
     if isinstance(parameter, Choice):
         return parameter.value(dice.randrange(parameter.levels))

@@ -111,7 +111,7 @@ def find_services(
         if not matching and not exists(name):
             listed = ", ".join(service.known_as for service in services) or "none"
             raise ConfigError(
-                f"there is no service {name!r} (running: {listed})", place="site.stop", fix="mend its name"
+                f"there is no service {name!r} (running: {listed})", place="site.stop", fix="correct its name"
             )
         found += [service for service in matching if service not in found]
     for service in found:

@@ -305,7 +305,7 @@ class SearchSpace(Schema):
         return all(not isinstance(parameter, Choice) or parameter.accepts(value) for parameter, value in chosen)
 
     def active(self, name: str, values: Mapping[str, JsonValue]) -> bool:
-        """Whether the parameter acts beside these values."""
+        """Whether the parameter acts, given these values."""
         return name not in self._when or self._when[name].holds(values, vacuous=False)
 
     def violated(self, candidate: Candidate, deployed: Settings) -> RuleViolated | None:

@@ -166,7 +166,7 @@ class _Run:
                 f"the deployed configuration itself does not run: {record.failure.message}",
                 cause=record.failure.cause,
                 line=record.failure.line,
-                fix=record.failure.advice or "mend model.args, or give the objective absolute limits only",
+                fix=record.failure.advice or "correct model.args, or give the objective absolute limits only",
             )
         return record
 
@@ -336,10 +336,10 @@ def _blamed(record: TrialRecord) -> TrialRecord:
 def _stopped(record: TrialRecord, study: str) -> StudyStopped:
     """What a person can do about a trial that this machine would not let end."""
     assert record.failure is not None
-    advice = record.failure.advice or "look at its server.log and mend what it names"
+    advice = record.failure.advice or "look at its server.log and correct what it names"
     return StudyStopped(
         f"{named(record.role, record.number)} has no verdict after {record.attempt} attempts: {record.failure.message}",
         cause=record.failure.cause,
         line=record.failure.line,
-        fix=f"{advice}; then `tuner study start` goes on with {study} where it stands",
+        fix=f"{advice}; then `tuner study start` resumes {study}",
     )

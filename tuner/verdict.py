@@ -1,6 +1,6 @@
 """The verdict in words: one vocabulary for terminal, status, report, profile, dashboard and ``--json``.
 
-Every number is the relaunches' own: what the search read has no place beside a verdict.
+Every number is the relaunches' own: what the search read has no place in a verdict.
 """
 
 from collections.abc import Iterator, Mapping

@@ -43,7 +43,7 @@ class Metric:
 
     @property
     def axis(self) -> str:
-        """What stands beside a figure's axis."""
+        """The label of a figure's axis."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
@@ -200,7 +200,8 @@ def setting(space: SearchSpace, name: str) -> str:
 
 def command(argv: Sequence[str]) -> str:
     """A command line, each flag on a line of its own, ready for a shell."""
-    return shlex.join(argv).replace(" --", " \\\n  --")
+    quoted = [shlex.quote(arg) for arg in argv]
+    return " ".join(f"\\\n  {text}" if arg.startswith("--") else text for arg, text in zip(argv, quoted, strict=True))
 
 
 def lines(settings: Settings) -> dict[str, str]:

@@ -68,8 +68,8 @@ CASES = [
     *((said, NoNvidiaRuntime, "nvidia-ctk runtime configure") for said in NVIDIA),
     *((said, PortTaken, "launcher.port=null") for said in PORTS),
     *((said, NameTaken, "tuner clean") for said in NAMES),
-    *((said, EngineUnavailable, "mend engine.executable") for said in PROGRAMS),
-    *((said, EngineUnavailable, "mend launcher.mounts") for said in MOUNTS),
+    *((said, EngineUnavailable, "correct engine.executable") for said in PROGRAMS),
+    *((said, EngineUnavailable, "correct launcher.mounts") for said in MOUNTS),
     *((said, EngineUnavailable, "launcher.network=bridge") for said in NETWORKS),
     *((said, InfrastructureError, "docker system df") for said in FULL),
 ]

@@ -167,7 +167,7 @@ def test_an_image_is_built_with_progress_and_labelled(engine, base_image, tmp_pa
 
 def test_a_build_that_fails_ends_in_its_own_last_lines(engine, base_image, tmp_path):
     (tmp_path / "Dockerfile").write_text(f"FROM {base_image}\nRUN echo half way; exit 3\n")
-    with pytest.raises(ImageMissing, match=r"(?s)half way.*non-zero code: 3.*mend the Dockerfile"):
+    with pytest.raises(ImageMissing, match=r"(?s)half way.*non-zero code: 3.*correct the Dockerfile"):
         images.resolve(engine, wanted("x", build=Build(dockerfile=str(tmp_path / "Dockerfile"))), None, unheard)
     with pytest.raises(ConfigError, match=r"(?s)launcher\.build\.dockerfile.*glm-flash, sim"):
         images.resolve(engine, wanted("x", build=Build(dockerfile="no-such")), None, unheard)

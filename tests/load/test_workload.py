@@ -7,7 +7,7 @@ from tuner.load.workload import Workload
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("concurency", 5, "Extra inputs"),
+        ("concurency", 5, "did you mean 'concurrency'"),
         ("concurrency", 21, "20 requests never reach a concurrency of 21"),
         ("output_tokens", 1, "greater than or equal to 2"),
         ("temperature", -1, "greater than or equal to 0"),

@@ -139,7 +139,7 @@ def sent(outcome: Outcome, record: TrialRecord) -> Iterator[RequestRecord]:
 
 
 def folder_of(outcome: Outcome, record: TrialRecord) -> TrialFolder:
-    """Where a trial's evidence lies."""
+    """Where a trial's evidence is stored."""
     kind = "confirm" if _is_relaunch(outcome, record) else "trials"
     return TrialFolder(outcome.folder.path / kind / record.label)
 

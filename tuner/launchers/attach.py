@@ -119,7 +119,7 @@ class AttachLauncher:
             server = AttachedServer(self.url.rstrip("/"), self.headers, ServerLog(spec.log_path), http)
             if not server.life().running:
                 raise EngineUnavailable(
-                    f"nothing answers at {server.url}", fix="start the server, or mend launcher.url"
+                    f"nothing answers at {server.url}", fix="start the server, or correct launcher.url"
                 )
             yield server
 

@@ -27,7 +27,7 @@ _BINS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a number lies with a confidence of 95 %.
+    """Where a number is with a confidence of 95 %.
 
     Attributes:
         low: In the number's own unit.

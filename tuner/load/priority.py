@@ -1,7 +1,7 @@
 """The right to be woken at once, where the system grants it.
 
 On a machine whose cores are all busy with the server, an ordinary process that waits for a chunk may be left waiting:
-beside vLLM on two CPU cores a sleeper of 10 ms was woken up to 1.6 s late, with real-time priority never by 1 ms. The
+next to vLLM on two CPU cores a sleeper of 10 ms was woken up to 1.6 s late, with real-time priority never by 1 ms. The
 load worker needs a few percent of a core, so this takes nothing from the server.
 """
 

@@ -163,7 +163,7 @@ class Window:
     end_ms: float
 
     def holds(self, at_ms: float) -> bool:
-        """Whether a moment lies within it."""
+        """Whether a moment is within it."""
         return self.start_ms <= at_ms <= self.end_ms
 
 

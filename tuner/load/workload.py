@@ -2,16 +2,18 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from tuner.schema import Schema
 
 _LONGEST = 6
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+class _Documented(Schema):
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class SingleUser(_Model):
+class SingleUser(_Documented):
     """One user alone, one request after the other: decode speed as that user feels it."""
 
     prompt_tokens: PositiveInt = 100
@@ -22,7 +24,7 @@ class SingleUser(_Model):
     """How many requests the sample has, at least."""
 
 
-class WarmUpLimits(_Model):
+class WarmUpLimits(_Documented):
     """How a fresh server is warmed up before anything is measured."""
 
     shortest_tokens: PositiveInt = 50
@@ -41,7 +43,7 @@ class WarmUpLimits(_Model):
         return self
 
 
-class Workload(_Model):
+class Workload(_Documented):
     """The traffic of a measurement: what is sent, how much of it, and when its numbers would lie."""
 
     name: str

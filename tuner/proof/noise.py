@@ -8,7 +8,7 @@ from statistics import fmean
 from tuner.proof.estimate import Noise
 
 _FEWEST_FOR_DRIFT = 2
-"""Degrees of freedom that must be left beside a drift."""
+"""Degrees of freedom that must be left once a drift is taken out."""
 _SURE = 0.025
 """A drift is one if chance alone would show it this rarely, on either side."""
 

@@ -23,7 +23,7 @@ class Chart:
         title: The question that it answers.
         caption: How to read it.
         plots: One, or several small ones, by name.
-        kind: ``small`` for many small ones, ``pairs`` for two beside each other, ``wide`` for one that needs more room
+        kind: ``small`` for many small ones, ``pairs`` for two side by side, ``wide`` for one that needs more room
             than a phone has.
         below: What stands under it.
     """

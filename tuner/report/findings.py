@@ -18,7 +18,7 @@ from tuner.report.launches import numbers
 from tuner.report.markup import NOTHING, Html, folded, html, joined, table, tag
 from tuner.storage import Role, State, TrialRecord
 
-_LEGEND = "Grey: as deployed. –: does not act beside the others."
+_LEGEND = "Grey: as deployed. –: has no effect with the other settings."
 _WHOLE, _SHOWN = 40, 25
 """A study of more trials than the first shows as many of its best as the second, and all of them on request."""
 

@@ -68,7 +68,7 @@ def _search(outcome: Outcome) -> str:
 
 
 def _kind(outcome: Outcome) -> str:
-    """What ``auto`` came to, by what was installed at the last sitting."""
+    """What ``auto`` came to, by what was installed at the last run."""
     kind, sat = outcome.config.search.kind, sittings(outcome.folder.sittings)
     if kind != "auto" or not sat:
         return kind

@@ -109,7 +109,7 @@ class LauncherContract:
             assert answer(other)
 
     def test_the_log_is_followed_live(self, launcher: Launcher, spec: Callable[..., LaunchSpec]) -> None:
-        """A line is readable while the server runs, once, and lies in the file that the spec names."""
+        """A line is readable while the server runs, once, and is in the file that the spec names."""
         self._must_start_servers()
         wanted = spec()
         with launcher.launch(wanted) as server:

@@ -84,7 +84,7 @@ def _dialled(url: str) -> socket.socket:
 
 
 class Lifeline:
-    """A connection that ends when the engine does; systemd may go on listening in place of one that is down.
+    """A connection that ends when the engine does; systemd may keep listening in place of one that is down.
 
     It asks for events of a kind that hardly ever comes, and reads only to see whether the end has come. An engine that
     does not answer that question (Podman's may not) ties us to nothing.
@@ -179,14 +179,14 @@ def unreachable(error: Exception) -> EngineUnavailable:
         fix = "add yourself to its group (`sudo usermod -aG docker $USER`, then log in again), or use rootless Docker"
         return EngineUnavailable(f"permission denied for the Docker engine at {engine_url()}", fix=fix)
     if "FileNotFoundError" in said or "ConnectionRefusedError" in said:
-        fix = "start Docker (`sudo systemctl start docker`, or Docker Desktop), or mend DOCKER_HOST"
+        fix = "start Docker (`sudo systemctl start docker`, or Docker Desktop), or correct DOCKER_HOST"
         return EngineUnavailable(f"no Docker engine answers at {engine_url()}", fix=fix)
     return EngineUnavailable(f"the Docker engine went away: {error}", fix="see `docker info` and the engine's own log")
 
 
 def _image_missing(error: APIError) -> ImageMissing:
     return ImageMissing(
-        f"the engine says: {error.explanation}", fix="pull or build it, or mend launcher.image and launcher.build"
+        f"the engine says: {error.explanation}", fix="pull or build it, or correct launcher.image and launcher.build"
     )
 
 
@@ -229,7 +229,7 @@ _REFUSALS: tuple[tuple[re.Pattern[str], type[InfrastructureError], str, str], ..
         re.compile(r"mounts? denied|bind source path does not exist|invalid mount config|error mounting", re.I),
         EngineUnavailable,
         "a mount cannot be made",
-        "mend launcher.mounts",
+        "correct launcher.mounts",
     ),
 )
 _NOT_THERE = re.compile(r"exec: .*(?:executable file not found|no such file or directory)", re.I)
@@ -249,14 +249,14 @@ def _refused(error: APIError, what: str) -> InfrastructureError:
 
 def no_program(said: str) -> EngineUnavailable:
     """The image does not have what is to be started."""
-    fix = "mend engine.executable, or choose another launcher.image"
+    fix = "correct engine.executable, or choose another launcher.image"
     return EngineUnavailable(f"the image does not have the program that is to be started: {said}", fix=fix)
 
 
 def pull_failed(reference: str, said: str) -> PullFailed:
     """Why an image could not be pulled."""
     if re.search(r"manifest unknown|not found|does not exist|denied|unauthorized", said, re.I):
-        fix = "mend launcher.image; for a private one `docker login` first"
+        fix = "correct launcher.image; for a private one `docker login` first"
         return PullFailed(f"there is no image {reference} to pull, or not for you: {said}", fix=fix)
     fix = "check the network and the registry, or load the image by hand and set launcher.pull=never"
     return PullFailed(f"{reference} could not be pulled: {said}", fix=fix)

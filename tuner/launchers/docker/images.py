@@ -168,7 +168,7 @@ def _said(steps: Iterable[Mapping[str, Any]], reference: str, progress: Progress
     for step in steps:
         if "error" in step:
             shown = "\n    ".join([*tail[-8:], str(step["error"])])
-            fix = "mend the Dockerfile, or launcher.build.args"
+            fix = "correct the Dockerfile, or launcher.build.args"
             raise ImageMissing(f"building {reference} failed:\n    {shown}", fix=fix)
         for line in str(step.get("stream", "")).splitlines():
             if line.strip():
