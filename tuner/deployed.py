@@ -13,9 +13,9 @@ import httpx
 from pydantic import JsonValue
 
 from tuner.config import AttachLauncherConfig, Config
+from tuner.engines.base import Conventions, Engine
 from tuner.engines.effective import EffectiveSetting, Status
-from tuner.engines.vllm import commandline
-from tuner.engines.vllm.engine import VllmEngine
+from tuner.engines.registry import kind_of
 from tuner.errors import InfrastructureError
 from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
@@ -25,11 +25,6 @@ from tuner.secrets import is_secret, redact, redacted
 if TYPE_CHECKING:
     from tuner.launchers.docker.services import Deployed
 
-_NOT_COMPARED = frozenset({"host", "port", "api_key", "served_model_name"})
-"""What a trial has of its own."""
-_ENGINES_OWN = ("VLLM_", "OMP_", "MKL_", "NCCL_", "TORCH", "PYTORCH_", "TRITON_", "FLASHINFER_", "CUDA_")
-"""How the names of variables begin that an engine reads; others are compared where ``model.env`` sets them."""
-_LAUNCHERS = ("VLLM_HOST_IP", "VLLM_PORT", "VLLM_NO_USAGE_STATS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 _LONGEST = 120
 
 
@@ -41,33 +36,35 @@ class Claimed:
         model: The model's id.
         argv: Trial 0's command line without what only trials have.
         env: The variables of the configuration.
+        conventions: How the engine's command lines are written.
         image: The image, where the study runs in containers.
     """
 
     model: str
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    conventions: Conventions
     image: str | None = None
 
     @classmethod
-    def of(cls, config: Config, engine: VllmEngine) -> "Claimed":
+    def of(cls, config: Config, engine: Engine) -> "Claimed":
         """What a configuration claims."""
         command = engine.command(config.model.args, config.model.env, None)
         image = config.launcher.image if isinstance(config.launcher, DockerLauncherConfig) else None
-        return cls(config.model.id, command.argv, config.model.env, image)
+        return cls(config.model.id, command.argv, config.model.env, kind_of(config.engine).conventions, image)
 
 
 def differences(deployed: "Deployed", claimed: Claimed) -> tuple[str, ...]:
     """In what the deployed service is not what the study claims, a sentence each; no secret's value is in any."""
-    who, theirs = f"the service {deployed.known_as}", commandline.read(deployed.argv, deployed.env)
-    ours = commandline.read(claimed.argv, claimed.env)
+    who, read = f"the service {deployed.known_as}", claimed.conventions.read
+    theirs, ours = read(deployed.argv, deployed.env), read(claimed.argv, claimed.env)
     if theirs is None or ours is None:
         return (f"{who} cannot be compared with trial 0: its command starts no server whose flags are known",)
     if theirs.model and theirs.model != claimed.model:
         return (_hidden(f"{who} serves {theirs.model}; model.id says {claimed.model}: it is not compared", deployed),)
     found = [
         *_images(who, deployed, claimed),
-        *_flags(who, theirs.args, ours.args),
+        *_flags(who, theirs.args, ours.args, claimed.conventions),
         *_variables(who, deployed, claimed),
     ]
     return tuple(_hidden(sentence, deployed) for sentence in found)
@@ -78,35 +75,38 @@ def _images(who: str, deployed: "Deployed", claimed: Claimed) -> Iterator[str]:
         yield f"{who} runs the image {deployed.image}; launcher.image says {claimed.image}"
 
 
-def _flags(who: str, theirs: Mapping[str, JsonValue], ours: Mapping[str, JsonValue]) -> Iterator[str]:
+def _flags(
+    who: str, theirs: Mapping[str, JsonValue], ours: Mapping[str, JsonValue], conventions: Conventions
+) -> Iterator[str]:
     if "config" in theirs:
         yield f"{who} reads --config {theirs['config']}, whose settings are not compared"
     for name in dict.fromkeys([*theirs, *ours]):
-        if name in _NOT_COMPARED | {"config"} or is_secret(name) or theirs.get(name) == ours.get(name):
+        if name in conventions.trials_own | {"config"} or is_secret(name) or theirs.get(name) == ours.get(name):
             continue
         flag = f"--{name.replace('_', '-')}" if "." not in name else f"--{name}"
         if name not in ours:
-            yield f"{who} runs {_written(flag, theirs[name])}; model.args does not set it"
+            yield f"{who} runs {_written(flag, name, theirs[name], conventions)}; model.args does not set it"
         elif name not in theirs:
             yield f"{who} does not set {flag}; model.args says {_shown(ours[name])}"
         else:
-            yield f"{who} runs {_written(flag, theirs[name])}; model.args says {_shown(ours[name])}"
+            yield f"{who} runs {_written(flag, name, theirs[name], conventions)}; model.args says {_shown(ours[name])}"
 
 
 def _variables(who: str, deployed: "Deployed", claimed: Claimed) -> Iterator[str]:
-    own = [name for name in deployed.env if name.startswith(_ENGINES_OWN) and name not in deployed.inherited]
+    conventions = claimed.conventions
+    own = [name for name in deployed.env if name.startswith(conventions.variables) and name not in deployed.inherited]
     for name in dict.fromkeys([*claimed.env, *own]):
         theirs, ours = deployed.env.get(name), claimed.env.get(name)
-        if is_secret(name) or name.startswith(_LAUNCHERS) or theirs == ours:
+        if is_secret(name) or name.startswith(conventions.launchers_own) or theirs == ours:
             continue
         said = f"has {name}={_shown(theirs)}" if theirs is not None else f"does not set {name}"
         yield f"{who} {said}; model.env {'does not set it' if ours is None else f'says {_shown(ours)}'}"
 
 
-def _written(flag: str, value: JsonValue) -> str:
+def _written(flag: str, name: str, value: JsonValue, conventions: Conventions) -> str:
     """As a command line has it."""
-    if isinstance(value, bool):
-        return flag if value else flag.replace("--", "--no-", 1)
+    if isinstance(value, bool) and "." not in name:
+        return conventions.switch(name, value)
     return f"{flag} {_shown(value)}"
 
 
@@ -123,7 +123,7 @@ def _hidden(sentence: str, deployed: "Deployed") -> str:
     return redacted(redact(sentence, secrets))
 
 
-def compared(config: Config, engine: VllmEngine) -> tuple[str, ...]:
+def compared(config: Config, engine: Engine) -> tuple[str, ...]:
     """In what the deployed service is not trial 0, a sentence each; nothing where no deployed service is at hand.
 
     Containers are inspected and a server is asked; nothing is changed.
@@ -136,13 +136,13 @@ def compared(config: Config, engine: VllmEngine) -> tuple[str, ...]:
     return tuple(redacted(redact(sentence, hidden)) for sentence in found)
 
 
-def _compared(config: Config, engine: VllmEngine) -> Iterable[str]:
+def _compared(config: Config, engine: Engine) -> Iterable[str]:
     if isinstance(config.launcher, AttachLauncherConfig):
         return _attached(config, config.launcher, engine)
     return _service(config, engine)
 
 
-def _service(config: Config, engine: VllmEngine) -> tuple[str, ...]:
+def _service(config: Config, engine: Engine) -> tuple[str, ...]:
     if not config.site.stop:
         return ()
     from tuner.launchers.docker import daemon, services
@@ -155,7 +155,7 @@ def _service(config: Config, engine: VllmEngine) -> tuple[str, ...]:
     return tuple(sentence for one in chosen for sentence in differences(one, Claimed.of(config, engine)))
 
 
-def _attached(config: Config, launcher: AttachLauncherConfig, engine: VllmEngine) -> Iterator[str]:
+def _attached(config: Config, launcher: AttachLauncherConfig, engine: Engine) -> Iterator[str]:
     """A server tells of its settings what its endpoints hold."""
     if not config.model.args:
         return
@@ -165,7 +165,8 @@ def _attached(config: Config, launcher: AttachLauncherConfig, engine: VllmEngine
     yield from _model(who, config, listed)
     settings = engine.effective(config.model.settings, Probe(url, config.model.id, server.headers).witness(()))
     told = {"max_model_len"} if any(model.get("max_model_len") for model in listed) else set()
-    yield from _settings(who, [one for one in settings if one.name not in told])
+    discloses = kind_of(config.engine).conventions.discloses
+    yield from _settings(who, [one for one in settings if one.name not in told], discloses)
 
 
 def _model(who: str, config: Config, models: Sequence[Mapping[str, JsonValue]]) -> Iterator[str]:
@@ -179,7 +180,7 @@ def _model(who: str, config: Config, models: Sequence[Mapping[str, JsonValue]]) 
         yield f"{who} serves the model {root}; model.id says {config.model.id}"
 
 
-def _settings(who: str, settings: Iterable[EffectiveSetting]) -> Iterator[str]:
+def _settings(who: str, settings: Iterable[EffectiveSetting], discloses: str) -> Iterator[str]:
     untold = []
     for each in settings:
         if is_secret(each.name):
@@ -190,7 +191,8 @@ def _settings(who: str, settings: Iterable[EffectiveSetting]) -> Iterator[str]:
         elif each.status is Status.UNKNOWN:
             untold.append(each.name)
     if untold:
-        yield f"{who} does not tell, and is not compared in, {', '.join(untold)}; VLLM_SERVER_DEV_MODE=1 tells more"
+        more = f"; {discloses} tells more" if discloses else ""
+        yield f"{who} does not tell, and is not compared in, {', '.join(untold)}{more}"
 
 
 def _listed(url: str, headers: Mapping[str, str]) -> list[Mapping[str, JsonValue]]:

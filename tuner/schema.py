@@ -67,6 +67,17 @@ def flag_name(raw: Any) -> Any:
     return flag.replace("-", "_") + dot + path
 
 
+def env_texts(raw: Any) -> Any:
+    """YAML reads ``1`` as a number; an environment variable is text."""
+    if not isinstance(raw, Mapping):
+        return raw
+    return {
+        key: str(int(value)) if isinstance(value, bool) else str(value)
+        for key, value in raw.items()
+        if value is not None
+    }
+
+
 def _keys_wanted(mistake: "ErrorDetails", place: str) -> str:
     """What to write where a single value stands in the place of a mapping; empty for any other mistake."""
     name = mistake.get("ctx", {}).get("class_name") if mistake["type"] == "model_type" else None

@@ -11,16 +11,15 @@ from pydantic import JsonValue
 
 from tuner import deployed, events
 from tuner.config import AttachLauncherConfig, Config
-from tuner.engines.vllm import help
-from tuner.engines.vllm.engine import VllmEngine
-from tuner.engines.vllm.help import KnownFlags
-from tuner.engines.vllm.interludes import monitoring
+from tuner.engines.base import Engine
+from tuner.engines.foresight import Image
+from tuner.engines.registry import kind_of
 from tuner.errors import ConfigError
 from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.base import Launcher
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.docker.pinned import StudyImage
-from tuner.launchers.leases import reserved, state_dir
+from tuner.launchers.leases import reserved
 from tuner.launchers.process import ProcessLauncher
 from tuner.load.client import LoadClient
 from tuner.preflight import Ground, ground_of, impossible
@@ -62,8 +61,8 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             model=config.model.served_name,
             limits_s=options.limits_s,
             gpus=config.gpus,
-            launch_args={**_monitoring(config, ground), **options.launch_args},
-            launch_env={**_environment(config), **options.own_env},
+            launch_args={**_launch_args(config, engine, ground), **options.launch_args},
+            launch_env={**_environment(config), **_launch_env(config, engine), **options.launch_env},
             stop_grace_s=options.stop_grace_s,
             degradations=options.degradations,
             clock_scale=options.clock_scale,
@@ -74,10 +73,14 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
         yield bench, ground
 
 
-def _monitoring(config: Config, ground: Ground | None) -> Mapping[str, JsonValue]:
-    """On GPUs, where kernels are compiled just in time, the server is to say when; what the user says of it holds."""
+def _launch_args(config: Config, engine: Engine, ground: Ground | None) -> Mapping[str, JsonValue]:
+    """What the engine adds for us on GPUs, such as to say when it compiles a kernel; what the user sets is kept."""
     known = ground.flags.flags if ground and ground.flags and config.gpus else ()
-    return {flag: on for flag, on in monitoring(known).items() if flag not in config.model.args}
+    return {flag: value for flag, value in engine.launch_args(known).items() if flag not in config.model.args}
+
+
+def _launch_env(config: Config, engine: Engine) -> Mapping[str, str]:
+    return engine.launch_env(sum(config.engine.limits_s.values()))
 
 
 def _environment(config: Config) -> Mapping[str, str]:
@@ -85,16 +88,15 @@ def _environment(config: Config) -> Mapping[str, str]:
     return config.launcher.environment if isinstance(config.launcher, DockerLauncherConfig) else {}
 
 
-def make_engine(config: Config) -> VllmEngine:
+def make_engine(config: Config) -> Engine:
     """The engine, with ``{python}`` in its command line filled in; a container has a Python of its own."""
     own = "python3" if isinstance(config.launcher, DockerLauncherConfig) else python
-    return VllmEngine(tuple(part.replace("{python}", own) for part in config.engine.executable), config.model.id)
+    executable = tuple(part.replace("{python}", own) for part in config.engine.executable)
+    return kind_of(config.engine).engine(executable, config.model.id)
 
 
 @contextmanager
-def _launcher(
-    config: Config, engine: VllmEngine, listener: events.Listener
-) -> Iterator[tuple[Launcher, Ground | None]]:
+def _launcher(config: Config, engine: Engine, listener: events.Listener) -> Iterator[tuple[Launcher, Ground | None]]:
     """The launcher, with the GPUs to itself; what can be had without them is had before anybody is stopped for them."""
 
     def say(text: str) -> None:
@@ -112,7 +114,7 @@ def _launcher(
         yield SoleUser(launcher, config.site, taken.hold), ground
 
 
-def _ground(config: Config, engine: VllmEngine, launcher: Launcher) -> Ground | None:
+def _ground(config: Config, engine: Engine, launcher: Launcher) -> Ground | None:
     """What is known before the first launch, the image's own flags among it.
 
     Raises:
@@ -120,24 +122,19 @@ def _ground(config: Config, engine: VllmEngine, launcher: Launcher) -> Ground | 
     """
     if isinstance(launcher, AttachLauncher) or not config.study.preflight:
         return None
-    ground = ground_of(config, engine, _flags_inside(launcher, engine, config.engine.version))
+    ground = ground_of(config, engine, _image(launcher))
     if error := impossible(ground):
         raise error
     return ground
 
 
-def _flags_inside(launcher: Launcher, engine: VllmEngine, version: str | None) -> KnownFlags | None:
-    """The flags of the vLLM inside the study's image, asked once for each image."""
+def _image(launcher: Launcher) -> Image | None:
+    """The image of the study's containers, in which the engine can be asked."""
     from tuner.launchers.docker.launcher import DockerLauncher
 
-    if version is not None or not isinstance(launcher, DockerLauncher):
+    if not isinstance(launcher, DockerLauncher):
         return None
-    argv, image = (*engine.executable, help.FLAG), launcher.contents.image
-
-    def ask() -> str:
-        return "\n".join(launcher.run("flags", argv).lines)
-
-    return help.remembered(image, ask, state_dir() / "flags", f"{' '.join(argv)} in {image[:19]}")
+    return Image(launcher.contents.image, lambda argv: "\n".join(launcher.run("flags", argv).lines))
 
 
 def _check_gpus(launcher: Launcher, gpus: tuple[int, ...]) -> None:
