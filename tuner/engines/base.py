@@ -1,5 +1,6 @@
 """The contract between tuner and a program that serves a model."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +9,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from tuner.engines.causes import Cause, Diagnosis, Evidence, Fate
-from tuner.engines.effective import EffectiveSetting, Witness
+from tuner.engines.effective import EffectiveSetting, Status, Witness
 from tuner.space import Settings
 
 
@@ -161,22 +162,50 @@ class LogReader(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """A program that serves a model: how to start it and how to read its log."""
+@dataclass(frozen=True)
+class Engine(ABC):
+    """A program that serves a model: how to start it and how to read its log.
 
-    @property
-    def executable(self) -> tuple[str, ...]:
-        """What is started, up to where a command line begins that is of one configuration."""
-        ...
+    What is not abstract here says nothing; an engine that knows more says more.
+
+    Attributes:
+        executable: What is started, up to where the command line of one configuration begins.
+        model: The model as the command line names it: a repository id or a folder.
+    """
+
+    executable: tuple[str, ...]
+    model: str
+
+    @abstractmethod
+    def command(self, args: Mapping[str, JsonValue], env: Mapping[str, str], alias: str | None) -> Command:
+        """The command line for these settings.
+
+        Args:
+            args: Settings by flag name with underscores (``max_num_seqs``); a boolean switches a flag on or off,
+                ``None`` leaves it out, a mapping is passed as JSON.
+            env: Environment variables that are part of the configuration.
+            alias: A name that the server must answer to besides its own, by which this launch proves who it is.
+        """
+
+    @abstractmethod
+    def reader(self) -> LogReader:
+        """Reads the log of one server as it grows."""
+
+    def diagnose(self, evidence: Evidence) -> Diagnosis:
+        """What the evidence says: a pure function, the same for every launcher."""
+        reader = self.reader()
+        for line in evidence.log:
+            reader.read(line)
+        return reader.diagnose(evidence.fate)
 
     @property
     def fallbacks(self) -> Mapping[Cause, str]:
         """The degradation, by its name, that each of these causes is if a server survives it."""
-        ...
+        return {}
 
     def launch_args(self, flags: Collection[str]) -> Mapping[str, JsonValue]:
         """What tuner sets for its own launches on GPUs only, as far as the engine has these flags."""
-        ...
+        return {}
 
     def launch_env(self, start_s: float) -> Mapping[str, str]:
         """Variables for tuner's own launches only.
@@ -184,39 +213,25 @@ class Engine(Protocol):
         Args:
             start_s: The longest that a start may take: the engine must not give up before.
         """
-        ...
-
-    def command(self, args: Mapping[str, JsonValue], env: Mapping[str, str], alias: str | None) -> Command:
-        """The command line for these settings.
-
-        Args:
-            args: Settings by flag name with underscores (``max_num_seqs``); ``True`` gives ``--flag``, ``False``
-                ``--no-flag``, ``None`` leaves the flag out, a mapping is passed as JSON.
-            env: Environment variables that are part of the configuration.
-            alias: A name that the server must answer to besides its own, by which this launch proves who it is.
-        """
-        ...
+        return {}
 
     def phase(self, line: str) -> Phase | None:
         """The start-up phase that this log line announces, or ``None`` if it announces none."""
-        ...
-
-    def reader(self) -> LogReader:
-        """Reads the log of one server as it grows."""
-        ...
+        return None
 
     def spoils(self, line: str) -> bool:
         """Whether this line says that the server was busy with itself, so that a load beside it measures that."""
-        ...
-
-    def diagnose(self, evidence: Evidence) -> Diagnosis:
-        """What the evidence says: a pure function, the same for every launcher."""
-        ...
+        return False
 
     def effective(self, requested: Settings, witness: Witness) -> tuple[EffectiveSetting, ...]:
         """What became of each requested setting: a pure function over what the running server says of itself."""
-        ...
+        settings = {**requested.args, **requested.env}
+        return tuple(_unknown(name, value) for name, value in settings.items() if value is not None)
 
     def facts(self, log: Sequence[str]) -> StartupFacts:
         """What the start-up lines say of the server."""
-        ...
+        return StartupFacts()
+
+
+def _unknown(name: str, value: JsonValue) -> EffectiveSetting:
+    return EffectiveSetting(name=name, requested=value, effective=None, status=Status.UNKNOWN)

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tuner.engines.base import Conventions, Engine
+from tuner.engines.base import Conventions, Engine, LogReader
 from tuner.engines.config import EngineConfig
 from tuner.engines.degradations import DegradationReader
-from tuner.engines.diagnosis import LogReader
 from tuner.engines.foresight import Foresight, Premises
 from tuner.engines.literals import Index
 from tuner.engines.shapes import Shapes

@@ -38,7 +38,7 @@ def _configured(raw: Any) -> Any:
     if not isinstance(raw, Mapping):
         return raw
     kind = raw.get("kind", DEFAULT)
-    if kind not in ENGINES:
+    if kind not in tuple(ENGINES):  # it may be anything, also what has no hash
         raise _no_such(kind)
     return ENGINES[kind].config.model_validate(raw)
 

@@ -7,8 +7,8 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from tuner.engines.base import Command, LogReader, Phase, StartupFacts
-from tuner.engines.causes import Cause, Diagnosis, Evidence
+from tuner.engines.base import Command, Engine, LogReader, Phase, StartupFacts
+from tuner.engines.causes import Cause
 from tuner.engines.effective import EffectiveSetting, Witness
 from tuner.engines.shapes import Shapes
 from tuner.engines.vllm import effective, facts, interludes, phases, signs
@@ -25,16 +25,13 @@ _PHASES = Shapes(lambda lines: phases.phase_of(lines))
 
 
 @dataclass(frozen=True)
-class VllmEngine:
+class VllmEngine(Engine):
     """A vLLM server of one model.
 
     Attributes:
         executable: What is started, ``("vllm", "serve")``; the model follows it as the first argument.
         model: A repository id or a folder.
     """
-
-    executable: tuple[str, ...]
-    model: str
 
     @property
     def fallbacks(self) -> Mapping[Cause, str]:
@@ -82,10 +79,6 @@ class VllmEngine:
     def spoils(self, line: str) -> bool:
         """Whether this line says that a kernel was compiled in the middle of a load."""
         return interludes.spoils(line)
-
-    def diagnose(self, evidence: Evidence) -> Diagnosis:
-        """What the evidence says: a pure function, the same for every launcher."""
-        return signs.diagnose(evidence)
 
     def effective(self, requested: Settings, witness: Witness) -> tuple[EffectiveSetting, ...]:
         """What became of each requested setting."""
