@@ -5,6 +5,7 @@ import pytest
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause, Evidence
 from tuner.engines.vllm.engine import VllmEngine
+from tuner.engines.vllm.foresight import NAMES
 from tuner.errors import GpuBusy
 from tuner.lessons import Failed, busy, lesson
 from tuner.space import SearchSpace, Settings
@@ -62,7 +63,7 @@ def failed(line, facts=WARM, **tried):
 
 
 def taught(line, facts=WARM, earlier=(), **tried):
-    return lesson(failed(line, facts, **tried), SPACE, Settings(), earlier)
+    return lesson(failed(line, facts, **tried), SPACE, Settings(), NAMES, earlier)
 
 
 def closes(known, **changed):
@@ -157,7 +158,7 @@ def test_the_cache_size_that_an_earlier_start_suggested_is_tried_where_it_may_be
         {"tried_mib": 604.0, "free_mib": 92.0},
         facts=StartupFacts(**CACHED),
     )
-    known = lesson(tried, space, Settings(), [StartupFacts(suggested_kv_bytes=10 << 30)])
+    known = lesson(tried, space, Settings(), NAMES, [StartupFacts(suggested_kv_bytes=10 << 30)])
     assert known.repairs[0].params == {"kv_cache_memory_bytes": 8 << 30}
 
 
@@ -208,7 +209,7 @@ def test_a_log_that_told_nothing_teaches_nothing():
 
 @pytest.mark.parametrize("cause", [Cause.ENGINE_DIED, Cause.HOST_OOM, Cause.UNKNOWN, Cause.DEGRADED])
 def test_what_the_configuration_is_not_to_blame_for_teaches_nothing(cause):
-    assert lesson(Failed(SPACE.candidate(TRIED), cause, {}), SPACE, Settings()) is None
+    assert lesson(Failed(SPACE.candidate(TRIED), cause, {}), SPACE, Settings(), NAMES) is None
 
 
 EARLIER = [StartupFacts(total_gib=23.99, free_gib=22.26)]
@@ -274,7 +275,9 @@ BLOCKS = SearchSpace.model_validate(
 def block_lesson(said, size):
     found = ENGINE.diagnose(Evidence([said], exit_code=1))
     candidate = BLOCKS.candidate({"block_size": size, "attention_backend": "A"})
-    return lesson(Failed(candidate, found.cause, found.numbers, found.line), BLOCKS, Settings({"block_size": 64}))
+    return lesson(
+        Failed(candidate, found.cause, found.numbers, found.line), BLOCKS, Settings({"block_size": 64}), NAMES
+    )
 
 
 @pytest.mark.parametrize(
@@ -298,15 +301,15 @@ def test_a_refused_block_size_closes_those_that_fail_alike(said, size, closed, f
 def test_a_refusal_closes_what_the_candidate_changed():
     line = "NotImplementedError: this combination has no kernel"
     tried = SPACE.candidate({**TRIED, "kv_cache_dtype": "fp8", "max_num_seqs": 128})
-    known = lesson(Failed(tried, Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED))
+    known = lesson(Failed(tried, Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED), NAMES)
     assert str(known.region) == "max_num_seqs = 128 and kv_cache_dtype = fp8"
-    assert lesson(Failed(SPACE.candidate(TRIED), Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED)) is None
+    assert lesson(Failed(SPACE.candidate(TRIED), Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED), NAMES) is None
 
 
 def test_a_refusal_that_names_a_setting_closes_that_value_whatever_else_is_tried():
     line = "AssertionError: kv-cache-dtype fp8 has no kernel"
     tried = SPACE.candidate({**TRIED, "kv_cache_dtype": "fp8", "max_num_seqs": 128})
-    known = lesson(Failed(tried, Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED))
+    known = lesson(Failed(tried, Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED), NAMES)
     assert str(known.region) == "kv_cache_dtype = fp8"
 
 
@@ -316,7 +319,7 @@ def test_where_the_size_of_the_cache_is_given_it_is_closed_and_changed_and_not_t
     small = Failed(
         space.candidate({"kv_cache_memory_bytes": 2 << 30}), Cause.NO_KV_CACHE, numbers, facts=StartupFacts(**WARM)
     )
-    known = lesson(small, space, Settings({"gpu_memory_utilization": 0.9}))
+    known = lesson(small, space, Settings({"gpu_memory_utilization": 0.9}), NAMES)
     assert "gpu_memory_utilization" not in known.sentence
     assert known.closes(Settings({"kv_cache_memory_bytes": 1 << 30}), None)
     assert known.repairs[0].params == {"kv_cache_memory_bytes": 4 << 30}

@@ -46,6 +46,11 @@ class Site:
         return self.known.check(self.candidate(**changed))
 
 
+def predicted(known, candidate):
+    """All of vLLM's prediction."""
+    return known.memory.predict(known.ground.settings(candidate))
+
+
 @pytest.fixture
 def site():
     return Site()
@@ -107,12 +112,12 @@ def test_predicted_memory_names_allocation_sizes_margin_and_what_to_do(site):
 
 def test_what_a_model_cannot_be_predicted_for_is_not_ruled_out():
     site = Site("experiment=demo", "model.id=QuantTrio/GLM-4.7-Flash-AWQ")
-    blind = replace(site.ground, model=None)
+    blind = replace(site.ground, foresight=replace(site.ground.foresight, model=None))
     candidate = site.candidate(max_num_seqs=512)
     known = Preflight(blind, ())
     assert known.check(candidate) is None
     assert known.fits(candidate)
-    assert known.predict(candidate).unknown == ("the model's config.json",)
+    assert predicted(known, candidate).unknown == ("the model's config.json",)
 
 
 def test_failures_close_what_is_as_demanding_once_a_warm_start_has_shown_it(site):
@@ -140,7 +145,7 @@ def test_what_was_ruled_out_before_a_launch_teaches_nothing(site):
     site.records.append(site.machine.record(1, refused))
     assert site.records[-1].failure.cause == Cause.INSUFFICIENT_FREE_MEMORY
     assert site.known.lessons == ()
-    assert len(site.known.calibration.history) == 1
+    assert len(site.known.memory.calibration.history) == 1
 
 
 def test_a_start_that_lacked_what_others_held_is_neither_lesson_nor_evidence(site):
@@ -166,10 +171,10 @@ def test_going_on_with_more_records_knows_the_same_as_beginning_with_all(site):
     grown, whole = first.after(tuple(site.records)), site.known
     for seqs in (16, 64, 256, 512):
         candidate = site.candidate(max_num_seqs=seqs, gpu_memory_utilization=0.9)
-        assert grown.predict(candidate) == whole.predict(candidate)
+        assert predicted(grown, candidate) == predicted(whole, candidate)
     assert grown.lessons == whole.lessons
-    assert grown.calibration.history == whole.calibration.history
-    assert len(first.calibration.history) == 1
+    assert grown.memory.calibration.history == whole.memory.calibration.history
+    assert len(first.memory.calibration.history) == 1
 
 
 def test_a_record_that_was_written_anew_is_learned_anew(site):
@@ -187,11 +192,11 @@ def test_the_first_log_says_version_and_memory_on_which_defaults_depend():
     """Without total memory nobody knows how many sequences vLLM takes by default."""
     site = Site(*H100, "hardware.gpu.total_gib=null", "model.args.max_num_seqs=null", "space.params.max_num_seqs=null")
     candidate = site.candidate()
-    assert "max_num_seqs" in site.known.predict(candidate).unknown
+    assert "max_num_seqs" in predicted(site.known, candidate).unknown
     site.run()
     assert site.known.version == "0.26.0"
     assert site.known.hardware.total_gib == 79.18
-    assert site.known.predict(candidate).terms is not None
+    assert predicted(site.known, candidate).terms is not None
 
 
 def test_a_forecast_is_what_was_predicted_of_the_trial(site):
@@ -265,15 +270,19 @@ def ground_in_a_container(model, *overrides):
 def test_a_model_in_a_folder_that_a_container_mounts_is_read_on_this_host(tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))
-    assert ground_in_a_container("/models/tiny", f"launcher.mounts=['{tmp_path}:/models:ro']").model.layers == 4
-    assert ground_in_a_container("/elsewhere/tiny", f"launcher.mounts=['{tmp_path}:/models:ro']").model is None
+    assert (
+        ground_in_a_container("/models/tiny", f"launcher.mounts=['{tmp_path}:/models:ro']").foresight.model.layers == 4
+    )
+    assert (
+        ground_in_a_container("/elsewhere/tiny", f"launcher.mounts=['{tmp_path}:/models:ro']").foresight.model is None
+    )
 
 
 def test_a_model_in_the_cache_that_containers_share_is_read_there(tmp_path):
     snapshot = tmp_path / "hub" / "models--org--tiny" / "snapshots" / "a"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text(json.dumps(TINY))
-    assert ground_in_a_container("org/tiny", f"launcher.hf_home={tmp_path}").model.layers == 4
+    assert ground_in_a_container("org/tiny", f"launcher.hf_home={tmp_path}").foresight.model.layers == 4
 
 
 @pytest.mark.parametrize(

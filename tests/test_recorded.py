@@ -36,7 +36,8 @@ def known(outcome):
     )
     engine = outcome.config.engine.model_copy(update={"version": "0.26.0"})
     config = outcome.config.model_copy(update={"hardware": hardware, "engine": engine})
-    ground = replace(ground_of(config, make_engine(config)), model=model_of(GLM, 12))
+    ground = ground_of(config, make_engine(config))
+    ground = replace(ground, foresight=replace(ground.foresight, model=model_of(GLM, 12)))
     return lambda records: Preflight(ground, ()).after(records)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tuner import words
 from tuner.engines.causes import Cause
+from tuner.engines.vllm.kind import VLLM
 from tuner.load.metrics import METRICS
 from tuner.space import Settings
 
@@ -58,7 +59,7 @@ def test_settings_are_said_as_a_command_line_and_an_environment_spell_them():
         {"max_num_seqs": 8, "enforce_eager": False, "compilation_config.compile_sizes": [1, 2], "dtype": None},
         {"OMP_NUM_THREADS": "4", "GONE": None},
     )
-    assert words.lines(settings) == {
+    assert words.lines(settings, VLLM.conventions.switch) == {
         "max_num_seqs": "--max-num-seqs 8",
         "enforce_eager": "--no-enforce-eager",
         "compilation_config.compile_sizes": '--compilation-config {"compile_sizes": [1, 2]}',

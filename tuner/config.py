@@ -8,37 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from tuner import documents
 from tuner.catalog import conf_dir, groups
-from tuner.engines.base import Phase
-from tuner.engines.tolerance import Policy
-from tuner.engines.vllm.degradations import NAMES
+from tuner.engines.registry import AnyEngine
 from tuner.errors import ConfigError
 from tuner.host.limits import HostConfig
-from tuner.launchers import registry as launchers
-from tuner.launchers.config import LauncherConfig
+from tuner.launchers.registry import AnyLauncher
 from tuner.load.deciding import unmeasurable
 from tuner.load.workload import Workload
 from tuner.objective import Objective
-from tuner.schema import Schema, config_error, flag_names
+from tuner.schema import Schema, config_error, env_texts, flag_names
 from tuner.secrets import Secrets, has_shape, hide, is_api_key, is_plain, is_secret
 from tuner.site import SiteConfig
 from tuner.space import SearchSpace, Settings
-
-PHASE_LIMITS_S: Mapping[Phase, float] = {
-    # each is the longest silence in that phase; any progress in the log starts it anew
-    Phase.STARTING: 300,
-    Phase.LOADING_WEIGHTS: 900,
-    Phase.COMPILING: 1200,
-    Phase.PROFILING: 300,
-    Phase.CAPTURING_GRAPHS: 600,
-    Phase.OPENING: 120,
-}
 
 
 class ConfirmConfig(Schema):
@@ -97,57 +84,6 @@ class Budget(Schema):
         return self
 
 
-class EngineConfig(Schema):
-    """The program that serves the model, and what tuner adds to each launch of it."""
-
-    kind: Literal["vllm"] = "vllm"
-    executable: tuple[str, ...]
-    """How it is started, before the model; ``{python}`` stands for the Python that runs tuner."""
-    version: str | None = None
-    """Its version, where it cannot be asked for its flags; else null."""
-    launch_args: dict[str, JsonValue] = Field(default_factory=dict)
-    """Flags for tuner's own launches only: they are left out of the exported profile. ``{trial}`` stands for the
-    trial's name."""
-    launch_env: dict[str, str] = Field(default_factory=dict)
-    """Environment variables for tuner's own launches only."""
-    phase_limits_s: dict[Phase, PositiveFloat] = Field(default_factory=dict)
-    """The longest silence allowed in a start-up phase, in seconds; what is not named keeps its default."""
-    stop_grace_s: PositiveFloat = 10.0
-    """How long a server may take to end before it is killed."""
-    degradations: dict[str, Policy] = Field(default_factory=dict)
-    """What to do with a trial that silently degrades, by the degradation's name: ``prune``, ``warn`` or ``ignore``.
-    What is not named is pruned where the baseline does not show it, and accepted where it does."""
-    clock_scale: PositiveFloat = 1.0
-    """Simulated seconds per second of serving; 1 for every real engine."""
-
-    @field_validator("launch_args", mode="before")
-    @classmethod
-    def _with_underscores(cls, raw: Any) -> Any:
-        return flag_names(raw)
-
-    @field_validator("launch_env", mode="before")
-    @classmethod
-    def _texts(cls, raw: Any) -> Any:
-        return _env_texts(raw)
-
-    @field_validator("degradations")
-    @classmethod
-    def _known_degradations(cls, policy: dict[str, Policy]) -> dict[str, Policy]:
-        if unknown := set(policy) - NAMES:
-            raise ValueError(f"no such degradation: {', '.join(sorted(unknown))} (valid: {', '.join(sorted(NAMES))})")
-        return policy
-
-    @property
-    def limits_s(self) -> dict[Phase, float]:
-        """The longest silence allowed, for every start-up phase."""
-        return {**PHASE_LIMITS_S, **self.phase_limits_s}
-
-    @property
-    def own_env(self) -> dict[str, str]:
-        """``launch_env``, and what keeps the engine from giving up on its start before we do."""
-        return {"VLLM_ENGINE_READY_TIMEOUT_S": str(round(sum(self.limits_s.values()))), **self.launch_env}
-
-
 class ServiceConfig(Schema):
     """The deployed service, as the exported compose file starts it; trials have names and ports of their own."""
 
@@ -186,7 +122,7 @@ class ModelConfig(Schema):
     @field_validator("env", mode="before")
     @classmethod
     def _texts(cls, raw: Any) -> Any:
-        return _env_texts(raw)
+        return env_texts(raw)
 
     @property
     def settings(self) -> Settings:
@@ -288,22 +224,16 @@ class ExecutorConfig(Schema):
     kind: Literal["local"] = "local"
 
 
-if TYPE_CHECKING:
-    _Launcher = LauncherConfig
-else:
-    _Launcher = launchers.union()
-
-
 class Config(Schema):
     """A whole study, resolved and valid."""
 
     schema_version: Literal[1] = 1
     study: StudyConfig
     budget: Budget = Budget()
-    engine: EngineConfig
+    engine: AnyEngine
     model: ModelConfig
     hardware: HardwareConfig
-    launcher: _Launcher
+    launcher: AnyLauncher
     space: SearchSpace
     workload: Workload
     objective: Objective
@@ -388,17 +318,6 @@ def _remedy_for(place: str) -> str:
     return "put it in .env, and name it under secrets.deployment or secrets.trial"
 
 
-def _env_texts(raw: Any) -> Any:
-    """YAML reads ``1`` as a number; an environment variable is text."""
-    if not isinstance(raw, Mapping):
-        return raw
-    return {
-        key: str(int(value)) if isinstance(value, bool) else str(value)
-        for key, value in raw.items()
-        if value is not None
-    }
-
-
 def load(
     overrides: Sequence[str], config_dir: Path | None = None, measured: Mapping[str, JsonValue] | None = None
 ) -> Config:
@@ -477,7 +396,7 @@ def validate(raw: Mapping[str, Any]) -> Config:
         raise _misnamed(raw, error) or config_error(error, _TAGS) from error
 
 
-_TAGS = frozenset({"range", "choice", "int", "float"}) | launchers.kinds()
+_TAGS = frozenset({"range", "choice", "int", "float"})
 
 
 def _misnamed(raw: Any, error: ValidationError) -> ConfigError | None:

@@ -13,9 +13,9 @@ import httpx
 from pydantic import JsonValue
 
 from tuner.config import Config
+from tuner.engines.base import Conventions, Engine
 from tuner.engines.effective import EffectiveSetting, Status
-from tuner.engines.vllm import commandline
-from tuner.engines.vllm.engine import VllmEngine
+from tuner.engines.registry import kind_of
 from tuner.errors import InfrastructureError
 from tuner.launchers.config import Running
 from tuner.readiness import Probe
@@ -24,11 +24,6 @@ from tuner.secrets import is_secret, redact, redacted
 if TYPE_CHECKING:
     from tuner.launchers.docker.services import Deployed
 
-_NOT_COMPARED = frozenset({"host", "port", "api_key", "served_model_name"})
-"""What a trial has of its own."""
-_ENGINES_OWN = ("VLLM_", "OMP_", "MKL_", "NCCL_", "TORCH", "PYTORCH_", "TRITON_", "FLASHINFER_", "CUDA_")
-"""How the names of variables begin that an engine reads; others are compared where ``model.env`` sets them."""
-_LAUNCHERS = ("VLLM_HOST_IP", "VLLM_PORT", "VLLM_NO_USAGE_STATS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 _LONGEST = 120
 
 
@@ -40,32 +35,35 @@ class Claimed:
         model: The model's id.
         argv: Trial 0's command line without what only trials have.
         env: The variables of the configuration.
+        conventions: How the engine's command lines are written.
         image: The image, where the study runs in containers.
     """
 
     model: str
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    conventions: Conventions
     image: str | None = None
 
     @classmethod
-    def of(cls, config: Config, engine: VllmEngine) -> "Claimed":
+    def of(cls, config: Config, engine: Engine) -> "Claimed":
         """What a configuration claims."""
         command = engine.command(config.model.args, config.model.env, None)
-        return cls(config.model.id, command.argv, config.model.env, config.launcher.container_image)
+        conventions = kind_of(config.engine).conventions
+        return cls(config.model.id, command.argv, config.model.env, conventions, config.launcher.container_image)
 
 
 def differences(deployed: "Deployed", claimed: Claimed) -> tuple[str, ...]:
     """In what the deployed service is not what the study claims, a sentence each; no secret's value is in any."""
-    who, theirs = f"the service {deployed.known_as}", commandline.read(deployed.argv, deployed.env)
-    ours = commandline.read(claimed.argv, claimed.env)
+    who, read = f"the service {deployed.known_as}", claimed.conventions.read
+    theirs, ours = read(deployed.argv, deployed.env), read(claimed.argv, claimed.env)
     if theirs is None or ours is None:
         return (f"{who} cannot be compared with trial 0: its command starts no server whose flags are known",)
     if theirs.model and theirs.model != claimed.model:
         return (_hidden(f"{who} serves {theirs.model}; model.id says {claimed.model}: it is not compared", deployed),)
     found = [
         *_images(who, deployed, claimed),
-        *_flags(who, theirs.args, ours.args),
+        *_flags(who, theirs.args, ours.args, claimed.conventions),
         *_variables(who, deployed, claimed),
     ]
     return tuple(_hidden(sentence, deployed) for sentence in found)
@@ -76,35 +74,38 @@ def _images(who: str, deployed: "Deployed", claimed: Claimed) -> Iterator[str]:
         yield f"{who} runs the image {deployed.image}; launcher.image says {claimed.image}"
 
 
-def _flags(who: str, theirs: Mapping[str, JsonValue], ours: Mapping[str, JsonValue]) -> Iterator[str]:
+def _flags(
+    who: str, theirs: Mapping[str, JsonValue], ours: Mapping[str, JsonValue], conventions: Conventions
+) -> Iterator[str]:
     if "config" in theirs:
         yield f"{who} reads --config {theirs['config']}, whose settings are not compared"
     for name in dict.fromkeys([*theirs, *ours]):
-        if name in _NOT_COMPARED | {"config"} or is_secret(name) or theirs.get(name) == ours.get(name):
+        if name in conventions.trials_own | {"config"} or is_secret(name) or theirs.get(name) == ours.get(name):
             continue
         flag = f"--{name.replace('_', '-')}" if "." not in name else f"--{name}"
         if name not in ours:
-            yield f"{who} runs {_written(flag, theirs[name])}; model.args does not set it"
+            yield f"{who} runs {_written(flag, name, theirs[name], conventions)}; model.args does not set it"
         elif name not in theirs:
             yield f"{who} does not set {flag}; model.args says {_shown(ours[name])}"
         else:
-            yield f"{who} runs {_written(flag, theirs[name])}; model.args says {_shown(ours[name])}"
+            yield f"{who} runs {_written(flag, name, theirs[name], conventions)}; model.args says {_shown(ours[name])}"
 
 
 def _variables(who: str, deployed: "Deployed", claimed: Claimed) -> Iterator[str]:
-    own = [name for name in deployed.env if name.startswith(_ENGINES_OWN) and name not in deployed.inherited]
+    conventions = claimed.conventions
+    own = [name for name in deployed.env if name.startswith(conventions.variables) and name not in deployed.inherited]
     for name in dict.fromkeys([*claimed.env, *own]):
         theirs, ours = deployed.env.get(name), claimed.env.get(name)
-        if is_secret(name) or name.startswith(_LAUNCHERS) or theirs == ours:
+        if is_secret(name) or name.startswith(conventions.launchers_own) or theirs == ours:
             continue
         said = f"has {name}={_shown(theirs)}" if theirs is not None else f"does not set {name}"
         yield f"{who} {said}; model.env {'does not set it' if ours is None else f'says {_shown(ours)}'}"
 
 
-def _written(flag: str, value: JsonValue) -> str:
+def _written(flag: str, name: str, value: JsonValue, conventions: Conventions) -> str:
     """As a command line has it."""
-    if isinstance(value, bool):
-        return flag if value else flag.replace("--", "--no-", 1)
+    if isinstance(value, bool) and "." not in name:
+        return conventions.switch(name, value)
     return f"{flag} {_shown(value)}"
 
 
@@ -121,7 +122,7 @@ def _hidden(sentence: str, deployed: "Deployed") -> str:
     return redacted(redact(sentence, secrets))
 
 
-def compared(config: Config, engine: VllmEngine) -> tuple[str, ...]:
+def compared(config: Config, engine: Engine) -> tuple[str, ...]:
     """In what the deployed service is not trial 0, a sentence each; nothing where no deployed service is at hand.
 
     Containers are inspected and a server is asked; nothing is changed.
@@ -134,12 +135,12 @@ def compared(config: Config, engine: VllmEngine) -> tuple[str, ...]:
     return tuple(redacted(redact(sentence, hidden)) for sentence in found)
 
 
-def _compared(config: Config, engine: VllmEngine) -> Iterable[str]:
+def _compared(config: Config, engine: Engine) -> Iterable[str]:
     running = config.launcher.running(config.secrets.file) if config.model.args else None
     return _service(config, engine) if running is None else _attached(config, running, engine)
 
 
-def _service(config: Config, engine: VllmEngine) -> tuple[str, ...]:
+def _service(config: Config, engine: Engine) -> tuple[str, ...]:
     if not config.site.stop:
         return ()
     from tuner.launchers.docker import daemon, services
@@ -152,14 +153,15 @@ def _service(config: Config, engine: VllmEngine) -> tuple[str, ...]:
     return tuple(sentence for one in chosen for sentence in differences(one, Claimed.of(config, engine)))
 
 
-def _attached(config: Config, running: Running, engine: VllmEngine) -> Iterator[str]:
+def _attached(config: Config, running: Running, engine: Engine) -> Iterator[str]:
     """A server tells of its settings what its endpoints hold."""
     who, url = f"the server at {running.url}", running.url
     listed = _listed(url, running.headers)
     yield from _model(who, config, listed)
     settings = engine.effective(config.model.settings, Probe(url, config.model.id, running.headers).witness(()))
     told = {"max_model_len"} if any(model.get("max_model_len") for model in listed) else set()
-    yield from _settings(who, [one for one in settings if one.name not in told])
+    discloses = kind_of(config.engine).conventions.discloses
+    yield from _settings(who, [one for one in settings if one.name not in told], discloses)
 
 
 def _model(who: str, config: Config, models: Sequence[Mapping[str, JsonValue]]) -> Iterator[str]:
@@ -173,7 +175,7 @@ def _model(who: str, config: Config, models: Sequence[Mapping[str, JsonValue]]) 
         yield f"{who} serves the model {root}; model.id says {config.model.id}"
 
 
-def _settings(who: str, settings: Iterable[EffectiveSetting]) -> Iterator[str]:
+def _settings(who: str, settings: Iterable[EffectiveSetting], discloses: str) -> Iterator[str]:
     untold = []
     for each in settings:
         if is_secret(each.name):
@@ -184,7 +186,8 @@ def _settings(who: str, settings: Iterable[EffectiveSetting]) -> Iterator[str]:
         elif each.status is Status.UNKNOWN:
             untold.append(each.name)
     if untold:
-        yield f"{who} does not tell, and is not compared in, {', '.join(untold)}; VLLM_SERVER_DEV_MODE=1 tells more"
+        more = f"; {discloses} tells more" if discloses else ""
+        yield f"{who} does not tell, and is not compared in, {', '.join(untold)}{more}"
 
 
 def _listed(url: str, headers: Mapping[str, str]) -> list[Mapping[str, JsonValue]]:

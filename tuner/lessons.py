@@ -1,10 +1,10 @@
 """What a launch that failed by its configuration teaches: what need not be tried any more, and what to try instead.
 
 GPU memory is monotone: more sequences, more batched tokens or a longer context never need less of it. Which side of
-``gpu_memory_utilization`` (or ``kv_cache_memory_bytes``, where that is set and decides alone) a failure closes depends
-on its cause: where the share asked for is not free, more of it is hopeless; where the KV cache is too small, less of it
-is. A configuration is closed only if it is at least as demanding
-as the failed one in all of these together, and equal in every other setting that memory may depend on.
+the share of the GPU (or the size of the KV cache, where that is set and decides alone) a failure closes depends on its
+cause: where the share asked for is not free, more of it is hopeless; where the KV cache is too small, less of it is. A
+configuration is closed only if it is at least as demanding as the failed one in all of these together, and equal in
+every other setting that memory may depend on. What these settings are called, the engine says (``MemorySettings``).
 
 Nothing is learned from a start with a cold compile cache: it peaks higher, and the same configuration may fit once
 compiled (``again`` asks for that). Nor where others held the memory: that is ``GpuBusy``, and ``busy`` tells.
@@ -26,27 +26,9 @@ from pydantic import JsonValue
 
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
+from tuner.engines.foresight import MemorySettings
 from tuner.errors import GpuBusy
 from tuner.space import Candidate, Choice, Range, SearchSpace, Settings
-
-UTILIZATION = "gpu_memory_utilization"
-SEQUENCES = "max_num_seqs"
-TOKENS = "max_num_batched_tokens"
-LENGTH = "max_model_len"
-KV_BYTES = "kv_cache_memory_bytes"
-BLOCK = "block_size"
-_ORDERED = (UTILIZATION, SEQUENCES, TOKENS, LENGTH)
-
-UNRELATED = frozenset(
-    {
-        *("block_size", "enable_prefix_caching", "scheduling_policy", "async_scheduling", "stream_interval"),
-        *("long_prefill_token_threshold", "max_num_partial_prefills", "max_long_partial_prefills", "seed"),
-        *("compilation_config.compile_sizes", "disable_custom_all_reduce", "OMP_NUM_THREADS"),
-        *("VLLM_MARLIN_USE_ATOMIC_ADD", "VLLM_FLOAT32_MATMUL_PRECISION", "VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE"),
-        "VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING",
-    }
-)
-"""Settings that do not change how much memory a warm server takes; any other must be equal for a lesson to apply."""
 
 _HELD_GIB = 0.3
 """Memory less free than at earlier starts from which on others must hold it."""
@@ -219,7 +201,11 @@ def _free_at_start(failed: Failed) -> float | None:
 
 
 def lesson(
-    failed: Failed, space: SearchSpace, deployed: Settings, earlier: Sequence[StartupFacts] = ()
+    failed: Failed,
+    space: SearchSpace,
+    deployed: Settings,
+    names: MemorySettings,
+    earlier: Sequence[StartupFacts] = (),
 ) -> Lesson | None:
     """What a failure teaches; ``None`` if it was no fault of the configuration.
 
@@ -227,18 +213,19 @@ def lesson(
         failed: The failure; one that ``busy`` explains teaches nothing and is not to be shown here.
         space: What may be tried.
         deployed: The deployment's settings, which hold where no parameter says otherwise.
+        names: The settings that memory depends on, by the engine's names; of one that names none, only refusals teach.
         earlier: What earlier starts said of the GPUs.
     """
+    teacher = _Teacher(failed, space, deployed, names, earlier)
     unread = failed.cause is Cause.CUDA_OOM and failed.facts == StartupFacts()
     if failed.cause in _REFUSALS:
-        return _refusal(_Teacher(failed, space, deployed, earlier))
-    if failed.cause not in _BOUNDS or unread:
+        return _refusal(teacher)
+    if failed.cause not in _BOUNDS or unread or not names.ordered:
         return None
     counted = "mamba_blocks" in failed.numbers
     if not (failed.warm or failed.before_compiling or counted):
         cold = failed.facts.compile_cache_hit is False
         return Lesson(None, (), cold and not failed.late, _COLD if cold else _UNTOLD)
-    teacher = _Teacher(failed, space, deployed, earlier)
     region = Region(tuple(_BOUNDS[failed.cause](teacher)))
     repairs = tuple(teacher.repairs(region))
     sentence = f"{failed.cause}: nothing with {region} is tried any more"
@@ -262,41 +249,55 @@ _UNTOLD = "it ran out of memory, and its log does not tell whether it was compil
 class _Teacher:
     """One failure among the values that its parameters can take."""
 
-    def __init__(self, failed: Failed, space: SearchSpace, deployed: Settings, earlier: Sequence[StartupFacts]) -> None:
+    def __init__(
+        self,
+        failed: Failed,
+        space: SearchSpace,
+        deployed: Settings,
+        names: MemorySettings,
+        earlier: Sequence[StartupFacts],
+    ) -> None:
         self.failed = failed
+        self.names = names
         self.space = space
         settings = deployed.merged(space.settings(failed.candidate))
         self.values: Mapping[str, JsonValue] = {**settings.env, **settings.args}
         self.deployed: Mapping[str, JsonValue] = {**deployed.env, **deployed.args}
         self.parameters = {space.target(name)[1]: name for name in space.params}
         self.earlier = earlier
-        self.share = KV_BYTES if _is_number(self.values.get(KV_BYTES)) else UTILIZATION
+        self.share = names.cache_bytes if _is_number(self._value(names.cache_bytes)) else names.share
+
+    def _value(self, name: str | None) -> JsonValue:
+        return self.values.get(name) if name else None
 
     def free(self) -> Iterator[Bound]:
         """The share asked for is not free: whatever else is asked, no more than that share can be."""
         free, total = (self.failed.numbers.get(name) for name in ("free_gib", "total_gib"))
-        if free and total:
-            yield Bound(UTILIZATION, Relation.ABOVE, (free + _ROUNDING_GIB) / (total - _ROUNDING_GIB))
+        if self.names.share is None:
+            yield from self._bounds(Relation.SAME, *self.parameters)
+        elif free and total:
+            yield Bound(self.names.share, Relation.ABOVE, (free + _ROUNDING_GIB) / (total - _ROUNDING_GIB))
         else:
-            yield self._bound(UTILIZATION, Relation.AT_LEAST)
+            yield from self._bounds(Relation.AT_LEAST, self.names.share)
 
     def cache(self) -> Iterator[Bound]:
         """The KV cache is too small: a smaller share, or more beside it, makes it smaller still."""
-        yield self._bound(self.share, Relation.AT_MOST)
-        if (blocks := self.failed.numbers.get("mamba_blocks")) is not None:
-            yield Bound(SEQUENCES, Relation.ABOVE, int(blocks))
+        names = self.names
+        yield from self._bounds(Relation.AT_MOST, self.share)
+        if names.sequences and (blocks := self.failed.numbers.get("mamba_blocks")) is not None:
+            yield Bound(names.sequences, Relation.ABOVE, int(blocks))
             yield from self._equal()
             return
-        yield from (self._bound(name, Relation.AT_LEAST) for name in (SEQUENCES, TOKENS))
-        if self.longest is not None:
-            yield Bound(LENGTH, Relation.ABOVE, int(self.longest))
+        yield from self._bounds(Relation.AT_LEAST, names.sequences, names.tokens)
+        if names.length and self.longest is not None:
+            yield Bound(names.length, Relation.ABOVE, int(self.longest))
         else:
-            yield self._bound(LENGTH, Relation.AT_LEAST)
+            yield from self._bounds(Relation.AT_LEAST, names.length)
         yield from self._equal()
 
     @property
     def longest(self) -> float | None:
-        """The longest context that would have fitted: vLLM's estimate, or what the cache holds where it makes none."""
+        """The longest context that would have fitted: the engine's estimate, or else what the cache holds."""
         numbers = self.failed.numbers
         return numbers.get("estimated_max_model_len", numbers.get("kv_tokens"))
 
@@ -305,7 +306,7 @@ class _Teacher:
         if self.failed.facts.weights_gib is None:
             yield from self._equal()
         elif not self.failed.late:
-            yield from (self._bound(name, Relation.AT_LEAST) for name in (SEQUENCES, TOKENS, LENGTH))
+            yield from self._bounds(Relation.AT_LEAST, self.names.sequences, self.names.tokens, self.names.length)
             yield from self._equal()
         else:
             yield from self._beside_the_cache()
@@ -316,30 +317,31 @@ class _Teacher:
         A larger share makes the cache larger. Batched tokens must be equal: they take from the cache what the profiling
         run foresees, which is room for what comes after it.
         """
-        yield from (self._bound(name, Relation.AT_LEAST) for name in (self.share, SEQUENCES, LENGTH))
-        yield self._bound(TOKENS, Relation.SAME)
+        yield from self._bounds(Relation.AT_LEAST, self.share, self.names.sequences, self.names.length)
+        yield from self._bounds(Relation.SAME, self.names.tokens)
         yield from self._equal()
 
-    def _bound(self, name: str, relation: Relation) -> Bound:
-        value = self.values.get(name)
-        return Bound(name, relation if _is_number(value) else Relation.SAME, value)
+    def _bounds(self, relation: Relation, *names: str | None) -> Iterator[Bound]:
+        for name in filter(None, names):
+            value = self.values.get(name)
+            yield Bound(name, relation if _is_number(value) else Relation.SAME, value)
 
     def _equal(self) -> Iterator[Bound]:
         """Whatever else the search may change and memory may depend on; without graphs it can only be less."""
         for target in self.parameters:
-            eager = target == "enforce_eager" and self.values.get(target) is True
-            if target not in (*_ORDERED, self.share) and target not in UNRELATED and not eager:
+            eager = target == self.names.eager and self.values.get(target) is True
+            if target not in (*self.names.ordered, self.share, *self.names.unrelated) and not eager:
                 yield Bound(target, Relation.SAME, self.values.get(target))
 
     def refused(self) -> Iterator[Bound]:
         """What was refused: the block size by what the attention backends take, anything else as it stands."""
-        if (base := self._block_multiple()) is not None:
-            yield Bound(BLOCK, Relation.NO_MULTIPLE, base)
+        if (block := self.names.block) and (base := self._block_multiple()) is not None:
+            yield Bound(block, Relation.NO_MULTIPLE, base)
             yield from self._equal()
             return
         changed = [target for target in self.parameters if self.values.get(target) != self.deployed.get(target)]
         named = [target for target in changed if _names(self.failed.line or "", target)]
-        choices = [target for target in changed if target not in _ORDERED and target not in UNRELATED]
+        choices = [target for target in changed if target not in (*self.names.ordered, *self.names.unrelated)]
         for target in dict.fromkeys([*named, *choices]) if named else changed:
             yield Bound(target, Relation.SAME, self.values.get(target))
 
@@ -349,7 +351,7 @@ class _Teacher:
         Where the engine names no number, it is the next power of two that does not divide the refused size: kernels
         take multiples of 16, 32 or 64 tokens, so that 24 fails where 8 does.
         """
-        numbers, size = self.failed.numbers, self.values.get(BLOCK)
+        numbers, size = self.failed.numbers, self._value(self.names.block)
         if not isinstance(size, int) or not {"block_size", "wanted_multiple"} & numbers.keys():
             return None
         told = (numbers.get(name) for name in ("block_multiple", "wanted_multiple"))
@@ -366,29 +368,29 @@ class _Teacher:
                 yield repaired
 
     def _changes(self) -> Iterator[tuple[str, JsonValue]]:
-        cause, late = self.failed.cause, self.failed.late
+        cause, late, names = self.failed.cause, self.failed.late, self.names
         if cause in _REFUSALS:
             yield from self._other_blocks()
         elif cause is Cause.INSUFFICIENT_FREE_MEMORY:
-            yield from self._at_most(UTILIZATION, self._share("free_gib"))
+            yield from self._at_most(names.share, self._share("free_gib"))
         elif (blocks := self.failed.numbers.get("mamba_blocks")) is not None:
-            yield from self._at_most(SEQUENCES, blocks)
+            yield from self._at_most(names.sequences, blocks)
         elif cause in (Cause.NO_KV_CACHE, Cause.CONTEXT_EXCEEDS_KV_CACHE):
-            yield from self._at_most(LENGTH, self.longest)
+            yield from self._at_most(names.length, self.longest)
             yield from self._more_cache()
-            yield from (*self._lower(TOKENS), *self._lower(SEQUENCES))
+            yield from (*self._lower(names.tokens), *self._lower(names.sequences))
         elif late:
             yield from self._suggested()
             yield from self._less_cache()
-            yield from self._lower(SEQUENCES)
+            yield from self._lower(names.sequences)
         elif self.failed.facts.weights_gib is not None:
-            yield from (*self._lower(TOKENS), *self._lower(SEQUENCES))
+            yield from (*self._lower(names.tokens), *self._lower(names.sequences))
 
     def _other_blocks(self) -> Iterator[tuple[str, JsonValue]]:
         """The smallest block size that is a multiple of what it must be."""
-        if (base := self._block_multiple()) is not None and BLOCK in self.parameters:
-            multiples = (value for value in self._numbers(BLOCK) if value % base == 0)
-            yield from ((BLOCK, value) for value in multiples)
+        block = self.names.block
+        if block in self.parameters and (base := self._block_multiple()) is not None:
+            yield from ((block, value) for value in self._numbers(block) if value % base == 0)
 
     def _total(self) -> float | None:
         known = [facts.total_gib for facts in self.earlier if facts.total_gib]
@@ -401,43 +403,47 @@ class _Teacher:
     def _more_cache(self) -> Iterator[tuple[str, JsonValue]]:
         """As much more of the GPU as the cache lacks, as far as so much was ever free."""
         needed, there = (self.failed.numbers.get(name, 0.0) for name in ("needed_kv_gib", "available_kv_gib"))
-        if self.share == KV_BYTES:
-            yield from self._at_least(KV_BYTES, float(str(self.values[KV_BYTES])) + (needed - there) * _GIB)
+        present, total = self._value(self.share), self._total()
+        if self._has_fixed_cache:
+            yield from self._at_least(self.share, float(str(present)) + (needed - there) * _GIB)
             return
-        present, total = self.values.get(UTILIZATION), self._total()
         if total is None or not _is_number(present):
             return
         wanted = float(str(present)) + (needed - there + 2 * _ROUNDING_GIB) / total
         most = max((facts.free_gib for facts in self.earlier if facts.free_gib), default=total) / total
-        yield from ((name, value) for name, value in self._at_least(UTILIZATION, wanted) if float(str(value)) <= most)
+        yield from ((name, value) for name, value in self._at_least(self.share, wanted) if float(str(value)) <= most)
 
     def _less_cache(self) -> Iterator[tuple[str, JsonValue]]:
         """So much less of the GPU that the failed allocation has room; a step at least."""
         tried, left = (self.failed.numbers.get(name) for name in ("tried_mib", "free_mib"))
-        present, total = self.values.get(self.share), self._total()
+        present, total = self._value(self.share), self._total()
         if not _is_number(present):
             return
         lacking = (tried - left) / 1024 if tried is not None and left is not None else 0.0
-        unit = 1 / _GIB if self.share == KV_BYTES else total
+        unit = 1 / _GIB if self._has_fixed_cache else total
         below = math.nextafter(float(str(present)) - (max(lacking, 0.0) / unit if unit else 0.0), 0.0)
         yield from self._at_most(self.share, below)
 
     def _suggested(self) -> Iterator[tuple[str, JsonValue]]:
         """The size of the cache that an earlier start said would fit."""
         said = [facts.suggested_kv_bytes for facts in self.earlier if facts.suggested_kv_bytes]
-        yield from self._at_most(KV_BYTES, min(said, default=None))
+        yield from self._at_most(self.names.cache_bytes, min(said, default=None))
 
-    def _lower(self, target: str) -> Iterator[tuple[str, JsonValue]]:
-        value = self.values.get(target)
+    @property
+    def _has_fixed_cache(self) -> bool:
+        return self.share is not None and self.share == self.names.cache_bytes
+
+    def _lower(self, target: str | None) -> Iterator[tuple[str, JsonValue]]:
+        value = self._value(target)
         yield from self._at_most(target, math.nextafter(float(str(value)), 0.0) if _is_number(value) else None)
 
-    def _at_most(self, target: str, bound: float | None) -> Iterator[tuple[str, JsonValue]]:
+    def _at_most(self, target: str | None, bound: float | None) -> Iterator[tuple[str, JsonValue]]:
         """The largest value of the parameter that does not pass the bound."""
         if bound is not None and target in self.parameters:
             values = [value for value in self._numbers(target) if value <= bound]
             yield from ((target, value) for value in values[-1:])
 
-    def _at_least(self, target: str, bound: float) -> Iterator[tuple[str, JsonValue]]:
+    def _at_least(self, target: str | None, bound: float) -> Iterator[tuple[str, JsonValue]]:
         """The smallest value of the parameter that reaches the bound."""
         if target in self.parameters:
             values = [value for value in self._numbers(target) if value >= bound]

@@ -1,10 +1,11 @@
 """The base of everything that is read from or written to disk: strict, frozen, and helpful when it refuses."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from tuner.errors import ConfigError
 
@@ -67,6 +68,17 @@ def flag_name(raw: Any) -> Any:
     return flag.replace("-", "_") + dot + path
 
 
+def env_texts(raw: Any) -> Any:
+    """YAML reads ``1`` as a number; an environment variable is text."""
+    if not isinstance(raw, Mapping):
+        return raw
+    return {
+        key: str(int(value)) if isinstance(value, bool) else str(value)
+        for key, value in raw.items()
+        if value is not None
+    }
+
+
 def _keys_wanted(mistake: "ErrorDetails", place: str) -> str:
     """What to write where a single value stands in the place of a mapping; empty for any other mistake."""
     name = mistake.get("ctx", {}).get("class_name") if mistake["type"] == "model_type" else None
@@ -78,6 +90,27 @@ def _schemas(of: type[Schema]) -> Iterator[type[Schema]]:
     for cls in of.__subclasses__():
         yield cls
         yield from _schemas(cls)
+
+
+def of_kind(classes: Callable[[], Mapping[str, type[Schema]]], default: str | None = None) -> BeforeValidator:
+    """Reads a section as the class that its ``kind`` stands for.
+
+    Args:
+        classes: The classes by kind; asked each time, so that a registry may grow.
+        default: The kind of a section that names none.
+    """
+
+    def configured(raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        kind, known = raw.get("kind", default), classes()
+        if kind not in tuple(known):  # it may be anything, also what has no hash
+            expected = " or ".join(map(repr, known))
+            mistake = InitErrorDetails(type="literal_error", loc=("kind",), input=kind, ctx={"expected": expected})
+            raise ValidationError.from_exception_data("kind", [mistake])
+        return known[kind].model_validate(raw)
+
+    return BeforeValidator(configured)
 
 
 def config_error(error: ValidationError, tags: frozenset[str] = frozenset()) -> ConfigError:

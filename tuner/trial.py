@@ -258,7 +258,7 @@ class _Trial:
         baseline = self.assignment.baseline
         shown = baseline.facts.degradations if baseline and baseline.facts else ()
         accepted = frozenset(each.name for each in shown) if baseline else None
-        return Tolerance(self.bench.degradations, accepted)
+        return Tolerance(self.bench.degradations, accepted, self.bench.engine.fallbacks)
 
     @cached_property
     def command(self) -> Command:

@@ -7,7 +7,7 @@ everywhere. Names as they stand in records and configurations are for machines.
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
@@ -204,17 +204,22 @@ def command(argv: Sequence[str]) -> str:
     return " ".join(f"\\\n  {text}" if arg.startswith("--") else text for arg, text in zip(argv, quoted, strict=True))
 
 
-def lines(settings: Settings) -> dict[str, str]:
-    """Flags and variables as one types them, by what they set; what is left to the engine is missing."""
-    flags = {name: _flag(name, given) for name, given in settings.args.items() if given is not None}
-    return flags | {name: f"{name}={text}" for name, text in settings.env.items() if text is not None}
+def lines(settings: Settings, switch: Callable[[str, bool], str]) -> dict[str, str]:
+    """Flags and variables as one types them, by what they set; what is left to the engine is missing.
+
+    Args:
+        settings: The flags and variables.
+        switch: How the engine's boolean flags are written (``Conventions.switch``).
+    """
+    flags = {name: _flag(name, given, switch) for name, given in settings.args.items() if given is not None}
+    written = {name: text for name, text in flags.items() if text}
+    return written | {name: f"{name}={text}" for name, text in settings.env.items() if text is not None}
 
 
-def _flag(name: str, given: JsonValue) -> str:
+def _flag(name: str, given: JsonValue, switch: Callable[[str, bool], str]) -> str:
     flag, _, path = name.partition(".")
-    dashed = flag.replace("_", "-")
     if isinstance(given, bool) and not path:
-        return f"--{dashed}" if given else f"--no-{dashed}"
+        return switch(name, given)
     for key in reversed(path.split(".") if path else []):
         given = {key: given}
-    return f"--{dashed} {given if isinstance(given, str) else json.dumps(given)}"
+    return f"--{flag.replace('_', '-')} {given if isinstance(given, str) else json.dumps(given)}"

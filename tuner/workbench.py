@@ -8,13 +8,10 @@ from pydantic import JsonValue
 
 from tuner import deployed, events
 from tuner.config import Config
-from tuner.engines.vllm import help
-from tuner.engines.vllm.engine import VllmEngine
-from tuner.engines.vllm.help import KnownFlags
-from tuner.engines.vllm.interludes import monitoring
+from tuner.engines.base import Engine
+from tuner.engines.registry import kind_of
 from tuner.launchers.base import Launcher
-from tuner.launchers.config import Inside
-from tuner.launchers.leases import reserved, state_dir
+from tuner.launchers.leases import reserved
 from tuner.load.client import LoadClient
 from tuner.preflight import Ground, ground_of, impossible
 from tuner.site import SoleUser
@@ -50,8 +47,8 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             model=config.model.served_name,
             limits_s=options.limits_s,
             gpus=config.gpus,
-            launch_args={**_monitoring(config, ground), **options.launch_args},
-            launch_env={**config.launcher.environment, **options.own_env},
+            launch_args={**_launch_args(config, engine, ground), **options.launch_args},
+            launch_env={**config.launcher.environment, **_launch_env(config, engine), **options.launch_env},
             stop_grace_s=options.stop_grace_s,
             degradations=options.degradations,
             clock_scale=options.clock_scale,
@@ -62,22 +59,25 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
         yield bench, ground
 
 
-def _monitoring(config: Config, ground: Ground | None) -> Mapping[str, JsonValue]:
-    """On GPUs, where kernels are compiled just in time, the server is to say when; what the user says of it holds."""
+def _launch_args(config: Config, engine: Engine, ground: Ground | None) -> Mapping[str, JsonValue]:
+    """What the engine adds for us on GPUs, such as to say when it compiles a kernel; what the user sets is kept."""
     known = ground.flags.flags if ground and ground.flags and config.gpus else ()
-    return {flag: on for flag, on in monitoring(known).items() if flag not in config.model.args}
+    return {flag: value for flag, value in engine.launch_args(known).items() if flag not in config.model.args}
 
 
-def make_engine(config: Config) -> VllmEngine:
+def _launch_env(config: Config, engine: Engine) -> Mapping[str, str]:
+    return engine.launch_env(sum(config.engine.limits_s.values()))
+
+
+def make_engine(config: Config) -> Engine:
     """The engine, with ``{python}`` in its command line filled in."""
     own = config.launcher.python
-    return VllmEngine(tuple(part.replace("{python}", own) for part in config.engine.executable), config.model.id)
+    executable = tuple(part.replace("{python}", own) for part in config.engine.executable)
+    return kind_of(config.engine).engine(executable, config.model.id)
 
 
 @contextmanager
-def _launcher(
-    config: Config, engine: VllmEngine, listener: events.Listener
-) -> Iterator[tuple[Launcher, Ground | None]]:
+def _launcher(config: Config, engine: Engine, listener: events.Listener) -> Iterator[tuple[Launcher, Ground | None]]:
     """The launcher, with the GPUs to itself; what can be had without them is had before anybody is stopped for them."""
 
     def say(text: str) -> None:
@@ -94,7 +94,7 @@ def _launcher(
             yield SoleUser(launcher, config.site, taken.hold), ground
 
 
-def _ground(config: Config, engine: VllmEngine, launcher: Launcher) -> Ground | None:
+def _ground(config: Config, engine: Engine, launcher: Launcher) -> Ground | None:
     """What is known before the first launch, the image's own flags among it.
 
     Raises:
@@ -102,16 +102,7 @@ def _ground(config: Config, engine: VllmEngine, launcher: Launcher) -> Ground | 
     """
     if not (config.launcher.starts_servers and config.study.preflight):
         return None
-    ground = ground_of(config, engine, _flags_inside(config.launcher.inside(launcher), engine, config.engine.version))
+    ground = ground_of(config, engine, config.launcher.inside(launcher))
     if error := impossible(ground):
         raise error
     return ground
-
-
-def _flags_inside(inside: Inside | None, engine: VllmEngine, version: str | None) -> KnownFlags | None:
-    """The flags of the vLLM where the servers run, asked once for each image."""
-    if version is not None or inside is None:
-        return None
-    argv = (*engine.executable, help.FLAG)
-    source = f"{' '.join(argv)} in {inside.identity[:19]}"
-    return help.remembered(inside.identity, lambda: inside.ask(argv), state_dir() / "flags", source)

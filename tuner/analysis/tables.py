@@ -8,6 +8,7 @@ import pandas as pd
 
 from tuner import words
 from tuner.analysis.frames import cold
+from tuner.engines.registry import kind_of
 from tuner.load.deciding import is_long_prompt, stage_of
 from tuner.load.metrics import METRICS
 from tuner.objective import direction
@@ -215,9 +216,11 @@ def side_by_side(outcomes: Mapping[str, Outcome]) -> pd.DataFrame:
 def settings(outcome: Outcome) -> pd.DataFrame:
     """Every flag and variable of baseline and best, as one types them; missing where it is left to the engine."""
     config = outcome.config
-    old = words.lines(config.model.settings)
+    switch = kind_of(config.engine).conventions.switch
+    old = words.lines(config.model.settings, switch)
     best = outcome.best.params if outcome.best else {}
-    new = words.lines(config.model.settings.merged(config.space.settings(config.space.candidate(best))))
+    tried = config.space.settings(config.space.candidate(best))
+    new = words.lines(config.model.settings.merged(tried), switch)
     names = list(dict.fromkeys([*old, *new]))
     table = {"deployed": [old.get(name) for name in names], "best": [new.get(name) for name in names]}
     return pd.DataFrame(table, index=pd.Index(names, name="setting"))

@@ -1,14 +1,15 @@
 """The contract between tuner and a program that serves a model."""
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from pydantic import JsonValue
 
-from tuner.engines.causes import Diagnosis, Evidence, Fate
-from tuner.engines.effective import EffectiveSetting, Witness
+from tuner.engines.causes import Cause, Diagnosis, Evidence, Fate
+from tuner.engines.effective import EffectiveSetting, Status, Witness
 from tuner.space import Settings
 
 
@@ -40,6 +41,41 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandLine:
+    """What a server was started with, read back.
+
+    Attributes:
+        model: The model, as the command line names it; ``None`` if it does not.
+        args: Values by flag name with underscores, each key of a JSON object on its own (``compilation_config.level``);
+            what only repeats the default (``auto``, null) is left out.
+    """
+
+    model: str | None
+    args: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Conventions:
+    """How command lines and environments of an engine are written, by tuner and by anybody else.
+
+    Attributes:
+        switch: How a boolean flag of this name is switched on or off; empty where leaving it out does that.
+        read: What a command line with its environment says; ``None`` if it starts no server of this engine.
+        trials_own: Flags, with underscores, that each launch has for itself, so that they are not compared.
+        variables: How the names of the variables begin that the engine reads.
+        launchers_own: How the names of those begin that a launcher sets, so that they are not compared.
+        discloses: What a user sets so that a running server tells more of its settings; empty where nothing does.
+    """
+
+    switch: Callable[[str, bool], str]
+    read: Callable[[Sequence[str], Mapping[str, str]], CommandLine | None]
+    trials_own: frozenset[str] = frozenset({"host", "port"})
+    variables: tuple[str, ...] = ()
+    launchers_own: tuple[str, ...] = ()
+    discloses: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Degradation:
     """One thing that the server does slower than it could.
 
@@ -48,12 +84,14 @@ class Degradation:
         line: The line that says so, as it stands in the log.
         line_number: Its place in the log, counted from 1.
         severe: Whether it alone makes a measurement worthless. Eager mode that was asked for is not.
+        asked: Whether the configuration asks for it, so that it is not silent.
     """
 
     name: str
     line: str
     line_number: int
     severe: bool
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,40 +162,76 @@ class LogReader(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """A program that serves a model: how to start it and how to read its log."""
+@dataclass(frozen=True)
+class Engine(ABC):
+    """A program that serves a model: how to start it and how to read its log.
 
+    What is not abstract here says nothing; an engine that knows more says more.
+
+    Attributes:
+        executable: What is started, up to where the command line of one configuration begins.
+        model: The model as the command line names it: a repository id or a folder.
+    """
+
+    executable: tuple[str, ...]
+    model: str
+
+    @abstractmethod
     def command(self, args: Mapping[str, JsonValue], env: Mapping[str, str], alias: str | None) -> Command:
         """The command line for these settings.
 
         Args:
-            args: Settings by flag name with underscores (``max_num_seqs``); ``True`` gives ``--flag``, ``False``
-                ``--no-flag``, ``None`` leaves the flag out, a mapping is passed as JSON.
+            args: Settings by flag name with underscores (``max_num_seqs``); a boolean switches a flag on or off,
+                ``None`` leaves it out, a mapping is passed as JSON.
             env: Environment variables that are part of the configuration.
             alias: A name that the server must answer to besides its own, by which this launch proves who it is.
         """
-        ...
 
-    def phase(self, line: str) -> Phase | None:
-        """The start-up phase that this log line announces, or ``None`` if it announces none."""
-        ...
-
+    @abstractmethod
     def reader(self) -> LogReader:
         """Reads the log of one server as it grows."""
-        ...
-
-    def spoils(self, line: str) -> bool:
-        """Whether this line says that the server was busy with itself, so that a load beside it measures that."""
-        ...
 
     def diagnose(self, evidence: Evidence) -> Diagnosis:
         """What the evidence says: a pure function, the same for every launcher."""
-        ...
+        reader = self.reader()
+        for line in evidence.log:
+            reader.read(line)
+        return reader.diagnose(evidence.fate)
+
+    @property
+    def fallbacks(self) -> Mapping[Cause, str]:
+        """The degradation, by its name, that each of these causes is if a server survives it."""
+        return {}
+
+    def launch_args(self, flags: Collection[str]) -> Mapping[str, JsonValue]:
+        """What tuner sets for its own launches on GPUs only, as far as the engine has these flags."""
+        return {}
+
+    def launch_env(self, start_s: float) -> Mapping[str, str]:
+        """Variables for tuner's own launches only.
+
+        Args:
+            start_s: The longest that a start may take: the engine must not give up before.
+        """
+        return {}
+
+    def phase(self, line: str) -> Phase | None:
+        """The start-up phase that this log line announces, or ``None`` if it announces none."""
+        return None
+
+    def spoils(self, line: str) -> bool:
+        """Whether this line says that the server was busy with itself, so that a load beside it measures that."""
+        return False
 
     def effective(self, requested: Settings, witness: Witness) -> tuple[EffectiveSetting, ...]:
         """What became of each requested setting: a pure function over what the running server says of itself."""
-        ...
+        settings = {**requested.args, **requested.env}
+        return tuple(_unknown(name, value) for name, value in settings.items() if value is not None)
 
     def facts(self, log: Sequence[str]) -> StartupFacts:
         """What the start-up lines say of the server."""
-        ...
+        return StartupFacts()
+
+
+def _unknown(name: str, value: JsonValue) -> EffectiveSetting:
+    return EffectiveSetting(name=name, requested=value, effective=None, status=Status.UNKNOWN)

@@ -3,60 +3,22 @@
 A log is read once, line by line, in memory that does not grow with it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import BinaryIO
 
-from tuner.engines import llamacpp, sglang
+from tuner.engines import registry
 from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause, Diagnosis, Fate
-from tuner.engines.degradations import DegradationReader
-from tuner.engines.diagnosis import LogReader
-from tuner.engines.literals import Index
-from tuner.engines.loglines import LogLine, parse_line
-from tuner.engines.shapes import Shapes
-from tuner.engines.vllm import signs as vllm
-from tuner.engines.vllm.degradations import VllmDegradations
-from tuner.engines.vllm.phases import phase_of
+from tuner.engines.kind import EngineLog
+from tuner.engines.loglines import parse_line
 from tuner.lines import Lines, is_cut
 
 _SHARE = 0.02
 _TELLING, _TELLING_CHARACTERS = 20_000, 4 << 20
 """So many lines tell who wrote a log, however long it is; and fewer where they are long."""
 _PIECE = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """How the logs of one engine are read."""
-
-    reader: Callable[[], LogReader]
-    degradations: Callable[[], DegradationReader]
-    announces: Shapes[bool]
-
-
-def _announces_sglang(lines: Sequence[LogLine]) -> bool:
-    return any(sglang.ANNOUNCES.search(line.text) for line in lines)
-
-
-def _announces_vllm(lines: Sequence[LogLine]) -> bool:
-    return phase_of(lines) is not None
-
-
-_NOTHING = Shapes(lambda lines: False)
-
-_FOREIGN: tuple[tuple[Index[bool], _Known], ...] = (
-    (
-        Index([(llamacpp.WROTE, True)]),
-        _Known(llamacpp.reader, lambda: DegradationReader((), _NOTHING), _NOTHING),
-    ),
-    (
-        Index([(sglang.WROTE, True)]),
-        _Known(sglang.reader, sglang.degradations, Shapes(_announces_sglang)),
-    ),
-)
-_VLLM = _Known(vllm.reader, VllmDegradations, Shapes(_announces_vllm))
 
 
 def lines_of(file: BinaryIO) -> Iterator[str]:
@@ -99,19 +61,19 @@ def _head(lines: Iterator[str]) -> Iterator[str]:
             return
 
 
-def _engine_of(head: Sequence[str]) -> _Known:
+def _engine_of(head: Sequence[str]) -> EngineLog:
     """Whose words enough of the lines are; vLLM's logs mention others' only in passing."""
     lines = [line.text for raw in head for line in parse_line(raw)]
-    for wrote, known in _FOREIGN:
-        if sum(1 for line in lines if wrote.find(line)) > _SHARE * len(lines):
-            return known
-    return _VLLM
+    for log in registry.logs():
+        if sum(1 for line in lines if log.wrote.find(line)) > _SHARE * len(lines):
+            return log
+    return registry.ENGINES[registry.DEFAULT].log
 
 
 class _Explaining:
     """One log on its way."""
 
-    def __init__(self, engine: _Known) -> None:
+    def __init__(self, engine: EngineLog) -> None:
         self._reader = engine.reader()
         self._degradations = engine.degradations()
         self._announces = engine.announces

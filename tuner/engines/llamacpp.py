@@ -10,6 +10,8 @@ from tuner.engines import diagnosis
 from tuner.engines import platform_signs as platform
 from tuner.engines.causes import Cause, Diagnosis, Evidence
 from tuner.engines.diagnosis import LogReader
+from tuner.engines.kind import EngineLog
+from tuner.engines.literals import Index
 from tuner.engines.reader import Reading
 from tuner.engines.signs import Rank, Sign
 
@@ -146,3 +148,7 @@ def reader() -> LogReader:
 def diagnose(evidence: Evidence) -> Diagnosis:
     """What the evidence says of a llama.cpp server: a pure function, the same for every launcher."""
     return diagnosis.diagnose(evidence, READING)
+
+
+LOG = EngineLog(reader, Index([(WROTE, True)]))
+"""How its logs are recognised and read."""

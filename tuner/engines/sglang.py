@@ -1,6 +1,7 @@
 """What tuner reads in the log of an SGLang server: the common causes only."""
 
 import re
+from collections.abc import Sequence
 
 from tuner.engines import diagnosis
 from tuner.engines import frame_signs as frames
@@ -8,8 +9,11 @@ from tuner.engines import platform_signs as platform
 from tuner.engines.causes import Cause, Diagnosis, Evidence
 from tuner.engines.degradations import DegradationReader, slower, telling
 from tuner.engines.diagnosis import LogReader
-from tuner.engines.loglines import Level
+from tuner.engines.kind import EngineLog
+from tuner.engines.literals import Index
+from tuner.engines.loglines import Level, LogLine
 from tuner.engines.reader import Reading
+from tuner.engines.shapes import Shapes
 from tuner.engines.signs import Rank, Sign
 
 _MORE_STATIC = "Raise --mem-fraction-static, lower --chunked-prefill-size, or spread over more GPUs (--tp)."
@@ -171,3 +175,11 @@ def reader() -> LogReader:
 def diagnose(evidence: Evidence) -> Diagnosis:
     """What the evidence says of an SGLang server: a pure function, the same for every launcher."""
     return diagnosis.diagnose(evidence, READING)
+
+
+def _announces(lines: Sequence[LogLine]) -> bool:
+    return any(ANNOUNCES.search(line.text) for line in lines)
+
+
+LOG = EngineLog(reader, Index([(WROTE, True)]), degradations, Shapes(_announces))
+"""How its logs are recognised and read."""

@@ -10,8 +10,6 @@ from tuner.errors import Degraded
 
 Policy = Literal["prune", "warn", "ignore"]
 
-_V0 = "v0_engine"
-
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -20,10 +18,12 @@ class Tolerance:
     Attributes:
         policy: What the user says of a degradation by its name.
         accepted: Names that the baseline shows; ``None`` for the baseline itself, which may show anything.
+        fallbacks: The degradation that each of these causes is if a server survives it (``Engine.fallbacks``).
     """
 
     policy: Mapping[str, Policy] = field(default_factory=dict)
     accepted: frozenset[str] | None = None
+    fallbacks: Mapping[Cause, str] = field(default_factory=dict)
 
     def rejects(self, name: str, *, asked: bool = False) -> bool:
         """Whether a trial that shows it is worth nothing.
@@ -38,7 +38,7 @@ class Tolerance:
 
     def tolerates(self, cause: Cause) -> bool:
         """Whether a cause that the log announces in mid-start is one that this trial may show."""
-        return cause is Cause.V0_FALLBACK and not self.rejects(_V0)
+        return cause in self.fallbacks and not self.rejects(self.fallbacks[cause])
 
     def check(self, degradations: tuple[Degradation, ...]) -> None:
         """Refuse what is not accepted.
@@ -46,11 +46,12 @@ class Tolerance:
         Raises:
             Degraded: With the line that shows it.
         """
+        causes = {name: cause for cause, name in self.fallbacks.items()}
         for each in degradations:
-            if self.rejects(each.name, asked=each.name == "eager" and not each.severe):
+            if self.rejects(each.name, asked=each.asked):
                 raise Degraded(
                     f"it runs, but silently degraded: {each.name}",
-                    cause=str(Cause.V0_FALLBACK if each.name == _V0 else Cause.DEGRADED),
+                    cause=str(causes.get(each.name, Cause.DEGRADED)),
                     line=each.line,
                     fix=f"engine.degradations.{each.name}=warn measures it all the same",
                 )

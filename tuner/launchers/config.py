@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from tuner.finding import Finding
+from tuner.host.inside import Inside
 from tuner.launchers.base import Launcher
 from tuner.launchers.export import Export
 from tuner.schema import Schema
@@ -25,19 +26,6 @@ Progress = Callable[[str], None]
 """Told in a few words how far a preparation is."""
 Check = Callable[["Config"], Iterator[str]]
 """Refuses a study as its start would, by a ``TunerError``, or yields what it has to leave unchecked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inside:
-    """Where the servers run, if that is not this host as it is.
-
-    Attributes:
-        identity: What changes with the programs in there: an image's digest.
-        ask: Runs a command in there; returns what it printed.
-    """
-
-    identity: str
-    ask: Callable[[tuple[str, ...]], str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,20 @@
-"""The kinds of launchers: a line each."""
+"""Which kinds of launchers there are. A further one is a package of its own, and a line here."""
 
-from typing import Annotated, Any, Union, get_args
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import SerializeAsAny
 
 from tuner.launchers.attach import AttachLauncherConfig
 from tuner.launchers.config import LauncherConfig
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.process import ProcessLauncherConfig
+from tuner.schema import of_kind
 
-LAUNCHERS: list[type[LauncherConfig]] = [
-    ProcessLauncherConfig,
-    DockerLauncherConfig,
-    AttachLauncherConfig,
-]
-"""By ``kind``, which each of them names; what is added before ``tuner.config`` is imported counts."""
+LAUNCHERS: dict[str, type[LauncherConfig]] = {
+    "process": ProcessLauncherConfig,
+    "docker": DockerLauncherConfig,
+    "attach": AttachLauncherConfig,
+}
 
-
-def union() -> Any:
-    """What pydantic reads the section of a launcher as: the class whose kind it names."""
-    return Annotated[Union[tuple(LAUNCHERS)], Field(discriminator="kind")]  # noqa: UP007  # made while running
-
-
-def kinds() -> frozenset[str]:
-    """Their names in configurations."""
-    return frozenset(name for launcher in LAUNCHERS for name in get_args(launcher.model_fields["kind"].annotation))
+AnyLauncher = Annotated[SerializeAsAny[LauncherConfig], of_kind(lambda: LAUNCHERS)]
+"""The configuration of any kind of launcher."""

@@ -9,6 +9,7 @@ from tuner import verdict as words_of
 from tuner import words
 from tuner.analysis.frames import cold, gain
 from tuner.analysis.tables import Row, Sample, finalists, rows
+from tuner.engines.registry import kind_of
 from tuner.idle import idle_parameters
 from tuner.objective import Limit
 from tuner.outcome import Outcome
@@ -129,9 +130,10 @@ def changes(outcome: Outcome) -> Html:
     if not outcome.improved or outcome.best is None:
         return tag("p", "Nothing: the deployed configuration stays as it is.")
     config = outcome.config
-    old = words.lines(config.model.settings)
+    switch = kind_of(config.engine).conventions.switch
+    old = words.lines(config.model.settings, switch)
     tried = config.space.settings(config.space.candidate(outcome.best.params))
-    new = words.lines(config.model.settings.merged(tried))
+    new = words.lines(config.model.settings.merged(tried), switch)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     lines = []
     for name in names:

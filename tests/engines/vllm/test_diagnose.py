@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tuner.engines.causes import Cause, Evidence
-from tuner.engines.vllm import diagnose
+from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.signs import SIGNS
+
+diagnose = VllmEngine(("vllm", "serve"), "m").diagnose
 
 READY = "INFO:     Application startup complete."
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.52 GiB"

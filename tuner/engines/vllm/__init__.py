@@ -1,5 +1,1 @@
 """What tuner knows of vLLM, from 0.6 to 0.33: its command line, its log, its flags by version."""
-
-from tuner.engines.vllm.signs import diagnose
-
-__all__ = ["diagnose"]

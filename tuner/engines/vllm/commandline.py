@@ -9,10 +9,11 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from string import Template
 
 from pydantic import JsonValue
+
+from tuner.engines.base import CommandLine, Conventions
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ash"})
 _SHORT: Mapping[str, str] = {
@@ -51,20 +52,6 @@ _OFF_BY_DEFAULT = frozenset(
     }
 )
 """Flags that every version leaves off unless they are set, so that switching them off says nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommandLine:
-    """What a vLLM server was started with.
-
-    Attributes:
-        model: The model, as the command line names it; ``None`` if it does not.
-        args: Values by flag name with underscores, each key of a JSON object on its own (``compilation_config.level``);
-            what only repeats the default (``auto``, null) is left out.
-    """
-
-    model: str | None
-    args: Mapping[str, JsonValue]
 
 
 def read(argv: Sequence[str], env: Mapping[str, str]) -> CommandLine | None:
@@ -166,3 +153,19 @@ def _leaves(name: str, value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
 
 def _says(name: str, value: JsonValue) -> bool:
     return value not in ("auto", None) and not (value is False and name in _OFF_BY_DEFAULT)
+
+
+def switch(name: str, on: bool) -> str:
+    """A boolean flag on a command line."""
+    return f"--{'' if on else 'no-'}{name.replace('_', '-')}"
+
+
+CONVENTIONS = Conventions(
+    switch,
+    read,
+    trials_own=frozenset({"host", "port", "api_key", "served_model_name"}),
+    variables=("VLLM_", "OMP_", "MKL_", "NCCL_", "TORCH", "PYTORCH_", "TRITON_", "FLASHINFER_", "CUDA_"),
+    launchers_own=("VLLM_HOST_IP", "VLLM_PORT", "VLLM_NO_USAGE_STATS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
+    discloses="VLLM_SERVER_DEV_MODE=1",
+)
+"""How vLLM's command lines and environments are written."""

@@ -19,8 +19,10 @@ _MLA_MODELS = re.compile(
 _BACKEND = re.compile(r"Using (?:AttentionBackendEnum\.)?(?P<name>[\w ]+?)(?: attention)? backend\b(?! for)")
 
 
+V0_ENGINE = "v0_engine"
+
 _TABLE = (
-    slower("v0_engine", r"[Ff]alling back to V0\b", r"Initializing a V0 LLM engine \(v0\.(?:[89]|1\d)\.", severe=True),
+    slower(V0_ENGINE, r"[Ff]alling back to V0\b", r"Initializing a V0 LLM engine \(v0\.(?:[89]|1\d)\.", severe=True),
     slower("v1_model_runner", r"using the V1 model runner instead"),
     slower(
         "transformers_backend",
@@ -91,7 +93,7 @@ class VllmDegradations(DegradationReader):
         A model made for multi-head latent attention that runs without has a KV cache that is many times larger.
         """
         asked = [
-            replace(each, severe=False) if self._asked_eager and each.name == "eager" else each
+            replace(each, severe=False, asked=True) if self._asked_eager and each.name == "eager" else each
             for each in super().found
         ]
         if line := self._without_mla if self._made_for_mla and not self._with_mla else None:

@@ -1,17 +1,19 @@
 """vLLM as tuner's engine: its command line, and the reading of its log."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from pydantic import JsonValue
 
-from tuner.engines.base import Command, LogReader, Phase, StartupFacts
-from tuner.engines.causes import Diagnosis, Evidence
+from tuner.engines.base import Command, Engine, LogReader, Phase, StartupFacts
+from tuner.engines.causes import Cause
 from tuner.engines.effective import EffectiveSetting, Witness
 from tuner.engines.shapes import Shapes
 from tuner.engines.vllm import effective, facts, interludes, phases, signs
+from tuner.engines.vllm.commandline import switch
+from tuner.engines.vllm.degradations import V0_ENGINE
 from tuner.errors import ConfigError
 from tuner.space import Settings
 
@@ -23,7 +25,7 @@ _PHASES = Shapes(lambda lines: phases.phase_of(lines))
 
 
 @dataclass(frozen=True)
-class VllmEngine:
+class VllmEngine(Engine):
     """A vLLM server of one model.
 
     Attributes:
@@ -31,8 +33,18 @@ class VllmEngine:
         model: A repository id or a folder.
     """
 
-    executable: tuple[str, ...]
-    model: str
+    @property
+    def fallbacks(self) -> Mapping[Cause, str]:
+        """The V0 engine still serves."""
+        return {Cause.V0_FALLBACK: V0_ENGINE}
+
+    def launch_args(self, flags: Collection[str]) -> Mapping[str, JsonValue]:
+        """The server is to say when a kernel is compiled just in time."""
+        return interludes.monitoring(flags)
+
+    def launch_env(self, start_s: float) -> Mapping[str, str]:
+        """What keeps the server from giving up on its start before we do."""
+        return {"VLLM_ENGINE_READY_TIMEOUT_S": str(round(start_s))}
 
     def command(self, args: Mapping[str, JsonValue], env: Mapping[str, str], alias: str | None) -> Command:
         """The command line for these settings.
@@ -67,10 +79,6 @@ class VllmEngine:
     def spoils(self, line: str) -> bool:
         """Whether this line says that a kernel was compiled in the middle of a load."""
         return interludes.spoils(line)
-
-    def diagnose(self, evidence: Evidence) -> Diagnosis:
-        """What the evidence says: a pure function, the same for every launcher."""
-        return signs.diagnose(evidence)
 
     def effective(self, requested: Settings, witness: Witness) -> tuple[EffectiveSetting, ...]:
         """What became of each requested setting."""
@@ -125,13 +133,12 @@ def _from_json(dotted: str, text: str) -> JsonValue:
 
 
 def _flag(name: str, value: JsonValue) -> Iterator[str]:
-    flag = name.replace("_", "-")
     if value is None or value == []:
         return
     if isinstance(value, bool):
-        yield f"--{flag}" if value else f"--no-{flag}"
+        yield switch(name, value)
         return
-    yield f"--{flag}"
+    yield f"--{name.replace('_', '-')}"
     for item in value if isinstance(value, list) else [value]:
         yield _word(item)
 

@@ -8,35 +8,21 @@ executable's path, size and time of change, or under the image's digest. An exec
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from tuner.engines.foresight import KnownFlags
 from tuner.engines.vllm.demand import release
 from tuner.engines.vllm.flags import known_choices, known_flags, parse_help
+from tuner.host.inside import Inside
 from tuner.schema import Schema
 
 FLAG = "--help=all"
 _FEWEST = 50
 """A help text with fewer flags was cut off, or is none."""
 _TIMEOUT_S = 300
-
-
-@dataclass(frozen=True, slots=True)
-class KnownFlags:
-    """The flags of one vLLM.
-
-    Attributes:
-        flags: Long flags, with their dashes.
-        choices: The values that a flag is limited to, where that is known.
-        source: Who says so, for a person.
-    """
-
-    flags: frozenset[str]
-    choices: Mapping[str, tuple[str, ...]]
-    source: str
 
 
 class _Remembered(Schema):
@@ -67,6 +53,12 @@ def of_executable(executable: Sequence[str], folder: Path) -> KnownFlags | None:
     stat = path.stat()
     identity = f"{path}:{stat.st_size}:{stat.st_mtime_ns}:{' '.join(executable[1:])}"
     return remembered(identity, lambda: _ask((program, *executable[1:])), folder, f"{' '.join(executable)} {FLAG}")
+
+
+def inside(image: Inside, executable: Sequence[str], folder: Path) -> KnownFlags | None:
+    """The flags of the vLLM inside an image, asked once for each image."""
+    argv = (*executable, FLAG)
+    return remembered(image.identity, lambda: image.ask(argv), folder, f"{' '.join(argv)} in {image.identity[:19]}")
 
 
 def remembered(identity: str, ask: Callable[[], str | None], folder: Path, source: str) -> KnownFlags | None:

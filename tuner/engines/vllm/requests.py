@@ -1,29 +1,12 @@
 """Which of a workload's requests a vLLM server of some settings answers with HTTP 400, known before it is launched."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from tuner.engines.foresight import RefusedRequest
 from tuner.engines.vllm.architecture import Architecture
 from tuner.engines.vllm.demand import whole
 from tuner.load.workload import Workload
 from tuner.space import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedRequest:
-    """A request that will be refused every time.
-
-    Attributes:
-        message: The sentence, with the values.
-        place: The key of the workload that asks for it.
-        fix: What to change.
-        settings: The flags, with underscores, that decide about it.
-    """
-
-    message: str
-    place: str
-    fix: str
-    settings: tuple[str, ...]
 
 
 def refused_requests(

@@ -7,10 +7,9 @@ rejects settings in ``configuration_signs``. A wrong case that is accepted: any 
 
 import re
 
-from tuner.engines import diagnosis
 from tuner.engines import frame_signs as frames
 from tuner.engines import platform_signs as platform
-from tuner.engines.causes import Cause, Diagnosis, Evidence
+from tuner.engines.causes import Cause
 from tuner.engines.diagnosis import LogReader
 from tuner.engines.loglines import Level
 from tuner.engines.reader import Reading
@@ -491,8 +490,3 @@ READING = Reading(
 def reader() -> LogReader:
     """Reads a vLLM log as it grows."""
     return LogReader(READING)
-
-
-def diagnose(evidence: Evidence) -> Diagnosis:
-    """What the evidence says of a vLLM server, 0.6 to 0.33: a pure function, the same for every launcher."""
-    return diagnosis.diagnose(evidence, READING)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from tuner.finding import Finding
+from tuner.host.inside import Inside
 from tuner.launchers.base import Launcher
-from tuner.launchers.config import Check, Inside, LauncherConfig, Progress
+from tuner.launchers.config import Check, LauncherConfig, Progress
 from tuner.launchers.export import Export
 from tuner.schema import Schema, without_nulls
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from tuner.engines.causes import Cause
 from tuner.errors import ConfigError, EngineUnavailable
+from tuner.host.inside import Inside
 from tuner.launchers.base import Launcher
-from tuner.launchers.config import Inside, Progress
+from tuner.launchers.config import Progress
 from tuner.launchers.docker import images, models, volumes
 from tuner.launchers.docker.containers import Contents
 from tuner.launchers.docker.daemon import connected, is_wsl

@@ -1,0 +1,49 @@
+"""An engine in fifty lines: the simulated server behind a command line of its own; nothing is known beforehand."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.engines import platform_signs
+from tuner.engines.base import Command, Conventions, Engine
+from tuner.engines.causes import Cause
+from tuner.engines.config import EngineConfig
+from tuner.engines.diagnosis import LogReader
+from tuner.engines.kind import EngineKind, EngineLog
+from tuner.engines.literals import Index
+from tuner.engines.reader import Reading
+from tuner.engines.signs import Rank, Sign
+
+NEVER, READY = re.compile(r"(?!)"), re.compile(r"Application startup complete|toy: ready")
+NO_ROOM = Sign(Cause.CUDA_OOM, Rank.EXACT, (r"toy: no room|less than desired GPU memory",), "Ask for less.")
+READING = Reading((NO_ROOM, *platform_signs.SIGNS), NEVER, NEVER, NEVER, READY, READY, READY, NEVER, NEVER)
+
+
+class ToyConfig(EngineConfig):
+    kind: Literal["toy"] = "toy"
+
+
+@dataclass(frozen=True)
+class ToyEngine(Engine):
+    def command(self, args, env, alias):
+        names = [args.get("served_model_name") or self.model, *([alias] if alias else [])]
+        flags = [word for name, value in args.items() for word in written(name, value)]
+        address = ("--host={host}", "--port={port}")
+        return Command((*self.executable, self.model, *flags, "--served-model-name", *names, *address), {**env})
+
+    def reader(self):
+        return LogReader(READING)
+
+
+def written(name, value):
+    if value is None or name == "served_model_name":
+        return []
+    return switch(name, value).split() if isinstance(value, bool) else [f"--{name.replace('_', '-')}={value}"]
+
+
+def switch(name, on):
+    return f"--{name.replace('_', '-')}" if on else ""
+
+
+LOG = EngineLog(lambda: LogReader(READING), Index([(re.compile("toy: "), True)]))
+TOY = EngineKind(ToyConfig, ToyEngine, Conventions(switch, lambda argv, env: None), LOG)

@@ -1,0 +1,58 @@
+"""What one kind of engine is made of: an engine's package says it once, and the registry lists it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tuner.engines.base import Conventions, Engine, LogReader
+from tuner.engines.config import EngineConfig
+from tuner.engines.degradations import DegradationReader
+from tuner.engines.foresight import Foresight, Premises
+from tuner.engines.literals import Index
+from tuner.engines.shapes import Shapes
+
+NOTHING = Shapes(lambda lines: False)
+
+
+def no_degradations() -> DegradationReader:
+    """Reads the logs of an engine whose degradations nobody has listed."""
+    return DegradationReader((), NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLog:
+    """How the logs of one engine are recognised and read.
+
+    Attributes:
+        reader: Reads one log as it grows.
+        wrote: Finds what only this engine writes.
+        degradations: Keeps what it silently does slower.
+        announces: Lines on the way to a server that serves.
+    """
+
+    reader: Callable[[], LogReader]
+    wrote: Index[bool]
+    degradations: Callable[[], DegradationReader] = no_degradations
+    announces: Shapes[bool] = NOTHING
+
+
+def _nothing(premises: Premises) -> Foresight:
+    return Foresight()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """A kind of engine.
+
+    Attributes:
+        config: What a configuration says of it; its ``kind`` is a literal.
+        engine: Makes the engine of an executable and a model.
+        conventions: How its command lines and environments are written.
+        log: How its logs are recognised and read.
+        foresight: Makes what is known of launches before the first.
+    """
+
+    config: type[EngineConfig]
+    engine: Callable[[tuple[str, ...], str], Engine]
+    conventions: Conventions
+    log: EngineLog
+    foresight: Callable[[Premises], Foresight] = _nothing

@@ -1,0 +1,34 @@
+"""vLLM as a kind of engine."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from tuner.engines.config import EngineConfig
+from tuner.engines.kind import EngineKind, EngineLog
+from tuner.engines.literals import Index
+from tuner.engines.loglines import LogLine
+from tuner.engines.shapes import Shapes
+from tuner.engines.vllm import signs
+from tuner.engines.vllm.commandline import CONVENTIONS
+from tuner.engines.vllm.degradations import NAMES, VllmDegradations
+from tuner.engines.vllm.engine import VllmEngine
+from tuner.engines.vllm.foresight import foresight_of
+from tuner.engines.vllm.phases import phase_of
+
+
+class VllmConfig(EngineConfig):
+    """vLLM, and what tuner adds to each launch of it."""
+
+    known_degradations: ClassVar[frozenset[str]] = NAMES
+
+    kind: Literal["vllm"] = "vllm"
+
+
+def _announces(lines: Sequence[LogLine]) -> bool:
+    return phase_of(lines) is not None
+
+
+_LOG = EngineLog(signs.reader, Index([]), VllmDegradations, Shapes(_announces))
+
+VLLM = EngineKind(VllmConfig, VllmEngine, CONVENTIONS, _LOG, foresight_of)
+"""Its logs need no signature: what no other engine wrote is vLLM's."""
