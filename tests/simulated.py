@@ -3,6 +3,7 @@
 import random
 from datetime import UTC, datetime, timedelta
 
+from tests.sim.offline import Job, measure
 from tuner import __version__, config
 from tuner.compare import proof_of
 from tuner.engines.base import Phase, StartupFacts
@@ -18,7 +19,6 @@ from tuner.readiness import PhaseSpan
 from tuner.sim import flags
 from tuner.sim.memory import StartupFailure
 from tuner.sim.noise import Noise
-from tuner.sim.offline import Job, measure
 from tuner.sim.settings import Rejected, Site, resolve
 from tuner.space import Candidate
 from tuner.storage import Failure, Role, State, StudyFolder, TrialRecord
