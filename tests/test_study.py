@@ -56,7 +56,7 @@ def load(tmp_path):
     return lambda *overrides: config.load([*FAST, f"study.folder={tmp_path}/studies", *overrides])
 
 
-class Heard(list):
+class Heard(list[events.Event]):
     """A listener that remembers."""
 
     def of(self, kind):
