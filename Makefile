@@ -1,6 +1,7 @@
 # What CI runs is what you run: check, test, demo, bench. `make lock` renews the lock files.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench bench-proof faults lock clean
@@ -9,48 +10,49 @@ help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 # Two stamps: what a user needs, and what a developer needs on top.
-.venv/.user: requirements.lock pyproject.toml
+$(VENV)/.user: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("tuner needs Python 3.11 or newer; this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/.dev: .venv/.user requirements-dev.lock
+$(VENV)/.dev: $(VENV)/.user requirements-dev.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-demo: .venv/.user  ## tune GLM-4.7-Flash on two simulated RTX 4090s (3 minutes, no GPU)
+demo: $(VENV)/.user  ## tune GLM-4.7-Flash on two simulated RTX 4090s (3 minutes, no GPU)
 	$(BIN)/tuner study start experiment=demo
 	@echo "The command is $(BIN)/tuner; '. $(BIN)/activate' makes it tuner in this shell."
 
-test: .venv/.dev  ## run the tests (no GPU, no Docker, no network)
-	$(BIN)/pytest
+TESTS ?=
+test: $(VENV)/.dev  ## run the tests (no GPU, no Docker, no network); TESTS="tests/load -x" runs some
+	$(BIN)/pytest $(TESTS)
 
-check: .venv/.dev  ## format, lint and types
+check: $(VENV)/.dev  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: .venv/.dev  ## fix what check can fix
+format: $(VENV)/.dev  ## fix what check can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.dev  ## measure tuner itself; prints, never fails on time
+bench: $(VENV)/.dev  ## measure tuner itself; prints, never fails on time
 	$(BIN)/python -m tests.bench
 
-bench-proof: .venv/.dev  ## simulate the proof's error rates (10 minutes); fails if a claim does not hold
+bench-proof: $(VENV)/.dev  ## simulate the proof's error rates (10 minutes); fails if a claim does not hold
 	$(BIN)/python -m tests.bench.proof
 
 ROUNDS ?= 3
-faults: .venv/.dev  ## try faults on purpose: kills, disks, files, servers, secrets (minutes; ROUNDS=1 is short)
+faults: $(VENV)/.dev  ## try faults on purpose: kills, disks, files, servers, secrets (minutes; ROUNDS=1 is short)
 	$(BIN)/python -m tests.faults --rounds $(ROUNDS)
 
-lock: .venv/.dev  ## renew the lock files from pyproject.toml (hashes, no index or host)
+lock: $(VENV)/.dev  ## renew the lock files from pyproject.toml (hashes, no index or host)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	    --group user pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	    --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean:  ## remove the environment and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache

@@ -1,17 +1,19 @@
-"""The compose file of a first trial: a study writes one for a winner only, and tests have no time to prove one."""
+"""The compose file of a trial: a study writes one for a winner only, and tests have no time to prove one."""
+
+from pathlib import Path
 
 from tuner.compose import compose_text
-from tuner.launchers.docker.pinned import StudyImage
 from tuner.outcome import Outcome
 from tuner.profile import settings_of
 from tuner.storage import StudyFolder
 
 
-def write_compose(path):
-    """Write ``compose.yaml`` in a study's folder, as the study would if its first trial had won; returns it."""
+def write_compose(path: Path, number: int = 0) -> Path:
+    """Write ``compose.yaml`` in a study's folder, as the study would if this trial had won; returns it."""
     folder = StudyFolder(path)
     outcome = Outcome.of(folder)
-    image = StudyImage.model_validate_json(folder.image.read_text())
-    settings = settings_of(outcome, outcome.records[0])
-    folder.write(folder.compose, compose_text(outcome.config, outcome.config.launcher, image, settings, "trial 0"))
+    settings = settings_of(outcome, outcome.records[number])
+    export = outcome.config.launcher.export(outcome.config, settings)
+    assert export is not None, "only a study in containers has a compose file"
+    folder.write(folder.compose, compose_text(outcome.config, export, settings, f"trial {number}"))
     return folder.compose

@@ -3,6 +3,7 @@
 import random
 from datetime import UTC, datetime, timedelta
 
+from tests.sim.offline import Job, measure
 from tuner import __version__, config
 from tuner.compare import proof_of
 from tuner.engines.base import Phase, StartupFacts
@@ -16,9 +17,8 @@ from tuner.load.stage import Request
 from tuner.outcome import Outcome
 from tuner.readiness import PhaseSpan
 from tuner.sim import flags
-from tuner.sim.memory import StartupFailure
+from tuner.sim.memory import MemoryPlan, StartupFailure
 from tuner.sim.noise import Noise
-from tuner.sim.offline import Job, measure
 from tuner.sim.settings import Rejected, Site, resolve
 from tuner.space import Candidate
 from tuner.storage import Failure, Role, State, StudyFolder, TrialRecord
@@ -162,7 +162,8 @@ class _Maker:
 
 def served_load(load, settings, launch_id, noise=_NOISE):
     """What the load client would have recorded, and the memory it ran in; or why the server would not have started."""
-    results = []
+    plan: MemoryPlan | None = None
+    results: list[StageResult] = []
     for name, streams, count, prompt, output in _asked_stages(load):
         jobs = [
             [
@@ -174,8 +175,9 @@ def served_load(load, settings, launch_id, noise=_NOISE):
         ran = measure(settings, jobs, seed=1, launch_id=launch_id, noise=noise)
         if isinstance(ran, StartupFailure):
             return ran
+        plan = ran.plan
         results.append(_result(name, streams, ran, prompt, output))
-    return ran.plan, results
+    return plan, results
 
 
 def _asked_stages(load):

@@ -52,7 +52,8 @@ def test_every_column_says_what_it_means(full, frame):
 def test_durations_and_sizes_name_their_unit(full, frame):
     units = analysis.documented(frame(full))["unit"]
     ends = {"tokens_per_s": "tokens/s", "_per_s": "/s", "_ms": "ms", "_s": "s", "_gib": "GiB", "_tokens": "tokens"}
-    for name, unit in units.items():
+    for column, unit in units.items():
+        name = str(column)
         ending = next((end for end in ends if name.endswith(end)), None)
         if ending and not name.startswith(("param.", "violation.")):
             assert unit == ends[ending], name
@@ -131,15 +132,16 @@ def test_the_comparison_holds_what_the_relaunches_gave(outcome):
 def test_before_the_relaunches_the_comparison_has_no_interval(outcome):
     table = analysis.comparison(replace(outcome, relaunches=()))
     assert table[["low", "high"]].isna().all(axis=None)
-    assert table.loc["Output throughput, all users", "change"] > 0
+    assert table["change"]["Output throughput, all users"] > 0
 
 
 def test_two_studies_stand_side_by_side(outcome, tmp_path):
     other = simulated_study(tmp_path, 6, seed=3)
     table = analysis.side_by_side({"one": outcome, "other": other})
-    assert list(table.columns) == [(name, which) for name in ("one", "other") for which in ("deployed", "best")]
-    row = ("Output throughput, all users", "tokens/s")
-    assert table.loc[row, ("one", "best")] == analysis.comparison(outcome).loc[row[0], "best"]
+    columns: list[object] = list(table.columns)
+    assert columns == [(name, which) for name in ("one", "other") for which in ("deployed", "best")]
+    row = "Output throughput, all users"
+    assert table["one", "best"][row, "tokens/s"] == analysis.comparison(outcome)["best"][row]
 
 
 def test_settings_are_shown_as_one_types_them(outcome):

@@ -16,13 +16,14 @@ FIXED = Stage("ttft_5000", 1, REQUESTS[:2], 0.7, 60, 0)
 
 
 def shown(progress, *, terminal):
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=140)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=140)
     with view(console, as_json=False) as follower:
         follower.note("measurement 1 of at most 16: http://127.0.0.1:8000")
         follower.phase(Phase.MEASURING)
         follower.progress(progress)
         follower.progress(progress)
-    return console.file.getvalue()
+    return out.getvalue()
 
 
 def test_a_lasting_stage_says_requests_elapsed_and_the_longest_it_takes():
@@ -48,9 +49,10 @@ def test_without_a_terminal_each_stage_is_one_line():
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_program_is_told_nothing(terminal):
-    console = Console(file=io.StringIO(), force_terminal=terminal)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal)
     with view(console, as_json=True) as follower:
         follower.note("x")
         follower.phase(Phase.MEASURING)
         follower.progress(Progress(LASTING, 37, 12.3))
-    assert not console.file.getvalue()
+    assert not out.getvalue()

@@ -27,6 +27,7 @@ DIGEST = "vllm/vllm-openai@sha256:" + "0" * 64
 def service(*overrides, image=None):
     asked = config.load(["experiment=glm-flash", *overrides])
     image = image or StudyImage(reference="tuner/glm-flash", id="sha256:1")
+    assert isinstance(asked.launcher, DockerLauncherConfig)
     export = exported(asked.launcher, image, asked.hardware.gpus, asked.model.settings)
     text = compose_text(asked, export, asked.model.settings, "said so")
     ((name, found),) = yaml.safe_load(text)["services"].items()

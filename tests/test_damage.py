@@ -13,7 +13,7 @@ import pytest
 
 from tests.simulated import simulated_study
 from tests.test_study import FAST
-from tuner import config
+from tuner import config, events
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.launchers.docker.pinned import StudyImage
 from tuner.outcome import Outcome
@@ -84,7 +84,7 @@ def test_a_resumed_study_sets_a_damaged_record_aside_and_runs_on(tmp_path):
     asked = config.load([*FAST, f"study.folder={tmp_path}", "budget.trials=2"])
     outcome = run_study(asked, lambda event: None)
     (outcome.folder.trial(1).path / "record.json").write_text("{")
-    notes = []
+    notes: list[events.Event] = []
     again = run_study(asked, notes.append)
     assert any("set aside as record.json.damaged" in getattr(note, "text", "") for note in notes)
     assert (outcome.folder.trial(1).path / "record.json.damaged").read_text() == "{"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.models.images import Image
 
 from tuner.catalog import dockerfiles_dir
 from tuner.errors import ImageMissing
@@ -61,7 +62,7 @@ def test_the_vllm_that_is_installed_needs_no_patch():
 @pytest.fixture
 def glm_flash(engine, base_image, tmp_path):
     """Builds the first user's image on a vLLM of which only the part in question is there."""
-    made = []
+    made: list[Image] = []
 
     def build(source, transformers="5.0.0"):
         folder = tmp_path / f"base{len(made)}"

@@ -1,6 +1,9 @@
 """What a failure teaches: which side is closed, what is tried instead, and when nothing follows at all."""
 
+from typing import Any
+
 import pytest
+from pydantic import JsonValue
 
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause, Evidence
@@ -23,7 +26,7 @@ SPACE = SearchSpace.model_validate(
         }
     }
 )
-TRIED = {
+TRIED: dict[str, JsonValue] = {
     "gpu_memory_utilization": 0.9,
     "max_num_seqs": 64,
     "max_num_batched_tokens": 8192,
@@ -51,7 +54,7 @@ OUT = (
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 604.00 MiB. GPU 0 has a total capacity of 23.99 GiB "
     "of which 92.00 MiB is free. Including non-PyTorch memory, this process has {held} GiB memory in use."
 )
-WARM = {"compile_cache_hit": True, "weights_gib": 8.75}
+WARM: dict[str, Any] = {"compile_cache_hit": True, "weights_gib": 8.75}
 LOADED, CACHED = {**WARM}, {**WARM, "kv_cache_gib": 11.0}
 
 

@@ -61,9 +61,9 @@ def drawn(outcome, heard, width=110):
 
 
 def render(view, width=110):
-    console = Console(file=io.StringIO(), width=width)
-    console.print(view._draw())
-    return console.file.getvalue()
+    out = io.StringIO()
+    Console(file=out, width=width).print(view._draw())
+    return out.getvalue()
 
 
 def until_phase(outcome, number, phase):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from pydantic import JsonValue
 
 from tuner.engines.base import Phase
 from tuner.engines.causes import Fate
@@ -25,7 +26,7 @@ from tuner.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.testing.launcher import until
 
 MODEL = "QuantTrio/GLM-4.7-Flash-AWQ"
-ARGS = {
+ARGS: dict[str, JsonValue] = {
     "tensor_parallel_size": 2,
     "max_model_len": 8192,
     "max_num_seqs": 32,
@@ -41,7 +42,7 @@ def launched(tmp_path, alias="tuner-ours", **args):
     """A simulated server with a watch on it; yields the watch, a probe, and the phases as they come."""
     engine = VllmEngine((sys.executable, "-m", "tuner.sim", "serve"), MODEL)
     command = engine.command({**ARGS, **args}, {}, alias)
-    phases = []
+    phases: list[Phase] = []
     spec = LaunchSpec("test/0000", command.argv, tmp_path / "server.log", command.env, stop_grace_s=1)
     with ProcessLauncher().launch(spec) as server:
         yield Watch(server, engine, Stopwatch(phases.append)), Probe(server.url, "glm", {}, alias), phases

@@ -9,12 +9,10 @@ import httpx
 import pytest
 from rich.console import Console
 
+from tests.deploying import write_compose
 from tuner import config
-from tuner.compose import compose_text
-from tuner.launchers.docker.pinned import StudyImage
 from tuner.launchers.docker.survey import vllm_version
 from tuner.live import PlainLines, Standing
-from tuner.profile import settings_of
 from tuner.storage import State
 from tuner.study import run_study
 
@@ -77,16 +75,8 @@ def test_a_study_in_containers_finds_the_most_sequences_and_its_compose_file_ser
     (rejected,) = outcome.ruled_out
     assert rejected.failure.cause == "bad_flag"
     assert sorted(one.name for one in engine.containers.list(all=True)) == before
-    _serves(_compose_of_best(outcome), engine)
-
-
-def _compose_of_best(outcome):
-    """Which the study itself would write only after relaunches that prove it: four more starts of vLLM."""
-    image = StudyImage.model_validate_json(outcome.folder.image.read_text())
-    settings = settings_of(outcome, outcome.best)
-    path = outcome.folder.path / "compose.yaml"
-    path.write_text(compose_text(outcome.config, outcome.config.launcher, image, settings, "the best"))
-    return path
+    # the study itself would write it only after relaunches that prove it: four more starts of vLLM
+    _serves(write_compose(outcome.folder.path, outcome.best.number), engine)
 
 
 def _serves(path: Path, engine):

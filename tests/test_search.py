@@ -140,7 +140,7 @@ def test_a_grid_visits_everything_once_and_ends():
         {"params": {"a": {"choices": [1, 2]}, "b": {"low": 1, "high": 3}}, "rules": ["a <= b"]}
     )
     grid = make_search(SearchConfig(kind="grid"), small, ["maximize"], Settings(), 0)
-    seen = []
+    seen: list[Observation] = []
     while (candidate := grid.propose(seen)) is not None:
         seen.append(Observation(candidate, (1.0,), 0.0))
     assert [(o.candidate.params["a"], o.candidate.params["b"]) for o in seen] == [

@@ -1,6 +1,7 @@
 """Parameters, conditions and rules make candidates."""
 
 import pytest
+from pydantic import ValidationError
 
 from tuner.errors import ConfigError
 from tuner.schema import config_error
@@ -60,7 +61,7 @@ def test_a_deployed_value_outside_of_the_range_counts_at_its_edge():
     ],
 )
 def test_a_parameter_that_makes_no_sense_is_refused_by_name(raw):
-    with pytest.raises(ValueError, match="x") as refused:
+    with pytest.raises(ValidationError, match="x") as refused:
         space(x=raw)
     assert "params.x" in str(config_error(refused.value, frozenset({"range", "choice"})))
 

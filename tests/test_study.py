@@ -56,7 +56,7 @@ def load(tmp_path):
     return lambda *overrides: config.load([*FAST, f"study.folder={tmp_path}/studies", *overrides])
 
 
-class Heard(list):
+class Heard(list[events.Event]):
     """A listener that remembers."""
 
     def of(self, kind):
@@ -421,10 +421,10 @@ def test_the_relaunches_decide_and_not_the_search(load):
 
 def test_the_deployed_configuration_is_launched_again_as_a_control(load):
     outcome, _ = run(load("budget.trials=7", "study.control_every=2"))
-    roles = [record.role for record in outcome.launched]
-    assert [number for number, role in enumerate(roles) if role is Role.CONTROL] == [3, 6]
+    controls = [record for record in outcome.launched if record.role is Role.CONTROL]
+    assert [outcome.launched.index(record) for record in controls] == [3, 6]
     assert outcome.readings.scatter("output_tokens_per_s").noise is not None
-    assert outcome.readings.controls == 3
+    assert all(record.measurement and record.digest == outcome.readings.deployed for record in controls)
 
 
 def command(load_overrides, tmp_path):

@@ -52,7 +52,8 @@ def test_a_study_on_occupied_gpus_is_refused_with_who_holds_them(production):
 
 @pytest.mark.parametrize("policy", ["no", "always", "unless-stopped", "on-failure"])
 def test_a_service_is_down_while_the_study_runs_and_back_as_it_was(production, policy):
-    container, said = production(policy), []
+    container = production(policy)
+    said: list[str] = []
     with taken_over(SITE, (0, 1), "study", said.append):
         status, _, _ = state(container)
         assert status == "exited"
@@ -151,7 +152,8 @@ def test_after_a_reboot_docker_itself_brings_it_back_and_the_next_start_its_poli
 
 @restarts
 def test_a_restarted_engine_does_not_keep_it_up_in_the_middle(production):
-    container, said = production("always"), []
+    container = production("always")
+    said: list[str] = []
     with taken_over(SITE, (0, 1), "study", said.append) as taken:
         subprocess.run(RESTART, shell=True, check=True)
         until(lambda: state(container)[0] == "running", 20)
@@ -172,7 +174,8 @@ def test_a_service_that_does_not_become_healthy_is_said_to_and_runs(production):
 
 
 def test_a_service_that_somebody_removed_meanwhile_is_said_to_be_gone(production):
-    container, said = production(), []
+    container = production()
+    said: list[str] = []
     with taken_over(SITE, (0, 1), "study", said.append):
         container.remove(force=True)
     assert "cannot be started again" in said[-1]

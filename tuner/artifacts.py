@@ -5,13 +5,13 @@ characters. Pictures and tables of a trial's requests are made when they are ask
 """
 
 import io
-import json
 import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+from tuner import dashboard_keys
 from tuner.outcome import Outcome
 from tuner.secrets import redacted
 from tuner.storage import StudyFolder, TrialRecord
@@ -30,14 +30,10 @@ def of_a_trial(folder: StudyFolder, record: TrialRecord) -> list[str]:
 
 
 def attribute(path: str) -> tuple[str, str]:
-    """The system attribute by which Optuna knows an artifact: name and value.
-
-    It is what ``optuna.artifacts.upload_artifact`` writes, which would copy the file and choose an id of its own.
-    """
+    """The system attribute by which the dashboard knows an artifact: name and value."""
     name, identity = PurePosixPath(path).name, path.encode().hex()
     kind = "text/plain" if name.endswith((".log", ".yaml")) else mimetypes.guess_type(name)[0] or "text/plain"
-    meta = {"artifact_id": identity, "filename": name, "mimetype": kind, "encoding": None}
-    return f"artifacts:{identity}", json.dumps(meta)
+    return dashboard_keys.artifact(identity, name, kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@
     │   ├── OutOfMemory              GPU memory ran out, in start-up or under load
     │   ├── ContextExceedsKvCache    one request of max-model-len does not fit in the KV cache
     │   ├── NotReady                 a start-up phase passed its bound without progress
-    │   ├── DiedUnderLoad            the engine served, then died of this configuration
     │   ├── RequestsRefused          it serves, but refuses the workload's own requests, every time
     │   └── Degraded                 it runs, but silently with something slower than was asked for
     ├── InfrastructureError      this machine, not this configuration: retry, then stop with what to do
@@ -119,10 +118,6 @@ class ContextExceedsKvCache(InfeasibleConfig):
 
 class NotReady(InfeasibleConfig):
     """A start-up phase passed its time limit without progress."""
-
-
-class DiedUnderLoad(InfeasibleConfig):
-    """The engine was serving and died."""
 
 
 class Degraded(InfeasibleConfig):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from tuner import artifacts, notes
+from tuner import artifacts, dashboard_keys, notes
 from tuner.config import Config
 from tuner.outcome import Outcome
 from tuner.space import Candidate, Choice
@@ -106,9 +106,8 @@ class Ledger:
         if record.verdict:
             for name, violation in record.verdict.violations.items():
                 trial.set_constraint(name, violation)
-            # the dashboard reads Optuna 4's name for it
-            violations = list(record.verdict.violations.values())
-            self.storage.set_trial_system_attr(trial._trial_id, "constraints", violations)
+            violations = record.verdict.violations.values()
+            self.storage.set_trial_system_attr(trial._trial_id, *dashboard_keys.constraints(violations))
         values = record.verdict.values if record.verdict else None
         self._close(record.number, state, values, **notes.trial_facts(record))
 
@@ -134,7 +133,7 @@ class Ledger:
     def unannotated(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The trials that have no note, because a run was killed before it could write one."""
         noted = self.storage.get_study_system_attrs(self.study_id)
-        return [record for record in records if f"dashboard:{self._id_of(record)}:note_ver" not in noted]
+        return [record for record in records if not dashboard_keys.has_note(noted, self._id_of(record))]
 
     def _id_of(self, record: TrialRecord) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, record.number)

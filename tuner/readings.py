@@ -113,11 +113,6 @@ class Readings:
             self._scatters[name] = scatter(self._groups(name))
         return self._scatters[name]
 
-    @property
-    def controls(self) -> int:
-        """How often the deployed configuration was measured in the search."""
-        return sum(record.digest == self.deployed and record.measurement is not None for record in self.records)
-
     @cached_property
     def _scatters(self) -> dict[str, Scatter]:
         return {}

@@ -85,7 +85,7 @@ def study(asked, arm) -> Tally:
     return _tally(outcome, machine)
 
 
-def _tally(outcome, machine):
+def _tally(outcome: Outcome, machine: Machine) -> Tally:
     dead = [record for record in outcome.launched if record.failure]
     return Tally(
         launches=len(outcome.launched),

@@ -12,7 +12,7 @@ from statistics import median
 
 from tests.test_study import FAST
 from tuner import config, events
-from tuner.search import Observation, _View, make_search
+from tuner.search import ModelSearch, Observation, _View, make_search
 from tuner.study import run_study
 
 TRIALS = 8
@@ -60,7 +60,7 @@ def own_time_s():
 
 def ask_s(kind, count):
     asked = config.load(["experiment=demo", f"search={kind}"])
-    spread = make_search(config.SearchConfig(kind="random"), asked.space, ["maximize"], asked.model.settings, 0)
+    spread = ModelSearch("random", asked.space, ("maximize",), asked.model.settings, 0)
     view = _View(asked.space, ("maximize",))
     candidates = [spread._ask(view, [], attempt) for attempt in range(count)]
     seen = [Observation(candidate, (float(n % 97),), 0.0) for n, candidate in enumerate(candidates)]

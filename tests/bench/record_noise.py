@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.bench.noise import RECORDED, recorded
 from tuner import __version__, config
-from tuner.objective import METRICS
+from tuner.load.metrics import METRICS
 from tuner.space import Candidate
 from tuner.storage import Role, StudyFolder
 from tuner.trial import Assignment, run_trial

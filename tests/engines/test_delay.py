@@ -23,10 +23,11 @@ WRITE = 'cat "$1"; date +%s%N > "$2"; cat "$3"; exit 1'
 class Writer:
     """A server that does nothing but write its log and die."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     log: ServerLog
     url: str = "http://127.0.0.1:1"
-    headers: dict = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    pids: tuple[int, ...] | None = None
 
     def life(self):
         status = self.process.poll()

@@ -35,7 +35,7 @@ def test_the_cause_is_found_and_the_line_that_names_it(file, log):
 
 
 def test_a_table_of_all_of_them_is_printed(log):
-    right = Counter()
+    right: Counter[str] = Counter()
     for file, row in TABLE.items():
         found = explain(log(file))
         right[row["cause"]] += found.cause == row["cause"]

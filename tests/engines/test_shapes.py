@@ -56,8 +56,13 @@ def test_no_sign_is_lost_on_the_way_through_shapes_and_words():
 
 
 def test_lines_of_one_shape_are_classified_once():
-    seen = []
-    shapes = Shapes(lambda lines: seen.append(lines[0].text) or True)
+    seen: list[str] = []
+
+    def classify(lines):
+        seen.append(lines[0].text)
+        return True
+
+    shapes = Shapes(classify)
     for line in ("port 80 of 0af31b7c99", "port 8443 of 77aa31b7c0", "port 81 of 1af31b7c99"):
         assert shapes.of(line)
     assert seen == ["port 80 of 0af31b7c99", "port 8443 of 77aa31b7c0"]

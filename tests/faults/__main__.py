@@ -54,7 +54,8 @@ def main() -> int:
 
 def _row(name: str, tries: list[Try], asked: argparse.Namespace) -> list[str]:
     """Try one kind of fault; returns why what did not survive did not."""
-    begun, tried, failures = time.monotonic(), 0, []
+    begun, tried = time.monotonic(), 0
+    failures: list[str] = []
     for number in range(asked.rounds):
         for one in tries:
             try:

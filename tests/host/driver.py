@@ -42,10 +42,10 @@ class Driver:
     NVMLError = NVMLError
 
     def __init__(self):
-        self.running = {0: {}, 1: {}}
-        self.used = {0: {}, 1: {}}
+        self.running: dict[int, dict[int, int | None]] = {0: {}, 1: {}}
+        self.used: dict[int, dict[int, int]] = {0: {}, 1: {}}
         self.reasons = 0x0
-        self.unsupported = set()
+        self.unsupported: set[str] = set()
         self.loaded = True
         self.opened = 0
         self.clock_us = 0

@@ -12,6 +12,9 @@ from tuner.testing.launcher import until
 
 @pytest.fixture
 def stranger():
+    class Counting(ThreadingHTTPServer):
+        asked = 0
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             server.asked += 1
@@ -22,8 +25,7 @@ def stranger():
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked = 0
+    server = Counting(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()

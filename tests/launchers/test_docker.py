@@ -201,10 +201,11 @@ def test_a_container_that_sees_other_gpus_than_it_was_given_is_told(make, tmp_pa
         "import os\nclass cuda:\n    @staticmethod\n    def device_count():\n"
         "        return len(os.environ['CUDA_VISIBLE_DEVICES'].split(',')) if 'OBEYS' in os.environ else 3\n"
     )
-    torch = {"mounts": [f"{tmp_path}:/fake:ro"], "env": {"PYTHONPATH": "/fake"}}
+    env = {"PYTHONPATH": "/fake"}
+    torch = {"mounts": [f"{tmp_path}:/fake:ro"], "env": env}
     with pytest.raises(GpuCountWrong, match=r"(?s)given 2 GPUs \(0, 2\) sees 3.*CUDA_VISIBLE_DEVICES"):
         check_gpus(make(**torch), (0, 2))
-    torch["env"]["OBEYS"] = "1"
+    env["OBEYS"] = "1"
     check_gpus(make(**torch), (0, 2))
     check_gpus(make(), (0, 2))
 
@@ -249,7 +250,8 @@ def test_memory_taken_by_the_kernel_is_told_from_a_crash(make, spec):
 
 
 def test_a_command_runs_to_its_end_and_says_what_it_said(make, footprint):
-    before, heard = footprint(), []
+    before = footprint()
+    heard: list[str] = []
     ended = make().run("errand", ("python3", "-c", "print('one'); print('two'); exit(7)"), {"A": "b"}, heard.append)
     assert (ended.exit_code, ended.lines) == (7, ("one", "two"))
     assert set(heard) <= {"one", "two"}
@@ -462,7 +464,7 @@ def test_an_engine_that_restarts_is_noticed_at_once_and_the_container_does_not_s
                 assert time.monotonic() < deadline, "it was not noticed"
             pytest.fail("taken for the server's own end")
 
-    restarting = []
+    restarting: list[subprocess.Popen[bytes]] = []
     deadline = time.monotonic() + 10
     with pytest.raises(EngineUnavailable, match="tried again"):
         restarted()

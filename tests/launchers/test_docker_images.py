@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import threading
+from typing import ClassVar
 
 import docker
 import pytest
@@ -21,8 +22,9 @@ pytestmark = pytest.mark.docker
 class Registry(http.server.BaseHTTPRequestHandler):
     """As much of a registry as a pull needs: it gives what it was told to hold."""
 
-    blobs: dict
-    tags: dict
+    blobs: ClassVar[dict[str, bytes]]
+    tags: ClassVar[dict[str, str]]
+    url: ClassVar[str]
 
     def do_GET(self):
         name = self.path.rsplit("/", 1)[-1]
@@ -51,12 +53,15 @@ class Registry(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def registry():
-    handler = type("Held", (Registry,), {"blobs": {}, "tags": {}})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    class Held(Registry):
+        blobs: ClassVar = {}
+        tags: ClassVar = {}
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Held)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    handler.url = f"127.0.0.1:{server.server_port}"
-    yield handler
+    Held.url = f"127.0.0.1:{server.server_port}"
+    yield Held
     server.shutdown()
     server.server_close()
     thread.join()
@@ -81,8 +86,8 @@ def push(registry, tag, content):
         {"mediaType": f"application/vnd.docker.{kind}", "size": len(blob), "digest": digest_of(blob)}
         for kind, blob in (("container.image.v1+json", config.encode()), ("image.rootfs.diff.tar", data))
     ]
-    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
-    manifest = json.dumps(manifest | {"config": described[0], "layers": described[1:]}).encode()
+    head = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
+    manifest = json.dumps(head | {"config": described[0], "layers": described[1:]}).encode()
     registry.blobs.update({digest_of(blob): blob for blob in (config.encode(), data, manifest)})
     registry.tags[tag] = digest_of(manifest)
     return digest_of(config.encode())
@@ -108,7 +113,8 @@ def unheard(text):
 
 
 def test_a_missing_image_is_pulled_with_progress(engine, registry):
-    pushed, said = push(registry, "1", b"x" * 300_000), []
+    pushed = push(registry, "1", b"x" * 300_000)
+    said: list[str] = []
     image = images.resolve(engine, wanted(f"{registry.url}/vllm:1"), None, said.append)
     assert image.id == pushed
     assert image.digests == (f"{registry.url}/vllm@{registry.tags['1']}",)
@@ -156,7 +162,7 @@ def test_a_wrong_name_is_told_from_a_registry_that_does_not_answer(engine, regis
 
 def test_an_image_is_built_with_progress_and_labelled(engine, base_image, tmp_path):
     (tmp_path / "My.Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nRUN echo made > /made\n")
-    said = []
+    said: list[str] = []
     build = Build(dockerfile=str(tmp_path / "My.Dockerfile"), args={"BASE": base_image})
     image = images.resolve(engine, wanted("tuner-test/built:1", build=build), None, said.append)
     assert any("Step 2/" in line for line in said)

@@ -150,7 +150,7 @@ needs_hub = pytest.mark.skipif(not VLLM, reason="needs huggingface_hub: TUNER_TE
 @needs_hub
 def test_a_model_is_downloaded_once_before_trial_0_with_progress(launcher, hub, tmp_path):
     endpoint, log = hub
-    said = []
+    said: list[str] = []
     (tmp_path / "hf" / "token").write_text("the token of the user of this host")
     ensure_model(launcher, "org/model", None, {**endpoint, "HF_TOKEN": TOKEN}, said.append)
     assert is_cached(tmp_path / "hf" / "hub", "org/model")

@@ -1,5 +1,6 @@
 """Locks that die with their holder, and of which no more are left than are held."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -34,13 +35,13 @@ def test_what_a_child_still_holds_is_not_swept_away(state_dir):
 
 def test_a_lock_file_that_was_swept_away_meanwhile_is_no_lock(state_dir, monkeypatch):
     held = lease("port-1", "one")
-    lock = leases.fcntl.flock
+    lock = fcntl.flock
 
     def sweeping(descriptor, how):
         lock(descriptor, how)
         (state_dir / "locks" / "port-1.lock").unlink()
 
-    monkeypatch.setattr(leases.fcntl, "flock", sweeping)
+    monkeypatch.setattr(fcntl, "flock", sweeping)
     with pytest.raises(leases._Busy), held:
         pass
 

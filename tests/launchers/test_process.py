@@ -215,10 +215,14 @@ def test_clean_finds_a_server_whose_guard_and_trace_are_gone_by_its_environment(
     assert left_overs() == []
 
 
+def wait_for_the_end(server):
+    until(lambda: not server.life().running)
+
+
 def test_a_launch_has_its_own_log_and_the_earlier_ones_are_kept(tmp_path):
     for word in ("first", "second", "third"):
         with ProcessLauncher().launch(spec(tmp_path, f"print({word!r}, flush=True)")) as server:
-            until(lambda server=server: not server.life().running)
+            wait_for_the_end(server)
             assert server.log.finish() == [word]
     kept = {path.name: path.read_text().strip() for path in tmp_path.glob("s*.log")}
     assert kept == {"s.1.log": "first", "s.2.log": "second", "s.log": "third"}

@@ -18,6 +18,7 @@ from tuner.errors import MeasurementError
 from tuner.load.client import LoadClient
 from tuner.load.estimates import tpot_ms
 from tuner.load.metrics import measure
+from tuner.load.progress import Progress
 from tuner.load.prompts import text
 from tuner.load.records import FailureKind, StageResult
 from tuner.load.stage import Request, Stage, StopRule
@@ -167,7 +168,7 @@ def test_more_streams_than_the_usual_connection_limit_run_at_once(client, server
 
 
 def test_a_listener_hears_how_many_requests_have_been_answered(client, server):
-    heard = []
+    heard: list[Progress] = []
     client.on_progress = heard.append
     server.ttft_s = 0.4
     asked = stage(requests=4, streams=1)

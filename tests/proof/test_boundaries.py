@@ -27,7 +27,7 @@ def test_all_of_alpha_is_spent_in_the_end_and_none_before_the_beginning(gamma):
 
 
 def test_a_single_look_has_the_level_of_a_single_test():
-    assert levels(ALPHA, (8,), -4.0) == (pytest.approx(ALPHA, abs=1e-4),)
+    assert levels(ALPHA, (8,), -4.0) == pytest.approx((ALPHA,), abs=1e-4)
 
 
 @pytest.mark.parametrize("looks", [(4, 5, 6, 7, 8), (3, 4, 5, 6, 7, 8), (3, 10)])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.sim.conftest import SITE_ENV, SITE_FLAGS, Configure
-from tuner.sim.offline import Job, Outcome, measure
+from tests.sim.offline import Job, Outcome, measure
 from tuner.sim.settings import Settings
 
 TOLERANCE = 0.10

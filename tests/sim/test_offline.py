@@ -3,9 +3,9 @@
 import pytest
 
 from tests.sim.conftest import SITE_FLAGS, Configure
+from tests.sim.offline import Job, Outcome, block_hashes, measure
 from tuner.sim.memory import StartupFailure
 from tuner.sim.noise import Noise
-from tuner.sim.offline import Job, Outcome, block_hashes, measure
 from tuner.sim.settings import Settings
 
 

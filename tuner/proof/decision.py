@@ -59,11 +59,6 @@ class Bound(Schema):
     upper: bool = True
     """Whether the limit is a ``max``."""
 
-    @property
-    def miss(self) -> float:
-        """By which share the value is beyond the bound; at most 0 if it is not."""
-        return self.value - 1 if self.upper else 1 - self.value
-
 
 class Decision(Schema):
     """What the launches of a candidate and of the baseline say, so far or in the end."""

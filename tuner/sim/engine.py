@@ -8,7 +8,7 @@ from tuner.sim.jit import Jit
 from tuner.sim.memory import MemoryPlan
 from tuner.sim.metrics import Metrics
 from tuner.sim.noise import StepTimer
-from tuner.sim.offline import frontend_s
+from tuner.sim.roofline import frontend_s
 from tuner.sim.scheduler import Batch, Request, Scheduler
 from tuner.sim.settings import Settings
 

@@ -201,3 +201,9 @@ class Roofline:
 def kv_gib(settings: Settings, tokens: int) -> float:
     """KV cache of ``tokens`` tokens on the fullest GPU, in GiB."""
     return tokens * settings.kv_token_bytes / GIB
+
+
+def frontend_s(settings: Settings, prompt_tokens: int) -> float:
+    """Time from the client's request until the scheduler sees it."""
+    host = settings.site.hardware.host
+    return host.request_ms * 1e-3 + host.request_us_per_token * 1e-6 * prompt_tokens

@@ -191,7 +191,7 @@ def answer(server: Server, timeout_s: float = 15.0) -> str:
     return _get(server) or ""
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
     """Wait for a condition, and fail when it does not come true in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -6,7 +6,10 @@ its debug line "Memory profiling takes ...". The formulas for GLM were fixed bef
 Qwen3's layers, and the second model runner, were mended after it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+from pydantic import JsonValue
 
 from tuner.engines.vllm.architecture import find
 from tuner.engines.vllm.calibration import Calibration, Start
@@ -47,7 +50,7 @@ class Run:
 
     name: str
     layers: int
-    args: dict
+    args: Mapping[str, JsonValue]
 
     @property
     def model(self):

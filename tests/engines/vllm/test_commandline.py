@@ -1,6 +1,7 @@
 """Two ways of writing the same command line give the same settings."""
 
 import pytest
+from pydantic import JsonValue
 
 from tuner.engines.vllm.commandline import read
 from tuner.engines.vllm.engine import VllmEngine
@@ -70,7 +71,7 @@ def test_another_program_is_no_server():
 
 
 def test_what_the_engine_writes_is_read_back():
-    settings = {
+    settings: dict[str, JsonValue] = {
         "max_num_seqs": 64,
         "enable_prefix_caching": False,
         "enable_expert_parallel": True,

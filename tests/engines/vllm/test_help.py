@@ -59,10 +59,15 @@ def test_what_is_not_there_or_only_a_module_is_not_asked(tmp_path):
 
 
 def test_an_image_is_asked_once_for_each_digest(tmp_path):
-    asked, text = [], gzip.decompress(HELP.read_bytes()).decode()
+    asked: list[str] = []
+    text = gzip.decompress(HELP.read_bytes()).decode()
 
     def ask(digest):
-        return help.remembered(digest, lambda: asked.append(digest) or text, tmp_path, "vllm serve in an image")
+        def printed():
+            asked.append(digest)
+            return text
+
+        return help.remembered(digest, printed, tmp_path, "vllm serve in an image")
 
     assert ask("sha256:a").flags == ask("sha256:a").flags == ask("sha256:b").flags
     assert asked == ["sha256:a", "sha256:b"]

@@ -3,6 +3,8 @@
 Each ``config.json`` is cut to the fields that are read.
 """
 
+from typing import Any
+
 import pytest
 
 from tests.engines.vllm.real import H100, asked
@@ -10,7 +12,9 @@ from tuner.engines.vllm.architecture import of_mapping
 from tuner.engines.vllm.memory import GIB, sizes_of, unknown
 
 
-def decoder(layers, hidden, vocab, heads, kv_heads, intermediate, positions, **others):
+def decoder(
+    layers: int, hidden: int, vocab: int, heads: int, kv_heads: int, intermediate: int, positions: int, **others: Any
+) -> dict[str, Any]:
     return {
         "num_hidden_layers": layers,
         "hidden_size": hidden,
@@ -31,16 +35,14 @@ MISTRAL_7B = decoder(32, 4096, 32000, 32, 8, 14336, 32768, sliding_window=4096)
 MIXTRAL = decoder(32, 4096, 32000, 32, 8, 14336, 32768, num_local_experts=8, num_experts_per_tok=2)
 GEMMA2_9B = decoder(42, 3584, 256000, 16, 8, 14336, 8192, model_type="gemma2", head_dim=256, sliding_window=4096)
 del GEMMA2_9B["tie_word_embeddings"]
-QWEN3_MOE = decoder(
-    *(48, 2048, 151936, 32, 4, 6144, 40960),
-    **{"head_dim": 128, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8},
-)
-DEEPSEEK_V3 = decoder(
-    *(61, 7168, 129280, 128, 128, 18432, 163840),
+_EXPERTS = {"head_dim": 128, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8}
+QWEN3_MOE = decoder(48, 2048, 151936, 32, 4, 6144, 40960) | _EXPERTS
+DEEPSEEK_V3 = {
+    **decoder(61, 7168, 129280, 128, 128, 18432, 163840),
     **{"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128},
     **{"n_routed_experts": 256, "num_experts_per_tok": 8, "n_shared_experts": 1, "moe_intermediate_size": 2048},
-    first_k_dense_replace=3,
-)
+    "first_k_dense_replace": 3,
+}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True, "desc_act": False}
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}

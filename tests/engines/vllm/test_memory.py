@@ -204,5 +204,6 @@ def test_what_is_not_known_is_not_predicted():
     without_gpu = account(
         sizes_of(model, asked(sizes, nobody, None, model), nobody), asked(sizes, nobody, None, model), nobody
     )
-    assert without_gpu.kv_gib is without_gpu.shortage is None
+    assert without_gpu.kv_gib is None
+    assert without_gpu.shortage is None
     assert without_gpu.weights_gib == pytest.approx(55.8, abs=0.1)

@@ -6,6 +6,7 @@ run's peak, the predictor has to learn it from the logs.
 
 import random
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tuner.engines.vllm.architecture import find
 from tuner.engines.vllm.calibration import Calibration, Start
@@ -47,10 +48,10 @@ class World:
     hardware: Hardware
     preset: str
     version: str
-    fixed: dict = field(default_factory=dict)
-    ranges: dict = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)
+    ranges: dict[str, list[Any]] = field(default_factory=dict)
 
-    def draw(self, dice: random.Random) -> dict:
+    def draw(self, dice: random.Random) -> dict[str, Any]:
         """A configuration at random, of those that vLLM does not refuse outright."""
         while True:
             drawn = {name: dice.choice(values) for name, values in self.ranges.items()}
@@ -110,7 +111,7 @@ def _prefix(event) -> str:
 
 
 UTILIZATIONS = [percent / 100 for percent in range(60, 99)]
-_RANGES = {
+_RANGES: dict[str, list[Any]] = {
     "gpu_memory_utilization": UTILIZATIONS,
     "max_num_batched_tokens": [2048, 4096, 8192, 16384, 32768, 65536],
     "max_num_seqs": [4, 8, 16, 32, 64, 128, 256, 512],

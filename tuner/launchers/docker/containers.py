@@ -143,12 +143,6 @@ def host_pids(container: Container) -> tuple[int, ...] | None:
     return (shim,) if str(container.id).encode() in command else None
 
 
-def of_launch(client: DockerClient, launch_id: str) -> list[Container]:
-    """The containers of a launch, running or not."""
-    with translated():
-        return client.containers.list(all=True, filters={"label": f"{LAUNCH}={launch_id}"}, ignore_removed=True)
-
-
 def stop(container: Container, grace_s: float) -> None:
     """SIGTERM, a grace period, SIGKILL; nothing happens if it has ended."""
     with translated("stopping the container"), suppress(NotFound):

@@ -12,7 +12,7 @@ from itertools import accumulate
 from tuner.sim.backends import outcome
 from tuner.sim.memory import MemoryPlan, StartupFailure
 from tuner.sim.noise import QUIET, Noise, StepTimer
-from tuner.sim.roofline import Roofline, StepShape
+from tuner.sim.roofline import Roofline, StepShape, frontend_s
 from tuner.sim.scheduler import Batch, Request, Scheduler
 from tuner.sim.settings import Settings
 
@@ -206,12 +206,6 @@ def _midway(shape: StepShape, steps: int) -> StepShape:
         return shape
     context = shape.decode_context + shape.decodes * (steps - 1) / 2
     return StepShape(decodes=shape.decodes, decode_context=context)
-
-
-def frontend_s(settings: Settings, prompt_tokens: int) -> float:
-    """Time from the client's request until the scheduler sees it."""
-    host = settings.site.hardware.host
-    return host.request_ms * 1e-3 + host.request_us_per_token * 1e-6 * prompt_tokens
 
 
 @lru_cache(maxsize=4096)
