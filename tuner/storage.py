@@ -29,7 +29,7 @@ from tuner.load.records import Spoiled, StageResult, dump_records
 from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
 from tuner.readiness import PhaseSpan
-from tuner.schema import Schema, config_error
+from tuner.schema import Schema, Stored, config_error
 from tuner.secrets import redacted_file
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Failure(Schema):
         )
 
 
-class TrialRecord(Schema):
+class TrialRecord(Stored):
     """One trial: what was asked, what ran, what was seen, what it is worth."""
 
     schema_version: Literal[1] = 1
