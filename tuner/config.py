@@ -22,7 +22,7 @@ from tuner.launchers.registry import AnyLauncher
 from tuner.load.deciding import unmeasurable
 from tuner.load.workload import Workload
 from tuner.objective import Objective
-from tuner.schema import Schema, config_error, env_texts, flag_names
+from tuner.schema import Schema, Stored, config_error, env_texts, flag_names
 from tuner.secrets import Secrets, has_shape, hide, is_api_key, is_plain, is_secret
 from tuner.site import SiteConfig
 from tuner.space import SearchSpace, Settings
@@ -224,7 +224,7 @@ class ExecutorConfig(Schema):
     kind: Literal["local"] = "local"
 
 
-class Config(Schema):
+class Config(Stored):
     """A whole study, resolved and valid."""
 
     schema_version: Literal[1] = 1

@@ -54,6 +54,11 @@ class Outcome:
         """
         return cls(folder, config.read(folder.config), tuple(folder.records()), tuple(folder.confirmations()))
 
+    def now(self) -> "Outcome":
+        """The outcome with what was saved in the meantime; itself if nothing was, with all that it has worked out."""
+        saved = tuple(self.folder.records()), tuple(self.folder.confirmations())
+        return self if saved == (self.records, self.relaunches) else Outcome(self.folder, self.config, *saved)
+
     @cached_property
     def deployed(self) -> Mapping[str, JsonValue]:
         """What the deployment sets of each parameter, whether it acts there or not."""
@@ -104,26 +109,34 @@ class Outcome:
     @cached_property
     def ranked(self) -> list[TrialRecord]:
         """One trial of each configuration that rather keeps its limits, the best first; the baseline among them."""
+        return list(filter(self.within, self._by_worth))
+
+    @cached_property
+    def _by_worth(self) -> list[TrialRecord]:
+        """The first measured trial of each configuration, the best first, whether it keeps its limits or not."""
         first: dict[str, TrialRecord] = {}
         for record in self.searched:
             if record.measurement:
                 first.setdefault(record.digest, record)
-        within = [record for record in first.values() if self.within(record)]
-        return sorted(within, key=self._worth, reverse=True)
+        return sorted(first.values(), key=self._worth, reverse=True)
 
     def _worth(self, record: TrialRecord) -> float:
         """All goals added up, as shares of the baseline's or, without one, of the first trial's that can be used."""
-        readings = self.readings
-        origin = self.baseline or next((r for r in self.searched if self.within(r)), None)
+        readings, origin = self.readings, self._origin
         values, over = readings.values(record.digest), readings.values(origin.digest) if origin else None
         return sum(self.config.objective.gains(values, over)) if values and over else float("-inf")
+
+    @cached_property
+    def _origin(self) -> TrialRecord | None:
+        return self.baseline or next((r for r in self.searched if self.within(r)), None)
 
     @cached_property
     def best(self) -> TrialRecord | None:
         """The candidate of the proof that decides; before there is one, the best trial that rather keeps its limits."""
         if self.proof and (proven := self._trial_of(self.proof.terms.candidate)):
             return proven
-        return next(iter(self.ranked), None)
+        # not the first of `ranked`: how likely limits are kept is asked of few configurations only, after every trial
+        return next(filter(self.within, self._by_worth), None)
 
     def _trial_of(self, digest: str) -> TrialRecord | None:
         return next((record for record in self.searched if record.digest == digest and record.measurement), None)
@@ -155,6 +168,8 @@ class Outcome:
     @cached_property
     def proofs(self) -> tuple[Proof, ...]:
         """Every candidate that was launched again, in order."""
+        if not self.confirmations:
+            return ()
         objective = self.config.objective
         names = (*objective.goals, *objective.limits)
         noise = {name: known for name in names if (known := self.readings.scatter(name).noise)}

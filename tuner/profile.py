@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from tuner.outcome import Outcome
 from tuner.proof.decision import Decision, Kind
-from tuner.schema import Schema
+from tuner.schema import Schema, Stored
 from tuner.space import Settings
 from tuner.storage import TrialRecord
 
@@ -43,8 +43,28 @@ class ProfileVerdict(Schema):
     decision: Decision
 
 
-class Profile(Schema):
+def _second(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Version 1 had spreads instead of intervals, and the chosen trial's own numbers, which read too high."""
+    kept = {name: value for name, value in raw.items() if name not in ("measurement", "baseline")}
+    verdict, compared = raw["verdict"], raw["verdict"]["comparison"] or {}
+    kind = Kind.BETTER if verdict["proven"] else Kind.NOT_DECIDED
+    goals = {name: _interval(goal) for name, goal in compared.get("goals", {}).items()}
+    launches = max((len(goal["baseline"]) for goal in goals.values()), default=0)
+    decision = {"kind": kind, "goals": goals, "launches": launches, "over": True, "died": compared.get("failures", ())}
+    now = {"kind": kind, "deploy": verdict["proven"], "sentence": verdict["sentence"], "decision": decision}
+    return {**kept, "schema_version": 2, "verdict": now}
+
+
+def _interval(goal: Mapping[str, Any]) -> Mapping[str, Any]:
+    gain, spread = goal["gain"], goal["spread"] or 0.0
+    ends = {"low": gain - spread, "high": gain + spread}
+    return {"gain": gain, **ends, "baseline": goal["baseline"], "candidate": goal["best"]}
+
+
+class Profile(Stored):
     """A configuration, what it was measured to do, and how that compares to what was deployed before."""
+
+    upgrades = (_second,)
 
     schema_version: Literal[2] = 2
     engine: ProfileEngine

@@ -47,8 +47,11 @@ class Readings:
 
     def level(self, digest: str, name: str) -> float | None:
         """A configuration's metric: the geometric mean of its launches, without the machine's drift."""
-        logs = self._logs(digest, name)
-        return exp(fmean(logs)) if logs else None
+        key = digest, name
+        if key not in self._levels:
+            logs = self._logs(digest, name)
+            self._levels[key] = exp(fmean(logs)) if logs else None
+        return self._levels[key]
 
     def values(self, digest: str) -> tuple[float, ...] | None:
         """The goals' metrics of a configuration."""
@@ -103,9 +106,11 @@ class Readings:
 
     def within(self, name: str) -> float | None:
         """How well one launch knows its own metric: standard error of its log by its interval, pooled over launches."""
-        found = (record.measurement.intervals.get(name) for record in self.records if record.measurement)
-        errors = [log(each.high / each.low) / _ENDS for each in found if each and each.low > 0]
-        return sqrt(fmean(error**2 for error in errors)) if errors else None
+        if name not in self._withins:
+            found = (record.measurement.intervals.get(name) for record in self.records if record.measurement)
+            errors = [log(each.high / each.low) / _ENDS for each in found if each and each.low > 0]
+            self._withins[name] = sqrt(fmean(error**2 for error in errors)) if errors else None
+        return self._withins[name]
 
     def scatter(self, name: str) -> Scatter:
         """What repeated launches say of a metric."""
@@ -115,6 +120,14 @@ class Readings:
 
     @cached_property
     def _scatters(self) -> dict[str, Scatter]:
+        return {}
+
+    @cached_property
+    def _levels(self) -> dict[tuple[str, str], float | None]:
+        return {}
+
+    @cached_property
+    def _withins(self) -> dict[str, float | None]:
         return {}
 
     @cached_property
@@ -130,10 +143,8 @@ class Readings:
         return found
 
     def _groups(self, name: str) -> list[list[Reading]]:
-        return [
-            [Reading(place, read[name]) for place, read in readings if name in read]
-            for readings in self._by_digest.values()
-        ]
+        repeated = (readings for readings in self._by_digest.values() if len(readings) > 1)
+        return [[Reading(place, read[name]) for place, read in readings if name in read] for readings in repeated]
 
     def _logs(self, digest: str, name: str) -> list[float]:
         drift = self.scatter(name).drift

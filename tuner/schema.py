@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
@@ -25,6 +25,34 @@ class Schema(BaseModel):
             valid = {field.alias or name for name, field in cls.model_fields.items()}
             if unknown := [str(key) for key in raw if key not in valid]:
                 raise ValueError("; ".join(_unknown(key, valid) for key in unknown))
+        return raw
+
+
+Upgrade = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Turns what one version of tuner wrote into what the next one would have written."""
+
+
+class Stored(Schema):
+    """A model that later versions of tuner read back from disk.
+
+    A field that is added to it, or to anything that it holds, has a default: it then needs no new version. Any other
+    change is a new ``schema_version``, and one more of ``upgrades``.
+    """
+
+    upgrades: ClassVar[tuple[Upgrade, ...]] = ()
+    """From version 1 to 2, from 2 to 3, and so on up to this one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_version(cls, raw: Any) -> Any:
+        current = len(cls.upgrades) + 1
+        written = raw.get("schema_version", current) if isinstance(raw, Mapping) else current
+        if not isinstance(written, int) or not 1 <= written <= current:
+            raise ValueError(
+                f"schema_version {written!r} is of another version of tuner; this one reads 1 to {current}"
+            )
+        for upgrade in cls.upgrades[written - 1 :]:
+            raw = upgrade(raw)
         return raw
 
 

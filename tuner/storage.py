@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -29,7 +29,7 @@ from tuner.load.records import Spoiled, StageResult, dump_records
 from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
 from tuner.readiness import PhaseSpan
-from tuner.schema import Schema, config_error
+from tuner.schema import Schema, Stored, config_error
 from tuner.secrets import redacted_file
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Failure(Schema):
         )
 
 
-class TrialRecord(Schema):
+class TrialRecord(Stored):
     """One trial: what was asked, what ran, what was seen, what it is worth."""
 
     schema_version: Literal[1] = 1
@@ -157,11 +157,51 @@ class TrialRecord(Schema):
         return self.verdict is not None and self.verdict.feasible
 
 
+@dataclass(slots=True)
+class _Memory:
+    """The records of a study, read once while it is locked: nobody else writes them then.
+
+    Attributes:
+        locked: Whether this process has locked the study.
+        records: By kind (``trials``, ``confirm``) and file, as the disk has them: without secrets.
+    """
+
+    locked: bool = False
+    records: dict[str, dict[Path, "TrialRecord"]] = field(default_factory=dict)
+
+    def of(self, folder: Path, kind: str) -> list["TrialRecord"]:
+        """The records of a kind, by number."""
+        records = self.records.get(kind)
+        if records is None:
+            read = ((path, _read(path)) for path in sorted(folder.glob(f"{kind}/*/record.json")))
+            records = {path: record for path, record in read if isinstance(record, TrialRecord)}
+        if self.locked:
+            self.records[kind] = records
+        return list(records.values())
+
+    def saved(self, path: Path) -> None:
+        """A record has been written."""
+        records, record = self.records.get(path.parent.parent.name), _read(path)
+        if records is not None and isinstance(record, TrialRecord):
+            records[path] = record
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """In this block the study is locked."""
+        self.locked = True
+        try:
+            yield
+        finally:
+            self.locked = False
+            self.records.clear()
+
+
 @dataclass(frozen=True, slots=True)
 class TrialFolder:
     """Where one trial's evidence lies."""
 
     path: Path
+    _memory: _Memory = field(default_factory=_Memory, repr=False, compare=False)
 
     @property
     def log(self) -> Path:
@@ -190,6 +230,7 @@ class TrialFolder:
     def save(self, record: TrialRecord) -> None:
         """The record; from now on the trial is over."""
         _write(self.record, record.model_dump_json(indent=1) + "\n")
+        self._memory.saved(self.record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +262,7 @@ class StudyFolder:
     """A study's folder: ``config.yaml``, ``trials/``, ``confirm/``, ``report.html``, ``profile.yaml``."""
 
     path: Path
+    _memory: _Memory = field(default_factory=_Memory, repr=False, compare=False)
 
     @property
     def config(self) -> Path:
@@ -269,7 +311,7 @@ class StudyFolder:
         path = self.path / kind / label
         _made_private(self.path)
         path.mkdir(parents=True, exist_ok=True)
-        return TrialFolder(path)
+        return TrialFolder(path, self._memory)
 
     def forget(self) -> None:
         """Drop what was prepared for a study in which nothing has run."""
@@ -284,20 +326,17 @@ class StudyFolder:
         for name in ("config.yaml", "image.json", "trials", "confirm"):
             if (self.path / name).exists():
                 (self.path / name).rename(aside / name)
+        self._memory.records.clear()
         self.forget()
         return aside
 
     def records(self) -> list[TrialRecord]:
         """All trials that are over, by number; ``damaged`` names those whose record cannot be read."""
-        return self._readable("trials")
+        return self._memory.of(self.path, "trials")
 
     def confirmations(self) -> list[TrialRecord]:
         """The relaunches of baseline and best, in the order in which they ran."""
-        return self._readable("confirm")
-
-    def _readable(self, kind: str) -> list[TrialRecord]:
-        found = map(_read, sorted(self.path.glob(f"{kind}/*/record.json")))
-        return [record for record in found if isinstance(record, TrialRecord)]
+        return self._memory.of(self.path, "confirm")
 
     def damaged(self) -> list[Damaged]:
         """Records that cannot be read."""
@@ -365,7 +404,8 @@ class StudyFolder:
             lock.flush()
             self._sweep()
             try:
-                yield
+                with self._memory.kept():
+                    yield
             except BaseException:
                 self._discard_if_nothing_ran()
                 raise

@@ -113,6 +113,7 @@ class _Run:
         self._listener = listener
         self._ledger = Ledger(config, folder)
         self._deployed = config.space.deployed(config.model.settings)
+        self._outcome = Outcome(folder, config, (), ())
         records = self._folder.records()
         self._ledger.reconcile(records)
         self._ledger.catch_up(records)
@@ -120,8 +121,8 @@ class _Run:
     @property
     def outcome(self) -> Outcome:
         """What is found so far."""
-        relaunches = tuple(self._folder.confirmations())
-        return Outcome(self._folder, self._config, tuple(self._folder.records()), relaunches)
+        self._outcome = self._outcome.now()
+        return self._outcome
 
     @property
     def complete(self) -> bool:

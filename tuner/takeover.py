@@ -22,7 +22,7 @@ from tuner.errors import ConfigError, EngineUnavailable, GpuBusy, Infrastructure
 from tuner.launchers.leases import state_dir
 from tuner.launchers.owner import Owner
 from tuner.launchers.watchdog import watchdog
-from tuner.schema import Schema
+from tuner.schema import Schema, Stored
 from tuner.site import SiteConfig, find_services, holders, refuse_if_held, wait_until_free
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class NotHealthy(InfrastructureError):
     """A service was started again and does not become healthy."""
 
 
-class TakeOver(Schema):
+class TakeOver(Stored):
     """What was taken, from whom, and by whom: one file each in tuner's state folder."""
 
     schema_version: Literal[1] = 1

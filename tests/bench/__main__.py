@@ -1,9 +1,10 @@
 """Print every measurement of tuner itself."""
 
-from tests.bench import client, doomed, logs, overhead, report
+from tests.bench import client, doomed, logs, look, overhead, report
 
 overhead.main()
 client.main()
 doomed.main()
 report.main()
+look.main()
 logs.main()

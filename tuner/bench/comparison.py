@@ -19,7 +19,7 @@ from tuner.objective import Objective
 from tuner.proof.decision import Decision
 from tuner.proof.order import turns
 from tuner.proof.rule import Launch, Terms, decide, decide_once
-from tuner.schema import Schema
+from tuner.schema import Schema, Stored
 from tuner.storage import Role, State, StudyFolder
 
 _IN_TURNS = ("study.confirm.max=8",)
@@ -39,7 +39,7 @@ class Side(Schema):
     """Numbers of its measurements in this folder, in order; none for a saved result."""
 
 
-class Comparison(Schema):
+class Comparison(Stored):
     """What was compared, and what came of it: ``studies/bench/comparisons/NNNN.json``."""
 
     schema_version: Literal[1] = 1

@@ -45,11 +45,11 @@ class LongPrompt(_Model):
 
     asked_tokens: int
     """The workload's length."""
-    prompt_tokens: int | None
+    prompt_tokens: int | None = None
     """Its true length, as the server counted."""
-    cold_ms: float | None
+    cold_ms: float | None = None
     """TTFT with nothing of it in the prefix cache; ``None`` also if the server says that it had been cached."""
-    cached_ms: float | None
+    cached_ms: float | None = None
     """TTFT of the same prompt directly afterwards."""
 
 
@@ -61,31 +61,31 @@ class Measurement(_Model):
     percentile that its sample cannot carry is not measured either (p95 below 100, p99 below 500).
     """
 
-    output_tokens_per_s: float | None
+    output_tokens_per_s: float | None = None
     """Output throughput of the concurrent stage, within its steady window."""
-    requests_per_s: float | None
+    requests_per_s: float | None = None
     """Answers of the sample's mean length that arrived in a second of that window; parts of them count as parts."""
-    ttft_p50_ms: float | None
+    ttft_p50_ms: float | None = None
     """TTFT at concurrency."""
-    ttft_p95_ms: float | None
+    ttft_p95_ms: float | None = None
     """TTFT at concurrency."""
-    itl_p50_ms: float | None
+    itl_p50_ms: float | None = None
     """Inter-token latency at concurrency."""
-    itl_p99_ms: float | None
+    itl_p99_ms: float | None = None
     """Inter-token latency at concurrency."""
-    concurrent_tpot_p50_ms: float | None
+    concurrent_tpot_p50_ms: float | None = None
     """TPOT at concurrency."""
-    e2e_p50_ms: float | None
+    e2e_p50_ms: float | None = None
     """End-to-end latency at concurrency."""
-    tpot_p50_ms: float | None
+    tpot_p50_ms: float | None = None
     """TPOT of a single user."""
-    tpot_p95_ms: float | None
+    tpot_p95_ms: float | None = None
     """TPOT of a single user."""
-    single_user_ttft_p50_ms: float | None
+    single_user_ttft_p50_ms: float | None = None
     """TTFT of a single user."""
     long_prompts: tuple[LongPrompt, ...]
     """TTFT by prompt length, in the workload's order; a length that was not sent is missing."""
-    tool_call_ms: float | None
+    tool_call_ms: float | None = None
     """End-to-end latency of a tool call; ``None`` also if the model answered without calling the tool."""
     completed: int
     """Requests that completed, all stages together."""
@@ -95,11 +95,11 @@ class Measurement(_Model):
     """The failed ones by kind."""
     short_outputs: int
     """Completed requests with fewer output tokens than were asked for: the server does not honour ``ignore_eos``."""
-    client_cpu_share: float | None
+    client_cpu_share: float | None = None
     """CPU share of the load client in the concurrent stage; 1 is one core."""
-    loop_lag_p99_ms: float | None
+    loop_lag_p99_ms: float | None = None
     """How late the load client stamped in its worst stage, in wall time, 99th percentile over time."""
-    loop_lag_max_ms: float | None
+    loop_lag_max_ms: float | None = None
     """The same, its maximum."""
     unreliable: tuple[str, ...]
     """Stages whose numbers are ``None``, because the load client stamped them too late to mean anything."""

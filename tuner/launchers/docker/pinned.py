@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from tuner.schema import Schema
+from tuner.schema import Stored
 
 
-class StudyImage(Schema):
+class StudyImage(Stored):
     """The one image of a study, as its folder keeps it."""
 
     schema_version: Literal[1] = 1
