@@ -105,3 +105,21 @@ def test_its_kv_cache_is_foreseen(outcome, known):
     assert errors[0] < 0.01
     assert max(errors[1:]) < 0.008
     assert sorted(errors[1:])[len(errors) // 2] < 0.002
+
+
+@pytest.mark.parametrize(("name", "launches"), [("h200-glm47flash", 3), ("h200-glm47flash-b", 1)])
+def test_what_a_launch_takes_of_the_card_was_foreseen(name, launches):
+    records = recorded(name).records
+    assert len(records) == launches
+    for record in records:
+        assert record.forecast.weights_gib == pytest.approx(record.facts.weights_gib, rel=0.001)
+        assert record.forecast.graph_gib == pytest.approx(record.facts.graph_gib, rel=0.01)
+        assert record.forecast.kv_gib == pytest.approx(record.facts.kv_cache_gib, rel=0.006)
+
+
+def test_answers_that_a_parser_held_back_have_no_tpot_and_stop_a_study_whose_objective_needs_it():
+    held, streamed = recorded("h200-glm47flash"), recorded("h200-glm47flash-b")
+    assert {record.measurement.numbers.get("tpot_p50_ms") for record in held.records} == {None}
+    assert all(record.failure.error == "MeasurementError" for record in held.records)
+    assert streamed.baseline.measurement.numbers["tpot_p50_ms"] == pytest.approx(1.71, abs=0.01)
+    assert streamed.baseline.measurement.tokens_per_chunk < 1.1 < held.records[0].measurement.tokens_per_chunk

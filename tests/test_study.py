@@ -175,6 +175,19 @@ def test_a_larger_budget_goes_on_where_the_study_ended(load):
     assert config.read(StudyFolder(outcome.folder.path).config).budget.trials == 2
 
 
+def test_a_run_of_so_many_minutes_begins_no_launch_that_would_not_end_within_them(load):
+    asked = ("budget.trials=6", "study.confirm=1")
+    first, heard = run(load(*asked, "budget.run_minutes=0.001"))
+    assert [record.role for record in first.searched] == [Role.BASELINE]
+    assert any("the same command resumes fast" in note.text for note in heard.of(events.Noted))
+    idle, _ = run(load(*asked, "budget.run_minutes=0.001"))
+    assert len(idle.launched) == 1
+    complete, heard = run(load(*asked, "budget.run_minutes=30"))
+    assert complete.over
+    assert complete.confirmed
+    assert not any("resumes" in note.text for note in heard.of(events.Noted))
+
+
 def test_a_space_that_is_used_up_ends_the_study(load):
     only_two = [f"space.params.{name}=null" for name in load().space.params if name != "max_num_seqs"]
     outcome, heard = run(load(*only_two, "space.params.max_num_seqs={low: 32, high: 64}", "search=grid"))

@@ -76,6 +76,9 @@ class Budget(Schema):
     the search. What is ruled out before a launch is free."""
     hours: PositiveFloat | None = None
     """Wall-clock hours, over all runs of the study, the proof included."""
+    run_minutes: PositiveFloat | None = None
+    """Wall-clock minutes of one run of the command, for a machine that is lent: no launch begins that would not end
+    within them if it took as long as the slowest so far. The same command resumes the study."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> "Budget":

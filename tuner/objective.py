@@ -46,7 +46,7 @@ def _why_not(measurement: Measurement, name: str) -> tuple[str, str]:
             "name the median instead (p50), or raise workload.max_duration_s",
         )
     if measurement.warnings:
-        return f": {measurement.warnings[0]}", ""
+        return f": {measurement.warnings[0]}", "change how the server streams, or leave the metric out of the objective"
     return "", "let the workload measure it"
 
 

@@ -4,6 +4,7 @@ What to run is ``proposals``' affair; here each proposal is brought to a verdict
 """
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -111,6 +112,7 @@ class _Run:
         self._config = config
         self._folder = folder
         self._listener = listener
+        self._began_s = time.monotonic()
         self._ledger = Ledger(config, folder)
         self._deployed = config.space.deployed(config.model.settings)
         self._outcome = Outcome(folder, config, (), ())
@@ -138,14 +140,26 @@ class _Run:
         done, relaunches = len(outcome.launched) + len(outcome.confirmations), self._config.reserve
         name, trials = self._config.study.name, self._config.budget.trials
         self._listener(events.StudyStarted(name, trials, done, relaunches, outcome.records, outcome.best))
-        while not self.outcome.over:
+        while not self.outcome.over and not self._paused:
             if (proposal := self._proposer.next(self.outcome)) is None:
                 self._folder.write(self._folder.exhausted, "")
                 break
             self._verdict(proposal, self._trial)
-        while (terms := self._terms()) is not None:
+        while not self._paused and (terms := self._terms()) is not None:
             self._prove(terms)
+        if self._paused and not self.complete:
+            said = f"{self._config.budget.run_minutes:g} minutes leave no time for another launch"
+            self._listener(events.Noted(f"{said}: the same command resumes {name}"))
         return self.outcome
+
+    @property
+    def _paused(self) -> bool:
+        """Whether another launch as long as the slowest would not end within the minutes of this run."""
+        minutes, outcome = self._config.budget.run_minutes, self.outcome
+        took_s = [record.seconds for record in (*outcome.records, *outcome.relaunches) if record.launched]
+        if minutes is None or not took_s:
+            return False
+        return time.monotonic() - self._began_s + max(took_s) > minutes * 60
 
     def _verdict(self, proposal: Proposal, attempt: _Attempt) -> TrialRecord:
         """Try a candidate until it has a verdict.
@@ -257,7 +271,7 @@ class _Run:
         """Launch a finalist and the baseline in turns until it is decided."""
         finalist = next(record for record in self.outcome.searched if record.digest == terms.candidate)
         candidates = {Role.CONFIRM_BASELINE: self._deployed, Role.CONFIRM_BEST: Candidate(finalist.params)}
-        while not (proof := self._proof(terms)).decision.over:
+        while not self._paused and not (proof := self._proof(terms)).decision.over:
             role, outcome = proof.next_role(self._config.study.seed), self.outcome
             foreseen = self._proposer.foreseen(Proposal(role, candidates[role]), self._proposer.known(outcome))
             self._verdict(replace(foreseen, proof=terms), self._relaunch)

@@ -65,7 +65,7 @@ class Doubt:
         if self.hidden:
             yield (
                 f"{self.hidden} of {self.answers} answers count tokens that were never streamed (hidden "
-                "reasoning): TPOT cannot be measured."
+                "reasoning, or a parser that holds text back): TPOT cannot be measured."
             )
 
 
