@@ -15,6 +15,7 @@ from tuner.load.target import Target
 from tuner.load.warmup import warm_up
 from tuner.load.workload import Workload
 from tuner.proof.estimate import level
+from tuner.proof.order import turns
 
 Source = Callable[[], Mapping[str, float]]
 """One run of a benchmark: what it reports, by tuner's names."""
@@ -39,7 +40,7 @@ TRAFFIC = Workload(
 
 @dataclass
 class Pairs:
-    """Runs of tuner and of another benchmark at the same time, each with users of its own.
+    """Runs of tuner and of another benchmark on one server, each with users of its own.
 
     Attributes:
         ours: Runs tuner.
@@ -56,9 +57,19 @@ class Pairs:
         with ThreadPoolExecutor(2) as pool:
             for _ in range(count):
                 ours, theirs = (pool.submit(source) for source in (self.ours, self.theirs))
-                for name in TOLERANCE:
-                    ratio = ours.result()[name] / theirs.result()[name]
-                    self.logs.setdefault(name, []).append(log(ratio))
+                self.add(ours.result(), theirs.result())
+
+    def run_in_turns(self, count: int, seed: str) -> None:
+        """So many more pairs, one after the other in random order: for a tool that takes long to start sending."""
+        order = turns(seed, count)
+        for first, second in zip(order[::2], order[1::2], strict=True):
+            ran = {of_ours: (self.ours if of_ours else self.theirs)() for of_ours in (first, second)}
+            self.add(ran[True], ran[False])
+
+    def add(self, ours: Mapping[str, float], theirs: Mapping[str, float]) -> None:
+        """One more pair."""
+        for name in TOLERANCE:
+            self.logs.setdefault(name, []).append(log(ours[name] / theirs[name]))
 
     def ratio(self, name: str) -> tuple[float, float, float]:
         """The geometric mean of tuner's over the other's, with its interval of 95 %."""

@@ -4,7 +4,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from tests.sim.offline import Job, measure
-from tuner import __version__, config
+from tuner import __version__, composing
 from tuner.compare import proof_of
 from tuner.engines.base import Phase, StartupFacts
 from tuner.engines.causes import Evidence, error_of
@@ -35,7 +35,7 @@ def simulated_study(folder, trials, *overrides, seed=0):
         Its ``Outcome``; the folder holds all that a real study's folder holds but server logs and Optuna's storage.
     """
     budget = ["study.confirm.max=4", f"budget.trials={max(2, trials) + 8}"]
-    asked = config.load(["experiment=demo", f"study.folder={folder}", *budget, *overrides])
+    asked = composing.load(["experiment=demo", f"study.folder={folder}", *budget, *overrides])
     maker = _Maker(asked, StudyFolder(asked.study.path), random.Random(seed))
     maker.folder.write(maker.folder.config, asked.to_yaml())
     maker.search(trials)

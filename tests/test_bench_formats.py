@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_bench import QUICK
-from tuner import config
+from tuner import composing
 from tuner.bench import vllm_result
 from tuner.bench.export import exported
 from tuner.bench.saved import read
@@ -127,7 +127,7 @@ def test_a_file_that_is_no_result_is_refused_by_its_name(tmp_path, text, said):
 @pytest.fixture
 def kept(tmp_path):
     """The folder of a measurement, made of the requests in vLLM's file."""
-    asked = config.load(["experiment=bench", "launcher.url=http://127.0.0.1:1", "model.id=glm", *QUICK])
+    asked = composing.load(["experiment=bench", "launcher.url=http://127.0.0.1:1", "model.id=glm", *QUICK])
     stage = StageResult(
         CONCURRENT, 4, tuple(records_of(json.loads(REAL.read_text()))), 3900.0, 0.1, 0.2, 0.5, window=Window(800, 3300)
     )

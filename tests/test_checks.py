@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tests.simulated import simulated_study
-from tuner import config
+from tuner import composing
 from tuner.checks import examined
 from tuner.launchers.leases import reserved
 from tuner.planning import plan_of
@@ -18,7 +18,7 @@ from tuner.planning import plan_of
 
 @pytest.fixture
 def load(tmp_path):
-    return lambda *overrides: config.load(["experiment=demo", f"study.folder={tmp_path}", *overrides])
+    return lambda *overrides: composing.load(["experiment=demo", f"study.folder={tmp_path}", *overrides])
 
 
 def said(checks):

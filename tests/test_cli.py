@@ -123,11 +123,11 @@ def test_the_plan_is_shown_before_any_gpu_time_is_spent(tmp_path):
 
 
 def test_cfg_prints_what_a_study_would_read_back(tmp_path):
-    from tuner import config
+    from tuner import composing
 
     printed = tmp_path / "config.yaml"
     printed.write_bytes(tuner("study", "start", "experiment=demo", "--cfg").stdout)
-    assert config.read(printed) == config.load(["experiment=demo"])
+    assert composing.read(printed) == composing.load(["experiment=demo"])
 
 
 def test_clean_says_when_nothing_was_left():

@@ -13,7 +13,7 @@ import yaml
 
 from tests.deploying import write_compose
 from tests.simulated import simulated_study
-from tuner import config
+from tuner import composing
 from tuner.compose import compose_of, compose_text
 from tuner.launchers.docker.deployment import exported
 from tuner.launchers.docker.options import DockerLauncherConfig
@@ -25,7 +25,7 @@ DIGEST = "vllm/vllm-openai@sha256:" + "0" * 64
 
 
 def service(*overrides, image=None):
-    asked = config.load(["experiment=glm-flash", *overrides])
+    asked = composing.load(["experiment=glm-flash", *overrides])
     image = image or StudyImage(reference="tuner/glm-flash", id="sha256:1")
     assert isinstance(asked.launcher, DockerLauncherConfig)
     export = exported(asked.launcher, image, asked.hardware.gpus, asked.model.settings)
@@ -81,7 +81,7 @@ def test_the_first_users_profile_is_what_its_preset_tunes():
     (checked_in,) = yaml.safe_load(PROFILE.read_text())["services"].values()
     build = checked_in.pop("build")
     assert checked_in == generated
-    asked = config.load(["experiment=glm-flash"]).launcher
+    asked = composing.load(["experiment=glm-flash"]).launcher
     assert isinstance(asked, DockerLauncherConfig)
     assert build["dockerfile"] == f"dockerfiles/{asked.build.dockerfile}.Dockerfile"
 

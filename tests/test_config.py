@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuner import config, resume
+from tuner import composing, resume
 from tuner.catalog import groups
 from tuner.errors import ConfigError
 
@@ -21,7 +21,7 @@ def cases(kind):
 def composed(path):
     case = yaml.safe_load(path.read_text())
     folder = path.parent / case["config_dir"] if "config_dir" in case else None
-    return case, lambda: config.load(case["overrides"], folder)
+    return case, lambda: composing.load(case["overrides"], folder)
 
 
 @pytest.mark.parametrize("path", cases("good"))
@@ -80,19 +80,19 @@ def test_every_choice_of_every_group_composes(group):
             needed.remove("launcher.url=http://x")
         if group.name == "launcher" and choice != "docker":
             needed.remove("launcher.image=x")
-        assert config.load(needed)
+        assert composing.load(needed)
 
 
 def test_a_study_reads_its_own_configuration_back(tmp_path):
-    asked = config.load(["experiment=demo"])
+    asked = composing.load(["experiment=demo"])
     (tmp_path / "config.yaml").write_text(asked.to_yaml())
-    assert config.read(tmp_path / "config.yaml") == asked
-    assert resume.changes(asked, config.read(tmp_path / "config.yaml")) == ()
+    assert composing.read(tmp_path / "config.yaml") == asked
+    assert resume.changes(asked, composing.read(tmp_path / "config.yaml")) == ()
 
 
 def test_a_resumed_study_says_what_changed_and_what_it_means():
     changed = ["budget.trials=40", "search=random", "host.max_steal=0.2"]
-    old, new = (config.load(["experiment=demo", *more]) for more in ([], changed))
+    old, new = (composing.load(["experiment=demo", *more]) for more in ([], changed))
     said = [str(change) for change in resume.changes(old, new)]
     assert said == [
         "budget.trials: 28 → 40 (the study runs until the new budget is used up)",
@@ -111,7 +111,7 @@ def test_a_resumed_study_says_what_changed_and_what_it_means():
     ],
 )
 def test_a_space_may_be_narrowed_in_the_middle_of_a_study(change, meaning):
-    old, new = (config.load(["experiment=demo", *more]) for more in ([], [change]))
+    old, new = (composing.load(["experiment=demo", *more]) for more in ([], [change]))
     carried = resume.carried(old, new)
     assert meaning in " ".join(str(change) for change in resume.changes(old, carried))
     assert resume.changes(carried, resume.carried(carried, new)) == ()
@@ -119,13 +119,13 @@ def test_a_space_may_be_narrowed_in_the_middle_of_a_study(change, meaning):
 
 @pytest.mark.parametrize("change", ["space.params.block_size.choices=[16,32,128]", "space.params.x={choices: [1, 2]}"])
 def test_a_space_does_not_grow_by_choices_in_the_middle_of_a_study(change):
-    old, new = (config.load(["experiment=demo", *more]) for more in ([], [change]))
+    old, new = (composing.load(["experiment=demo", *more]) for more in ([], [change]))
     with pytest.raises(ConfigError, match=r"space\.params"):
         resume.changes(old, resume.carried(old, new))
 
 
 def test_what_compiles_is_not_searched_where_the_engine_runs_eager():
-    space = config.load(["experiment=h100", "space.params.enforce_eager.choices=[false,true]"]).space
+    space = composing.load(["experiment=h100", "space.params.enforce_eager.choices=[false,true]"]).space
     values = {name: parameter.value(0) for name, parameter in space.params.items()} | {"compile_sizes": [1, 2, 4, 8]}
     eager, graphs = (set(space.candidate({**values, "enforce_eager": eager}).params) for eager in (True, False))
     assert graphs - eager == {
@@ -139,8 +139,8 @@ def test_what_compiles_is_not_searched_where_the_engine_runs_eager():
     "change", ["model.args.max_model_len=1000", "workload=tiny", "objective=latency", "hardware=sim-h100"]
 )
 def test_a_change_that_makes_trials_incomparable_is_refused(change):
-    old = config.load(["experiment=demo"])
-    new = config.load(["experiment=demo", change])
+    old = composing.load(["experiment=demo"])
+    new = composing.load(["experiment=demo", change])
     with pytest.raises(ConfigError, match=r"(?s)begun with another.*study\.name"):
         resume.changes(old, new)
 
@@ -149,26 +149,26 @@ OUTSIDE = {"launcher.url": "http://127.0.0.1:1", "model.id": "${oc.env:PATH}"}
 
 
 def test_a_model_name_from_a_server_is_data_whatever_it_is_called():
-    assert config.load(["experiment=bench"], measured=OUTSIDE).model.id == "${oc.env:PATH}"
-    assert config.load(["experiment=bench", "model.id=mine"], measured=OUTSIDE).model.id == "mine"
+    assert composing.load(["experiment=bench"], measured=OUTSIDE).model.id == "${oc.env:PATH}"
+    assert composing.load(["experiment=bench", "model.id=mine"], measured=OUTSIDE).model.id == "mine"
 
 
 @pytest.mark.parametrize("key", ["model.env.X", "launcher.env.X", "study.name", "workload.name", "engine.launch_env.X"])
 def test_the_environment_is_not_interpolated_into_settings(key, monkeypatch):
     monkeypatch.setenv("TOKEN", "hush-hush-4711")
     with pytest.raises(ConfigError, match=r"secrets\.trial") as refused:
-        config.load(["experiment=demo", f"{key}=${{oc.env:TOKEN}}"])
+        composing.load(["experiment=demo", f"{key}=${{oc.env:TOKEN}}"])
     assert refused.value.place == key
     assert "hush" not in str(refused.value)
 
 
 def test_where_secrets_are_read_from_may_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("WHERE", "/srv")
-    assert str(config.load(["experiment=demo", "secrets.file=${oc.env:WHERE}/.env"]).secrets.file) == "/srv/.env"
+    assert str(composing.load(["experiment=demo", "secrets.file=${oc.env:WHERE}/.env"]).secrets.file) == "/srv/.env"
 
 
 def test_a_folder_of_groups_may_have_any_name_that_the_grammar_could_read_otherwise(tmp_path):
     folder = tmp_path / "a, b=[c] {d}"
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "mine.yaml").write_text("id: mine\n")
-    assert config.load(["experiment=demo", "model=mine", "space=none"], folder).model.id == "mine"
+    assert composing.load(["experiment=demo", "model=mine", "space=none"], folder).model.id == "mine"

@@ -13,7 +13,7 @@ import pytest
 
 from tests.simulated import simulated_study
 from tests.test_study import FAST
-from tuner import config, events
+from tuner import composing, events
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.launchers.docker.pinned import StudyImage
 from tuner.outcome import Outcome
@@ -81,7 +81,7 @@ def test_a_damaged_study_does_not_keep_the_others_from_being_listed(study):
 
 
 def test_a_resumed_study_sets_a_damaged_record_aside_and_runs_on(tmp_path):
-    asked = config.load([*FAST, f"study.folder={tmp_path}", "budget.trials=2"])
+    asked = composing.load([*FAST, f"study.folder={tmp_path}", "budget.trials=2"])
     outcome = run_study(asked, lambda event: None)
     (outcome.folder.trial(1).path / "record.json").write_text("{")
     notes: list[events.Event] = []
@@ -138,7 +138,7 @@ def test_a_disk_that_is_full_while_the_database_is_made_is_named(tmp_path):
 
 def test_a_disk_that_is_full_while_a_record_is_written_names_the_path_and_says_where_the_study_stands(tmp_path):
     overrides = [*FAST, f"study.folder={tmp_path}", "budget.trials=1"]
-    asked = config.load(overrides)
+    asked = composing.load(overrides)
     run_study(asked, lambda event: None)
     blocked = StudyFolder(asked.study.path).path / "trials" / "0001" / ".record.json.tmp"
     blocked.mkdir(parents=True)  # stands in for the disk: nothing can be written there
@@ -152,11 +152,11 @@ def test_a_disk_that_is_full_while_a_record_is_written_names_the_path_and_says_w
 @pytest.mark.parametrize("sign", "?#")
 def test_a_folder_whose_name_a_database_cannot_be_at_is_refused(tmp_path, sign):
     with pytest.raises(ConfigError, match=r"study\.folder"):
-        config.load(["experiment=demo", f"study.folder='{tmp_path}/a{sign}b'"])
+        composing.load(["experiment=demo", f"study.folder='{tmp_path}/a{sign}b'"])
 
 
 def test_a_refused_start_leaves_no_study(tmp_path):
-    asked = config.load([*FAST, f"study.folder={tmp_path}/studies", "engine.executable=[/not/there]"])
+    asked = composing.load([*FAST, f"study.folder={tmp_path}/studies", "engine.executable=[/not/there]"])
     with pytest.raises(ConfigError, match=r"/not/there"):
         run_study(asked, lambda event: None)
     assert not asked.study.path.exists()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuner import config
+from tuner import composing
 from tuner.errors import ConfigError
 
 WITH_DASHES = """
@@ -27,7 +27,7 @@ def compose(tmp_path):
         for group, text in (("model", model), ("space", SPACE)):
             (tmp_path / group).mkdir()
             (tmp_path / group / "mine.yaml").write_text(text)
-        return config.load(["experiment=demo", "model=mine", "space=mine"], tmp_path)
+        return composing.load(["experiment=demo", "model=mine", "space=mine"], tmp_path)
 
     return load
 

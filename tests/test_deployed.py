@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tuner import config
+from tuner import composing
 from tuner.deployed import Claimed, compared, differences
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker import services
@@ -23,7 +23,7 @@ IMAGE_ENV = ["PATH=/usr/bin", "VLLM_USAGE_SOURCE=production-docker-image", "CUDA
 
 
 def study(*overrides):
-    return config.load(["experiment=glm-flash", "study.name=t", *overrides])
+    return composing.load(["experiment=glm-flash", "study.name=t", *overrides])
 
 
 def claimed(*overrides):

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.host.driver import Driver
-from tuner import config
+from tuner import composing
 from tuner.doctor import examine
 from tuner.finding import Mark
 from tuner.launchers.docker import images, volumes
@@ -19,7 +19,7 @@ STUDY = ["experiment=glm-flash"]
 
 
 def found(*overrides):
-    return {finding.name: finding for finding in examine(config.load([*STUDY, *overrides]))}
+    return {finding.name: finding for finding in examine(composing.load([*STUDY, *overrides]))}
 
 
 def looked(*arguments, **env):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tuner import config, documents
+from tuner import composing, documents
 from tuner.errors import ConfigError
 
 LEVELS = "\n".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(10))
@@ -25,7 +25,7 @@ def test_a_broken_file_is_named_with_a_fix_within_5_s(tmp_path, content):
     path.write_bytes(content)
     begun = time.monotonic()
     with pytest.raises(ConfigError) as refused:
-        config.read(path)
+        composing.read(path)
     assert time.monotonic() - begun < 5
     assert str(path) in refused.value.message
     assert refused.value.fix
@@ -38,13 +38,13 @@ def test_a_broken_file_among_the_users_groups_is_refused_before_it_is_composed(t
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"mine\.yaml"):
-        config.load(["experiment=demo", "model=mine"], tmp_path)
+        composing.load(["experiment=demo", "model=mine"], tmp_path)
 
 
 def test_an_empty_configuration_is_named(tmp_path):
     (tmp_path / "config.yaml").touch()
     with pytest.raises(ConfigError, match=r"config\.yaml: is empty"):
-        config.read(tmp_path / "config.yaml")
+        composing.read(tmp_path / "config.yaml")
 
 
 def test_aliases_as_people_use_them_are_read():
@@ -53,4 +53,4 @@ def test_aliases_as_people_use_them_are_read():
 
 def test_an_override_of_5000_levels_is_refused_without_a_traceback():
     with pytest.raises(ConfigError):
-        config.load(["experiment=demo", "model.args.x=" + "[" * 5000 + "]" * 5000])
+        composing.load(["experiment=demo", "model.args.x=" + "[" * 5000 + "]" * 5000])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuner import config
+from tuner import composing
 from tuner.engines.base import StartupFacts
 from tuner.hardware import Hardware, hardware_of
 
@@ -28,7 +28,7 @@ def smi(tmp_path, monkeypatch):
 
 
 def of(*overrides):
-    return hardware_of(config.load(["experiment=demo", *overrides]).hardware)
+    return hardware_of(composing.load(["experiment=demo", *overrides]).hardware)
 
 
 def test_simulated_hardware_is_as_configured_whatever_this_host_has(smi):

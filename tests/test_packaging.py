@@ -37,7 +37,7 @@ def test_the_wheel_holds_configuration_and_dockerfiles(wheel):
 def test_the_wheel_composes_the_demo_without_the_checkout(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     program = (
-        "from tuner.catalog import conf_dir; from tuner.config import load; "
+        "from tuner.catalog import conf_dir; from tuner.composing import load; "
         "print(conf_dir(), load(['experiment=demo']).study.name)"
     )
     run = subprocess.run(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.bench.machine import Machine
-from tuner import config
+from tuner import composing
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
 from tuner.errors import LaunchRejected, PredictedOutOfMemory, RequestsRefused, RuleViolated
@@ -23,7 +23,7 @@ class Site:
     """A study's ground, and trials that really ran on its simulated GPUs."""
 
     def __init__(self, *overrides):
-        self.asked = config.load([*(overrides or ("experiment=demo",))])
+        self.asked = composing.load([*(overrides or ("experiment=demo",))])
         self.ground = ground_of(self.asked, make_engine(self.asked))
         self.machine = Machine(self.asked)
         self.deployed = self.asked.space.deployed(self.asked.model.settings)
@@ -263,7 +263,7 @@ TINY = {
 
 def ground_in_a_container(model, *overrides):
     launcher = ("launcher=docker", "launcher.image=x", "engine=vllm", "engine.version=0.15.0", f"model.id={model}")
-    asked = config.load(["experiment=demo", "hardware=rtx4090x2", *launcher, *overrides])
+    asked = composing.load(["experiment=demo", "hardware=rtx4090x2", *launcher, *overrides])
     return ground_of(asked, make_engine(asked))
 
 

@@ -5,7 +5,7 @@ import tarfile
 import pytest
 
 from tests.test_study import FAST, run
-from tuner import config
+from tuner import composing
 from tuner.storage import Role
 
 SIMULATED = [
@@ -18,7 +18,7 @@ SIMULATED = [
 
 
 def test_every_size_that_is_compiled_has_a_graph_of_its_own():
-    params = config.load(["experiment=h200"]).space.params
+    params = composing.load(["experiment=h200"]).space.params
     captured = [set(sizes) for sizes in params["cudagraph_capture_sizes"].choices if sizes]
     compiled = [set(sizes) for sizes in params["compile_sizes"].choices if sizes]
     assert captured
@@ -28,7 +28,7 @@ def test_every_size_that_is_compiled_has_a_graph_of_its_own():
 
 @pytest.mark.parametrize(("tensor", "data", "allowed"), [(2, 1, True), (1, 2, True), (1, 1, False), (2, 2, False)])
 def test_two_cards_are_both_used_in_every_layout(tensor, data, allowed):
-    asked = config.load(["experiment=h200x2"])
+    asked = composing.load(["experiment=h200x2"])
     deployed = asked.space.deployed(asked.model.settings)
     layout = asked.space.candidate({**deployed.params, "tensor_parallel_size": tensor, "data_parallel_size": data})
     assert (asked.space.violated(layout, asked.model.settings) is None) == allowed
@@ -38,12 +38,12 @@ def test_two_cards_are_both_used_in_every_layout(tensor, data, allowed):
 def test_a_study_in_portions_is_resumed_where_its_folder_is_brought(tmp_path):
     here, there = (f"study.folder={tmp_path}/{place}" for place in ("here", "there"))
     asked = (*SIMULATED, f"engine.launch_args.sim_compile_cache={tmp_path}/cache")
-    first, _ = run(config.load([*asked, here, "budget.run_minutes=0.001"]))
+    first, _ = run(composing.load([*asked, here, "budget.run_minutes=0.001"]))
     with tarfile.open(tmp_path / "study.tar", "w") as tar:
         tar.add(tmp_path / "here" / "h200", arcname="h200")
     with tarfile.open(tmp_path / "study.tar") as tar:
         tar.extractall(tmp_path / "there", filter="data")
-    whole, _ = run(config.load([*asked, there]))
+    whole, _ = run(composing.load([*asked, there]))
     assert [record.role for record in first.searched] == [Role.BASELINE]
     assert [record.role for record in whole.searched] == [Role.BASELINE, Role.KNOWN_GOOD]
     assert whole.searched[1].measurement

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from tests.test_study import FAST, optuna_study, run
-from tuner import config, events
+from tuner import composing, events
 from tuner.errors import ConfigError
 from tuner.storage import Role, State, StudyFolder
 from tuner.study import StudyStopped
@@ -15,7 +15,7 @@ from tuner.study import StudyStopped
 
 @pytest.fixture
 def load(tmp_path):
-    return lambda *overrides: config.load([*FAST, f"study.folder={tmp_path}/studies", *overrides])
+    return lambda *overrides: composing.load([*FAST, f"study.folder={tmp_path}/studies", *overrides])
 
 
 def test_what_cannot_start_is_pruned_without_a_launch_and_costs_no_budget(load):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tuner import config
+from tuner import composing
 from tuner.closing import write_results
 from tuner.idle import idle_parameters
 from tuner.live import PlainLines, Standing
@@ -26,7 +26,7 @@ pytestmark = [
 
 def test_a_study_finds_the_most_sequences_and_prunes_what_vllm_rejects(tmp_path):
     vllm = Path(str(HERE))
-    asked = config.load(
+    asked = composing.load(
         [
             "experiment=vllm-cpu",
             f"engine.executable=[{vllm}/venv/bin/vllm,serve]",
@@ -59,7 +59,7 @@ def test_a_study_finds_the_most_sequences_and_prunes_what_vllm_rejects(tmp_path)
 def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
     """With MLA on, this CPU forces block size 16 and another number of batched tokens, and says so only if asked."""
     vllm = Path(str(HERE))
-    asked = config.load(
+    asked = composing.load(
         [
             "experiment=vllm-cpu",
             f"engine.executable=[{vllm}/venv/bin/vllm,serve]",

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.deploying import write_compose
-from tuner import config
+from tuner import composing
 from tuner.launchers.docker.survey import vllm_version
 from tuner.live import PlainLines, Standing
 from tuner.storage import State
@@ -34,7 +34,7 @@ pytestmark = [
 @pytest.fixture
 def asked(tmp_path):
     """Four configurations of GLM-4.7-Flash's architecture in miniature that run, and one that vLLM would reject."""
-    return config.load(
+    return composing.load(
         [
             "experiment=vllm-cpu-docker",
             f"launcher.image={IMAGE}",

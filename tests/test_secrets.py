@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.simulated import simulated_study
-from tuner import config, secrets
+from tuner import composing, secrets
 from tuner.errors import ConfigError
 from tuner.secrets import Secrets, is_api_key, is_secret, of_headers, redact, redacted, redacted_file
 from tuner.storage import StudyFolder
@@ -126,7 +126,7 @@ DEPLOYMENT = "secrets.deployment={KEY: VLLM_API_KEY_GLM, MODEL: VLLM_MODEL_GLM, 
 
 
 def test_the_first_users_keys_are_hidden_while_model_and_port_stay_readable(site):
-    config.load(["experiment=demo", DEPLOYMENT])
+    composing.load(["experiment=demo", DEPLOYMENT])
     text = SITE + "serving QuantTrio/GLM-4.7-Flash-AWQ on 127.0.0.1:5002, key glm-planted-0001\n"
     for cut in (redacted(text), redacted_file(text)):
         assert "glm-planted-0001" not in cut
@@ -136,7 +136,7 @@ def test_the_first_users_keys_are_hidden_while_model_and_port_stay_readable(site
 
 def test_values_are_hidden_for_being_listed_or_referenced_whatever_their_variable_is_called(site):
     (site / ".env").write_text("ALPHA=planted-value-0001\nBETA=planted-value-0002\nGAMMA=not-a-secret-0003\n")
-    config.load(["experiment=demo", "secrets.trial=[ALPHA]", "secrets.redact=[BETA]"])
+    composing.load(["experiment=demo", "secrets.trial=[ALPHA]", "secrets.redact=[BETA]"])
     assert redacted("planted-value-0001 planted-value-0002 not-a-secret-0003") == "*** *** not-a-secret-0003"
 
 
@@ -201,7 +201,7 @@ def test_a_file_can_be_read_back_after_its_secrets_are_gone(site):
 )
 def test_a_secret_in_a_configuration_is_refused_by_name_shape_and_value(site, override, place):
     with pytest.raises(ConfigError, match="secret") as refused:
-        config.load(["experiment=demo", override])
+        composing.load(["experiment=demo", override])
     assert refused.value.place == place
     assert not any(word in str(refused.value) for word in ("geheim", "sk-abc", "hf_abc", "planted"))
 
@@ -209,7 +209,7 @@ def test_a_secret_in_a_configuration_is_refused_by_name_shape_and_value(site, ov
 def test_a_secret_among_a_launchers_variables_is_refused():
     docker = ["experiment=demo", "launcher=docker", "launcher.image=x", "launcher.env.MY_PASSWORD=geheim1"]
     with pytest.raises(ConfigError, match=r"launcher\.env\.MY_PASSWORD"):
-        config.load(docker)
+        composing.load(docker)
 
 
 def test_no_file_of_a_study_holds_a_secret_and_nobody_else_may_read_one(site):

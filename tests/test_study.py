@@ -13,7 +13,7 @@ import psutil
 import pytest
 import tenacity
 
-from tuner import config, events, study
+from tuner import composing, events, study
 from tuner.engines.base import Phase
 from tuner.errors import ConfigError, GpuBusy, InfrastructureError
 from tuner.load.records import load_records
@@ -53,7 +53,7 @@ def no_waiting(monkeypatch):
 
 @pytest.fixture
 def load(tmp_path):
-    return lambda *overrides: config.load([*FAST, f"study.folder={tmp_path}/studies", *overrides])
+    return lambda *overrides: composing.load([*FAST, f"study.folder={tmp_path}/studies", *overrides])
 
 
 class Heard(list[events.Event]):
@@ -172,7 +172,7 @@ def test_a_larger_budget_goes_on_where_the_study_ended(load):
     assert len(outcome.searched) == 2
     with pytest.raises(ConfigError, match="fewer than have run"):
         run(load("budget.trials=1"))
-    assert config.read(StudyFolder(outcome.folder.path).config).budget.trials == 2
+    assert composing.read(StudyFolder(outcome.folder.path).config).budget.trials == 2
 
 
 def test_a_run_of_so_many_minutes_begins_no_launch_that_would_not_end_within_them(load):

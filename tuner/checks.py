@@ -6,8 +6,7 @@ Each check refuses as the start itself would, or says what it had to leave open.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tuner import config as configuration
-from tuner import driver, resume
+from tuner import composing, driver, resume
 from tuner.config import Config
 from tuner.errors import ConfigError, EngineUnavailable, TunerError
 from tuner.launchers.config import Check
@@ -75,7 +74,7 @@ def _resume(config: Config) -> Iterator[str]:
     if holder := folder.holder():
         raise ConfigError(f"the study in {folder.path} is being run by process {holder}", fix="wait for it")
     if records := folder.records():
-        old = configuration.read(folder.config)
+        old = composing.read(folder.config)
         if any(record.measurement for record in records):  # what never measured anything is set aside
             resume.changes(old, resume.carried(old, config))
         resume.check_budget(config, len(Outcome.of(folder).launched))

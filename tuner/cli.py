@@ -138,7 +138,7 @@ def study_start(
     as_json: AsJson = False,
 ) -> None:
     """Run a study, or resume the one of that name."""
-    from tuner.config import load
+    from tuner.composing import load
 
     config = load(overrides or [], config_dir)
     if cfg:
@@ -317,7 +317,7 @@ def study_rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Without asking.")] = False,
 ) -> None:
     """Remove a study: its records, logs and results, for good."""
-    from tuner.config import read
+    from tuner.composing import read
     from tuner.ledger import forget
     from tuner.storage import remove
 
@@ -441,7 +441,7 @@ def explain(
 @app.command()
 def doctor(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
     """What this machine can run, and what is missing; OVERRIDES name a study that is to run here."""
-    from tuner.config import load
+    from tuner.composing import load
     from tuner.doctor import examine
     from tuner.finding import Mark
 

@@ -6,12 +6,14 @@ nobody asks this host: its real GPUs are not the ones meant.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, field_validator
 
 from tuner import driver
+from tuner.schema import Schema
 
 if TYPE_CHECKING:
-    from tuner.config import HardwareConfig
     from tuner.engines.base import StartupFacts
 
 Source = Literal["the engine's log", "nvidia-smi", "the configuration"]
@@ -30,6 +32,43 @@ _MULTIPROCESSORS = {
     "H200": 132,
 }
 """Streaming multiprocessors, from the vendor's data sheets: nvidia-smi does not tell."""
+
+
+class GpuConfig(Schema):
+    """What is known of one of the machine's GPUs; what the driver or the engine itself says counts more."""
+
+    total_gib: PositiveFloat | None = None
+    """Memory, as the engine prints it."""
+    free_gib: PositiveFloat | None = None
+    """Memory that is free when a server starts, likewise."""
+    compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    multiprocessors: PositiveInt | None = None
+    """Streaming multiprocessors, as the vendor's data sheet has them."""
+
+    @field_validator("compute_capability", mode="before")
+    @classmethod
+    def _text(cls, raw: Any) -> Any:
+        return str(raw) if isinstance(raw, float) else raw
+
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """The compute capability as numbers that can be compared."""
+        if self.compute_capability is None:
+            return None
+        major, minor = self.compute_capability.split(".")
+        return int(major), int(minor)
+
+
+class HardwareConfig(Schema):
+    """The machine, as far as a study needs to know it."""
+
+    name: str
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Indices, in PCI bus order, of the GPUs that the study may use; empty for none."""
+    gpu: GpuConfig = GpuConfig()
+    """What each of them is; the smallest, where they differ."""
+    simulated: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the simulated engine is told of its hardware."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +114,7 @@ class Hardware:
         return replace(self, total_gib=totals[-1], free_gib=max(frees, default=None), source="the engine's log")
 
 
-def hardware_of(config: "HardwareConfig") -> Hardware:
+def hardware_of(config: HardwareConfig) -> Hardware:
     """The hardware of a study: asked of this host's driver where it is real, else as configured."""
     facts, simulated = config.gpu, config.simulated
     count = simulated.get("count", 1) if simulated else len(config.gpus)

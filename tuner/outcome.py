@@ -7,7 +7,7 @@ from functools import cached_property
 
 from pydantic import JsonValue
 
-from tuner import config
+from tuner import composing
 from tuner.compare import Proof, alpha_left, proofs
 from tuner.config import Config
 from tuner.load.metrics import Measurement
@@ -52,7 +52,7 @@ class Outcome:
         Raises:
             ConfigError: The folder holds no study that this version of tuner can read.
         """
-        return cls(folder, config.read(folder.config), tuple(folder.records()), tuple(folder.confirmations()))
+        return cls(folder, composing.read(folder.config), tuple(folder.records()), tuple(folder.confirmations()))
 
     def now(self) -> "Outcome":
         """The outcome with what was saved in the meantime; itself if nothing was, with all that it has worked out."""

@@ -10,8 +10,7 @@ from dataclasses import replace
 
 import tenacity
 
-from tuner import config as configuration
-from tuner import events, resume, sitting
+from tuner import composing, events, resume, sitting
 from tuner.checks import check_prompts
 from tuner.clean import left_overs
 from tuner.compare import Proof, proof_of
@@ -81,14 +80,14 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
 
 def _carried(folder: StudyFolder, config: Config) -> Config:
     """The configuration with what the study's earlier trials need of the one before."""
-    return resume.carried(configuration.read(folder.config), config) if folder.records() else config
+    return resume.carried(composing.read(folder.config), config) if folder.records() else config
 
 
 def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:
     """The study's configuration is on disk before anything is launched; returns what a person should know of it."""
     damaged = folder.set_damaged_aside()
     try:
-        changed = resume.changes(configuration.read(folder.config), config) if folder.records() else ()
+        changed = resume.changes(composing.read(folder.config), config) if folder.records() else ()
     except resume.Incomparable:
         if any(record.measurement for record in folder.records()):
             raise

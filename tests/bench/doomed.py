@@ -14,7 +14,7 @@ from statistics import fmean, median
 
 from tests.bench.machine import Machine
 from tests.engines.vllm.real import RUNS
-from tuner import config
+from tuner import composing
 from tuner.engines.vllm.calibration import compare
 from tuner.outcome import Outcome
 from tuner.preflight import Preflight, ground_of
@@ -105,7 +105,7 @@ def _unheard(text):
 def asked_of(site, kind, seed, trials=TRIALS):
     """The configuration of a study on one of the sites."""
     alone = ["study.confirm.max=0", "study.control_every=0"]
-    return config.load([*SITES[site], f"search={kind}", f"study.seed={seed}", f"budget.trials={trials}", *alone])
+    return composing.load([*SITES[site], f"search={kind}", f"study.seed={seed}", f"budget.trials={trials}", *alone])
 
 
 def tallies(site, kind, arm, seeds, trials=TRIALS):

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.test_study import FAST
-from tuner import config, events
+from tuner import composing, events
 from tuner.search import ModelSearch, Observation, _View, make_search
 from tuner.study import run_study
 
@@ -52,14 +52,14 @@ def own_time_s():
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TUNER_STATE_DIR"] = str(Path(folder) / "state")
-        run_study(config.load([*FAST, f"study.folder={folder}", f"budget.trials={TRIALS}", "search=tpe"]), listen)
+        run_study(composing.load([*FAST, f"study.folder={folder}", f"budget.trials={TRIALS}", "search=tpe"]), listen)
     walls = [later - earlier for earlier, later in pairwise(begun)]
     own = [wall - records[n].seconds - records[n + 1].ask_s for n, wall in enumerate(walls)]
     return own, [record.ask_s for record in records if record.ask_s]
 
 
 def ask_s(kind, count):
-    asked = config.load(["experiment=demo", f"search={kind}"])
+    asked = composing.load(["experiment=demo", f"search={kind}"])
     spread = ModelSearch("random", asked.space, ("maximize",), asked.model.settings, 0)
     view = _View(asked.space, ("maximize",))
     candidates = [spread._ask(view, [], attempt) for attempt in range(count)]

@@ -117,7 +117,7 @@ def main() -> None:
         peer = Peer(asked.tool, place, asked.url, asked.model, asked.tokenizer)
         pairs = Pairs(Tuner(client, asked.url, asked.model), peer)
         pairs.ours(), peer()
-        pairs.run(asked.pairs)
+        pairs.run_in_turns(asked.pairs, asked.tool)
     print(f"tuner over {asked.tool}:\n{pairs}")
     sys.exit(bool(pairs.disagreeing))
 

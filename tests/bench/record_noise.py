@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench.noise import RECORDED, recorded
-from tuner import __version__, config
+from tuner import __version__, composing
 from tuner.load.metrics import METRICS
 from tuner.space import Candidate
 from tuner.storage import Role, StudyFolder
@@ -28,7 +28,7 @@ def main():
     file = RECORDED / f"{name}.csv"
     done = len(recorded(name)) if file.exists() else 0
     with tempfile.TemporaryDirectory() as folder:
-        asked = config.load([*overrides, f"study.folder={folder}"])
+        asked = composing.load([*overrides, f"study.folder={folder}"])
         with workbench(asked) as (bench, _):
             for number in range(done, int(launches)):
                 _keep(file, number, _launch(asked, bench, StudyFolder(asked.study.path), number), overrides)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.engines.toy import TOY
-from tuner import config
+from tuner import composing
 from tuner.engines import registry
 from tuner.engines.vllm.kind import VLLM
 from tuner.outcome import Outcome
@@ -81,7 +81,7 @@ STUDY = [
 
 
 def test_an_engine_of_which_nothing_is_known_beforehand_is_tuned(registered, tmp_path):
-    asked = config.load([*STUDY, f"study.folder={tmp_path}"])
+    asked = composing.load([*STUDY, f"study.folder={tmp_path}"])
     outcome = run_study(asked, lambda event: None)
     first, *others = outcome.records
     assert first.measurement

@@ -4,7 +4,7 @@ import pytest
 
 from tests.launchers.toy import ToyLauncherConfig
 from tests.test_study import FAST
-from tuner import config
+from tuner import composing
 from tuner.errors import ConfigError
 from tuner.launchers import registry
 from tuner.outcome import Outcome
@@ -19,7 +19,7 @@ def registered(monkeypatch):
 
 
 def test_a_whole_study_runs_with_a_launcher_of_ones_own(registered, tmp_path):
-    asked = config.load([*FAST, "launcher.kind=toy", f"study.folder={tmp_path}"])
+    asked = composing.load([*FAST, "launcher.kind=toy", f"study.folder={tmp_path}"])
     outcome = run_study(asked, lambda event: None)
     assert [record.state for record in outcome.records] == [State.COMPLETE] * 3
     assert Outcome.of(StudyFolder(asked.study.path)).config.launcher == asked.launcher
@@ -27,4 +27,4 @@ def test_a_whole_study_runs_with_a_launcher_of_ones_own(registered, tmp_path):
 
 def test_a_kind_that_is_not_in_the_registry_is_refused_with_those_that_are():
     with pytest.raises(ConfigError, match=r"launcher\.kind: .*'process' or 'docker' or 'attach', but is 'toy'"):
-        config.load([*FAST, "launcher.kind=toy"])
+        composing.load([*FAST, "launcher.kind=toy"])

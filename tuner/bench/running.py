@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 
 from tuner.bench.view import Follower
-from tuner.config import Config, load
+from tuner.composing import load
+from tuner.config import Config
 from tuner.errors import ConfigError, EngineUnavailable
 from tuner.fetch import fetch
 from tuner.launchers.attach import AttachLauncher

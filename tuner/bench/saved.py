@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tuner import config as configs
+from tuner import composing
 from tuner.bench import vllm_result
 from tuner.bench.running import Measured
 from tuner.errors import ConfigError
@@ -76,7 +76,7 @@ def kept(folder: Path) -> Measured:
         raise ConfigError(f"{place.record} is no trial record of this version: {config_error(error)}") from error
     except FileNotFoundError:
         raise ConfigError(f"{place.record} is not there", fix="name the folder of a measurement") from None
-    return Measured(place, record, configs.read(place.config) if place.config.exists() else None)
+    return Measured(place, record, composing.read(place.config) if place.config.exists() else None)
 
 
 def measurement_of(record: TrialRecord) -> Measurement:

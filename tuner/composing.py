@@ -1,0 +1,282 @@
+"""Hydra composes ``conf/`` and the user's overrides; pydantic makes a ``Config`` of the result, or says what is wrong.
+
+Every mistake ends here, before trial 0: nothing else in tuner ever sees a ``DictConfig``.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import JsonValue, ValidationError
+
+from tuner import documents
+from tuner.catalog import conf_dir, groups
+from tuner.config import Config
+from tuner.errors import ConfigError
+from tuner.load.deciding import unmeasurable
+from tuner.schema import config_error
+from tuner.secrets import has_shape, hide, is_plain, is_secret
+from tuner.space import SearchSpace
+
+
+def _leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is set, with its place."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    if items is None:
+        yield from [(place, tree)] if isinstance(tree, str) else []
+        return
+    for key, value in items:
+        yield from _leaves(value, f"{place}.{key}" if place else str(key))
+
+
+def _remedy_for(place: str) -> str:
+    if place == "storage.url":
+        return "leave it to PGPASSWORD or ~/.pgpass"
+    return "put it in .env, and name it under secrets.deployment or secrets.trial"
+
+
+def load(
+    overrides: Sequence[str], config_dir: Path | None = None, measured: Mapping[str, JsonValue] | None = None
+) -> Config:
+    """Compose and validate.
+
+    Args:
+        overrides: Hydra's override grammar, ``experiment=demo budget.trials=40``.
+        config_dir: A folder with groups of the user's own, in addition to tuner's.
+        measured: Values by dotted key that a server or another program gave. They fill keys that the configuration
+            leaves open, and are data: no grammar reads them.
+
+    Raises:
+        ConfigError: Anything is wrong; it names the place, the value and the valid ones.
+    """
+    config = validate(_compose(overrides, config_dir, measured or {}))
+    _check_folder(config.study.path)
+    _check_space(config.space)
+    hide(config.secrets.known().hidden)
+    _check_secrets(config)
+    # not a part of `validate`: a study of an earlier version stays readable
+    config.check_budget()
+    if refused := unmeasurable(config.workload, config.objective.deciding):
+        raise ConfigError(refused[0], place="objective", fix=refused[1])
+    return config
+
+
+def _check_secrets(config: Config) -> None:
+    """Everything in a configuration is written to the study's folder, so that it holds no secret."""
+    known = config.secrets.known().hidden
+    for place, value in _leaves(config.model_dump(mode="json", exclude={"secrets"})):
+        named = any(map(is_secret, place.split("."))) and not is_plain(value)
+        if named or has_shape(value) or any(secret in value for secret in known):
+            raise ConfigError("secrets are not written into configurations", place=place, fix=_remedy_for(place))
+
+
+def _check_space(space: SearchSpace) -> None:
+    if space.params and space.size == 1:
+        fix = "give a parameter more values, or measure the deployment alone with space=none"
+        raise ConfigError("nothing to search: every parameter has one value", place="space.params", fix=fix)
+
+
+def _check_folder(path: Path) -> None:
+    """SQLite's URLs give these characters a meaning of their own."""
+    if found := re.search(r"[?#]", str(path.absolute())):
+        fix = "choose another study.folder or study.name"
+        raise ConfigError(f"{path.absolute()}: {found[0]!r} cannot stand in a path", place="study.folder", fix=fix)
+
+
+def read(path: Path) -> Config:
+    """The resolved configuration that a study keeps in its folder.
+
+    Raises:
+        ConfigError: The file is not a configuration of this version of tuner.
+    """
+    raw = documents.yaml_of(path)
+    if not isinstance(raw, Mapping):
+        fix = "restore it from a copy, or `tuner study rm` the study"
+        raise ConfigError("is empty, or no configuration", place=str(path), fix=fix)
+    try:
+        config = validate(raw)
+    except ConfigError as error:
+        raise ConfigError(error.message, place=str(path), fix=error.fix) from error
+    hide(config.secrets.known().hidden)
+    return config
+
+
+def validate(raw: Mapping[str, Any]) -> Config:
+    """A ``Config`` of a composed tree.
+
+    Raises:
+        ConfigError: With all mistakes, each with its place.
+    """
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise _misnamed(raw, error) or config_error(error, _TAGS) from error
+
+
+_TAGS = frozenset({"range", "choice", "int", "float"})
+
+
+def _misnamed(raw: Any, error: ValidationError) -> ConfigError | None:
+    """A parameter that lacks what every parameter has, and whose name is nearly that of one that has it."""
+    params = raw.get("space", {}).get("params") or {}
+    for mistake in error.errors(include_url=False):
+        match mistake["loc"], mistake["type"]:
+            case ("space", "params", str(name), *_), "missing":
+                near = get_close_matches(name, set(params) - {name}, n=1)
+                if near:
+                    said = f"there is no parameter {name!r}; did you mean {near[0]!r}?"
+                    there = ", ".join(sorted(set(params) - {name}))
+                    fix = f"a new parameter needs low and high, or choices (there: {there})"
+                    return ConfigError(said, place=f"space.params.{name}", fix=fix)
+    return None
+
+
+def _compose(overrides: Sequence[str], config_dir: Path | None, measured: Mapping[str, JsonValue]) -> Mapping[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    search_path = _search_path(config_dir)
+    group_names = frozenset(group.name for group in groups(config_dir))
+    adapted = [_adapted(override, group_names) for override in overrides]
+    try:
+        with (
+            _environment_for_secrets_only(),
+            initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"),
+        ):
+            tree = compose("config", overrides=[*search_path, *adapted])
+            open_keys = [key for key in measured if OmegaConf.select(tree, key) is None]  # ??? or null
+            for key in open_keys:
+                OmegaConf.update(tree, key, "")  # a stand-in: what came from outside must not be interpolated
+            resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        if isinstance(cause := _cause(error), ConfigError):
+            raise cause from None
+        raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"not YAML: {error}", fix="fix that line") from error
+    except RecursionError as error:
+        fix = "write it with fewer levels"
+        raise ConfigError("nested too deeply to be read", place="command line", fix=fix) from error
+    if not isinstance(resolved, dict):
+        raise AssertionError(f"Hydra composed {type(resolved).__name__}")
+    for key in open_keys:
+        _put(resolved, key, measured[key])
+    return {str(key): value for key, value in resolved.items() if key != "experiment"}
+
+
+def _put(tree: dict[Any, Any], key: str, value: JsonValue) -> None:
+    *path, leaf = key.split(".")
+    for part in path:
+        tree = tree[part]
+    tree[leaf] = value
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error that began a chain."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return error
+
+
+@contextmanager
+def _environment_for_secrets_only() -> Iterator[None]:
+    """In this block ``oc.env`` works under ``secrets`` and nowhere else: all else is written to the study's folder."""
+    from omegaconf import OmegaConf
+    from omegaconf.resolvers import oc
+
+    def env(*words: Any, _node_: Any) -> Any:
+        place = _node_._get_full_key(None)
+        if not place.startswith("secrets.") and not str(words[0]).startswith("TUNER_"):  # those are our own switches
+            fix = "write the value itself; a secret is named under secrets.trial or secrets.deployment"
+            raise ConfigError("${oc.env:…} is not for settings, which are written to disk", place=place, fix=fix)
+        return oc.env(*words)
+
+    OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def _search_path(config_dir: Path | None) -> list[str]:
+    if config_dir is None:
+        return []
+    if not config_dir.is_dir():
+        raise ConfigError(f"{config_dir} is not a folder", place="--config-dir")
+    if found := re.search(r"[\\'$?#%]", str(config_dir.resolve())):
+        fix = "rename the folder, or link to it from another path"
+        raise ConfigError(f"{config_dir}: {found[0]!r} cannot stand in this path", place="--config-dir", fix=fix)
+    for path in config_dir.glob("*/*.yaml"):
+        documents.yaml_of(path)
+        if (conf_dir() / path.parent.name / path.name).exists():
+            fix = "give it another name; `defaults: [NAME, _self_]` inherits from tuner's"
+            raise ConfigError(f"tuner has a {path.parent.name}/{path.stem} of its own", place=str(path), fix=fix)
+    return [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+
+
+def _adapted(override: str, group_names: frozenset[str]) -> str:
+    """Let Hydra take any key: whether it exists is pydantic's to say, since only pydantic knows the valid ones."""
+    key, sign, _ = override.partition("=")
+    if not sign:
+        if override.startswith("~"):
+            return override
+        raise ConfigError(
+            f"{override!r} is not an override", place="command line", fix="write key=value or group=choice"
+        )
+    bare = key.lstrip("+")
+    if bare.split("@")[0] in group_names:
+        return override.lstrip("+")
+    _check_section(re.split(r"[.@]", bare.lstrip("~"))[0], group_names)
+    return override if key.startswith("~") else f"++{override.lstrip('+')}"
+
+
+def _check_section(section: str, group_names: frozenset[str]) -> None:
+    """A misspelled group is no reason to hear that another one is missing."""
+    valid = {*Config.model_fields, *group_names, "hydra"}
+    if section not in valid:
+        near = get_close_matches(section, valid, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        listed = ", ".join(sorted(valid - {"hydra"}))
+        raise ConfigError(f"no such group or key {section!r}", place="command line", fix=f"{hint}There are: {listed}")
+
+
+def _plainly(message: str) -> str:
+    """Hydra's message without its search path, its links and its advice for other programs."""
+    message = re.sub(r"\n*(Config search path|See https|To append to your config).*", "", message, flags=re.DOTALL)
+    if missing := _missing(message):
+        return f"{missing}: a value is needed"
+    if dangling := _dangling(message):
+        return f"{dangling[1]}: takes its value from {dangling[0]}, which is not there"
+    message = re.sub(r"\n\s*full_key: .*", "", message, flags=re.DOTALL)
+    return message.replace("In 'config': ", "").strip()
+
+
+def _remedy(message: str) -> str:
+    if missing := _missing(message):
+        return f"give {missing}=VALUE on the command line"
+    if dangling := _dangling(message):
+        group = dangling[0].split(".")[0]
+        return f"choose a {group} that has it (`tuner study start --help` lists them), or set {dangling[0]}=VALUE"
+    if "You must specify" in message:
+        return "choose one, or all of them at once with experiment=NAME (experiment=demo needs no GPU)"
+    if "Could not find" in message:
+        return "choose one of the available options, or point --config-dir to a folder that has it"
+    return "see https://hydra.cc/docs/1.3/advanced/override_grammar/basic for how overrides are written"
+
+
+def _missing(message: str) -> str | None:
+    """The full key of a mandatory value that is missing."""
+    found = re.search(r"Missing mandatory value: .*full_key: (\S+)", message, flags=re.DOTALL)
+    return found[1] if found else None
+
+
+def _dangling(message: str) -> tuple[str, str] | None:
+    """A key that an interpolation asks for in vain, and the key that asks for it."""
+    found = re.search(r"Interpolation key '(\S+)' not found.*full_key: (\S+)", message, flags=re.DOTALL)
+    return (found[1], found[2]) if found else None
