@@ -2,9 +2,10 @@
 
 import pytest
 
-from tuner import composing
+from tuner import composing, driver
 from tuner.engines.base import StartupFacts
 from tuner.hardware import Hardware, hardware_of
+from tuner.sitting import Machine
 
 SMI = """#!/bin/sh
 case "$1" in
@@ -73,3 +74,13 @@ def test_the_most_that_was_ever_free_is_kept_from_one_start_to_the_next():
     first = Hardware("x", 1).learned([StartupFacts(total_gib=24.0, free_gib=22.0)])
     assert first.learned([StartupFacts(total_gib=24.0, free_gib=15.0)]).free_gib == 22.0
     assert first.learned([StartupFacts(total_gib=24.0, free_gib=23.0)]).free_gib == 23.0
+
+
+def test_a_sitting_names_the_gpus_where_only_wsl_has_the_driver(tmp_path, monkeypatch):
+    (tmp_path / "wsl").mkdir()
+    program = tmp_path / "wsl" / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 4090, 24564, 581.29'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(driver, "_WSL_FOLDER", str(program.parent))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert Machine.this().gpus == ("NVIDIA GeForce RTX 4090, 24564 MiB, 581.29",)

@@ -57,6 +57,12 @@ def capabilities() -> dict[int, tuple[int, int]]:
     return {int(index): (int(major), int(minor)) for index, (major, _, minor) in pairs if minor.isdigit()}
 
 
+def descriptions() -> tuple[str, ...]:
+    """Name, memory and driver version of each GPU, for a person; none where no driver answers."""
+    rows = _query("--query-gpu=name,memory.total,driver_version")
+    return tuple(f"{name}, {total} MiB, {version}" for name, total, version in rows)
+
+
 _STATE = (
     "--query-gpu=index,uuid,clocks.sm,clocks.mem,temperature.gpu,power.draw,clocks_throttle_reasons.active,"
     "utilization.gpu,memory.used"

@@ -21,7 +21,7 @@ from tuner.engines.causes import Cause
 from tuner.objective import Objective
 from tuner.outcome import SEARCHED, named
 from tuner.space import Candidate
-from tuner.storage import Failure, Role, State, TrialRecord
+from tuner.storage import Ending, Failure, Role, TrialRecord
 
 _RECENT = 8
 _PREPARING_EVERY_S = 10.0
@@ -114,7 +114,7 @@ class Standing:
                 for record in event.earlier:
                     self._add(record)
             case events.TrialEnded():
-                self.finished += event.record.launched and event.record.state is not State.FAILED
+                self.finished += event.record.ending not in (Ending.RULED_OUT, Ending.FAILED)
                 self.best = event.best
                 self._add(event.record)
 
@@ -291,11 +291,10 @@ def doubts_of(record: TrialRecord) -> list[str]:
 
 def spoken(record: TrialRecord, objective: Objective) -> str:
     """A trial's result in a few words."""
-    if record.failure and not record.launched:
-        return f"ruled out: {words.cause(record.failure.cause)}"
+    if record.failure and record.ending is Ending.RULED_OUT:
+        return f"{record.ending}: {words.cause(record.failure.cause)}"
     if record.failure:
-        how = "failed" if record.state is State.FAILED else "cannot run"
-        return f"{how}: {_why(record.failure)}, after {words.duration(record.seconds)}"
+        return f"{record.ending}: {_why(record.failure)}, after {words.duration(record.seconds)}"
     if record.verdict is None:
         return "no verdict"
     missed = "; ".join(words.misses(record.verdict.violations))
@@ -310,17 +309,17 @@ def _why(failure: Failure) -> str:
 def brief(record: TrialRecord, objective: Objective) -> str:
     """A trial's result where there is little room."""
     if record.failure:
-        how = "failed" if record.state is State.FAILED else "cannot run" if record.launched else "ruled out"
-        return f"{how}: {words.cause(record.failure.cause)}"
+        return f"{record.ending}: {words.cause(record.failure.cause)}"
     violations = record.verdict.violations if record.verdict else {}
     missed = ", ".join(words.metric(name).short for name, violation in violations.items() if violation > 0)
     return values_text(record, objective) + (f", misses {missed}" if missed else "")
 
 
+_STYLES = {Ending.MEASURED: "green", Ending.LIMIT_MISSED: "yellow", Ending.RULED_OUT: "red dim"}
+
+
 def _style(record: TrialRecord) -> str:
-    if record.measurement:
-        return "green" if record.feasible else "yellow"
-    return "red" if record.launched else "red dim"
+    return _STYLES.get(record.ending, "red")
 
 
 def values_text(record: TrialRecord, objective: Objective) -> str:

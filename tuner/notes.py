@@ -14,7 +14,7 @@ from tuner.host.state import GpuState, HostState
 from tuner.outcome import Outcome
 from tuner.secrets import redacted
 from tuner.space import Candidate
-from tuner.storage import State, TrialRecord
+from tuner.storage import Ending, TrialRecord
 from tuner.verdict import worse as worsened
 
 _LONGEST_LINE = 1500
@@ -87,12 +87,16 @@ def _brief(text: str) -> str:
     return redacted(words.cut(words.unprefixed(text), _WIDTH))
 
 
+_SAID = {
+    Ending.RULED_OUT: "Ruled out before a launch",
+    Ending.CANNOT_RUN: "Cannot run",
+    Ending.FAILED: "Failed, and not for its configuration",
+}
+
+
 def _verdict(outcome: Outcome, record: TrialRecord) -> str:
-    if record.failure and not record.launched:
-        return f"Ruled out before a launch: {words.cause(record.failure.cause)}."
     if record.failure:
-        how = "Failed, and not for its configuration" if record.state is State.FAILED else "Cannot run"
-        return f"{how}: {words.cause(record.failure.cause)}."
+        return f"{_SAID[record.ending]}: {words.cause(record.failure.cause)}."
     if record.verdict is None:
         return "No verdict."
     pairs = zip(outcome.config.objective.goals, record.verdict.values, strict=True)

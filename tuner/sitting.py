@@ -6,7 +6,6 @@ A study may be stopped and resumed, elsewhere too; each sitting adds a line to `
 import os
 import platform
 import shlex
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tuner import __version__
+from tuner import __version__, driver
 from tuner.schema import Schema
 from tuner.secrets import redacted
 
@@ -41,7 +40,7 @@ class Machine(Schema):
             cpu=_cpu(),
             cores=len(os.sched_getaffinity(0)),
             memory_gib=_memory_gib(),
-            gpus=tuple(_gpus()),
+            gpus=driver.descriptions(),
         )
 
 
@@ -100,11 +99,3 @@ def _memory_gib() -> float | None:
     with suppress(OSError, ValueError):
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     return None
-
-
-def _gpus() -> list[str]:
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    with suppress(OSError, subprocess.SubprocessError):
-        said = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-        return [line.strip() for line in said.splitlines() if line.strip()]
-    return []

@@ -21,6 +21,7 @@ from tuner import __version__
 from tuner.engines.base import StartupFacts
 from tuner.engines.effective import EffectiveSetting
 from tuner.errors import ConfigError, InfrastructureError, TrialError
+from tuner.files import write_whole
 from tuner.forecast import Forecast
 from tuner.host.state import StageHost
 from tuner.load.metrics import Measurement
@@ -55,6 +56,20 @@ class State(StrEnum):
     COMPLETE = "complete"
     PRUNED = "pruned"
     FAILED = "failed"
+
+
+class Ending(StrEnum):
+    """What became of a trial."""
+
+    MEASURED = "measured"
+    """It meets every limit."""
+    LIMIT_MISSED = "limit missed"
+    """It was measured as well."""
+    CANNOT_RUN = "cannot run"
+    RULED_OUT = "ruled out"
+    """Known beforehand not to run, so that nothing was launched."""
+    FAILED = "failed"
+    """For no fault of its configuration, as far as is known."""
 
 
 class ProofTerms(Schema):
@@ -152,9 +167,18 @@ class TrialRecord(Stored):
         return sum(span.seconds for span in self.phases)
 
     @property
+    def ending(self) -> Ending:
+        """What became of it."""
+        if self.verdict is not None:
+            return Ending.MEASURED if self.verdict.feasible else Ending.LIMIT_MISSED
+        if self.state is State.FAILED:
+            return Ending.FAILED
+        return Ending.CANNOT_RUN if self.launched else Ending.RULED_OUT
+
+    @property
     def feasible(self) -> bool:
         """Whether it was measured and meets every limit."""
-        return self.verdict is not None and self.verdict.feasible
+        return self.ending is Ending.MEASURED
 
 
 @dataclass(slots=True)
@@ -575,21 +599,13 @@ def _made_private(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, without secrets, readable by its owner alone, and on the disk when this returns.
+    """As ``write_whole``, without secrets.
 
     Raises:
         InfrastructureError: The disk is full, or the folder cannot be written to.
     """
-    draft = path.with_name(f".{path.name}.tmp")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(redacted_file(text))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        write_whole(path, redacted_file(text))
     except OSError as error:
         fix = "make room on that disk, or make the folder writable; then the same command resumes the study"
         raise InfrastructureError(f"{path} cannot be written: {error.strerror}", fix=fix) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)

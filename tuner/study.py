@@ -11,20 +11,21 @@ from dataclasses import replace
 import tenacity
 
 from tuner import composing, events, resume, sitting
+from tuner.blame import Blame, Circumstances, blame, settled
 from tuner.checks import check_prompts
 from tuner.clean import left_overs
 from tuner.compare import Proof, proof_of
 from tuner.config import Config
 from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
-from tuner.errors import GpuBusy, InfrastructureError, MeasurementError, Unexplained
+from tuner.errors import GpuBusy, InfrastructureError
 from tuner.ledger import Ledger
 from tuner.outcome import Outcome, named
 from tuner.pace import Pace, left_s
 from tuner.preflight import Ground, Preflight
 from tuner.proposals import Proposal, Proposer
 from tuner.space import Candidate
-from tuner.storage import Failure, ProofTerms, Role, State, StudyFolder, TrialFolder, TrialRecord, storage_errors
+from tuner.storage import ProofTerms, Role, State, StudyFolder, TrialFolder, TrialRecord, storage_errors
 from tuner.trial import Assignment, Workbench, never, run_trial
 from tuner.workbench import workbench
 
@@ -198,29 +199,26 @@ class _Run:
         number = self._folder.next_number("confirm")
         folder = self._folder.confirmation(number)
         record = self._judged(self._launch(proposal, number, folder, len(history) + 1), folder, history)
-        if _counts_against(record, last=len(history) >= self._config.study.retries):
-            record = record.model_copy(update={"state": State.PRUNED})
-            folder.save(record)
         self._ended(record, relaunch=True)
         return record
 
     def _judged(self, record: TrialRecord, folder: TrialFolder, history: Sequence[TrialRecord]) -> TrialRecord:
         """The record with what is known after the launch of who is to blame; on disk as well."""
-        judged = self._others(record)
-        ours = record.role not in (Role.BASELINE, Role.CONFIRM_BASELINE)
-        if ours and history and _died_alike(judged, history[-1]) and self._baseline_launches():
-            judged = _blamed(judged)
+        before, last = history[-1] if history else None, len(history) >= self._config.study.retries
+        known = Circumstances(self._busy(record), before, last)
+        if blame(record, known) is Blame.OPEN:
+            known = replace(known, baseline_runs=self._baseline_launches())
+        judged = settled(record, known)
         if judged != record:
             folder.save(judged)
         return judged
 
-    def _others(self, record: TrialRecord) -> TrialRecord:
-        """The record of a launch for which others had left no memory: no verdict on the configuration."""
+    def _busy(self, record: TrialRecord) -> GpuBusy | None:
+        """What a launch died of, if others had left it no memory."""
         if self._ground is None or not record.launched or record.failure is None:
-            return record
+            return None
         earlier = [other for other in self.outcome.records if other != record]
-        busy = Preflight(self._ground, (*earlier, record)).busy(len(earlier))
-        return record if busy is None else _excused(record, busy)
+        return Preflight(self._ground, (*earlier, record)).busy(len(earlier))
 
     def _baseline_launches(self) -> bool:
         """Whether it is the candidate: the baseline is measured once more, and its record kept."""
@@ -313,38 +311,6 @@ def _worth_a_retry(record: TrialRecord) -> bool:
         return False
     known = record.failure.cause in list(Cause)
     return not known or CONSEQUENCES[Cause(record.failure.cause)].action is not Action.STOP
-
-
-def _counts_against(record: TrialRecord, *, last: bool) -> bool:
-    """Whether a relaunch that this machine does not explain counts against its configuration.
-
-    A winner must not owe its proof to deaths that were left out: one without a reason counts at once, one that no
-    attempt could measure in the end.
-    """
-    if record.state is not State.FAILED or record.failure is None:
-        return False
-    error = record.failure.error
-    return error == Unexplained.__name__ or (last and error == MeasurementError.__name__)
-
-
-def _died_alike(record: TrialRecord, earlier: TrialRecord) -> bool:
-    """Whether two attempts died of the same unknown cause, at the same line."""
-    if record.failure is None or earlier.failure is None or record.failure.error != Unexplained.__name__:
-        return False
-    return (record.failure.error, record.failure.cause) == (earlier.failure.error, earlier.failure.cause)
-
-
-def _excused(record: TrialRecord, busy: GpuBusy) -> TrialRecord:
-    """The record of a launch that failed by others' fault."""
-    return record.model_copy(update={"state": State.FAILED, "failure": Failure.of(busy)})
-
-
-def _blamed(record: TrialRecord) -> TrialRecord:
-    """The record of a configuration that dies every time while the baseline does not: infeasible, unexplained."""
-    assert record.failure is not None
-    message = f"unexplained: died alike in two attempts, while the baseline runs ({record.failure.message})"
-    failure = record.failure.model_copy(update={"message": message})
-    return record.model_copy(update={"state": State.PRUNED, "failure": failure})
 
 
 def _stopped(record: TrialRecord, study: str) -> StudyStopped:

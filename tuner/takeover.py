@@ -6,7 +6,6 @@ reboot Docker itself starts the service again, since it was stopped under the po
 """
 
 import fcntl
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ import httpx
 from pydantic import ValidationError
 
 from tuner.errors import ConfigError, EngineUnavailable, GpuBusy, InfrastructureError
+from tuner.files import write_whole
 from tuner.launchers.leases import state_dir
 from tuner.launchers.owner import Owner
 from tuner.launchers.watchdog import watchdog
@@ -82,17 +82,7 @@ class TakeOver(Stored):
     def write(self) -> None:
         """On the disk when this returns, whole or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(".tmp")
-        with draft.open("w") as file:
-            file.write(self.model_dump_json(indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
-        descriptor = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_whole(self.path, self.model_dump_json(indent=1))
 
 
 def folder() -> Path:

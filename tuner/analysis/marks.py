@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from tuner import words
 from tuner.analysis.frames import changed
 from tuner.outcome import Outcome
-from tuner.storage import State, TrialRecord
+from tuner.storage import Ending, TrialRecord
 
 BLUE, ORANGE, RED, PINK, GREEN = "#2f8bd8", "#dd8a06", "#d8505f", "#e3a1a9", "#16a06b"
 GREY, INK = "#8a8f98", "#7b8087"
@@ -79,10 +79,17 @@ def hover(outcome: Outcome, record: TrialRecord) -> str:
     return "<br>".join(escape(line[:110], quote=False) for line in lines)
 
 
+_DEAD = (
+    (Ending.CANNOT_RUN, "cannot run", RED),
+    (Ending.RULED_OUT, "ruled out, not launched", PINK),
+    (Ending.FAILED, "failed, not its fault", GREY),
+)
+
+
 def strip(figure: go.Figure, dead: Sequence[tuple[object, TrialRecord]], outcome: Outcome) -> None:
     """Trials without a measurement, below the axis: they have a place, but no value."""
-    for name, color in (("cannot run", RED), ("ruled out, not launched", PINK), ("failed, not its fault", GREY)):
-        group = [(x, record) for x, record in dead if _why(record) == name]
+    for ending, name, color in _DEAD:
+        group = [(x, record) for x, record in dead if record.ending is ending]
         if group:
             figure.add_scatter(
                 x=[x for x, _ in group],
@@ -97,13 +104,6 @@ def strip(figure: go.Figure, dead: Sequence[tuple[object, TrialRecord]], outcome
     if dead:
         strip = {"domain": [0, 0.07], "visible": False, "range": [-1, 1], "fixedrange": True}
         figure.update_layout(yaxis_domain=[0.11, 1], yaxis2=strip, xaxis_anchor="y2")
-
-
-def _why(record: TrialRecord) -> str:
-    """Why a trial has no value, as the legend says it."""
-    if record.state is State.FAILED:
-        return "failed, not its fault"
-    return "cannot run" if record.launched else "ruled out, not launched"
 
 
 def rounded(values: Iterable[float]) -> list[float]:

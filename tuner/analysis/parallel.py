@@ -10,7 +10,7 @@ from tuner import words
 from tuner.analysis.marks import GREEN, GREY, INK, MANY, goal_of, hover, reached, rounded, styled
 from tuner.outcome import Outcome
 from tuner.space import Choice, Range
-from tuner.storage import TrialRecord
+from tuner.storage import Ending, TrialRecord
 
 _Band = tuple[str, str, dict[str, str | int], list[TrialRecord]]
 """A name, a colour, how the line looks, and whose lines look like this."""
@@ -99,7 +99,7 @@ def _bands(outcome: Outcome, goal: int) -> list[_Band]:
     """Trials by what came of them, the best drawn last."""
     minimize = list(outcome.config.objective.goals.values())[goal] == "minimize"
     dead = [record for record in outcome.searched if record.verdict is None]
-    missed = [record for record in outcome.searched if record.verdict and not record.feasible]
+    missed = [record for record in outcome.searched if record.ending is Ending.LIMIT_MISSED]
     good = sorted((r for r in outcome.searched if r.feasible), key=lambda r: reached(r, goal), reverse=minimize)
     few = len(outcome.searched) <= MANY
     top = max(1, len(good) // (3 if few else 20))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from tuner.files import write_whole
 from tuner.launchers.leases import state_dir
 
 LAUNCH_MARK = "TUNER_LAUNCH"
@@ -74,12 +75,7 @@ class LaunchTrace:
             OSError: The disk is full or read-only.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f"{self.path.name}.tmp")
-        try:
-            draft.write_text(json.dumps(asdict(self)))
-            draft.replace(self.path)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_whole(self.path, json.dumps(asdict(self)))
 
     def erase(self) -> None:
         """Nothing of the launch is left: remove its temporary files and the trace itself."""

@@ -17,7 +17,7 @@ from tuner.proof.decision import Bound, Kind
 from tuner.report import launches
 from tuner.report.launches import numbers
 from tuner.report.markup import NOTHING, Html, folded, html, joined, table, tag
-from tuner.storage import Role, State, TrialRecord
+from tuner.storage import Ending, Role, TrialRecord
 
 _LEGEND = "Grey: as deployed. –: has no effect with the other settings."
 _WHOLE, _SHOWN = 40, 25
@@ -233,10 +233,11 @@ def result(outcome: Outcome, record: TrialRecord) -> Html:
     return tag("span", words.cause(failure.cause) if failure else "no verdict", class_=_look(record))
 
 
+_LOOKS = {Ending.MEASURED: "good", Ending.LIMIT_MISSED: "missed", Ending.FAILED: "failed"}
+
+
 def _look(record: TrialRecord) -> str:
-    if record.feasible:
-        return "good"
-    return "missed" if record.verdict else "failed" if record.state is State.FAILED else "dead"
+    return _LOOKS.get(record.ending, "dead")
 
 
 def failed(outcome: Outcome) -> Html:
@@ -265,7 +266,7 @@ def _failure(records: list[TrialRecord]) -> tuple[str, ...]:
 
 def _unlearnt(dead: list[TrialRecord]) -> Html:
     """What was this machine's fault says nothing of the configuration."""
-    count = sum(record.state is State.FAILED for record in dead)
+    count = sum(record.ending is Ending.FAILED for record in dead)
     if not count:
         return NOTHING
     were = "attempt was" if count == 1 else "attempts were"

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from tuner.engines.foresight import KnownFlags
 from tuner.engines.vllm.demand import release
 from tuner.engines.vllm.flags import known_choices, known_flags, parse_help
+from tuner.files import write_whole
 from tuner.host.inside import Inside
 from tuner.schema import Schema
 
@@ -96,6 +97,4 @@ def _read(path: Path) -> frozenset[str]:
 
 def _write(path: Path, answer: _Remembered) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(answer.model_dump_json(indent=1), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, answer.model_dump_json(indent=1))
