@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from tuner.config import SearchConfig
 from tuner.errors import ConfigError
-from tuner.search import Observation, _View, anything, make_search
+from tuner.search.base import Observation, SearchConfig, anything
+from tuner.search.registry import make_search
+from tuner.search.view import View
 from tuner.space import Candidate, SearchSpace, Settings
 
 SPACE = SearchSpace.model_validate(
@@ -96,7 +97,7 @@ def test_a_sampler_that_repeats_itself_gives_way_to_a_neighbour():
     searcher = search("tpe")
     fresh = searcher._freshness(seen, anything)
     for observation in seen:
-        near = searcher._neighbour(_View(SPACE, ("maximize",)), observation.candidate, fresh, random.Random(0))
+        near = searcher._neighbour(View(SPACE, ("maximize",)), observation.candidate, fresh, random.Random(0))
         assert near.digest not in known
         assert SPACE.violated(near, DEPLOYED) is None
 

@@ -16,6 +16,7 @@ from tuner.launchers.registry import AnyLauncher
 from tuner.load.workload import Workload
 from tuner.objective import Objective
 from tuner.schema import Schema, Stored
+from tuner.search.base import SearchConfig
 from tuner.secrets import Secrets, is_api_key
 from tuner.site import SiteConfig
 from tuner.space import SearchSpace
@@ -107,15 +108,6 @@ class SecretsConfig(Schema):
                 f"{keys[0]} is an API key: vLLM prints it (vllm#52523) and a trial needs none; put it in deployment"
             )
         return names
-
-
-class SearchConfig(Schema):
-    """Who proposes the next candidate."""
-
-    kind: Literal["auto", "gp", "tpe", "random", "grid"] = "auto"
-    """``auto``: ``gp`` where torch is installed, else ``tpe``."""
-    startup_trials: Annotated[int, Field(ge=1)] = 8
-    """Candidates spread over the space before the model proposes; the baseline and known-good ones count."""
 
 
 class StorageConfig(Schema):

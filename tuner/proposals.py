@@ -14,7 +14,8 @@ from tuner.idle import Idle, idle_parameters, ran
 from tuner.outcome import Outcome
 from tuner.preflight import Ground, Preflight
 from tuner.readings import LIKELY, Readings
-from tuner.search import CANNOT_RUN, Observation, anything, make_search
+from tuner.search.base import CANNOT_RUN, Observation, anything
+from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
 from tuner.storage import ProofTerms, Role, TrialRecord
 

@@ -12,7 +12,10 @@ from statistics import median
 
 from tests.test_study import FAST
 from tuner import composing, events
-from tuner.search import ModelSearch, Observation, _View, make_search
+from tuner.search.base import Observation
+from tuner.search.model import ModelSearch
+from tuner.search.registry import make_search
+from tuner.search.view import View
 from tuner.study import run_study
 
 TRIALS = 8
@@ -61,7 +64,7 @@ def own_time_s():
 def ask_s(kind, count):
     asked = composing.load(["experiment=demo", f"search={kind}"])
     spread = ModelSearch("random", asked.space, ("maximize",), asked.model.settings, 0)
-    view = _View(asked.space, ("maximize",))
+    view = View(asked.space, ("maximize",))
     candidates = [spread._ask(view, [], attempt) for attempt in range(count)]
     seen = [Observation(candidate, (float(n % 97),), 0.0) for n, candidate in enumerate(candidates)]
     search = make_search(asked.search, asked.space, ["maximize"], asked.model.settings, 0)

@@ -31,7 +31,8 @@ from tuner.load.estimates import itls_ms, tpot_ms
 from tuner.load.records import RequestRecord
 from tuner.objective import Direction, metric
 from tuner.outcome import Outcome
-from tuner.search import Importances, Observation, importances
+from tuner.search.base import Observation
+from tuner.search.importance import Importances, importances
 from tuner.space import Candidate, Choice, Range
 from tuner.storage import TrialRecord
 

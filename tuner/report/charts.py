@@ -9,7 +9,7 @@ from tuner.analysis import figures, frames
 from tuner.analysis.parallel import parallel
 from tuner.outcome import Outcome
 from tuner.report.markup import NOTHING, Html, html, joined, table, tag
-from tuner.search import has_forests
+from tuner.search.importance import has_forests
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

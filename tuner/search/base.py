@@ -1,0 +1,71 @@
+"""What every search answers, and what it is shown."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Literal, Protocol
+
+from pydantic import Field, JsonValue
+
+from tuner.schema import Schema
+from tuner.space import Candidate
+
+CANNOT_RUN = 1.0
+"""Violation of a configuration that cannot run: more than that of any which surely misses a limit."""
+NOTHING: Mapping[str, JsonValue] = MappingProxyType({})
+Admits = Callable[["Candidate"], bool]
+
+
+class SearchConfig(Schema):
+    """Who proposes the next candidate."""
+
+    kind: Literal["auto", "gp", "tpe", "random", "grid"] = "auto"
+    """``auto``: ``gp`` where torch is installed, else ``tpe``."""
+    startup_trials: Annotated[int, Field(ge=1)] = 8
+    """Candidates spread over the space before the model proposes; the baseline and known-good ones count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is known of one candidate.
+
+    Attributes:
+        candidate: Its parameters, as they ran.
+        asked: Digest of the candidate that was proposed, which may not be what ran; empty where it is.
+        values: The goals' metrics; ``None`` if it could not be measured.
+        violation: At most 0 when the limits are rather kept than not: a half less the probability that they are kept;
+            1 if it cannot run.
+    """
+
+    candidate: Candidate
+    values: tuple[float, ...] | None
+    violation: float = CANNOT_RUN
+    asked: str = ""
+
+
+def anything(candidate: Candidate) -> bool:
+    """Every candidate may be proposed."""
+    return True
+
+
+class Search(Protocol):
+    """Proposes candidates."""
+
+    def propose(
+        self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = NOTHING, admits: Admits = anything
+    ) -> Candidate | None:
+        """The next candidate, none that was seen before; ``None`` when the space holds no other.
+
+        Args:
+            seen: Everything that is known.
+            settled: Parameters that are not worth varying any more, with the value that they keep.
+            admits: Whether a candidate may be proposed at all.
+
+        The answer depends on the arguments and the seed alone, so a resumed study continues as if it had never stopped.
+        """
+        ...
+
+
+def known(seen: Iterable[Observation]) -> set[str]:
+    """Digests of what was proposed and of what ran: neither is worth another launch."""
+    return {digest for observation in seen for digest in (observation.candidate.digest, observation.asked) if digest}

@@ -1,0 +1,33 @@
+"""Which searches there are."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from tuner.errors import ConfigError
+from tuner.objective import Direction
+from tuner.search.base import Search, SearchConfig
+from tuner.search.grid import GridSearch
+from tuner.search.model import ModelSearch
+from tuner.space import SearchSpace, Settings
+
+
+def make_search(
+    config: SearchConfig, space: SearchSpace, directions: Sequence[Direction], deployed: Settings, seed: int
+) -> Search:
+    """The search that the configuration names.
+
+    Raises:
+        ConfigError: It needs something that is not installed, or a space without continuous parameters.
+    """
+    kind = config.kind
+    if kind == "auto":
+        kind = "gp" if _gp_is_installed() else "tpe"
+    if kind == "gp" and not _gp_is_installed():
+        raise ConfigError("gp needs torch", place="search.kind", fix="pip install -e '.[gp]', or search=tpe")
+    if kind == "grid":
+        return GridSearch(space, deployed)
+    return ModelSearch(kind, space, tuple(directions), deployed, seed, config.startup_trials)
+
+
+def _gp_is_installed() -> bool:
+    return all(find_spec(name) for name in ("torch", "scipy", "greenlet"))
