@@ -53,9 +53,12 @@ class Peer:
             return read(Path(folder))
 
     def _aiperf(self, folder: Path) -> list[str]:
+        # it takes a folder for a repository's name, and refuses an absolute one
+        (folder / "local").mkdir()
+        (folder / "local" / "tokenizer").symlink_to(Path(self.tokenizer).resolve())
         return [
             *("profile", "--model", self.model, "--url", self.url, "--endpoint-type", "chat", "--streaming"),
-            *("--tokenizer", self.tokenizer, "--isl", "100", "--osl", f"{TRAFFIC.output_tokens}"),
+            *("--tokenizer", "local/tokenizer", "--isl", "100", "--osl", f"{TRAFFIC.output_tokens}"),
             *("--extra-inputs", "ignore_eos:true", "--extra-inputs", f"temperature:{TRAFFIC.temperature}"),
             *("--concurrency", f"{TRAFFIC.concurrency}", "--request-count", f"{TRAFFIC.requests}"),
             *("--use-server-token-count", "--output-artifact-dir", str(folder), "--ui", "simple"),
