@@ -442,7 +442,7 @@ def explain(
 def doctor(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
     """What this machine can run, and what is missing; OVERRIDES name a study that is to run here."""
     from tuner.config import load
-    from tuner.doctor import State, examine
+    from tuner.doctor import CheckState, examine
 
     findings = examine(load(overrides, config_dir) if overrides else None)
     if as_json:
@@ -450,9 +450,9 @@ def doctor(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: A
     else:
         for finding in findings:
             _print(f"{finding.state:<8} {finding.name:<18} {finding.text}")
-            if finding.fix and finding.state is not State.OK:
+            if finding.fix and finding.state is not CheckState.OK:
                 _print(f"{'':<27} → {finding.fix}")
-    if any(finding.state is State.MISSING for finding in findings):
+    if any(finding.state is CheckState.MISSING for finding in findings):
         raise typer.Exit(1)
 
 
