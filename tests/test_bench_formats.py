@@ -15,7 +15,7 @@ from tuner.bench.saved import read
 from tuner.errors import ConfigError, MeasurementError
 from tuner.load.deciding import CONCURRENT
 from tuner.load.metrics import measure
-from tuner.load.records import Failure, FailureKind, RequestRecord, StageResult, Window
+from tuner.load.records import FailureKind, RequestFailure, RequestRecord, StageResult, Window
 from tuner.load.stage import Request
 from tuner.storage import Role, State, StudyFolder, TrialRecord
 
@@ -97,7 +97,9 @@ def test_vllms_result_is_read_as_numbers_and_as_the_traffic_to_repeat():
 
 def test_a_request_cut_off_at_the_end_is_in_no_number_of_vllms():
     whole = records_of(json.loads(REAL.read_text()))
-    cut = RequestRecord(CONCURRENT, 99, 0, Request("99", 1, 1, 32), 0.0, 9e6, failure=Failure(FailureKind.CUT, ""))
+    cut = RequestRecord(
+        CONCURRENT, 99, 0, Request("99", 1, 1, 32), 0.0, 9e6, failure=RequestFailure(FailureKind.CUT, "")
+    )
     assert written([*whole, cut]) == written(whole)
 
 

@@ -135,7 +135,7 @@ def test_report_profile_and_configuration_are_the_studys_artifacts(server):
 @pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "trials/0000/../../../../secret"])
 def test_an_artifact_outside_of_the_study_is_not_served(outcome, path):
     with pytest.raises(FileNotFoundError):
-        artifacts.Evidence(outcome.folder).open_reader(path.encode().hex())
+        artifacts.EvidenceStore(outcome.folder).open_reader(path.encode().hex())
 
 
 def test_nothing_can_be_deleted_from_it(server):

@@ -11,7 +11,7 @@ import pytest
 from tests.host.driver import Driver
 from tuner import composing
 from tuner.doctor import examine
-from tuner.finding import Mark
+from tuner.finding import CheckState
 from tuner.launchers.docker import images, volumes
 from tuner.launchers.docker.options import Build
 
@@ -51,34 +51,34 @@ def smi(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("no_engine")
 def test_a_missing_engine_matters_only_to_a_study_in_containers():
-    assert found()["Docker"].state is Mark.MISSING
+    assert found()["Docker"].state is CheckState.MISSING
     assert "start Docker" in found()["Docker"].fix
-    assert found("launcher=process")["Docker"].state is Mark.NOTE
-    assert {finding.name: finding for finding in examine()}["Docker"].state is Mark.NOTE
+    assert found("launcher=process")["Docker"].state is CheckState.NOTE
+    assert {finding.name: finding for finding in examine()}["Docker"].state is CheckState.NOTE
 
 
 @pytest.mark.usefixtures("no_engine", "smi")
 def test_it_says_whether_the_use_of_gpus_by_others_can_be_read(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert found()["GPU readings"].state is Mark.NOTE
+    assert found()["GPU readings"].state is CheckState.NOTE
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
-    assert found()["GPU readings"].state is Mark.OK
+    assert found()["GPU readings"].state is CheckState.OK
 
 
 @pytest.mark.usefixtures("no_engine", "smi")
 def test_gpus_are_shown_with_their_memory_and_holders():
     findings = found()
     assert findings["GPU 0"].text == "RTX 4090, 0.6 of 24.0 GiB in use"
-    assert findings["GPU 0"].state is Mark.OK
+    assert findings["GPU 0"].state is CheckState.OK
     assert "held by python3 (process 4242, 19.0 GiB)" in findings["GPU 1"].text
-    assert findings["GPU 1"].state is Mark.NOTE
-    assert found("hardware.gpus=[7]")["GPU 7"].state is Mark.MISSING
+    assert findings["GPU 1"].state is CheckState.NOTE
+    assert found("hardware.gpus=[7]")["GPU 7"].state is CheckState.MISSING
 
 
 @pytest.mark.usefixtures("no_engine")
 def test_windows_is_sent_to_wsl2(monkeypatch):
     monkeypatch.setattr(platform, "system", lambda: "Windows")
-    assert found()["system"].state is Mark.MISSING
+    assert found()["system"].state is CheckState.MISSING
     assert "run inside WSL2" in found()["system"].text
 
 
@@ -91,7 +91,7 @@ def test_wsl2_is_recognised(monkeypatch):
 @pytest.mark.usefixtures("no_engine")
 def test_an_engine_program_that_is_not_installed_is_missing():
     finding = found("launcher=process", "engine.executable=[no-such-vllm,serve]")["engine"]
-    assert (finding.state, finding.text) == (Mark.MISSING, "there is no no-such-vllm")
+    assert (finding.state, finding.text) == (CheckState.MISSING, "there is no no-such-vllm")
     assert "engine.executable" in finding.fix
 
 
@@ -117,7 +117,7 @@ def test_holders_ports_and_caches_are_named(production, engine):
         findings = found(f"model.service.port={port}")
     finally:
         engine.volumes.get("tuner-cache-doctor-test").remove()
-    assert findings["Docker"].state is Mark.OK
+    assert findings["Docker"].state is CheckState.OK
     assert f"held by container {service.name}" in findings["GPU 0"].text
     assert "site.stop" in findings["GPU 0"].fix
     assert f"{port} {service.name}" in findings["ports"].text
@@ -139,8 +139,11 @@ def test_the_images_own_vllm_is_asked_for_its_version(engine, base_image, tmp_pa
         assert found(*options)["image"].text == "tuner-test/versioned:1 holds vLLM 0.20.1"
         assert "no vLLM" in found("launcher.build=null", f"launcher.image={base_image}")["image"].text
         absent = found("launcher.image=tuner-test/none:1")["image"]
-        assert (absent.state, absent.text) == (Mark.NOTE, "tuner-test/none:1 is not here; it is built before trial 0")
+        assert (absent.state, absent.text) == (
+            CheckState.NOTE,
+            "tuner-test/none:1 is not here; it is built before trial 0",
+        )
         never = found("launcher.build=null", "launcher.image=tuner-test/none:1", "launcher.pull=never")["image"]
-        assert never.state is Mark.MISSING
+        assert never.state is CheckState.MISSING
     finally:
         engine.images.remove(image.id, force=True)

@@ -37,7 +37,7 @@ def attribute(path: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class EvidenceStore:
     """An artifact store (``optuna.artifacts``) over a study's folder; it only reads.
 
     Attributes:

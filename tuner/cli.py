@@ -443,7 +443,7 @@ def doctor(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: A
     """What this machine can run, and what is missing; OVERRIDES name a study that is to run here."""
     from tuner.composing import load
     from tuner.doctor import examine
-    from tuner.finding import Mark
+    from tuner.finding import CheckState
 
     findings = examine(load(overrides, config_dir) if overrides else None)
     if as_json:
@@ -451,9 +451,9 @@ def doctor(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: A
     else:
         for finding in findings:
             _print(f"{finding.state:<8} {finding.name:<18} {finding.text}")
-            if finding.fix and finding.state is not Mark.OK:
+            if finding.fix and finding.state is not CheckState.OK:
                 _print(f"{'':<27} → {finding.fix}")
-    if any(finding.state is Mark.MISSING for finding in findings):
+    if any(finding.state is CheckState.MISSING for finding in findings):
         raise typer.Exit(1)
 
 

@@ -14,7 +14,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from tuner.artifacts import Evidence
+from tuner.artifacts import EvidenceStore
 from tuner.ledger import Ledger
 from tuner.outcome import Outcome
 
@@ -38,7 +38,7 @@ def serving(outcome: Outcome, port: int = 0) -> "Iterator[Server]":
     ledger = Ledger(outcome.config, outcome.folder)
     ledger.catch_up(outcome.records)
     ledger.annotate(outcome, ledger.unannotated(outcome.records))
-    app = optuna_dashboard.wsgi(ledger.storage, artifact_store=Evidence(outcome.folder))
+    app = optuna_dashboard.wsgi(ledger.storage, artifact_store=EvidenceStore(outcome.folder))
     with make_server(_HOST, port, _guarded(app), Server, _Quiet) as server:
         server.study_id = ledger.study_id
         yield server

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tuner import clean, driver
 from tuner.errors import InfrastructureError
-from tuner.finding import Finding, Mark
+from tuner.finding import CheckResult, CheckState
 from tuner.host.nvml import nvml
 from tuner.site import SiteConfig, holders
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ENOUGH_DISK_GB = 20.0
 
 
-def examine(config: "Config | None" = None) -> list[Finding]:
+def examine(config: "Config | None" = None) -> list[CheckResult]:
     """Look at everything.
 
     Args:
@@ -45,18 +45,22 @@ def examine(config: "Config | None" = None) -> list[Finding]:
     ]
 
 
-def _python() -> Finding:
-    return Finding(name="Python", state=Mark.OK, text=f"{platform.python_version()} (3.11 or newer is needed)")
+def _python() -> CheckResult:
+    return CheckResult(
+        name="Python", state=CheckState.OK, text=f"{platform.python_version()} (3.11 or newer is needed)"
+    )
 
 
-def _system() -> Finding:
+def _system() -> CheckResult:
     name = "system"
     if platform.system() == "Windows":
         fix = "install WSL2 (`wsl --install`), and tuner in it"
-        return Finding(name=name, state=Mark.MISSING, text="Windows: run inside WSL2", fix=fix)
+        return CheckResult(name=name, state=CheckState.MISSING, text="Windows: run inside WSL2", fix=fix)
     if "microsoft" in platform.release().lower():
-        return Finding(name=name, state=Mark.OK, text=f"WSL2, {platform.release()}")
-    return Finding(name=name, state=Mark.OK, text=f"{platform.system()} {platform.release()} {platform.machine()}")
+        return CheckResult(name=name, state=CheckState.OK, text=f"WSL2, {platform.release()}")
+    return CheckResult(
+        name=name, state=CheckState.OK, text=f"{platform.system()} {platform.release()} {platform.machine()}"
+    )
 
 
 def _can_be_asked(config: "Config", survey: "Survey | None") -> bool:
@@ -64,24 +68,24 @@ def _can_be_asked(config: "Config", survey: "Survey | None") -> bool:
     return survey is not None or "Docker" not in config.launcher.needs
 
 
-def _engine(*, wanted: bool) -> "tuple[Survey | None, list[Finding]]":
+def _engine(*, wanted: bool) -> "tuple[Survey | None, list[CheckResult]]":
     """The Docker engine and its NVIDIA runtime."""
     from tuner.launchers.docker.survey import survey
 
     try:
         found = survey()
     except InfrastructureError as error:
-        state = Mark.MISSING if wanted else Mark.NOTE
-        return None, [Finding(name="Docker", state=state, text=error.message, fix=error.fix)]
+        state = CheckState.MISSING if wanted else CheckState.NOTE
+        return None, [CheckResult(name="Docker", state=state, text=error.message, fix=error.fix)]
     text = f"{found.version} on {found.system}, at {found.url} (SDK {found.sdk}){', on WSL2' if found.wsl else ''}"
-    runtime = Finding(name="NVIDIA runtime", state=Mark.OK, text="Docker can give containers GPUs")
+    runtime = CheckResult(name="NVIDIA runtime", state=CheckState.OK, text="Docker can give containers GPUs")
     if not found.nvidia:
         fix = "nvidia-container-toolkit, then `sudo nvidia-ctk runtime configure --runtime=docker`, and restart Docker"
-        runtime = Finding(name="NVIDIA runtime", state=Mark.NOTE, text="Docker does not know of one", fix=fix)
-    return found, [Finding(name="Docker", state=Mark.OK, text=text), runtime]
+        runtime = CheckResult(name="NVIDIA runtime", state=CheckState.NOTE, text="Docker does not know of one", fix=fix)
+    return found, [CheckResult(name="Docker", state=CheckState.OK, text=text), runtime]
 
 
-def _gpus(site: SiteConfig, config: "Config | None", survey: "Survey | None") -> Iterator[Finding]:
+def _gpus(site: SiteConfig, config: "Config | None", survey: "Survey | None") -> Iterator[CheckResult]:
     seen = driver.read()
     services = survey.services if survey else ()
     needed = config.gpus if config else ()
@@ -89,48 +93,48 @@ def _gpus(site: SiteConfig, config: "Config | None", survey: "Survey | None") ->
         yield _gpu(gpu, seen, [holder.who for holder in holders([gpu], services, seen, site.idle_gib)])
     if not seen:
         fix = "install the NVIDIA driver (`nvidia-smi` must answer); experiment=demo needs no GPU"
-        state = Mark.MISSING if needed else Mark.NOTE
-        yield Finding(name="GPU driver", state=state, text="no driver answers", fix=fix)
+        state = CheckState.MISSING if needed else CheckState.NOTE
+        yield CheckResult(name="GPU driver", state=state, text="no driver answers", fix=fix)
 
 
-def _gpu_readings() -> Iterator[Finding]:
+def _gpu_readings() -> Iterator[CheckResult]:
     """How the GPUs' state is recorded while a stage is measured; nothing is said where there is no GPU."""
     gpus = [gpu.index for gpu in driver.read()]
     if not gpus:
         return
     with nvml(gpus) as library:
         if library is not None:
-            yield Finding(name="GPU readings", state=Mark.OK, text="NVML answers")
+            yield CheckResult(name="GPU readings", state=CheckState.OK, text="NVML answers")
             return
     fix = "make libnvidia-ml.so.1, which comes with the driver, known to the dynamic linker"
     text = "NVML does not answer; nvidia-smi does not tell how much others use a GPU"
-    yield Finding(name="GPU readings", state=Mark.NOTE, text=text, fix=fix)
+    yield CheckResult(name="GPU readings", state=CheckState.NOTE, text=text, fix=fix)
 
 
-def _gpu(gpu: int, seen: tuple[driver.Gpu, ...], held_by: list[str]) -> Finding:
+def _gpu(gpu: int, seen: tuple[driver.Gpu, ...], held_by: list[str]) -> CheckResult:
     name = f"GPU {gpu}"
     state = next((one for one in seen if one.index == gpu), None)
     text = f"{state.name}, {state.used_gib:.1f} of {state.total_gib:.1f} GiB in use" if state else "not to be seen"
     if held_by:
         fix = "site.stop=[NAME] stops a service for a study, and starts it again in the end"
-        return Finding(name=name, state=Mark.NOTE, text=f"{text}; held by {', '.join(held_by)}", fix=fix)
-    return Finding(name=name, state=Mark.OK if state else Mark.MISSING, text=text)
+        return CheckResult(name=name, state=CheckState.NOTE, text=f"{text}; held by {', '.join(held_by)}", fix=fix)
+    return CheckResult(name=name, state=CheckState.OK if state else CheckState.MISSING, text=text)
 
 
-def _ports(config: "Config | None", survey: "Survey | None") -> Iterator[Finding]:
+def _ports(config: "Config | None", survey: "Survey | None") -> Iterator[CheckResult]:
     """Trials take any free port of the loopback interface; the deployment wants its own back."""
     taken = {port: service.known_as for service in (survey.services if survey else ()) for port in service.ports}
     listed = ", ".join(f"{port} {name}" for port, name in sorted(taken.items()))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
     text = f"free ones on 127.0.0.1{f'; containers publish {listed}' if listed else ''}"
-    yield Finding(name="ports", state=Mark.OK, text=text)
+    yield CheckResult(name="ports", state=CheckState.OK, text=text)
     if config and config.model.service.port in taken:
         port = config.model.service.port
-        yield Finding(name=f"port {port}", state=Mark.OK, text=f"the deployment's; {taken[port]} has it now")
+        yield CheckResult(name=f"port {port}", state=CheckState.OK, text=f"the deployment's; {taken[port]} has it now")
 
 
-def _disks(config: "Config | None", survey: "Survey | None") -> Iterator[Finding]:
+def _disks(config: "Config | None", survey: "Survey | None") -> Iterator[CheckResult]:
     hub = config.launcher.models if config else Path("~/.cache/huggingface/hub").expanduser()
     places = {"studies": config.study.folder if config else Path("studies"), "models": hub}
     if survey and Path(survey.root).is_dir():
@@ -140,34 +144,40 @@ def _disks(config: "Config | None", survey: "Survey | None") -> Iterator[Finding
             yield _disk(name, folder)
 
 
-def _disk(name: str, folder: Path) -> Finding:
+def _disk(name: str, folder: Path) -> CheckResult:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if name == "studies" and not os.access(there, os.W_OK):
         fix = "make it writable, or choose another study.folder"
-        return Finding(name=f"disk for {name}", state=Mark.MISSING, text=f"{there} cannot be written", fix=fix)
+        return CheckResult(
+            name=f"disk for {name}", state=CheckState.MISSING, text=f"{there} cannot be written", fix=fix
+        )
     free_gb = shutil.disk_usage(there).free / 1e9
     enough = free_gb >= _ENOUGH_DISK_GB
     text = f"{free_gb:.0f} GB free for {name} in {folder}"
     fix = "" if enough else "an image of vLLM takes about 10 GB, a model its own size"
-    return Finding(name=f"disk for {name}", state=Mark.OK if enough else Mark.NOTE, text=text, fix=fix)
+    return CheckResult(name=f"disk for {name}", state=CheckState.OK if enough else CheckState.NOTE, text=text, fix=fix)
 
 
-def _caches(survey: "Survey | None") -> Iterator[Finding]:
+def _caches(survey: "Survey | None") -> Iterator[CheckResult]:
     if survey is None:
         return
     kept = [f"{cache.name} {(cache.size_bytes or 0) / 1e9:.2f} GB" for cache in survey.caches]
     kept += [f"image {name} {size / 1e9:.2f} GB" for name, size in survey.built.items()]
     text = ", ".join(kept) or "none yet"
-    yield Finding(name="caches", state=Mark.OK, text=text, fix="`tuner clean --caches` removes them" if kept else "")
+    yield CheckResult(
+        name="caches", state=CheckState.OK, text=text, fix="`tuner clean --caches` removes them" if kept else ""
+    )
 
 
-def _search() -> Finding:
+def _search() -> CheckResult:
     if all(find_spec(name) for name in ("torch", "scipy", "greenlet")):
-        return Finding(name="search", state=Mark.OK, text="gp (torch is installed)")
+        return CheckResult(name="search", state=CheckState.OK, text="gp (torch is installed)")
     fix = "pip install -e '.[gp]' (the CPU build of torch is enough)"
-    return Finding(name="search", state=Mark.NOTE, text="tpe; gp, which needs fewer trials, needs torch", fix=fix)
+    return CheckResult(
+        name="search", state=CheckState.NOTE, text="tpe; gp, which needs fewer trials, needs torch", fix=fix
+    )
 
 
-def _left_overs() -> Iterator[Finding]:
+def _left_overs() -> Iterator[CheckResult]:
     for left in clean.left_overs():
-        yield Finding(name="left over", state=Mark.NOTE, text=str(left), fix="`tuner clean` removes it")
+        yield CheckResult(name="left over", state=CheckState.NOTE, text=str(left), fix="`tuner clean` removes it")

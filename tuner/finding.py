@@ -5,7 +5,7 @@ from enum import StrEnum
 from tuner.schema import Schema
 
 
-class Mark(StrEnum):
+class CheckState(StrEnum):
     """How a finding is."""
 
     OK = "ok"
@@ -14,10 +14,10 @@ class Mark(StrEnum):
     MISSING = "missing"
 
 
-class Finding(Schema):
+class CheckResult(Schema):
     """One thing that was looked at."""
 
     name: str
-    state: Mark
+    state: CheckState
     text: str
     fix: str = ""

@@ -9,7 +9,7 @@ from tuner.errors import MeasurementError
 from tuner.load.estimates import tpot_ms
 from tuner.load.intervals import Interval
 from tuner.load.metrics import Measurement, measure, pooled
-from tuner.load.records import Failure, FailureKind, RequestRecord, StageResult, Window
+from tuner.load.records import FailureKind, RequestFailure, RequestRecord, StageResult, Window
 from tuner.load.stage import Request
 from tuner.load.workload import Workload
 from tuner.objective import metric
@@ -28,7 +28,7 @@ def record(index: int = 0, chunks: tuple[float, ...] = (100.0, 110.0, 130.0), **
 
 
 def failed(index: int, kind: FailureKind = FailureKind.HTTP, text: str = "503 dead") -> RequestRecord:
-    return record(index, (), output_tokens=None, failure=Failure(kind, text))
+    return record(index, (), output_tokens=None, failure=RequestFailure(kind, text))
 
 
 def stage(name: str, *records: RequestRecord, wall_ms: float = 500.0, cpu: float = 0.1, lag: float = 1.0) -> Any:
@@ -115,7 +115,7 @@ def test_failed_requests_are_counted_and_never_averaged_in():
 
 
 def test_the_tokens_of_a_failed_request_do_not_count():
-    cut = record(1, failure=Failure(FailureKind.CONNECTION, "reset"))
+    cut = record(1, failure=RequestFailure(FailureKind.CONNECTION, "reset"))
     assert measured(stage("concurrent", record(0), cut)).output_tokens_per_s == pytest.approx(3 / 0.5)
 
 
@@ -233,7 +233,7 @@ def test_only_requests_sent_inside_the_window_are_the_sample():
 
 def test_throughput_is_what_arrived_inside_the_window_over_its_length():
     before, across = record(0, (50.0, 80.0, 90.0)), record(1, (60.0, 120.0, 180.0), at=0.0)
-    cut = record(2, (150.0, 450.0), at=0.0, output_tokens=None, failure=Failure(FailureKind.CUT, "over"))
+    cut = record(2, (150.0, 450.0), at=0.0, output_tokens=None, failure=RequestFailure(FailureKind.CUT, "over"))
     result = replace(
         stage("concurrent", before, across, cut, record(3, (110.0, 120.0, 130.0), at=0.0)), window=Window(0.0, 400.0)
     )

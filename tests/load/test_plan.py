@@ -3,11 +3,11 @@ import pytest
 from tuner.load.deciding import Deciding, unmeasurable
 from tuner.load.metrics import METRICS
 from tuner.load.plan import SLACK_TOKENS, Plan, Room, plan
-from tuner.load.prompts import Calibration, text
+from tuner.load.prompts import TokenCalibration, text
 from tuner.load.stage import StopRule
 from tuner.load.workload import Workload
 
-CALIBRATION = Calibration(tokens_per_word=1.25, overhead_tokens=10)
+CALIBRATION = TokenCalibration(tokens_per_word=1.25, overhead_tokens=10)
 WORKLOAD = Workload(name="agents", concurrency=5, prompt_tokens=1000, output_tokens=200, requests=20)
 
 

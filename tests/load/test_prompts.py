@@ -3,7 +3,7 @@ from itertools import combinations
 
 import pytest
 
-from tuner.load.prompts import WORDS, Calibration, calibrate, text
+from tuner.load.prompts import WORDS, TokenCalibration, calibrate, text
 
 
 def bpe_like(prompt: str) -> int:
@@ -49,4 +49,4 @@ def test_a_longer_prompt_that_does_not_count_as_longer_is_an_error():
 
 
 def test_a_prompt_shorter_than_the_chat_template_still_has_a_word():
-    assert Calibration(1.5, 40.0).words(10) == 1
+    assert TokenCalibration(1.5, 40.0).words(10) == 1

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from tuner.load.records import (
-    Failure,
     FailureKind,
+    RequestFailure,
     RequestRecord,
     StageResult,
     decode_result,
@@ -18,7 +18,9 @@ from tuner.load.stage import Command, Request, Stage, command
 
 REQUEST = Request("1/concurrent/0", 40, 64, 3)
 GOOD = RequestRecord("concurrent", 0, 0, REQUEST, 0.5, 31.0, (10.0, 20.0, 30.0), 66, None, 3, "length", False, 200)
-BAD = RequestRecord("concurrent", 1, 1, REQUEST, 0.6, 5.0, failure=Failure(FailureKind.SSE_ERROR, "Übel: engine died"))
+BAD = RequestRecord(
+    "concurrent", 1, 1, REQUEST, 0.6, 5.0, failure=RequestFailure(FailureKind.SSE_ERROR, "Übel: engine died")
+)
 RESULT = StageResult("concurrent", 2, (GOOD, BAD), 31.5, 0.1, 0.2, 0.4)
 
 
@@ -53,5 +55,5 @@ def test_a_request_without_a_token_has_neither_ttft_nor_e2e():
 
 
 def test_failures_are_described_by_the_first_that_we_did_not_cause():
-    ours, theirs = Failure(FailureKind.ABANDONED, "cut"), Failure(FailureKind.HTTP, "503 dead")
+    ours, theirs = RequestFailure(FailureKind.ABANDONED, "cut"), RequestFailure(FailureKind.HTTP, "503 dead")
     assert describe([ours, theirs, ours]) == "2 x abandoned, 1 x http; the first: 503 dead"

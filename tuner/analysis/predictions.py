@@ -18,7 +18,7 @@ _PAIRS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class PredictionCheck:
     """One quantity of one launch.
 
     Attributes:
@@ -43,15 +43,15 @@ class Prediction:
         return self.predicted / self.logged - 1
 
 
-def predictions(outcome: Outcome) -> list[Prediction]:
+def predictions(outcome: Outcome) -> list[PredictionCheck]:
     """Every quantity that was both predicted and logged, by trial; nothing where nothing was predicted."""
     return [each for record in outcome.records for each in _of(record)]
 
 
-def _of(record: TrialRecord) -> Iterator[Prediction]:
+def _of(record: TrialRecord) -> Iterator[PredictionCheck]:
     if record.forecast is None or record.facts is None:
         return
     for quantity, unit, before, after in _PAIRS:
         predicted, logged = getattr(record.forecast, before), getattr(record.facts, after)
         if predicted is not None and logged:
-            yield Prediction(record.number, quantity, unit, predicted, logged, record.forecast.starts)
+            yield PredictionCheck(record.number, quantity, unit, predicted, logged, record.forecast.starts)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from tuner.finding import Finding
+from tuner.finding import CheckResult
 from tuner.host.inside import Inside
 from tuner.launchers.base import Launcher
 from tuner.launchers.export import Export
@@ -120,7 +120,7 @@ class LauncherConfig(Schema):
         """What a plan makes sure of, by the name it is reported under."""
         return {}
 
-    def examine(self, config: "Config") -> Iterator[Finding]:
+    def examine(self, config: "Config") -> Iterator[CheckResult]:
         """Its part of ``tuner doctor`` for a study."""
         yield from ()
 

@@ -15,7 +15,7 @@ from shutil import which
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tuner.errors import ConfigError, EngineUnavailable, InfrastructureError
-from tuner.finding import Finding, Mark
+from tuner.finding import CheckResult, CheckState
 from tuner.launchers.base import LaunchSpec, Life, Server
 from tuner.launchers.config import Check, LauncherConfig, Progress
 from tuner.launchers.guard import Errand, Report
@@ -47,7 +47,7 @@ class ProcessLauncherConfig(LauncherConfig):
         """See ``LauncherConfig.checks``."""
         return {"engine": _check_engine, "model": _check_model}
 
-    def examine(self, config: "Config") -> Iterator[Finding]:
+    def examine(self, config: "Config") -> Iterator[CheckResult]:
         """The engine's executable."""
         program = config.engine.executable[0]
         if program != "{python}":
@@ -78,11 +78,11 @@ def check_executable(name: str) -> None:
         raise ConfigError(f"{name} is not there, or cannot be run", place="engine.executable", fix=fix)
 
 
-def _program(name: str) -> Finding:
+def _program(name: str) -> CheckResult:
     found = which(name)
     fix = "" if found else "activate the environment it is installed in, or set engine.executable"
-    mark = Mark.OK if found else Mark.MISSING
-    return Finding(name="engine", state=mark, text=found or f"there is no {name}", fix=fix)
+    mark = CheckState.OK if found else CheckState.MISSING
+    return CheckResult(name="engine", state=mark, text=found or f"there is no {name}", fix=fix)
 
 
 class GuardDied(InfrastructureError):

@@ -5,7 +5,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from tuner.load import sse
-from tuner.load.records import Failure, FailureKind, RequestRecord
+from tuner.load.records import FailureKind, RequestFailure, RequestRecord
 from tuner.load.stage import Stage
 from tuner.secrets import redact
 
@@ -56,7 +56,7 @@ class Attempt:
     sent_ns: int = 0
     ended_ns: int = 0
     status: int | None = None
-    failure: Failure | None = None
+    failure: RequestFailure | None = None
     reused: bool = False
     resent: bool = False
     data: bytearray = field(default_factory=bytearray)
@@ -121,27 +121,27 @@ class Attempt:
             resent=self.resent,
             opened_ms=reply.opened_ms,
             status=self.status,
-            failure=failure and Failure(failure.kind, redact(failure.text, secrets)[:_TEXT_LIMIT]),
+            failure=failure and RequestFailure(failure.kind, redact(failure.text, secrets)[:_TEXT_LIMIT]),
         )
 
-    def _failure(self, reply: sse.Reply) -> Failure | None:
+    def _failure(self, reply: sse.Reply) -> RequestFailure | None:
         """The root cause first: a dying engine sends an error chunk and then drops the connection."""
         if self.status not in (None, 200):
-            return Failure(FailureKind.HTTP, f"{self.status} {self.data.decode('utf-8', 'replace')}")
+            return RequestFailure(FailureKind.HTTP, f"{self.status} {self.data.decode('utf-8', 'replace')}")
         if reply.error is not None:
-            return Failure(FailureKind.SSE_ERROR, reply.error)
+            return RequestFailure(FailureKind.SSE_ERROR, reply.error)
         return self.failure or _incomplete(reply)
 
 
-def _incomplete(reply: sse.Reply) -> Failure | None:
+def _incomplete(reply: sse.Reply) -> RequestFailure | None:
     if reply.malformed is not None:
-        return Failure(FailureKind.MALFORMED, reply.malformed)
+        return RequestFailure(FailureKind.MALFORMED, reply.malformed)
     if reply.finish_reason is None:
-        return Failure(FailureKind.TRUNCATED, f"no finish_reason after {len(reply.chunk_ms)} chunks")
+        return RequestFailure(FailureKind.TRUNCATED, f"no finish_reason after {len(reply.chunk_ms)} chunks")
     if reply.finish_reason in _ENGINE_GAVE_UP:
-        return Failure(FailureKind.ENGINE_ABORT, f"finish_reason {reply.finish_reason}")
+        return RequestFailure(FailureKind.ENGINE_ABORT, f"finish_reason {reply.finish_reason}")
     if reply.prompt_tokens is None or reply.output_tokens is None:
-        return Failure(FailureKind.NO_USAGE, f"no usage after {len(reply.chunk_ms)} chunks")
+        return RequestFailure(FailureKind.NO_USAGE, f"no usage after {len(reply.chunk_ms)} chunks")
     return None
 
 

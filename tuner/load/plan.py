@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from tuner.load.deciding import CONCURRENT, SINGLE_USER, TOOL_CALL, Deciding, stop_rule
-from tuner.load.prompts import Calibration
+from tuner.load.prompts import TokenCalibration
 from tuner.load.stage import Request, Stage
 from tuner.load.workload import Workload
 
@@ -70,7 +70,7 @@ def plan(
     seed: int,
     context_tokens: int | None,
     kv_tokens: int | None,
-    calibration: Calibration,
+    calibration: TokenCalibration,
     clock_scale: float = 1.0,
     deciding: Deciding = Deciding(),  # noqa: B008 (frozen)
 ) -> Plan:
@@ -103,7 +103,7 @@ def plan(
     )
 
 
-def _stages(workload: Workload, seed: str, calibration: Calibration) -> list[Stage]:
+def _stages(workload: Workload, seed: str, calibration: TokenCalibration) -> list[Stage]:
     """All that the workload wants, in order. The concurrent stage first: it says most about a configuration."""
     single = workload.single_user
     busy = prompts(
@@ -120,7 +120,7 @@ def _stages(workload: Workload, seed: str, calibration: Calibration) -> list[Sta
     ]
 
 
-def _long_prompt(workload: Workload, seed: str, length: int, calibration: Calibration) -> Stage:
+def _long_prompt(workload: Workload, seed: str, length: int, calibration: TokenCalibration) -> Stage:
     """The same prompt twice: nothing of it is cached at first, all of it the second time."""
     name = ttft_stage(length)
     cold = prompts(f"{seed}/{name}", [length], workload.ttft_output_tokens, calibration)
@@ -148,7 +148,7 @@ def stage(
     )
 
 
-def prompts(seed: str, lengths: list[int], output_tokens: int, calibration: Calibration) -> tuple[Request, ...]:
+def prompts(seed: str, lengths: list[int], output_tokens: int, calibration: TokenCalibration) -> tuple[Request, ...]:
     """Fresh prompts of these lengths in tokens, each with a seed of its own."""
     return tuple(
         Request(f"{seed}/{index}", calibration.words(length), length, output_tokens)

@@ -24,7 +24,7 @@ WORDS: tuple[str, ...] = tuple(_TEXT.split())
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class TokenCalibration:
     """How the served model's tokenizer counts our words.
 
     Attributes:
@@ -42,7 +42,7 @@ class Calibration:
         return max(1, round((tokens - self.overhead_tokens) / self.tokens_per_word))
 
 
-def calibrate(one_permutation_tokens: int, two_permutations_tokens: int) -> Calibration:
+def calibrate(one_permutation_tokens: int, two_permutations_tokens: int) -> TokenCalibration:
     """The line through the token counts of a prompt of ``len(WORDS)`` words and of one twice as long.
 
     Raises:
@@ -51,7 +51,7 @@ def calibrate(one_permutation_tokens: int, two_permutations_tokens: int) -> Cali
     grown = two_permutations_tokens - one_permutation_tokens
     if grown <= 0:
         raise ValueError(f"{one_permutation_tokens} and {two_permutations_tokens} prompt tokens")
-    return Calibration(grown / len(WORDS), one_permutation_tokens - grown)
+    return TokenCalibration(grown / len(WORDS), one_permutation_tokens - grown)
 
 
 def text(seed: str, words: int) -> str:

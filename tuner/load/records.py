@@ -39,7 +39,7 @@ class FailureKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RequestFailure:
     """Why a request counts as failed.
 
     Attributes:
@@ -53,7 +53,7 @@ class Failure:
     text: str
 
 
-def describe(failures: Sequence[Failure]) -> str:
+def describe(failures: Sequence[RequestFailure]) -> str:
     """Kinds and counts, and in its own words the first one that we did not cause."""
     kinds = ", ".join(f"{count} x {kind}" for kind, count in Counter(f.kind for f in failures).most_common())
     own = [failure for failure in failures if failure.kind is not FailureKind.ABANDONED]
@@ -102,7 +102,7 @@ class RequestRecord:
     finish_reason: str | None = None
     tool_called: bool = False
     status: int | None = None
-    failure: Failure | None = None
+    failure: RequestFailure | None = None
     characters: int | None = None
     hidden_tokens: int = 0
     resent: bool = False

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tuner.errors import MeasurementError, RequestsRefused, TrialError
-from tuner.load.records import Failure, FailureKind, describe
+from tuner.load.records import FailureKind, RequestFailure, describe
 
 _PASSING = (408, 409, 425, 429)
 """Statuses by which a server asks to try again later."""
@@ -17,7 +17,7 @@ _FIXES = {
 _FIX = "change the workload, or the deployment, as the answer says"
 
 
-def unusable(message: str, failures: Sequence[Failure]) -> TrialError:
+def unusable(message: str, failures: Sequence[RequestFailure]) -> TrialError:
     """The error of a measurement in which too much failed: of the configuration where every request was refused."""
     text = f"{message}: {describe(failures) or 'none was sent'}"
     statuses = [_status(failure) for failure in failures if failure.kind is not FailureKind.ABANDONED]
@@ -37,7 +37,7 @@ def fix_of(status: int) -> str:
     return _FIXES.get(status, _FIX)
 
 
-def _status(failure: Failure) -> int | None:
+def _status(failure: RequestFailure) -> int | None:
     """The HTTP status that a failure's text begins with."""
     first = failure.text.partition(" ")[0]
     return int(first) if failure.kind is FailureKind.HTTP and first.isdecimal() else None

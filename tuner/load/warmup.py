@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from tuner.errors import MeasurementError
 from tuner.load.client import LoadClient, unspoiled
 from tuner.load.plan import Room, Skipped, prompts, stage, tool_call
-from tuner.load.prompts import WORDS, Calibration, calibrate
+from tuner.load.prompts import WORDS, TokenCalibration, calibrate
 from tuner.load.records import StageResult
 from tuner.load.refusals import unusable
 from tuner.load.stage import Request
@@ -34,7 +34,7 @@ class WarmUp(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    calibration: Calibration
+    calibration: TokenCalibration
     """How its tokenizer counts our words: what ``plan`` needs."""
     rounds: int
     """Rounds of short prompts."""
@@ -136,7 +136,7 @@ class _WarmingUp:
             skipped=skipped,
         )
 
-    def _calibrate(self) -> tuple[float | None, Calibration]:
+    def _calibrate(self) -> tuple[float | None, TokenCalibration]:
         sizes = (len(WORDS), 2 * len(WORDS))
         requests = tuple(Request(f"{self.seed}/calibration/{n}", n, None, _OUTPUT_TOKENS) for n in sizes)
         one, two = self._send("calibration", requests).records
@@ -145,7 +145,7 @@ class _WarmingUp:
         except ValueError as error:
             raise MeasurementError(f"{sizes[0]} and {sizes[1]} words gave {error}: no tokenizer counts so") from None
 
-    def _alone(self, fitting: tuple[int, ...], calibration: Calibration) -> None:
+    def _alone(self, fitting: tuple[int, ...], calibration: TokenCalibration) -> None:
         """Each long prompt once, one at a time, and a tool call if one will be measured."""
         long = [length for length in fitting if not self._is_short(length)]
         if long:
@@ -153,7 +153,7 @@ class _WarmingUp:
         if self.workload.tool_call:  # whether the server can is for the measurement to say
             self._send("tool_call", (tool_call(f"{self.seed}/tool_call"),), max_failures=1)
 
-    def _rounds(self, fitting: tuple[int, ...], calibration: Calibration) -> list[float]:
+    def _rounds(self, fitting: tuple[int, ...], calibration: TokenCalibration) -> list[float]:
         """The median TTFT of each round of short prompts."""
         short = [length for length in fitting if self._is_short(length)] * self.workload.concurrency
         allowed = floor(self.workload.max_failed_share * len(short))

@@ -27,7 +27,7 @@ from tuner.load.meter import Meter, lateness_ms
 from tuner.load.payload import PATH, body
 from tuner.load.priority import realtime
 from tuner.load.progress import EVERY_S, tick
-from tuner.load.records import Failure, FailureKind, StageResult, Window, encode
+from tuner.load.records import FailureKind, RequestFailure, StageResult, Window, encode
 from tuner.load.stage import Command, command
 from tuner.load.steady import Steady
 from tuner.secrets import of_headers
@@ -135,11 +135,11 @@ class Load:
                 attempt.status = response.status
                 await self._read(response, attempt)
         except TimeoutError as error:
-            attempt.failure = Failure(FailureKind.TIMEOUT, self._too_late(error))
+            attempt.failure = RequestFailure(FailureKind.TIMEOUT, self._too_late(error))
         except (aiohttp.ClientError, OSError) as error:
-            attempt.failure = Failure(FailureKind.CONNECTION, f"{type(error).__name__}: {error}")
+            attempt.failure = RequestFailure(FailureKind.CONNECTION, f"{type(error).__name__}: {error}")
         except Flooded as error:
-            attempt.failure = Failure(FailureKind.FLOODED, str(error))
+            attempt.failure = RequestFailure(FailureKind.FLOODED, str(error))
         except asyncio.CancelledError:
             attempt.failure = self._why_cancelled()
             raise
@@ -160,10 +160,10 @@ class Load:
             return f"nothing came for {self.job.stage.silence_timeout_s:g} s"
         return f"after {self.job.stage.request_timeout_s:g} s"
 
-    def _why_cancelled(self) -> Failure:
+    def _why_cancelled(self) -> RequestFailure:
         if self.aborted:
-            return Failure(FailureKind.ABANDONED, "too many other requests failed")
-        return Failure(FailureKind.CUT, "the stage had measured enough")
+            return RequestFailure(FailureKind.ABANDONED, "too many other requests failed")
+        return RequestFailure(FailureKind.CUT, "the stage had measured enough")
 
     def _begin(self, attempt: Attempt) -> None:
         if self._steady:

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from tuner import words
 from tuner.analysis.frames import cold as is_cold
-from tuner.analysis.predictions import Prediction, predictions
+from tuner.analysis.predictions import PredictionCheck, predictions
 from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause
 from tuner.engines.effective import EffectiveSetting, Status
@@ -140,7 +140,7 @@ def _margin(outcome: Outcome) -> Html:
     return tag("p", f"{text}{margin}Predictions ruled out {count} of the trials.", class_="caption")
 
 
-def _errors(quantity: str, found: Sequence[Prediction]) -> Iterator[tuple[str, ...]]:
+def _errors(quantity: str, found: Sequence[PredictionCheck]) -> Iterator[tuple[str, ...]]:
     these = [each for each in found if each.quantity == quantity]
     sizes = sorted(abs(each.error) for each in these)
     later = [abs(each.error) for each in these if each.starts]
@@ -153,6 +153,6 @@ def _errors(quantity: str, found: Sequence[Prediction]) -> Iterator[tuple[str, .
     )
 
 
-def _one(each: Prediction) -> tuple[str, ...]:
+def _one(each: PredictionCheck) -> tuple[str, ...]:
     values = (f"{words.digits(value)} {each.unit}" for value in (each.predicted, each.logged))
     return str(each.trial), each.quantity, *values, words.percent(each.error, sign=True)

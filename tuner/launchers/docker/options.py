@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from tuner.finding import Finding
+from tuner.finding import CheckResult
 from tuner.host.inside import Inside
 from tuner.launchers.base import Launcher
 from tuner.launchers.config import Check, LauncherConfig, Progress
@@ -197,7 +197,7 @@ class DockerLauncherConfig(LauncherConfig):
 
         return {name: partial(check, self) for name, check in CHECKS.items()}
 
-    def examine(self, config: "Config") -> Iterator[Finding]:
+    def examine(self, config: "Config") -> Iterator[CheckResult]:
         """The image."""
         from tuner.launchers.docker.survey import image
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from tuner.finding import Finding, Mark
+from tuner.finding import CheckResult, CheckState
 from tuner.launchers.docker import images, services, volumes
 from tuner.launchers.docker.containers import Contents
 from tuner.launchers.docker.daemon import connected, engine_url, has_nvidia, is_wsl, translated
@@ -67,15 +67,15 @@ def survey() -> Survey:
         )
 
 
-def image(options: DockerLauncherConfig) -> Finding:
+def image(options: DockerLauncherConfig) -> CheckResult:
     """The study's image: whether it is here, and which vLLM it holds."""
     if not image_is_here(options.image):
         how = "built" if options.build else "pulled" if options.pull != "never" else ""
         text = f"{options.image} is not here; it is {how} before trial 0" if how else f"{options.image} is not here"
-        return Finding(name="image", state=Mark.NOTE if how else Mark.MISSING, text=text)
+        return CheckResult(name="image", state=CheckState.NOTE if how else CheckState.MISSING, text=text)
     version = vllm_version(options)
     text = f"{options.image} holds {f'vLLM {version}' if version else 'no vLLM that is installed as a package'}"
-    return Finding(name="image", state=Mark.OK, text=text)
+    return CheckResult(name="image", state=CheckState.OK, text=text)
 
 
 def image_is_here(reference: str) -> bool:
