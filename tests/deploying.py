@@ -5,7 +5,7 @@ from pathlib import Path
 from tuner.compose import compose_text
 from tuner.outcome import Outcome
 from tuner.profile import settings_of
-from tuner.storage import StudyFolder
+from tuner.records.folder import StudyFolder
 
 
 def write_compose(path: Path, number: int = 0) -> Path:

@@ -16,12 +16,13 @@ from tuner.load.records import RequestRecord, StageResult
 from tuner.load.stage import Request
 from tuner.outcome import Outcome
 from tuner.readiness import PhaseSpan
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Failure, Role, State, TrialRecord
 from tuner.sim import flags
 from tuner.sim.memory import MemoryPlan, StartupFailure
 from tuner.sim.noise import Noise
 from tuner.sim.settings import Rejected, Site, resolve
 from tuner.space import Candidate
-from tuner.storage import Failure, Role, State, StudyFolder, TrialRecord
 from tuner.workbench import make_engine
 
 _NOISE = Noise()

@@ -11,7 +11,7 @@ import pytest
 
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process import ProcessLauncher
-from tuner.storage import StudyFolder
+from tuner.records.folder import StudyFolder
 from tuner.testing.launcher import answer
 
 SIM = (

@@ -14,7 +14,7 @@ from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process import ProcessLauncher
 from tuner.objective import Objective
 from tuner.proof.rule import Launch, Terms, decide, decide_once
-from tuner.storage import StudyFolder
+from tuner.records.folder import StudyFolder
 from tuner.testing.launcher import answer
 
 LEAN = (*QUICK[:5], "workload.ttft_prompt_tokens=[]", *QUICK[6:], "study.confirm.max=4")

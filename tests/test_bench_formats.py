@@ -17,7 +17,8 @@ from tuner.load.deciding import CONCURRENT
 from tuner.load.metrics import measure
 from tuner.load.records import FailureKind, RequestFailure, RequestRecord, StageResult, Window
 from tuner.load.stage import Request
-from tuner.storage import Role, State, StudyFolder, TrialRecord
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Role, State, TrialRecord
 
 REAL = Path(__file__).parent / "data/vllm-0.32.0-cpu-bench-serve.json"
 """Written by ``vllm bench serve --save-result --save-detailed`` of vLLM 0.32.0 against its own CPU server."""

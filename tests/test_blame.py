@@ -6,7 +6,8 @@ import pytest
 
 from tuner.blame import Blame, Circumstances, blame, settled
 from tuner.errors import GpuBusy
-from tuner.storage import Failure, ProofTerms, Role, State, StudyFolder
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Failure, ProofTerms, Role, State
 
 RECORDED = Path(__file__).parent / "data" / "recorded" / "42c3e30" / "demo"
 BUSY = GpuBusy("others hold 3 GiB")

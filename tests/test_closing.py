@@ -18,8 +18,9 @@ from tuner import closing, verdict
 from tuner.analysis import frames as analysis
 from tuner.load.records import FailureKind, Spoiled
 from tuner.profile import profile_of
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Role, State
 from tuner.report import report_html
-from tuner.storage import Role, State, StudyFolder
 from tuner.testing.launcher import until
 
 

@@ -16,8 +16,9 @@ from tests.test_study import FAST
 from tuner import composing, events
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.launchers.docker.pinned import StudyImage
+from tuner.optuna_storage import optuna_storage
 from tuner.outcome import Outcome
-from tuner.storage import StudyFolder, optuna_storage, read_json
+from tuner.records.folder import StudyFolder, read_json
 from tuner.study import run_study
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tuner.objective import Verdict
-from tuner.storage import Ending, Failure, State, StudyFolder
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Ending, Failure, State
 
 RECORDED = Path(__file__).parent / "data" / "recorded" / "42c3e30" / "demo"
 MISSED = Verdict(values=(1.0,), violations={"ttft_p95_ms": 0.1}, reason="")

@@ -20,7 +20,7 @@ from tuner import events, live
 from tuner.engines.base import Phase
 from tuner.load.plan import Skipped
 from tuner.pace import Pace, left_s
-from tuner.storage import Role, State
+from tuner.records.record import Role, State
 
 
 @pytest.fixture(scope="module")

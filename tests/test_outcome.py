@@ -7,7 +7,7 @@ import pytest
 from tests.simulated import simulated_study
 from tuner.proof.decision import Kind
 from tuner.proof.rule import ALPHA
-from tuner.storage import Failure, Role, State
+from tuner.records.record import Failure, Role, State
 from tuner.verdict import drifts, near_miss, worse
 
 

@@ -12,8 +12,8 @@ from tuner.engines.causes import Cause
 from tuner.errors import LaunchRejected, PredictedOutOfMemory, RequestsRefused, RuleViolated
 from tuner.preflight import Preflight, ground_of, impossible
 from tuner.proposals import Proposal, _admits
+from tuner.records.record import Failure, Role, State
 from tuner.space import Candidate
-from tuner.storage import Failure, Role, State
 from tuner.workbench import make_engine
 
 H100 = ("experiment=h100", "engine=sim", "hardware=sim-h100", "workload=quick")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.test_study import FAST, run
 from tuner import composing
-from tuner.storage import Role
+from tuner.records.record import Role
 
 SIMULATED = [
     *("experiment=h200", "engine=sim", "hardware=sim-h100"),

@@ -9,7 +9,8 @@ import pytest
 from tests.test_study import FAST, optuna_study, run
 from tuner import composing, events
 from tuner.errors import ConfigError
-from tuner.storage import Role, State, StudyFolder
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Role, State
 from tuner.study import StudyStopped
 
 

@@ -10,7 +10,7 @@ from tuner import composing
 from tuner.closing import write_results
 from tuner.idle import idle_parameters
 from tuner.live import PlainLines, Standing
-from tuner.storage import State
+from tuner.records.record import State
 from tuner.study import run_study
 
 HERE = os.environ.get("TUNER_TEST_VLLM")

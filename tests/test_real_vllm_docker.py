@@ -13,7 +13,7 @@ from tests.deploying import write_compose
 from tuner import composing
 from tuner.launchers.docker.survey import vllm_version
 from tuner.live import PlainLines, Standing
-from tuner.storage import State
+from tuner.records.record import State
 from tuner.study import run_study
 
 IMAGE, HERE = os.environ.get("TUNER_TEST_DOCKER_VLLM"), os.environ.get("TUNER_TEST_VLLM")

@@ -11,8 +11,8 @@ from tuner.load.records import Spoiled
 from tuner.notes import trial_note
 from tuner.outcome import Outcome
 from tuner.preflight import Preflight, ground_of
+from tuner.records.folder import StudyFolder
 from tuner.space import Candidate
-from tuner.storage import StudyFolder
 from tuner.workbench import make_engine
 
 RECORDED = Path(__file__).parents[1] / "studies" / "recorded"

@@ -13,9 +13,9 @@ from tuner.engines.base import Degradation
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.forecast import Forecast
 from tuner.load.plan import Skipped
+from tuner.records.record import Failure, State
 from tuner.report import findings, launches, method, report_html
 from tuner.sitting import Machine, Sitting, append
-from tuner.storage import Failure, State
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.48 MiB."
 

@@ -9,8 +9,8 @@ import yaml
 from tests.simulated import simulated_study
 from tuner import composing, secrets
 from tuner.errors import ConfigError
+from tuner.records.folder import StudyFolder
 from tuner.secrets import Secrets, is_api_key, is_secret, of_headers, redact, redacted, redacted_file
-from tuner.storage import StudyFolder
 
 
 @pytest.mark.parametrize(

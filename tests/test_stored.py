@@ -26,9 +26,10 @@ from tuner.load.records import RequestRecord
 from tuner.outcome import Outcome
 from tuner.profile import Profile
 from tuner.proof.decision import Kind
+from tuner.records.folder import StudyFolder
+from tuner.records.record import TrialRecord
 from tuner.schema import Stored
 from tuner.sitting import Sitting, sittings
-from tuner.storage import StudyFolder, TrialRecord
 from tuner.takeover import TakeOver
 
 RECORDED = Path(__file__).parent / "data" / "recorded"

@@ -17,11 +17,13 @@ from tuner import composing, events, study
 from tuner.engines.base import Phase
 from tuner.errors import ConfigError, GpuBusy, InfrastructureError
 from tuner.load.records import load_records
+from tuner.optuna_storage import optuna_storage
 from tuner.outcome import Outcome
 from tuner.planning import plan_of
 from tuner.proof.decision import Kind
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Role, State
 from tuner.space import Candidate
-from tuner.storage import Role, State, StudyFolder, optuna_storage
 from tuner.study import StudyStopped, run_study
 from tuner.testing.launcher import until
 from tuner.trial import Assignment, run_trial

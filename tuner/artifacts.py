@@ -13,8 +13,9 @@ from typing import BinaryIO
 
 from tuner import dashboard_keys
 from tuner.outcome import Outcome
+from tuner.records.folder import StudyFolder
+from tuner.records.record import TrialRecord
 from tuner.secrets import redacted
-from tuner.storage import StudyFolder, TrialRecord
 
 OF_A_STUDY = ("report.html", "profile.yaml", "config.yaml")
 _OF_A_TRIAL = ("server.log", "record.json")

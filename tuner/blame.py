@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from tuner.errors import GpuBusy, MeasurementError, Unexplained
-from tuner.storage import Failure, Role, State, TrialRecord
+from tuner.records.record import Failure, Role, State, TrialRecord
 
 
 class Blame(Enum):

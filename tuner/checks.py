@@ -14,7 +14,7 @@ from tuner.launchers.leases import reserved
 from tuner.load.plan import SLACK_TOKENS
 from tuner.outcome import Outcome
 from tuner.preflight import ground_of, impossible
-from tuner.storage import StudyFolder
+from tuner.records.folder import StudyFolder
 from tuner.takeover import in_the_way
 from tuner.workbench import make_engine
 

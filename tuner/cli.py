@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tuner.clean import LeftOver
     from tuner.config import Config
     from tuner.outcome import Outcome
-    from tuner.storage import StudyFolder
+    from tuner.records.folder import StudyFolder
 
 app = typer.Typer(
     name="tuner",
@@ -222,7 +222,7 @@ def _standing(config: "Config", console: "Console") -> None:
     """Where things stand."""
     from tuner.closing import table
     from tuner.outcome import Outcome
-    from tuner.storage import StudyFolder
+    from tuner.records.folder import StudyFolder
 
     folder = StudyFolder(config.study.path)
     if folder.config.exists():
@@ -250,7 +250,7 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
     """All studies in a folder, a line each."""
     from tuner.closing import overview, summary
     from tuner.outcome import Outcome
-    from tuner.storage import studies
+    from tuner.records.folder import studies
 
     outcomes, damaged = [], {}
     for study in studies(folder):
@@ -319,7 +319,7 @@ def study_rm(
     """Remove a study: its records, logs and results, for good."""
     from tuner.composing import read
     from tuner.ledger import forget
-    from tuner.storage import remove
+    from tuner.records.folder import remove
 
     study = _study_folder(folder, name)
     if not yes:
@@ -498,7 +498,7 @@ def _outcome(folder: Path, name: str | None) -> "Outcome":
 
 
 def _study_folder(folder: Path, name: str | None) -> "StudyFolder":
-    from tuner.storage import studies
+    from tuner.records.folder import studies
 
     found = {study.path.name: study for study in studies(folder)}
     if name is None and len(found) == 1:

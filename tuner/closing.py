@@ -15,9 +15,9 @@ from tuner.compose import compose_of
 from tuner.outcome import Outcome, named
 from tuner.pace import left_s
 from tuner.profile import profile_of
+from tuner.records.record import Role, TrialRecord
 from tuner.secrets import redacted
 from tuner.space import Candidate
-from tuner.storage import Role, TrialRecord
 
 _LINE = 160
 """Characters of a deciding line that the closing table shows; the report has all of it."""

@@ -15,7 +15,7 @@ from tuner.proof.estimate import Noise
 from tuner.proof.order import turns
 from tuner.proof.rule import ALPHA, Launch, Terms, decide
 from tuner.readings import numbers
-from tuner.storage import ProofTerms, Role, State, TrialRecord
+from tuner.records.record import ProofTerms, Role, State, TrialRecord
 
 _SHARE = 0.8
 """Of the error rate that is left, for the next proof; the rest is kept for a runner-up."""

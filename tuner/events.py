@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from tuner.engines.base import Phase
 from tuner.pace import Pace
-from tuner.storage import Role, TrialRecord
+from tuner.records.record import Role, TrialRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from pydantic import JsonValue
 
 from tuner import words
 from tuner.engines.effective import EffectiveSetting, Status
+from tuner.records.record import TrialRecord
 from tuner.space import Candidate, SearchSpace
-from tuner.storage import TrialRecord
 
 _ENOUGH = 2
 """Different requests that came to the same thing, before a parameter is called idle."""

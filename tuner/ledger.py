@@ -10,9 +10,11 @@ from pydantic import JsonValue
 
 from tuner import artifacts, dashboard_keys, notes
 from tuner.config import Config
+from tuner.optuna_storage import optuna_storage
 from tuner.outcome import Outcome
+from tuner.records.folder import StudyFolder
+from tuner.records.record import TrialRecord
 from tuner.space import Candidate, Choice
-from tuner.storage import StudyFolder, TrialRecord, optuna_storage
 
 if TYPE_CHECKING:
     import optuna

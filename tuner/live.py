@@ -20,8 +20,8 @@ from tuner.engines.base import Phase
 from tuner.engines.causes import Cause
 from tuner.objective import Objective
 from tuner.outcome import SEARCHED, named
+from tuner.records.record import Ending, Failure, Role, TrialRecord
 from tuner.space import Candidate
-from tuner.storage import Ending, Failure, Role, TrialRecord
 
 _RECENT = 8
 _PREPARING_EVERY_S = 10.0

@@ -12,9 +12,9 @@ from tuner.analysis.tables import Row, rows
 from tuner.engines.effective import Status
 from tuner.host.state import GpuState, HostState
 from tuner.outcome import Outcome
+from tuner.records.record import Ending, TrialRecord
 from tuner.secrets import redacted
 from tuner.space import Candidate
-from tuner.storage import Ending, TrialRecord
 from tuner.verdict import worse as worsened
 
 _LONGEST_LINE = 1500

@@ -14,7 +14,8 @@ from tuner.load.metrics import Measurement
 from tuner.load.records import Spoiled
 from tuner.proof.decision import Decision, Kind
 from tuner.readings import Readings
-from tuner.storage import ProofTerms, Role, State, StudyFolder, TrialRecord
+from tuner.records.folder import StudyFolder
+from tuner.records.record import ProofTerms, Role, State, TrialRecord
 
 SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR, Role.CONTROL)
 """Roles of the trials of the search; all of them count against the budget."""

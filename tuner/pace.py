@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from tuner.engines.base import Phase
-from tuner.storage import TrialRecord
+from tuner.records.record import TrialRecord
 
 if TYPE_CHECKING:
     from tuner.outcome import Outcome

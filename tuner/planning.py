@@ -7,9 +7,9 @@ from tuner.checks import Checks
 from tuner.config import Config
 from tuner.outcome import Outcome
 from tuner.pace import Pace
+from tuner.records.folder import StudyFolder
 from tuner.schema import Schema
 from tuner.space import Choice, Range
-from tuner.storage import StudyFolder
 from tuner.verdict import shown_by
 
 _GUESSED_TRIAL_S = 240.0

@@ -28,8 +28,8 @@ from tuner.host.inside import Inside
 from tuner.launchers.leases import state_dir
 from tuner.lessons import Failed, Lesson, busy, lesson, usual_free_gib
 from tuner.load.workload import Workload
+from tuner.records.record import TrialRecord
 from tuner.space import Candidate, SearchSpace, Settings
-from tuner.storage import TrialRecord
 
 
 @dataclass(frozen=True)

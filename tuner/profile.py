@@ -8,9 +8,9 @@ from pydantic import JsonValue
 
 from tuner.outcome import Outcome
 from tuner.proof.decision import Decision, Kind
+from tuner.records.record import TrialRecord
 from tuner.schema import Schema, Stored
 from tuner.space import Settings
-from tuner.storage import TrialRecord
 
 
 class ProfileEngine(Schema):

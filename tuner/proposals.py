@@ -14,10 +14,10 @@ from tuner.idle import Idle, idle_parameters, ran
 from tuner.outcome import Outcome
 from tuner.preflight import Ground, Preflight
 from tuner.readings import LIKELY, Readings
+from tuner.records.record import ProofTerms, Role, TrialRecord
 from tuner.search.base import CANNOT_RUN, Observation, anything
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
-from tuner.storage import ProofTerms, Role, TrialRecord
 
 _REFUSALS = 8
 """So many proposals in a row that are ruled out before launch, and the search must say one that is not."""

@@ -14,7 +14,7 @@ from tuner.load.metrics import Measurement
 from tuner.objective import Objective
 from tuner.proof.estimate import Noise, chance
 from tuner.proof.noise import Reading, Scatter, scatter
-from tuner.storage import TrialRecord
+from tuner.records.record import TrialRecord
 
 _GUESSED = Noise(0.03, 2.0)
 """Between launches before any configuration ran twice; a guess, and hardly relied on."""

@@ -20,12 +20,14 @@ from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
 from tuner.errors import GpuBusy, InfrastructureError
 from tuner.ledger import Ledger
+from tuner.optuna_storage import storage_errors
 from tuner.outcome import Outcome, named
 from tuner.pace import Pace, left_s
 from tuner.preflight import Ground, Preflight
 from tuner.proposals import Proposal, Proposer
+from tuner.records.folder import StudyFolder, TrialFolder
+from tuner.records.record import ProofTerms, Role, State, TrialRecord
 from tuner.space import Candidate
-from tuner.storage import ProofTerms, Role, State, StudyFolder, TrialFolder, TrialRecord, storage_errors
 from tuner.trial import Assignment, Workbench, never, run_trial
 from tuner.workbench import workbench
 

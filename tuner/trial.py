@@ -33,8 +33,9 @@ from tuner.load.warmup import WarmUp, warm_up
 from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
 from tuner.readiness import Probe, Stopwatch, Watch, wait_until_ready
+from tuner.records.folder import TrialFolder
+from tuner.records.record import Failure, ProofTerms, Role, State, TrialRecord
 from tuner.space import Candidate, Settings
-from tuner.storage import Failure, ProofTerms, Role, State, TrialFolder, TrialRecord
 
 _AGAIN = 1 << 31
 """Added to the seed of what is measured once more: its prompts are new to the server."""

@@ -10,7 +10,7 @@ from tuner import words
 from tuner.objective import Limit, direction
 from tuner.outcome import Outcome
 from tuner.proof.decision import Bound, Decision, Effect, Kind
-from tuner.storage import TrialRecord
+from tuner.records.record import TrialRecord
 
 _TITLES = {
     Kind.BETTER: "better",

@@ -19,7 +19,8 @@ from tuner.engines.vllm.calibration import compare
 from tuner.outcome import Outcome
 from tuner.preflight import Preflight, ground_of
 from tuner.proposals import Proposal, Proposer
-from tuner.storage import Role, StudyFolder
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Role
 from tuner.workbench import make_engine
 
 SITES = {

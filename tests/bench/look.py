@@ -12,7 +12,7 @@ from statistics import fmean
 from tests.simulated import simulated_study
 from tuner.outcome import Outcome
 from tuner.pace import left_s
-from tuner.storage import StudyFolder
+from tuner.records.folder import StudyFolder
 
 TRIALS = 1000
 LOOKS = 10

@@ -17,8 +17,9 @@ from pathlib import Path
 from tests.bench.noise import RECORDED, recorded
 from tuner import __version__, composing
 from tuner.load.metrics import METRICS
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Role
 from tuner.space import Candidate
-from tuner.storage import Role, StudyFolder
 from tuner.trial import Assignment, run_trial
 from tuner.workbench import workbench
 

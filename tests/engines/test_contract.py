@@ -7,8 +7,8 @@ from tuner import composing
 from tuner.engines import registry
 from tuner.engines.vllm.kind import VLLM
 from tuner.outcome import Outcome
+from tuner.records.folder import StudyFolder
 from tuner.space import Settings
-from tuner.storage import StudyFolder
 from tuner.study import run_study
 from tuner.testing.engine import EngineContract
 

@@ -9,7 +9,8 @@ import sys
 import psutil
 import pytest
 
-from tuner.storage import Role, State, StudyFolder
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Role, State
 from tuner.takeover import folder as takeovers
 from tuner.testing.launcher import until
 

@@ -8,7 +8,8 @@ from tuner import composing
 from tuner.errors import ConfigError
 from tuner.launchers import registry
 from tuner.outcome import Outcome
-from tuner.storage import State, StudyFolder
+from tuner.records.folder import StudyFolder
+from tuner.records.record import State
 from tuner.study import run_study
 
 

@@ -28,7 +28,7 @@ from tuner.analysis.parallel import parallel
 from tuner.analysis.tables import comparison, settings, side_by_side
 from tuner.errors import ConfigError
 from tuner.outcome import Outcome
-from tuner.storage import StudyFolder
+from tuner.records.folder import StudyFolder
 
 __all__ = [
     "FORMATS",

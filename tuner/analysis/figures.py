@@ -31,10 +31,10 @@ from tuner.load.estimates import itls_ms, tpot_ms
 from tuner.load.records import RequestRecord
 from tuner.objective import Direction, metric
 from tuner.outcome import Outcome
+from tuner.records.record import TrialRecord
 from tuner.search.base import Observation
 from tuner.search.importance import Importances, importances
 from tuner.space import Candidate, Choice, Range
-from tuner.storage import TrialRecord
 
 _PHASES: Mapping[Phase, str] = {
     Phase.STARTING: "#a7b0be",

@@ -20,8 +20,9 @@ from tuner.load.estimates import tpot_ms
 from tuner.load.metrics import METRICS, LongPrompt, Measurement
 from tuner.load.records import RequestRecord, load_records
 from tuner.outcome import Outcome
+from tuner.records.folder import TrialFolder
+from tuner.records.record import TrialRecord
 from tuner.space import Candidate
-from tuner.storage import TrialFolder, TrialRecord
 
 _MEANINGS = {
     "study": "Name of the study.",

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from tuner import words
 from tuner.analysis.marks import GREEN, GREY, INK, MANY, goal_of, hover, reached, rounded, styled
 from tuner.outcome import Outcome
+from tuner.records.record import Ending, TrialRecord
 from tuner.space import Choice, Range
-from tuner.storage import Ending, TrialRecord
 
 _Band = tuple[str, str, dict[str, str | int], list[TrialRecord]]
 """A name, a colour, how the line looks, and whose lines look like this."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tuner.outcome import Outcome
-from tuner.storage import TrialRecord
+from tuner.records.record import TrialRecord
 
 _PAIRS = (
     ("KV cache, tokens", "tokens", "kv_tokens", "kv_tokens"),

@@ -14,7 +14,7 @@ from tuner.load.metrics import METRICS
 from tuner.objective import direction
 from tuner.outcome import Outcome
 from tuner.proof.decision import Effect
-from tuner.storage import Role, TrialRecord
+from tuner.records.record import Role, TrialRecord
 
 
 @dataclass(frozen=True, slots=True)

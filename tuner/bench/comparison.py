@@ -19,8 +19,9 @@ from tuner.objective import Objective
 from tuner.proof.decision import Decision
 from tuner.proof.order import turns
 from tuner.proof.rule import Launch, Terms, decide, decide_once
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Role, State
 from tuner.schema import Schema, Stored
-from tuner.storage import Role, State, StudyFolder
 
 _IN_TURNS = ("study.confirm.max=8",)
 """Measurements of each server at the most, unless the user says otherwise."""

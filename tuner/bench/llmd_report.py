@@ -21,7 +21,7 @@ from tuner.load.metrics import Measurement
 from tuner.load.percentile import percentile
 from tuner.load.records import RequestRecord
 from tuner.load.workload import Workload
-from tuner.storage import TrialRecord
+from tuner.records.record import TrialRecord
 
 _PERCENTILES = (5, 25, 50, 75, 95, 99)
 _UNKNOWN = "unknown"

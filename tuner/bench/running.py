@@ -14,8 +14,9 @@ from tuner.config import Config
 from tuner.errors import ConfigError, EngineUnavailable
 from tuner.fetch import fetch
 from tuner.launchers.attach import AttachLauncher
+from tuner.records.folder import StudyFolder, TrialFolder
+from tuner.records.record import Role, TrialRecord
 from tuner.space import Candidate
-from tuner.storage import Role, StudyFolder, TrialFolder, TrialRecord
 from tuner.trial import Assignment, Workbench, run_trial
 from tuner.workbench import workbench
 

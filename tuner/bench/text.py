@@ -7,7 +7,7 @@ from tuner.load.counters import EngineCounters
 from tuner.load.deciding import stage_of, support
 from tuner.load.metrics import METRICS, Measurement
 from tuner.load.plan import Skipped
-from tuner.storage import TrialRecord
+from tuner.records.record import TrialRecord
 
 
 def text(record: TrialRecord) -> str:

@@ -14,10 +14,10 @@ from tuner.idle import idle_parameters
 from tuner.objective import Limit
 from tuner.outcome import Outcome
 from tuner.proof.decision import Bound, Kind
+from tuner.records.record import Ending, Role, TrialRecord
 from tuner.report import launches
 from tuner.report.launches import numbers
 from tuner.report.markup import NOTHING, Html, folded, html, joined, table, tag
-from tuner.storage import Ending, Role, TrialRecord
 
 _LEGEND = "Grey: as deployed. –: has no effect with the other settings."
 _WHOLE, _SHOWN = 40, 25

@@ -13,8 +13,8 @@ from tuner.engines.effective import EffectiveSetting, Status
 from tuner.errors import PredictedOutOfMemory
 from tuner.idle import idle_parameters
 from tuner.outcome import Outcome
+from tuner.records.record import TrialRecord
 from tuner.report.markup import NOTHING, Html, folded, joined, table, tag
-from tuner.storage import TrialRecord
 
 _NUMBERS = 8
 """Trials that are named one by one."""

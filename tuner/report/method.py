@@ -2,9 +2,9 @@
 
 from tuner import words
 from tuner.outcome import Outcome
+from tuner.records.record import TrialRecord
 from tuner.report.markup import Html, html, joined, table, tag
 from tuner.sitting import Machine, Sitting, sittings
-from tuner.storage import TrialRecord
 
 _SEARCHES = {
     "auto": "a Gaussian process where torch was installed, else TPE",

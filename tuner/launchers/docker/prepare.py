@@ -15,8 +15,8 @@ from tuner.launchers.docker.daemon import connected, is_wsl
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.docker.pinned import StudyImage
+from tuner.records.folder import StudyFolder, read_json
 from tuner.secrets import Secrets
-from tuner.storage import StudyFolder, read_json
 
 if TYPE_CHECKING:
     from tuner.config import Config

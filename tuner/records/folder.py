@@ -1,6 +1,6 @@
-"""A study on disk: its folder with one record a trial, and Optuna's storage beside it.
+"""A study on disk: its folder with one record a trial.
 
-Everything measured lies in ``trials/NNNN/record.json`` before Optuna is told of it, so that a kill -9 at any moment
+Everything measured is in ``trials/NNNN/record.json`` before Optuna is told of it, so that a kill -9 at any moment
 loses no finished trial: what Optuna has not heard is told to it when the study is resumed.
 """
 
@@ -11,174 +11,23 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import ValidationError
 
 from tuner import __version__
-from tuner.engines.base import StartupFacts
-from tuner.engines.effective import EffectiveSetting
-from tuner.errors import ConfigError, InfrastructureError, TrialError
+from tuner.errors import ConfigError, InfrastructureError
 from tuner.files import write_whole
-from tuner.forecast import Forecast
-from tuner.host.state import StageHost
-from tuner.load.metrics import Measurement
-from tuner.load.plan import Skipped
-from tuner.load.records import Spoiled, StageResult, dump_records
-from tuner.load.warmup import WarmUp
-from tuner.objective import Verdict
-from tuner.readiness import PhaseSpan
-from tuner.schema import Schema, Stored, config_error
+from tuner.load.records import StageResult, dump_records
+from tuner.schema import Schema, config_error
 from tuner.secrets import redacted_file
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+    pass
 
 
-class Role(StrEnum):
-    """Why a trial was run."""
-
-    BASELINE = "baseline"
-    KNOWN_GOOD = "known good"
-    SEARCH = "search"
-    REPAIR = "repair"
-    CONTROL = "control"
-    """The deployed configuration, launched again in the middle of the search: it tells the noise and the drift."""
-    CONFIRM_BASELINE = "baseline again"
-    CONFIRM_BEST = "best again"
-
-
-class State(StrEnum):
-    """How a trial ended, in the words of Optuna."""
-
-    COMPLETE = "complete"
-    PRUNED = "pruned"
-    FAILED = "failed"
-
-
-class Ending(StrEnum):
-    """What became of a trial."""
-
-    MEASURED = "measured"
-    """It meets every limit."""
-    LIMIT_MISSED = "limit missed"
-    """It was measured as well."""
-    CANNOT_RUN = "cannot run"
-    RULED_OUT = "ruled out"
-    """Known beforehand not to run, so that nothing was launched."""
-    FAILED = "failed"
-    """For no fault of its configuration, as far as is known."""
-
-
-class ProofTerms(Schema):
-    """What was agreed on before the first relaunch of a proof, and holds until its end."""
-
-    candidate: str
-    """Digest of the candidate that is to be proven."""
-    alpha: float
-    """The error rate that it may spend."""
-    most: int
-    """Launches of each configuration at the most."""
-
-
-class Failure(Schema):
-    """Why a trial has no measurement."""
-
-    error: str
-    """Class of the error, ``OutOfMemory``."""
-    cause: str
-    """A word of ``tuner.engines.causes.Cause``, or ``rule``."""
-    message: str
-    line: str | None = None
-    """The log line that decided it."""
-    numbers: dict[str, float] = Field(default_factory=dict)
-    advice: str = ""
-
-    @classmethod
-    def of(cls, error: TrialError) -> "Failure":
-        """What is kept of an error."""
-        return cls(
-            error=type(error).__name__,
-            cause=error.cause,
-            message=error.message,
-            line=error.line,
-            numbers=dict(error.numbers),
-            advice=error.fix,
-        )
-
-
-class TrialRecord(Stored):
-    """One trial: what was asked, what ran, what was seen, what it is worth."""
-
-    schema_version: Literal[1] = 1
-    tuner_version: str
-    study: str
-    number: int
-    attempt: int = 1
-    role: Role
-    seed: int
-    """Seeds the prompts of this measurement."""
-    ask_s: float = 0.0
-    """What the search took to propose it, in seconds."""
-    digest: str
-    """Names the candidate: equal for equal parameters."""
-    params: dict[str, JsonValue]
-    """Values by parameter; what is absent was left to the engine."""
-    argv: tuple[str, ...]
-    """The command line; ``{host}`` and ``{port}`` stand for what the launcher chose."""
-    env: dict[str, str]
-    """Environment variables that the configuration sets."""
-    started_at: str
-    """Wall clock, ISO 8601 in UTC; a label, never used to measure."""
-    state: State
-    launched: bool = True
-    """Whether a server was started for it; not if it was ruled out beforehand."""
-    forecast: Forecast | None = None
-    """What was predicted of its memory before the launch."""
-    phases: tuple[PhaseSpan, ...] = ()
-    facts: StartupFacts | None = None
-    """What the server's start-up lines say of it."""
-    effective: tuple[EffectiveSetting, ...] = ()
-    """What became of each setting, from the running server's own words."""
-    warm_up: WarmUp | None = None
-    skipped: tuple[Skipped, ...] = ()
-    """Parts of the workload that did not fit, and why."""
-    spoiled: tuple[Spoiled, ...] = ()
-    """Stages during which the server was busy with itself, or others used the machine. They are sent again; the third
-    turn counts in any case."""
-    host: tuple[StageHost, ...] = ()
-    """How the machine was during each turn of each stage."""
-    measurement: Measurement | None = None
-    verdict: Verdict | None = None
-    failure: Failure | None = None
-    proof: ProofTerms | None = None
-    """Of which proof it is a relaunch."""
-
-    @property
-    def label(self) -> str:
-        """Short name of the trial's folder."""
-        return f"{self.number:04d}"
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the whole trial."""
-        return sum(span.seconds for span in self.phases)
-
-    @property
-    def ending(self) -> Ending:
-        """What became of it."""
-        if self.verdict is not None:
-            return Ending.MEASURED if self.verdict.feasible else Ending.LIMIT_MISSED
-        if self.state is State.FAILED:
-            return Ending.FAILED
-        return Ending.CANNOT_RUN if self.launched else Ending.RULED_OUT
-
-    @property
-    def feasible(self) -> bool:
-        """Whether it was measured and meets every limit."""
-        return self.ending is Ending.MEASURED
+from tuner.records.record import TrialRecord
 
 
 @dataclass(slots=True)
@@ -470,89 +319,6 @@ def remove(study: StudyFolder) -> None:
     except OSError as error:
         fix = "see who owns it, then run the same command again"
         raise InfrastructureError(f"{error.filename or study.path}: {error.strerror}", fix=fix) from error
-
-
-def optuna_storage(folder: StudyFolder, url: str | None) -> "BaseStorage":
-    """Optuna's storage: at the URL, or an SQLite file in the study's folder.
-
-    SQLite is put into WAL mode, in which a dashboard that reads never blocks the study that writes.
-
-    Raises:
-        ConfigError: Nothing can be stored at the URL.
-        InfrastructureError: The study's folder cannot be written to.
-    """
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy.exc import SQLAlchemyError
-
-    if url is None:
-        return _in_the_folder(folder.path / "optuna.db")
-    if url.startswith("journal:"):
-        return JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
-    try:
-        return RDBStorage(url)
-    except (ImportError, SQLAlchemyError, RuntimeError) as error:
-        # its own words, without the URL: a password may be in it
-        said = str(error).partition("\n")[0]
-        fix = "sqlite:///PATH, journal:PATH, or postgresql+psycopg://… with its driver installed"
-        raise ConfigError(said, place="storage.url", fix=fix) from error
-
-
-@contextmanager
-def storage_errors(folder: Path | None = None) -> Iterator[None]:
-    """In this block a storage that refuses to keep something is this machine's fault.
-
-    Args:
-        folder: The study's, to be named.
-
-    Raises:
-        InfrastructureError: It did: a full disk, a database that went away.
-    """
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (StorageInternalError, SQLAlchemyError) as error:
-        said = str(error.__cause__ or error).partition("\n")[0]
-        fix = "make room, or bring the database back; then the same command resumes the study: nothing measured is lost"
-        raise InfrastructureError(
-            f"{f'{folder}: ' if folder else ''}the study's storage refuses: {said}", fix=fix
-        ) from error
-
-
-def _in_the_folder(path: Path) -> "BaseStorage":
-    """SQLite in WAL mode.
-
-    Raises:
-        ConfigError: The file is no database of this Optuna.
-        InfrastructureError: It is locked, or cannot be written.
-    """
-    import sqlite3
-    from contextlib import closing
-
-    from optuna.storages import RDBStorage
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        path.touch(mode=0o600)
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA journal_mode=WAL")
-        return RDBStorage(f"sqlite:///{path.resolve()}")
-    except (OSError, sqlite3.Error, SQLAlchemyError, RuntimeError) as error:
-        raise _unusable(path, error) from error
-
-
-def _unusable(path: Path, error: Exception) -> ConfigError | InfrastructureError:
-    said = str(getattr(error, "orig", None) or error).partition("\n")[0]
-    if "locked" in said:
-        fix = "end what has it open (a dashboard, a database browser, a backup), then run the same command again"
-        return InfrastructureError(f"{path} is locked by another process", fix=fix)
-    if isinstance(error, OSError) or any(word in said for word in ("full", "disk I/O", "readonly", "unable to open")):
-        fix = "make room on that disk and see that the folder can be written to, or choose another study.folder"
-        return InfrastructureError(f"{path} cannot be written: {said}", fix=fix)
-    fix = "remove it: it is made anew from the trials' records"
-    return ConfigError(f"{path} is no database that this Optuna can use: {said}", fix=fix)
 
 
 _Model = TypeVar("_Model", bound=Schema)

@@ -1,0 +1,97 @@
+"""Where Optuna keeps the study, for its dashboard: SQLite in the study's folder, or at a URL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuner.errors import ConfigError, InfrastructureError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+
+from tuner.records.folder import StudyFolder
+
+
+def optuna_storage(folder: StudyFolder, url: str | None) -> "BaseStorage":
+    """Optuna's storage: at the URL, or an SQLite file in the study's folder.
+
+    SQLite is put into WAL mode, in which a dashboard that reads never blocks the study that writes.
+
+    Raises:
+        ConfigError: Nothing can be stored at the URL.
+        InfrastructureError: The study's folder cannot be written to.
+    """
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if url is None:
+        return _in_the_folder(folder.path / "optuna.db")
+    if url.startswith("journal:"):
+        return JournalStorage(JournalFileBackend(url.removeprefix("journal:")))
+    try:
+        return RDBStorage(url)
+    except (ImportError, SQLAlchemyError, RuntimeError) as error:
+        # its own words, without the URL: a password may be in it
+        said = str(error).partition("\n")[0]
+        fix = "sqlite:///PATH, journal:PATH, or postgresql+psycopg://… with its driver installed"
+        raise ConfigError(said, place="storage.url", fix=fix) from error
+
+
+@contextmanager
+def storage_errors(folder: Path | None = None) -> Iterator[None]:
+    """In this block a storage that refuses to keep something is this machine's fault.
+
+    Args:
+        folder: The study's, to be named.
+
+    Raises:
+        InfrastructureError: It did: a full disk, a database that went away.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        said = str(error.__cause__ or error).partition("\n")[0]
+        fix = "make room, or bring the database back; then the same command resumes the study: nothing measured is lost"
+        raise InfrastructureError(
+            f"{f'{folder}: ' if folder else ''}the study's storage refuses: {said}", fix=fix
+        ) from error
+
+
+def _in_the_folder(path: Path) -> "BaseStorage":
+    """SQLite in WAL mode.
+
+    Raises:
+        ConfigError: The file is no database of this Optuna.
+        InfrastructureError: It is locked, or cannot be written.
+    """
+    import sqlite3
+    from contextlib import closing
+
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        path.touch(mode=0o600)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+        return RDBStorage(f"sqlite:///{path.resolve()}")
+    except (OSError, sqlite3.Error, SQLAlchemyError, RuntimeError) as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> ConfigError | InfrastructureError:
+    said = str(getattr(error, "orig", None) or error).partition("\n")[0]
+    if "locked" in said:
+        fix = "end what has it open (a dashboard, a database browser, a backup), then run the same command again"
+        return InfrastructureError(f"{path} is locked by another process", fix=fix)
+    if isinstance(error, OSError) or any(word in said for word in ("full", "disk I/O", "readonly", "unable to open")):
+        fix = "make room on that disk and see that the folder can be written to, or choose another study.folder"
+        return InfrastructureError(f"{path} cannot be written: {said}", fix=fix)
+    fix = "remove it: it is made anew from the trials' records"
+    return ConfigError(f"{path} is no database that this Optuna can use: {said}", fix=fix)

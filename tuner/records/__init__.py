@@ -1,0 +1,1 @@
+"""What is stored of a study, and what it found."""
