@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from pydantic import JsonValue
@@ -39,12 +39,14 @@ class Outcome:
         config: What it was asked.
         records: Its trials by number, failed attempts included.
         relaunches: Baseline and finalists, launched again for the proof, failed attempts included.
+        known: The readings of an earlier look at the same study, to begin from.
     """
 
     folder: StudyFolder
     config: Config
     records: tuple[TrialRecord, ...]
     relaunches: tuple[TrialRecord, ...]
+    known: Readings | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, folder: StudyFolder) -> "Outcome":
@@ -58,7 +60,9 @@ class Outcome:
     def now(self) -> "Outcome":
         """The outcome with what was saved in the meantime; itself if nothing was, with all that it has worked out."""
         saved = tuple(self.folder.records()), tuple(self.folder.confirmations())
-        return self if saved == (self.records, self.relaunches) else Outcome(self.folder, self.config, *saved)
+        if saved == (self.records, self.relaunches):
+            return self
+        return Outcome(self.folder, self.config, *saved, known=self.readings)
 
     @cached_property
     def deployed(self) -> Mapping[str, JsonValue]:
@@ -72,7 +76,7 @@ class Outcome:
         """Trials that ended with a verdict of their own: measured, or pruned with a cause."""
         return [r for r in self.records if r.role in SEARCHED and r.state is not State.FAILED]
 
-    @property
+    @cached_property
     def launched(self) -> list[TrialRecord]:
         """Those for which a server was started: only they count against the budget."""
         return [record for record in self.searched if record.launched]
@@ -92,7 +96,10 @@ class Outcome:
         """What the launches say together of each configuration."""
         digest = self.baseline.digest if self.baseline else ""
         measured = [record for record in self.records if record.measurement]
-        return Readings(self.config.objective, measured, digest)
+        known, objective = self.known, self.config.objective
+        if known and known.begins(objective, measured, digest):
+            return known.grown(measured)
+        return Readings(objective, measured, digest)
 
     def kept(self, record: TrialRecord) -> float:
         """The probability that a trial's configuration keeps every limit; 0 if it was not measured."""

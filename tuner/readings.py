@@ -45,6 +45,27 @@ class Readings:
     records: Sequence[TrialRecord]
     deployed: str
 
+    def begins(self, objective: Objective, records: Sequence[TrialRecord], deployed: str) -> bool:
+        """Whether these records are the first of those, by the same objective."""
+        same = self.objective is objective and self.deployed == deployed
+        return same and self.records == records[: len(self.records)]
+
+    def grown(self, records: Sequence[TrialRecord]) -> "Readings":
+        """The readings of these and of more records, with all that more records do not change.
+
+        What is known of noise and drift, and so of each configuration's level, follows from configurations that ran
+        more than once.
+        """
+        more, grown = records[len(self.records) :], Readings(self.objective, records, self.deployed)
+        by_digest, at = dict(self._by_digest), len(self.records)
+        for place, record in enumerate(more, at):
+            by_digest[record.digest] = [*by_digest.get(record.digest, ()), *_read(place, record)]
+        grown.__dict__["_by_digest"] = by_digest  # where a cached property keeps its value
+        if not {record.digest for record in more} & set(self._by_digest) and len({r.digest for r in more}) == len(more):
+            grown._scatters.update(self._scatters)
+            grown._levels.update({key: level for key, level in self._levels.items() if level is not None})
+        return grown
+
     def level(self, digest: str, name: str) -> float | None:
         """A configuration's metric: the geometric mean of its launches, without the machine's drift."""
         key = digest, name
@@ -138,8 +159,7 @@ class Readings:
     def _by_digest(self) -> Mapping[str, list[tuple[int, dict[str, float]]]]:
         found: dict[str, list[tuple[int, dict[str, float]]]] = {}
         for place, record in enumerate(self.records):
-            if record.measurement:
-                found.setdefault(record.digest, []).append((place, numbers(record.measurement)))
+            found.setdefault(record.digest, []).extend(_read(place, record))
         return found
 
     def _groups(self, name: str) -> list[list[Reading]]:
@@ -185,3 +205,7 @@ class Readings:
             return log(level / (limit.max * reference))
         assert limit.min is not None
         return log(limit.min * reference / level)
+
+
+def _read(place: int, record: TrialRecord) -> list[tuple[int, dict[str, float]]]:
+    return [(place, numbers(record.measurement))] if record.measurement else []
