@@ -9,6 +9,7 @@ from tests.bench.machine import Machine
 from tuner import composing
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
+from tuner.engines.vllm.foresight import VllmForesight
 from tuner.errors import LaunchRejected, PredictedOutOfMemory, RequestsRefused, RuleViolated
 from tuner.preflight import Preflight, ground_of, impossible
 from tuner.proposals import Proposal, _admits
@@ -112,6 +113,7 @@ def test_predicted_memory_names_allocation_sizes_margin_and_what_to_do(site):
 
 def test_what_a_model_cannot_be_predicted_for_is_not_ruled_out():
     site = Site("experiment=demo", "model.id=QuantTrio/GLM-4.7-Flash-AWQ")
+    assert isinstance(site.ground.foresight, VllmForesight)
     blind = replace(site.ground, foresight=replace(site.ground.foresight, model=None))
     candidate = site.candidate(max_num_seqs=512)
     known = Preflight(blind, ())

@@ -19,11 +19,14 @@ SIMULATED = [
 
 def test_every_size_that_is_compiled_has_a_graph_of_its_own():
     params = composing.load(["experiment=h200"]).space.params
-    captured = [set(sizes) for sizes in params["cudagraph_capture_sizes"].choices if sizes]
-    compiled = [set(sizes) for sizes in params["compile_sizes"].choices if sizes]
+    captured, compiled = (_sizes(params[name]) for name in ("cudagraph_capture_sizes", "compile_sizes"))
     assert captured
     assert compiled
     assert all(sizes <= graphs for sizes in compiled for graphs in captured)
+
+
+def _sizes(parameter):
+    return [set(sizes) for sizes in parameter.choices if sizes]
 
 
 @pytest.mark.parametrize(("tensor", "data", "allowed"), [(2, 1, True), (1, 2, True), (1, 1, False), (2, 2, False)])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.vllm.real import GLM, model_of
+from tuner.engines.vllm.foresight import VllmForesight
 from tuner.host.state import GpuState, HostState, StageHost
 from tuner.load.records import Spoiled
 from tuner.notes import trial_note
@@ -37,6 +38,7 @@ def known(outcome):
     engine = outcome.config.engine.model_copy(update={"version": "0.26.0"})
     config = outcome.config.model_copy(update={"hardware": hardware, "engine": engine})
     ground = ground_of(config, make_engine(config))
+    assert isinstance(ground.foresight, VllmForesight)
     ground = replace(ground, foresight=replace(ground.foresight, model=model_of(GLM, 12)))
     return lambda records: Preflight(ground, ()).after(records)
 

@@ -28,8 +28,10 @@ class TestVllm(EngineContract):
 
     @pytest.fixture
     def settings(self):
-        args = {"max_num_seqs": 64, "kv_cache_dtype": "fp8", "enforce_eager": True, "enable_prefix_caching": False}
-        return Settings(args, {"OMP_NUM_THREADS": "4"})
+        return Settings(
+            {"max_num_seqs": 64, "kv_cache_dtype": "fp8", "enforce_eager": True, "enable_prefix_caching": False},
+            {"OMP_NUM_THREADS": "4"},
+        )
 
     @pytest.fixture
     def served(self, log):
