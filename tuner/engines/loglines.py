@@ -7,9 +7,10 @@ redrawn with ``\r``, or a whole log pasted without its line ends.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 
 class Level(IntEnum):
@@ -55,25 +56,23 @@ def plain(line: str) -> str:
 _STAMP = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|UTC| ?[+-]\d\d:?\d\d)?"
 _LEVEL = r"(?P<level>DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL)"
 
-_WRAPPING = re.compile(
-    "|".join(
-        (
-            r"(?:\s*>)+ ?",  # quoted markdown
-            r"[\w./-]+ +\| ?",  # docker compose: "vllm-1  | "
-            rf"(?:- )?\[?{_STAMP}\]?(?: (?:stdout|stderr) [FP])? ?",  # kubernetes, docker -t, CI
-            r" +\| ?",  # a table that a CI log was pasted from
-            r"\[pod/[^\]]+\] ",
-            rf"(?:DEFAULT|INFO|WARNING|ERROR) {_STAMP} (?:\[resource[^\]]*\] )?",  # Cloud Logging
-            r"\[(?:Debug|Info|Warning|Error)\] (?:\(Process\) )?",
-            r"[A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d [\w.-]+ [\w.@-]+(?:\[\d+\])?: ?",  # syslog and journald
-            r"\[(?:default)?\d\]: ?",  # torchrun
-            r"\{.{0,200}?\"(?:log|message|msg|textPayload)\": ?\"",  # lines wrapped in JSON
-            r"[\w.-]+ >> |vLLM STD(?:OUT|ERR): ",
-            r"\[[A-Z]+ *\] \S+ MODEL_LOG - ",  # TorchServe, which calls all of it INFO
-        )
+_WRAPPING = "|".join(
+    (
+        r"(?:\s*>)+ ?",  # quoted markdown
+        r"[\w./-]+ +\| ?",  # docker compose: "vllm-1  | "
+        rf"(?:- )?\[?{_STAMP}\]?(?: (?:stdout|stderr) [FP])? ?",  # kubernetes, docker -t, CI
+        r" +\| ?",  # a table that a CI log was pasted from
+        r"\[pod/[^\]]+\] ",
+        rf"(?:DEFAULT|INFO|WARNING|ERROR) {_STAMP} (?:\[resource[^\]]*\] )?",  # Cloud Logging
+        r"\[(?:Debug|Info|Warning|Error)\] (?:\(Process\) )?",
+        r"[A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d [\w.-]+ [\w.@-]+(?:\[\d+\])?: ?",  # syslog and journald
+        r"\[(?:default)?\d\]: ?",  # torchrun
+        r"\{.{0,200}?\"(?:log|message|msg|textPayload)\": ?\"",  # lines wrapped in JSON
+        r"[\w.-]+ >> |vLLM STD(?:OUT|ERR): ",
+        r"\[[A-Z]+ *\] \S+ MODEL_LOG - ",  # TorchServe, which calls all of it INFO
     )
 )
-_PROCESS = re.compile(
+_PROCESS = (
     r"(?:\((?P<bracketed>raylet|pid=\d+[^()]*|[\w.]+(?:\[[^\]]*\])?[ ,:][^()]*?pid=\d+[^()]*|[\w.]*[Ww]orker\w*)\)"
     r"|\[(?P<rank>rank\d+)\]:) ?"
 )
@@ -89,7 +88,16 @@ _HEADERS = (
     # torch: "W1122 09:30:59.191000 9303 torch/…] ", "[W1122 09:55:49.74 ProcessGroupNCCL.cpp:1575] "
     r"\[?(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d[^\]]*\] ?",
 )
-_PREFIXES = (_PROCESS, *(re.compile(header) for header in _HEADERS), _WRAPPING)
+# one pattern for all, since most of a log's time goes here; a group's name is known once
+_PREFIX = re.compile(
+    "|".join(
+        (
+            _PROCESS,
+            *(header.replace("<level>", f"<level{place}>") for place, header in enumerate(_HEADERS)),
+            _WRAPPING,
+        )
+    )
+)
 _PYTHON_WARNING = re.compile(r"(?:\S+\.py:\d+: )?\w*Warning: ")
 _LEVELS = {
     "DEBUG": Level.DEBUG,
@@ -110,42 +118,38 @@ _PASTED_TOGETHER = re.compile(rf"\s(?=(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) {_VL
 
 def parse(log: Sequence[str]) -> list[LogLine]:
     """All logical lines of a log, in order."""
-    return [line for number, raw in enumerate(log, start=1) for line in _logical(number, raw)]
+    return [line for number, raw in enumerate(log, start=1) for line in parse_line(raw, number)]
 
 
 def parse_line(raw: str, number: int = 1) -> list[LogLine]:
     """The logical lines of one physical line of this number."""
-    return list(_logical(number, raw))
+    return [LogLine(number, raw, text, level, process) for text, level, process in _logical(raw)]
 
 
-def _logical(number: int, raw: str) -> Iterator[LogLine]:
-    for step in _COLOUR.sub("", raw).rstrip("\r\n").split("\r"):
-        for part in _unpaste(step):
-            yield _take_apart(number, raw, part)
+@lru_cache(maxsize=64)
+def _logical(raw: str) -> tuple[tuple[str, Level, str], ...]:
+    """Each line is asked for several times in a row: for its shape, its signs, its degradations, as context."""
+    steps = _COLOUR.sub("", raw).rstrip("\r\n").split("\r")
+    return tuple(_take_apart(part) for step in steps for part in _unpaste(step))
 
 
 def _unpaste(text: str) -> Sequence[str]:
     # one header behind its prefixes is the usual case; a header after words tells a pasted log
     first, *rest = _PASTED_TOGETHER.split(text)
-    if rest and not _take_apart(0, "", first + " ").text.strip():
+    if rest and not _take_apart(first + " ")[0].strip():
         return [f"{first} {rest[0]}", *rest[1:]]
     return [first, *rest]
 
 
-def _take_apart(number: int, raw: str, text: str) -> LogLine:
+def _take_apart(text: str) -> tuple[str, Level, str]:
     process, level = "", Level.NONE
-    while found := _prefix(text):
-        groups = found.groupdict()
-        process = groups.get("bracketed") or groups.get("rank") or process
-        level = _LEVELS.get(groups.get("level") or "", level)
+    while found := _PREFIX.match(text):
+        group = found.lastgroup or ""
+        if group.startswith("level"):
+            level = _LEVELS[found[group]]
+        elif group:
+            process = found[group]
         text = text[found.end() :]
     if level is Level.NONE and _PYTHON_WARNING.match(text):
         level = Level.WARNING
-    return LogLine(number, raw, text, level, process)
-
-
-def _prefix(text: str) -> re.Match[str] | None:
-    for pattern in _PREFIXES:
-        if (found := pattern.match(text)) and found.end():
-            return found
-    return None
+    return text, level, process
