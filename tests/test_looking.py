@@ -8,7 +8,8 @@ import pytest
 
 from tuner.outcome import Outcome
 from tuner.readings import Readings
-from tuner.storage import Role, StudyFolder
+from tuner.records.folder import StudyFolder
+from tuner.records.record import Role
 
 RECORDED = Path(__file__).parent / "data" / "recorded" / "f4b6e05" / "demo"
 

@@ -16,7 +16,7 @@ WORDS = ("Evidence", "Prediction", "Finding", "State", "Calibration", "Failure",
 @pytest.fixture(scope="module")
 def places():
     """Where each class is defined, by its name."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ClassDef) and not path.is_relative_to(APART):

@@ -8,6 +8,7 @@ pins are not tuner's. Start the server without a prefix cache; tests/test_real_v
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -46,16 +47,20 @@ class Peer:
             arguments, read = {"aiperf": (self._aiperf, _of_aiperf), "guidellm": (self._guidellm, _of_guidellm)}[
                 self.tool
             ]
+            env = {**os.environ, "HF_HOME": f"{folder}/hf", "HF_HUB_OFFLINE": "1"}
             command = [str(self.bin / self.tool), *arguments(Path(folder))]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=env)
             if done.returncode:
                 raise SystemExit(f"{self.tool} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
             return read(Path(folder))
 
     def _aiperf(self, folder: Path) -> list[str]:
-        # it takes a folder for a repository's name, and refuses an absolute one
-        (folder / "local").mkdir()
-        (folder / "local" / "tokenizer").symlink_to(Path(self.tokenizer).resolve())
+        # it takes tokenizers from the Hugging Face cache alone
+        cached = folder / "hf" / "hub" / "models--local--tokenizer"
+        (cached / "snapshots").mkdir(parents=True)
+        (cached / "refs").mkdir()
+        (cached / "refs" / "main").write_text("main")
+        (cached / "snapshots" / "main").symlink_to(Path(self.tokenizer).resolve())
         return [
             *("profile", "--model", self.model, "--url", self.url, "--endpoint-type", "chat", "--streaming"),
             *("--tokenizer", "local/tokenizer", "--isl", "100", "--osl", f"{TRAFFIC.output_tokens}"),
