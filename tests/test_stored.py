@@ -20,7 +20,11 @@ from tuner.analysis import frames
 from tuner.bench.comparison import Comparison
 from tuner.cli import app
 from tuner.config import Config
+from tuner.engines.config import EngineConfig
+from tuner.engines.registry import ENGINES
+from tuner.launchers.config import LauncherConfig
 from tuner.launchers.docker.pinned import StudyImage
+from tuner.launchers.registry import LAUNCHERS
 from tuner.load.metrics import METRICS, Measurement
 from tuner.load.records import RequestRecord
 from tuner.outcome import Outcome
@@ -128,10 +132,19 @@ def places(model: Any, place: str, above: tuple[Any, ...] = ()) -> Iterator[str]
         return
     for name, required, hint in _fields(model):
         yield f"{'!' if required else ''}{place}.{name}"
-        held = [part for part in _parts(hint) if _is_model(part)]
+        held = [kind for part in _parts(hint) if _is_model(part) for kind in _kinds(part)]
         for part in held:
             label = f"{name}.{_label(part)}" if len(held) > 1 else name
             yield from places(part, f"{place}.{label}", (*above, model))
+
+
+def _kinds(part: Any) -> tuple[Any, ...]:
+    """The classes that a section may be of: where a registry says so, each of its kinds."""
+    kinds = {
+        LauncherConfig: tuple(LAUNCHERS.values()),
+        EngineConfig: tuple(kind.config for kind in ENGINES.values()),
+    }
+    return kinds.get(part, (part,))
 
 
 def _is_model(part: Any) -> bool:

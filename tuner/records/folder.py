@@ -54,8 +54,8 @@ class _Memory:
 
     def saved(self, path: Path) -> None:
         """A record has been written."""
-        records, record = self.records.get(path.parent.parent.name), _read(path)
-        if records is not None and isinstance(record, TrialRecord):
+        records = self.records.get(path.parent.parent.name)
+        if records is not None and isinstance(record := _read(path), TrialRecord):
             records[path] = record
 
     @contextmanager
