@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from tuner.compose import compose_text
-from tuner.outcome import Outcome
-from tuner.profile import settings_of
+from tuner.export.compose import compose_text
+from tuner.export.profile import settings_of
 from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
 
 
 def write_compose(path: Path, number: int = 0) -> Path:

@@ -11,10 +11,12 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from tests.browser import browser
-from tuner import analysis, events, live
-from tuner.closing import table, write_results
+from tuner import analysis
 from tuner.engines.base import Phase
-from tuner.pace import Pace
+from tuner.study import events
+from tuner.study.pace import Pace
+from tuner.terminal import live
+from tuner.terminal.closing import table, write_results
 
 TRIAL = 11
 """The trial during which the live view is shown."""

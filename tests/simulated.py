@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 from tests.sim.offline import Job, measure
 from tuner import __version__, composing
-from tuner.compare import proof_of
 from tuner.engines.base import Phase, StartupFacts
 from tuner.engines.causes import Evidence, error_of
 from tuner.errors import TrialError
@@ -14,16 +13,17 @@ from tuner.load.metrics import measure as measurement_of
 from tuner.load.plan import ttft_stage
 from tuner.load.records import RequestRecord, StageResult
 from tuner.load.stage import Request
-from tuner.outcome import Outcome
-from tuner.readiness import PhaseSpan
+from tuner.records.compare import proof_of
 from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
 from tuner.records.record import Failure, Role, State, TrialRecord
 from tuner.sim import flags
 from tuner.sim.memory import MemoryPlan, StartupFailure
 from tuner.sim.noise import Noise
 from tuner.sim.settings import Rejected, Site, resolve
 from tuner.space import Candidate
-from tuner.workbench import make_engine
+from tuner.study.assembly import make_engine
+from tuner.trial.readiness import PhaseSpan
 
 _NOISE = Noise()
 _BEGUN = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)

@@ -10,8 +10,8 @@ from tests.simulated import simulated_study
 from tuner import analysis
 from tuner.analysis.sketch import requests_svg
 from tuner.engines.effective import EffectiveSetting, Status
+from tuner.engines.forecast import Forecast
 from tuner.errors import ConfigError
-from tuner.forecast import Forecast
 from tuner.records.record import Role
 
 MEMORY = Forecast(starts=2, margin_gib=0.1, weights_gib=8.8, kv_gib=11.1, kv_tokens=220_000, shortage="KV cache")

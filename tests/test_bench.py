@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tuner.launchers.base import LaunchSpec
-from tuner.launchers.process import ProcessLauncher
+from tuner.launchers.process.launcher import ProcessLauncher
 from tuner.records.folder import StudyFolder
 from tuner.testing.launcher import answer
 

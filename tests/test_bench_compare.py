@@ -11,7 +11,7 @@ from tests.test_bench import QUICK, SETTINGS, SIM
 from tuner.bench.comparison import Comparison, Side
 from tuner.bench.sentences import scope, sentence, text
 from tuner.launchers.base import LaunchSpec
-from tuner.launchers.process import ProcessLauncher
+from tuner.launchers.process.launcher import ProcessLauncher
 from tuner.objective import Objective
 from tuner.proof.rule import Launch, Terms, decide, decide_once
 from tuner.records.folder import StudyFolder

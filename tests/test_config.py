@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuner import composing, resume
+from tuner import composing
 from tuner.catalog import groups
 from tuner.errors import ConfigError
+from tuner.study import resume
 
 CASES = Path(__file__).parent / "conf"
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tuner.fetch import TooMuch, fetch
-from tuner.readiness import Probe
+from tuner.trial.readiness import Probe
 
 
 class Server(http.server.BaseHTTPRequestHandler):

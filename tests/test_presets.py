@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from tests.test_study import FAST, run
+from tests.study.test_study import FAST, run
 from tuner import composing
 from tuner.records.record import Role
 

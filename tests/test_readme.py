@@ -63,7 +63,7 @@ def of(prefix):
 
 HANDLED = ("tuner study", "tuner doctor", "tuner clean", "make ", "TUNER_TEST_DOCKER=")
 ELSEWHERE = {
-    "docker compose -f studies/glm-flash/compose.yaml": "tests/test_compose.py",
+    "docker compose -f studies/glm-flash/compose.yaml": "tests/export/test_compose.py",
     "TUNER_STUDY=$PWD/studies/demo jupyter": "tests/test_notebooks.py",
     "pip install jupyterlab": "tests/test_notebooks.py",
     "tuner bench run": "tests/test_bench.py",

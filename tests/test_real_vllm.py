@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from tuner import composing
-from tuner.closing import write_results
-from tuner.idle import idle_parameters
-from tuner.live import PlainLines, Standing
+from tuner.records.idle import idle_parameters
 from tuner.records.record import State
-from tuner.study import run_study
+from tuner.study.loop import run_study
+from tuner.terminal.closing import write_results
+from tuner.terminal.live import PlainLines, Standing
 
 HERE = os.environ.get("TUNER_TEST_VLLM")
 

@@ -11,7 +11,7 @@ import pytest
 from tests.agreement import TRAFFIC, Pairs, Tuner
 from tuner.bench import vllm_result
 from tuner.launchers.base import LaunchSpec
-from tuner.launchers.process import ProcessLauncher
+from tuner.launchers.process.launcher import ProcessLauncher
 from tuner.load.client import LoadClient
 from tuner.testing.launcher import until
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from tests.deploying import write_compose
 from tuner import composing
 from tuner.launchers.docker.survey import vllm_version
-from tuner.live import PlainLines, Standing
 from tuner.records.record import State
-from tuner.study import run_study
+from tuner.study.loop import run_study
+from tuner.terminal.live import PlainLines, Standing
 
 IMAGE, HERE = os.environ.get("TUNER_TEST_DOCKER_VLLM"), os.environ.get("TUNER_TEST_VLLM")
 SITE_PACKAGES = "venv/lib/python3.11/site-packages"

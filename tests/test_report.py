@@ -8,14 +8,14 @@ import pytest
 
 from tests.browser import browser, needs_chromium, pictures
 from tests.simulated import simulated_study
-from tuner.closing import write_results
 from tuner.engines.base import Degradation
 from tuner.engines.effective import EffectiveSetting, Status
-from tuner.forecast import Forecast
+from tuner.engines.forecast import Forecast
 from tuner.load.plan import Skipped
 from tuner.records.record import Failure, State
 from tuner.report import findings, launches, method, report_html
-from tuner.sitting import Machine, Sitting, append
+from tuner.study.provenance import Machine, Sitting, append
+from tuner.terminal.closing import write_results
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.48 MiB."
 

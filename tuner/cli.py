@@ -15,10 +15,10 @@ from tuner.errors import ConfigError, InfrastructureError, TunerError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tuner.clean import LeftOver
     from tuner.config import Config
-    from tuner.outcome import Outcome
     from tuner.records.folder import StudyFolder
+    from tuner.records.outcome import Outcome
+    from tuner.site.clean import LeftOver
 
 app = typer.Typer(
     name="tuner",
@@ -152,10 +152,10 @@ def study_start(
 
 
 def _plan(config: "Config", as_json: bool) -> None:
-    from tuner.checks import examined
-    from tuner.deployed import compared
-    from tuner.planning import plan_of
-    from tuner.workbench import make_engine
+    from tuner.site.deployed import compared
+    from tuner.study.assembly import make_engine
+    from tuner.study.checks import examined
+    from tuner.study.plan import plan_of
 
     checks = examined(config)
     plan = plan_of(config, checks, compared(config, make_engine(config)))
@@ -170,10 +170,10 @@ def _ask_to_stop(config: "Config") -> None:
     """Stopping a service that others use takes the user's consent."""
     if not config.site.stop:
         return
-    from tuner.deployed import compared
-    from tuner.planning import plan_of
-    from tuner.takeover import in_the_way
-    from tuner.workbench import make_engine
+    from tuner.site.deployed import compared
+    from tuner.site.takeover import in_the_way
+    from tuner.study.assembly import make_engine
+    from tuner.study.plan import plan_of
 
     names = ", ".join(service.known_as for service in in_the_way(config.site, config.gpus))
     plan = plan_of(config)
@@ -192,9 +192,9 @@ def _ask_to_stop(config: "Config") -> None:
 def _run(config: "Config", as_json: bool) -> None:
     from rich.console import Console
 
-    from tuner import live
-    from tuner.closing import close, summary
-    from tuner.study import run_study
+    from tuner.study.loop import run_study
+    from tuner.terminal import live
+    from tuner.terminal.closing import close, summary
 
     console = Console(stderr=as_json)
     try:
@@ -220,9 +220,9 @@ def _run(config: "Config", as_json: bool) -> None:
 
 def _standing(config: "Config", console: "Console") -> None:
     """Where things stand."""
-    from tuner.closing import table
-    from tuner.outcome import Outcome
     from tuner.records.folder import StudyFolder
+    from tuner.records.outcome import Outcome
+    from tuner.terminal.closing import table
 
     folder = StudyFolder(config.study.path)
     if folder.config.exists():
@@ -234,12 +234,12 @@ def study_status(name: StudyName = None, folder: StudiesFolder = Path("studies")
     """Where a study stands."""
     outcome = _outcome(folder, name)
     if as_json:
-        from tuner.closing import summary
+        from tuner.terminal.closing import summary
 
         return _print(json.dumps(summary(outcome), indent=1))
     from rich.console import Console
 
-    from tuner.closing import table
+    from tuner.terminal.closing import table
 
     Console().print(table(outcome))
     return _print(outcome.sentence)
@@ -248,9 +248,9 @@ def study_status(name: StudyName = None, folder: StudiesFolder = Path("studies")
 @study_app.command("list")
 def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False) -> None:
     """All studies in a folder, a line each."""
-    from tuner.closing import overview, summary
-    from tuner.outcome import Outcome
     from tuner.records.folder import studies
+    from tuner.records.outcome import Outcome
+    from tuner.terminal.closing import overview, summary
 
     outcomes, damaged = [], {}
     for study in studies(folder):
@@ -274,7 +274,7 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
 @study_app.command("report")
 def study_report(name: StudyName = None, folder: StudiesFolder = Path("studies")) -> None:
     """Write report, profile and compose file again, and print the report's path; the others are next to it."""
-    from tuner.closing import write_results
+    from tuner.terminal.closing import write_results
 
     outcome = _outcome(folder, name)
     write_results(outcome)
@@ -289,7 +289,7 @@ def study_dashboard(
     in_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
 ) -> None:
     """Look at a study's trials, logs and notes in a browser, on this machine only; works while it runs."""
-    from tuner.dashboard import show
+    from tuner.dashboard.server import show
 
     show(_outcome(folder, name), port, _print, in_browser=in_browser)
 
@@ -318,7 +318,7 @@ def study_rm(
 ) -> None:
     """Remove a study: its records, logs and results, for good."""
     from tuner.composing import read
-    from tuner.ledger import forget
+    from tuner.dashboard.ledger import forget
     from tuner.records.folder import remove
 
     study = _study_folder(folder, name)
@@ -442,8 +442,8 @@ def explain(
 def doctor(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
     """What this machine can run, and what is missing; OVERRIDES name a study that is to run here."""
     from tuner.composing import load
-    from tuner.doctor import examine
-    from tuner.finding import CheckState
+    from tuner.host.check_result import CheckState
+    from tuner.site.doctor import examine
 
     findings = examine(load(overrides, config_dir) if overrides else None)
     if as_json:
@@ -463,7 +463,7 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and stop.")] = False,
 ) -> None:
     """Show, then remove, what interrupted runs left, and give back what they took."""
-    from tuner import clean as cleaning
+    from tuner.site import clean as cleaning
 
     found = cleaning.left_overs(_print)
     for left in found:
@@ -492,7 +492,7 @@ def _removed(left: "LeftOver") -> bool:
 
 def _outcome(folder: Path, name: str | None) -> "Outcome":
     """The study of this name, or the only one there is."""
-    from tuner.outcome import Outcome
+    from tuner.records.outcome import Outcome
 
     return Outcome.of(_study_folder(folder, name))
 

@@ -8,9 +8,9 @@ import yaml
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from tuner.deployment import ModelConfig
+from tuner.engines.hardware import HardwareConfig
 from tuner.engines.registry import AnyEngine
 from tuner.errors import ConfigError
-from tuner.hardware import HardwareConfig
 from tuner.host.limits import HostConfig
 from tuner.launchers.registry import AnyLauncher
 from tuner.load.workload import Workload
@@ -18,7 +18,7 @@ from tuner.objective import Objective
 from tuner.schema import Schema, Stored
 from tuner.search.base import SearchConfig
 from tuner.secrets import Secrets, is_api_key
-from tuner.site import SiteConfig
+from tuner.site.gpus import SiteConfig
 from tuner.space import SearchSpace
 
 

@@ -14,7 +14,7 @@ from math import floor, log10
 from pydantic import JsonValue
 
 from tuner.engines.causes import Cause
-from tuner.engines.loglines import parse_line
+from tuner.engines.log.lines import parse_line
 from tuner.errors import RequestsRefused
 from tuner.space import SearchSpace, Settings
 

@@ -15,13 +15,13 @@ from statistics import fmean, median
 from tests.bench.machine import Machine
 from tests.engines.vllm.real import RUNS
 from tuner import composing
-from tuner.engines.vllm.calibration import compare
-from tuner.outcome import Outcome
-from tuner.preflight import Preflight, ground_of
-from tuner.proposals import Proposal, Proposer
+from tuner.engines.vllm.memory.calibration import compare
+from tuner.foresight.preflight import Preflight, ground_of
 from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
 from tuner.records.record import Role
-from tuner.workbench import make_engine
+from tuner.study.assembly import make_engine
+from tuner.study.proposals import Proposal, Proposer
 
 SITES = {
     "RTX 4090 x2, 0.15, AWQ": ("experiment=demo",),

@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import fmean
 
 from tests.simulated import simulated_study
-from tuner.outcome import Outcome
-from tuner.pace import left_s
 from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
+from tuner.study.pace import left_s
 
 TRIALS = 1000
 LOOKS = 10

@@ -10,13 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from tests.test_study import FAST
-from tuner import composing, events
+from tests.study.test_study import FAST
+from tuner import composing
 from tuner.search.base import Observation
 from tuner.search.model import ModelSearch
 from tuner.search.registry import make_search
 from tuner.search.view import View
-from tuner.study import run_study
+from tuner.study import events
+from tuner.study.loop import run_study
 
 TRIALS = 8
 

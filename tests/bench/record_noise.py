@@ -20,8 +20,8 @@ from tuner.load.metrics import METRICS
 from tuner.records.folder import StudyFolder
 from tuner.records.record import Role
 from tuner.space import Candidate
-from tuner.trial import Assignment, run_trial
-from tuner.workbench import workbench
+from tuner.study.assembly import workbench
+from tuner.trial.run import Assignment, run_trial
 
 
 def main():

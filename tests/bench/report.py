@@ -24,7 +24,7 @@ def main():
 def measure(study):
     """Read a study and write its report, as ``tuner study report`` does, and print what that took."""
     begun = time.perf_counter()
-    from tuner.closing import write_results
+    from tuner.terminal.closing import write_results
 
     outcome = analysis.study(study)
     write_results(outcome)

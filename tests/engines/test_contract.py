@@ -6,10 +6,10 @@ from tests.engines.toy import TOY
 from tuner import composing
 from tuner.engines import registry
 from tuner.engines.vllm.kind import VLLM
-from tuner.outcome import Outcome
 from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
 from tuner.space import Settings
-from tuner.study import run_study
+from tuner.study.loop import run_study
 from tuner.testing.engine import EngineContract
 
 

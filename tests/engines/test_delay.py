@@ -13,7 +13,7 @@ from tuner.engines.vllm.engine import VllmEngine
 from tuner.errors import TrialError
 from tuner.launchers.base import Life
 from tuner.launchers.log import ServerLog
-from tuner.readiness import Stopwatch, Watch
+from tuner.trial.readiness import Stopwatch, Watch
 
 ENGINE = VllmEngine(("vllm", "serve"), "a/model")
 WRITE = 'cat "$1"; date +%s%N > "$2"; cat "$3"; exit 1'

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuner.engines.loglines import Level, parse, parse_line
+from tuner.engines.log.lines import Level, parse, parse_line
 
 BARE = "RuntimeError: CUDA error: out of memory"
 WORKER = f"(Worker_TP1 pid=215) ERROR 05-11 10:03:52 [multiproc_executor.py:949] {BARE}"

@@ -5,10 +5,10 @@ import re
 import pytest
 
 from tests.engines.conftest import DATA
-from tuner.engines.literals import Index, required
-from tuner.engines.loglines import parse
-from tuner.engines.shapes import Shapes, relaxed
-from tuner.engines.vllm.signs import READING, SIGNS
+from tuner.engines.log.lines import parse
+from tuner.engines.log.literals import Index, required
+from tuner.engines.log.shapes import Shapes, relaxed
+from tuner.engines.vllm.log.signs import READING, SIGNS
 
 LINES = [line for path in sorted(DATA.glob("*-shape-*.log")) for line in parse(path.read_text().split("\n"))]
 

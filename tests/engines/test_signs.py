@@ -5,8 +5,8 @@ import re
 import pytest
 
 from tuner.engines.causes import Cause
-from tuner.engines.loglines import Level, parse
-from tuner.engines.signs import Rank, Sign, find, numbers_of
+from tuner.engines.log.lines import Level, parse
+from tuner.engines.log.signs import Rank, Sign, find, numbers_of
 
 NEVER = re.compile(r"(?!)")
 

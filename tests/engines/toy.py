@@ -4,15 +4,15 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from tuner.engines import platform_signs
 from tuner.engines.base import Command, Conventions, Engine
 from tuner.engines.causes import Cause
 from tuner.engines.config import EngineConfig
-from tuner.engines.diagnosis import LogReader
 from tuner.engines.kind import EngineKind, EngineLog
-from tuner.engines.literals import Index
-from tuner.engines.reader import Reading
-from tuner.engines.signs import Rank, Sign
+from tuner.engines.log import platform as platform_signs
+from tuner.engines.log.diagnosis import LogReader
+from tuner.engines.log.literals import Index
+from tuner.engines.log.reader import Reading
+from tuner.engines.log.signs import Rank, Sign
 
 NEVER, READY = re.compile(r"(?!)"), re.compile(r"Application startup complete|toy: ready")
 NO_ROOM = Sign(Cause.CUDA_OOM, Rank.EXACT, (r"toy: no room|less than desired GPU memory",), "Ask for less.")

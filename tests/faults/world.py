@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
-from tests.test_study import FAST
-from tuner.launchers.leases import SCOPE
-from tuner.launchers.traces import LAUNCH_MARK, Marked, marked
+from tests.study.test_study import FAST
+from tuner.host.leases import SCOPE
+from tuner.launchers.process.traces import LAUNCH_MARK, Marked, marked
 
 REPOSITORY = Path(__file__).parents[2]
 STUDY_S = 240.0

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.host.driver import FUNCTIONS, Driver
-from tuner import driver
+from tuner.host import nvidia as driver
 from tuner.host.gpu import merged, reading
 from tuner.host.nvml import THROTTLE_REASONS, nvml
 from tuner.host.state import GpuState

@@ -8,7 +8,7 @@ import pytest
 
 from tuner.launchers.attach import AttachLauncher
 from tuner.launchers.base import LaunchSpec
-from tuner.launchers.process import ProcessLauncher
+from tuner.launchers.process.launcher import ProcessLauncher
 from tuner.testing.launcher import ECHO_SERVER, LauncherContract
 
 

@@ -14,8 +14,8 @@ import docker
 import psutil
 import pytest
 
-from tuner.clean import left_overs, under_way
 from tuner.errors import EngineUnavailable, GpuBusy, ImageMissing, PortTaken
+from tuner.host.owner import Owner
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker import volumes
 from tuner.launchers.docker.containers import OWNER, Contents
@@ -23,8 +23,8 @@ from tuner.launchers.docker.daemon import Lifeline, NameTaken, NoNvidiaRuntime, 
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig, volume_name
 from tuner.launchers.docker.prepare import GpuCountWrong, check_gpus
-from tuner.launchers.owner import Owner
-from tuner.launchers.traces import alive
+from tuner.launchers.process.traces import alive
+from tuner.site.clean import left_overs, under_way
 from tuner.testing.launcher import ECHO_SERVER, LauncherContract, answer, kill, until
 
 pytestmark = pytest.mark.docker
@@ -275,7 +275,7 @@ def victim(base_image, tmp_path, gpu_engine):
 
 
 def watchdogs(tuner):
-    return [child for child in psutil.Process(tuner.pid).children() if "tuner.launchers.watchdog" in child.cmdline()]
+    return [child for child in psutil.Process(tuner.pid).children() if "tuner.host.watchdog" in child.cmdline()]
 
 
 def test_the_watchdog_removes_the_container_within_5_s_of_a_kill_9(victim, engine):
@@ -311,7 +311,7 @@ def test_a_watchdog_that_was_killed_is_not_missed(make, spec, footprint):
     before = footprint()
     with make().launch(spec()) as server:
         answer(server)
-        (dog,) = [child for child in psutil.Process().children() if "tuner.launchers.watchdog" in child.cmdline()]
+        (dog,) = [child for child in psutil.Process().children() if "tuner.host.watchdog" in child.cmdline()]
         kill(dog.pid)
     assert footprint() == before
 

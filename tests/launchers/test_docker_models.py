@@ -10,10 +10,10 @@ import pytest
 
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker.containers import Contents
+from tuner.launchers.docker.image import StudyImage
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.models import ModelMissing, is_cached, is_repository
 from tuner.launchers.docker.options import HUB_FOLDER, DockerLauncherConfig
-from tuner.launchers.docker.pinned import StudyImage
 from tuner.launchers.docker.prepare import ensure_model, launcher_for
 from tuner.secrets import Secrets
 from tuner.testing.launcher import until

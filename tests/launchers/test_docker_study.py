@@ -11,7 +11,7 @@ import pytest
 
 from tuner.records.folder import StudyFolder
 from tuner.records.record import Role, State
-from tuner.takeover import folder as takeovers
+from tuner.site.takeover import folder as takeovers
 from tuner.testing.launcher import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from tuner.errors import GpuBusy
-from tuner.launchers import leases
-from tuner.launchers.leases import gpu_lease, lease, port_lease, reserved
+from tuner.host import leases
+from tuner.host.leases import gpu_lease, lease, port_lease, reserved
 
 
 def files(state_dir):

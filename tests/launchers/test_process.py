@@ -12,13 +12,13 @@ import httpx
 import psutil
 import pytest
 
-from tuner.clean import left_overs
 from tuner.errors import EngineUnavailable, GpuBusy, InfrastructureError
 from tuner.launchers.base import LaunchSpec
-from tuner.launchers.guard import Errand
-from tuner.launchers.process import GuardDied, ProcessLauncher, next_report
-from tuner.launchers.strays import strays
-from tuner.launchers.traces import LAUNCH_MARK, alive, end_orphans, marked
+from tuner.launchers.process.guard import Errand
+from tuner.launchers.process.launcher import GuardDied, ProcessLauncher, next_report
+from tuner.launchers.process.strays import strays
+from tuner.launchers.process.traces import LAUNCH_MARK, alive, end_orphans, marked
+from tuner.site.clean import left_overs
 from tuner.testing.launcher import ECHO_SERVER, answer, kill, until
 
 DEAF_SERVER = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + ECHO_SERVER
@@ -27,7 +27,7 @@ TUNER_PROGRAM = """
 import sys, time
 from pathlib import Path
 from tuner.launchers.base import LaunchSpec
-from tuner.launchers.process import ProcessLauncher
+from tuner.launchers.process.launcher import ProcessLauncher
 argv = (sys.executable, "-c", sys.argv[2], "{host}", "{port}")
 with ProcessLauncher().launch(LaunchSpec("victim/0000", argv, Path(sys.argv[1]), gpus=(0,))) as server:
     print(server.url, flush=True)
@@ -176,7 +176,7 @@ def test_a_server_whose_trace_cannot_be_completed_is_ended(tmp_path, state_dir):
     argv = [sys.executable, "-c", ECHO_SERVER, "127.0.0.1", "0"]
     env = {**os.environ, LAUNCH_MARK: "test-0000-12345678"}
     errand = Errand("test-0000-12345678", argv, env, str(tmp_path / "s.log"), grace_s=1.0)
-    command = [sys.executable, "-m", "tuner.launchers.guard"]
+    command = [sys.executable, "-m", "tuner.launchers.process.guard"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as guard:
         guard.stdin.write(json.dumps(asdict(errand)).encode() + b"\n")
         guard.stdin.flush()

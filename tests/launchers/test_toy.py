@@ -3,14 +3,14 @@
 import pytest
 
 from tests.launchers.toy import ToyLauncherConfig
-from tests.test_study import FAST
+from tests.study.test_study import FAST
 from tuner import composing
 from tuner.errors import ConfigError
 from tuner.launchers import registry
-from tuner.outcome import Outcome
 from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
 from tuner.records.record import State
-from tuner.study import run_study
+from tuner.study.loop import run_study
 
 
 @pytest.fixture

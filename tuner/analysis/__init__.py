@@ -27,8 +27,8 @@ from tuner.analysis.frames import documented, failures, phases, requests, trials
 from tuner.analysis.parallel import parallel
 from tuner.analysis.tables import comparison, settings, side_by_side
 from tuner.errors import ConfigError
-from tuner.outcome import Outcome
 from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
 
 __all__ = [
     "FORMATS",

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tuner.analysis import frames
 from tuner.errors import ConfigError
-from tuner.outcome import Outcome
+from tuner.records.outcome import Outcome
 
 TABLES: Mapping[str, Callable[[Outcome], pd.DataFrame]] = {
     "trials": frames.trials,

@@ -30,7 +30,7 @@ from tuner.load.deciding import CONCURRENT, SINGLE_USER
 from tuner.load.estimates import itls_ms, tpot_ms
 from tuner.load.records import RequestRecord
 from tuner.objective import Direction, metric
-from tuner.outcome import Outcome
+from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 from tuner.search.base import Observation
 from tuner.search.importance import Importances, importances

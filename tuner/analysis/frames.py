@@ -19,8 +19,8 @@ from tuner.engines.effective import Status
 from tuner.load.estimates import tpot_ms
 from tuner.load.metrics import METRICS, LongPrompt, Measurement
 from tuner.load.records import RequestRecord, load_records
-from tuner.outcome import Outcome
 from tuner.records.folder import TrialFolder
+from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 from tuner.space import Candidate
 

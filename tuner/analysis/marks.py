@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from tuner import words
 from tuner.analysis.frames import changed
-from tuner.outcome import Outcome
+from tuner.records.outcome import Outcome
 from tuner.records.record import Ending, TrialRecord
 
 BLUE, ORANGE, RED, PINK, GREEN = "#2f8bd8", "#dd8a06", "#d8505f", "#e3a1a9", "#16a06b"

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from tuner import words
 from tuner.analysis.marks import GREEN, GREY, INK, MANY, goal_of, hover, reached, rounded, styled
-from tuner.outcome import Outcome
+from tuner.records.outcome import Outcome
 from tuner.records.record import Ending, TrialRecord
 from tuner.space import Choice, Range
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tuner.outcome import Outcome
+from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 
 _PAIRS = (

@@ -12,8 +12,8 @@ from tuner.engines.registry import kind_of
 from tuner.load.deciding import is_long_prompt, stage_of
 from tuner.load.metrics import METRICS
 from tuner.objective import direction
-from tuner.outcome import Outcome
 from tuner.proof.decision import Effect
+from tuner.records.outcome import Outcome
 from tuner.records.record import Role, TrialRecord
 
 

@@ -12,13 +12,13 @@ from tuner.bench import saved
 from tuner.bench.running import Measured, Running, asked, attached, is_url
 from tuner.bench.saved import Saved
 from tuner.bench.view import Follower
-from tuner.compare import launch, rule_of
 from tuner.config import Config
 from tuner.errors import ConfigError, MeasurementError
 from tuner.objective import Objective
 from tuner.proof.decision import Decision
 from tuner.proof.order import turns
 from tuner.proof.rule import Launch, Terms, decide, decide_once
+from tuner.records.compare import launch, rule_of
 from tuner.records.folder import StudyFolder
 from tuner.records.record import Role, State
 from tuner.schema import Schema, Stored

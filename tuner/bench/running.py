@@ -17,8 +17,8 @@ from tuner.launchers.attach import AttachLauncher
 from tuner.records.folder import StudyFolder, TrialFolder
 from tuner.records.record import Role, TrialRecord
 from tuner.space import Candidate
-from tuner.trial import Assignment, Workbench, run_trial
-from tuner.workbench import workbench
+from tuner.study.assembly import workbench
+from tuner.trial.run import Assignment, Workbench, run_trial
 
 
 @dataclass(frozen=True, slots=True)

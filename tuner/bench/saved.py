@@ -15,8 +15,8 @@ from tuner.errors import ConfigError
 from tuner.load.metrics import Measurement
 from tuner.load.records import RequestRecord, load_records
 from tuner.load.workload import Workload
-from tuner.readings import numbers
 from tuner.records.folder import TrialFolder
+from tuner.records.readings import numbers
 from tuner.records.record import TrialRecord
 from tuner.schema import config_error
 

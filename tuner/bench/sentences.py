@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from math import exp, log
 from statistics import fmean
 
-from tuner import verdict, words
+from tuner import words
 from tuner.bench.comparison import Comparison
 from tuner.proof.decision import Decision, Effect, Kind
+from tuner.records import verdict
 
 _MOST = 50
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Literal
 
 from tuner import errors
-from tuner.engines.loglines import plain
+from tuner.engines.log.lines import plain
 
 
 class Cause(StrEnum):

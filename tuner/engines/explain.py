@@ -12,7 +12,7 @@ from tuner.engines import registry
 from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause, Diagnosis, Fate
 from tuner.engines.kind import EngineLog
-from tuner.engines.loglines import parse_line
+from tuner.engines.log.lines import parse_line
 from tuner.lines import Lines, is_cut
 
 _SHARE = 0.02

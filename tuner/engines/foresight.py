@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from tuner.engines.base import Engine, StartupFacts
+from tuner.engines.forecast import Forecast
+from tuner.engines.hardware import Hardware
 from tuner.errors import InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
-from tuner.forecast import Forecast
-from tuner.hardware import Hardware
 from tuner.host.inside import Inside
 from tuner.load.workload import Workload
 from tuner.space import Settings

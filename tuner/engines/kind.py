@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from tuner.engines.base import Conventions, Engine, LogReader
 from tuner.engines.config import EngineConfig
-from tuner.engines.degradations import DegradationReader
 from tuner.engines.foresight import Foresight, Premises
-from tuner.engines.literals import Index
-from tuner.engines.shapes import Shapes
+from tuner.engines.log.degradations import DegradationReader
+from tuner.engines.log.literals import Index
+from tuner.engines.log.shapes import Shapes
 
 NOTHING = Shapes(lambda lines: False)
 

@@ -6,14 +6,13 @@ server listens before the model is loaded; ready is only what is said after it.
 
 import re
 
-from tuner.engines import diagnosis
-from tuner.engines import platform_signs as platform
 from tuner.engines.causes import Cause, Diagnosis, Evidence
-from tuner.engines.diagnosis import LogReader
 from tuner.engines.kind import EngineLog
-from tuner.engines.literals import Index
-from tuner.engines.reader import Reading
-from tuner.engines.signs import Rank, Sign
+from tuner.engines.log import diagnosis, platform
+from tuner.engines.log.diagnosis import LogReader
+from tuner.engines.log.literals import Index
+from tuner.engines.log.reader import Reading
+from tuner.engines.log.signs import Rank, Sign
 
 _OFFLOAD_LESS = "Offload fewer layers (--n-gpu-layers), lower --ctx-size or --parallel, or quantize the KV cache."
 _NEVER = re.compile(r"(?!)")

@@ -3,18 +3,16 @@
 import re
 from collections.abc import Sequence
 
-from tuner.engines import diagnosis
-from tuner.engines import frame_signs as frames
-from tuner.engines import platform_signs as platform
 from tuner.engines.causes import Cause, Diagnosis, Evidence
-from tuner.engines.degradations import DegradationReader, slower, telling
-from tuner.engines.diagnosis import LogReader
 from tuner.engines.kind import EngineLog
-from tuner.engines.literals import Index
-from tuner.engines.loglines import Level, LogLine
-from tuner.engines.reader import Reading
-from tuner.engines.shapes import Shapes
-from tuner.engines.signs import Rank, Sign
+from tuner.engines.log import diagnosis, frames, platform
+from tuner.engines.log.degradations import DegradationReader, slower, telling
+from tuner.engines.log.diagnosis import LogReader
+from tuner.engines.log.lines import Level, LogLine
+from tuner.engines.log.literals import Index
+from tuner.engines.log.reader import Reading
+from tuner.engines.log.shapes import Shapes
+from tuner.engines.log.signs import Rank, Sign
 
 _MORE_STATIC = "Raise --mem-fraction-static, lower --chunked-prefill-size, or spread over more GPUs (--tp)."
 _LESS_STATIC = "Lower --mem-fraction-static, --cuda-graph-max-bs or --chunked-prefill-size."

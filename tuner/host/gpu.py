@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 
-from tuner import driver
+from tuner.host import nvidia as driver
 from tuner.host.nvml import nvml
 from tuner.host.state import GpuState
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from tuner.finding import CheckResult
+from tuner.host.check_result import CheckResult
 from tuner.host.inside import Inside
 from tuner.launchers.base import Launcher
 from tuner.launchers.export import Export

@@ -7,7 +7,7 @@ from pydantic import SerializeAsAny
 from tuner.launchers.attach import AttachLauncherConfig
 from tuner.launchers.config import LauncherConfig
 from tuner.launchers.docker.options import DockerLauncherConfig
-from tuner.launchers.process import ProcessLauncherConfig
+from tuner.launchers.process.launcher import ProcessLauncherConfig
 from tuner.schema import of_kind
 
 LAUNCHERS: dict[str, type[LauncherConfig]] = {

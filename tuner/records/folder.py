@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from tuner import __version__
 from tuner.errors import ConfigError, InfrastructureError
-from tuner.files import write_whole
+from tuner.host.files import write_whole
 from tuner.load.records import StageResult, dump_records
 from tuner.schema import Schema, config_error
 from tuner.secrets import redacted_file

@@ -7,16 +7,16 @@ from pydantic import Field, JsonValue
 
 from tuner.engines.base import StartupFacts
 from tuner.engines.effective import EffectiveSetting
+from tuner.engines.forecast import Forecast
 from tuner.errors import TrialError
-from tuner.forecast import Forecast
 from tuner.host.state import StageHost
 from tuner.load.metrics import Measurement
 from tuner.load.plan import Skipped
 from tuner.load.records import Spoiled
 from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
-from tuner.readiness import PhaseSpan
 from tuner.schema import Schema, Stored
+from tuner.trial.readiness import PhaseSpan
 
 if TYPE_CHECKING:
     pass

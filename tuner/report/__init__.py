@@ -5,7 +5,7 @@ Nothing is fetched, now or later: plotly.js is in the page once, and the page's 
 
 from importlib.resources import files
 
-from tuner.outcome import Outcome
+from tuner.records.outcome import Outcome
 from tuner.report import charts, findings, launches, method
 from tuner.report.markup import Html, joined, tag
 

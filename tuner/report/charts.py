@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tuner import words
 from tuner.analysis import figures, frames
 from tuner.analysis.parallel import parallel
-from tuner.outcome import Outcome
+from tuner.records.outcome import Outcome
 from tuner.report.markup import NOTHING, Html, html, joined, table, tag
 from tuner.search.importance import has_forests
 

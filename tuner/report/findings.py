@@ -5,15 +5,15 @@ from itertools import groupby
 
 from pydantic import JsonValue
 
-from tuner import verdict as words_of
 from tuner import words
 from tuner.analysis.frames import cold, gain
 from tuner.analysis.tables import Row, Sample, finalists, rows
 from tuner.engines.registry import kind_of
-from tuner.idle import idle_parameters
 from tuner.objective import Limit
-from tuner.outcome import Outcome
 from tuner.proof.decision import Bound, Kind
+from tuner.records import verdict as words_of
+from tuner.records.idle import idle_parameters
+from tuner.records.outcome import Outcome
 from tuner.records.record import Ending, Role, TrialRecord
 from tuner.report import launches
 from tuner.report.launches import numbers

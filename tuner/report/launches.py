@@ -11,8 +11,8 @@ from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.errors import PredictedOutOfMemory
-from tuner.idle import idle_parameters
-from tuner.outcome import Outcome
+from tuner.records.idle import idle_parameters
+from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 from tuner.report.markup import NOTHING, Html, folded, joined, table, tag
 

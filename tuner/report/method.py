@@ -1,10 +1,10 @@
 """How a study was made: what was measured and how, with which versions, on which machine, and how to do it again."""
 
 from tuner import words
-from tuner.outcome import Outcome
+from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 from tuner.report.markup import Html, html, joined, table, tag
-from tuner.sitting import Machine, Sitting, sittings
+from tuner.study.provenance import Machine, Sitting, sittings
 
 _SEARCHES = {
     "auto": "a Gaussian process where torch was installed, else TPE",

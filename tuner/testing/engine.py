@@ -18,9 +18,9 @@ from tuner.engines.config import PHASE_LIMITS_S
 from tuner.engines.effective import Status, Witness
 from tuner.engines.explain import explain
 from tuner.engines.foresight import Foresight, Premises, ServerStart
+from tuner.engines.hardware import Hardware
 from tuner.engines.kind import EngineKind
 from tuner.errors import LaunchRejected
-from tuner.hardware import Hardware
 from tuner.space import Settings
 
 _FATES = (Fate(running=True), Fate(), Fate(exit_code=1), Fate(exit_code=137), Fate(oom_killed=True))

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
-from tuner.engines.vllm.architecture import find
-from tuner.engines.vllm.calibration import Calibration, Start
-from tuner.engines.vllm.demand import demand_of, release
-from tuner.engines.vllm.facts import facts
-from tuner.hardware import Hardware
+from tuner.engines.hardware import Hardware
+from tuner.engines.vllm.log.facts import facts
+from tuner.engines.vllm.memory.calibration import Calibration, Start
+from tuner.engines.vllm.memory.demand import demand_of, release
+from tuner.engines.vllm.model.architecture import find
 from tuner.space import Settings
 
 H100 = Hardware("H100 80 GB", 1, 79.18, None, (9, 0), 132)

@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from tuner.engines.vllm.architecture import Experts, Mla, find, of_mapping
-from tuner.engines.vllm.checkpoint import stored_bytes
+from tuner.engines.vllm.model.architecture import Experts, Mla, find, of_mapping
+from tuner.engines.vllm.model.checkpoint import stored_bytes
 
 DENSE = {
     "architectures": ["Qwen3ForCausalLM"],

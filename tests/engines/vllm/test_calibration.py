@@ -8,9 +8,9 @@ from tests.engines.vllm.real import AWQ, GLM, H100, RTX4090X2, RUNS, SITE, asked
 from tests.engines.vllm.world import WORLDS
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
-from tuner.engines.vllm.calibration import Calibration, Start, compare
-from tuner.engines.vllm.margins import margin
-from tuner.engines.vllm.memory import Stage
+from tuner.engines.vllm.memory.calibration import Calibration, Start, compare
+from tuner.engines.vllm.memory.margins import margin
+from tuner.engines.vllm.memory.sizes import Stage
 
 KV_TOLERANCE = 0.005
 

@@ -4,11 +4,11 @@ import pytest
 
 from tests.engines.vllm.real import AWQ, GLM, H100, RTX4090X2, SITE
 from tuner.engines.causes import Cause
-from tuner.engines.vllm.architecture import find, of_mapping
-from tuner.engines.vllm.combinations import RULES, Launch, refused
-from tuner.engines.vllm.demand import demand_of, release
+from tuner.engines.hardware import Hardware
+from tuner.engines.vllm.memory.demand import demand_of, release
+from tuner.engines.vllm.model.architecture import find, of_mapping
+from tuner.engines.vllm.rules import RULES, Launch, refused
 from tuner.errors import Degraded, LaunchRejected
-from tuner.hardware import Hardware
 from tuner.space import Settings
 
 RTX3090 = Hardware("RTX 3090", 4, 23.7, None, (8, 6), 82)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuner.engines.vllm.degradations import degradations
+from tuner.engines.vllm.log.degradations import degradations
 
 
 def names(*lines):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tuner.engines.vllm.architecture import find
-from tuner.engines.vllm.demand import default_capture_sizes, demand_of, release, whole
-from tuner.hardware import Hardware
+from tuner.engines.hardware import Hardware
+from tuner.engines.vllm.memory.demand import default_capture_sizes, demand_of, release, whole
+from tuner.engines.vllm.model.architecture import find
 from tuner.space import Settings
 
 H100 = Hardware("H100", 1, 79.18, None, (9, 0), 132)

@@ -9,7 +9,7 @@ import pytest
 
 from tuner.engines.causes import Cause, Evidence
 from tuner.engines.vllm.engine import VllmEngine
-from tuner.engines.vllm.signs import SIGNS
+from tuner.engines.vllm.log.signs import SIGNS
 
 diagnose = VllmEngine(("vllm", "serve"), "m").diagnose
 

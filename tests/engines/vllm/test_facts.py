@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from tuner.engines.base import StartupFacts
-from tuner.engines.vllm.facts import facts
+from tuner.engines.vllm.log.facts import facts
 
 
 def stated(lines):

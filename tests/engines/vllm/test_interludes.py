@@ -3,7 +3,7 @@
 import pytest
 
 from tuner.engines.vllm.flags import known_flags
-from tuner.engines.vllm.interludes import monitoring, spoils
+from tuner.engines.vllm.log.jit import monitoring, spoils
 
 
 @pytest.mark.parametrize("file", ["A_cold", "B_warm", "C_seqs8", "E_full_cold"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuner.engines.vllm.late import FLOOR, PRIOR, Late, Need
+from tuner.engines.vllm.memory.late import FLOOR, PRIOR, Late, Need
 
 NEED = Need(workspace_gib=0.5, gather_gib=0.1, warm_up_gib=2.4)
 

@@ -7,10 +7,10 @@ import pytest
 
 from tests.engines.vllm.real import AWQ, FAILED, GLM, H100, H200, H200_STARTS, RTX4090X2, RUNS, SITE, asked, model_of
 from tuner.engines.causes import Cause
-from tuner.engines.vllm.architecture import of_mapping
-from tuner.engines.vllm.calibration import Calibration, compare
-from tuner.engines.vllm.memory import Stage, account, sizes_of, unknown
-from tuner.hardware import Hardware
+from tuner.engines.hardware import Hardware
+from tuner.engines.vllm.memory.calibration import Calibration, compare
+from tuner.engines.vllm.memory.sizes import Stage, account, sizes_of, unknown
+from tuner.engines.vllm.model.architecture import of_mapping
 
 _LINUX = Hardware("2 x RTX 4090", 2, 23.52, 23.10, (8, 9), 128)
 

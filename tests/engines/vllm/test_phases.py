@@ -3,7 +3,7 @@
 import pytest
 
 from tuner.engines.base import Phase
-from tuner.engines.vllm.phases import phase
+from tuner.engines.vllm.log.phases import phase
 
 STARTING, WEIGHTS, COMPILING, PROFILING, GRAPHS, OPENING = list(Phase)[:6]
 GPU = [STARTING, WEIGHTS, COMPILING, PROFILING, GRAPHS, OPENING]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuner.engines.vllm.quantization import of_config
+from tuner.engines.vllm.model.quantization import of_config
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
 COMPRESSED = {

@@ -8,11 +8,11 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tuner.engines.vllm.architecture import find
-from tuner.engines.vllm.calibration import Calibration, Start
-from tuner.engines.vllm.demand import demand_of, release
-from tuner.engines.vllm.facts import facts
-from tuner.hardware import Hardware
+from tuner.engines.hardware import Hardware
+from tuner.engines.vllm.log.facts import facts
+from tuner.engines.vllm.memory.calibration import Calibration, Start
+from tuner.engines.vllm.memory.demand import demand_of, release
+from tuner.engines.vllm.model.architecture import find
 from tuner.sim import backends, flags, startup
 from tuner.sim.compile_cache import CompileCache
 from tuner.sim.events import Log, Raw

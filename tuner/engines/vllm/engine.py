@@ -10,10 +10,11 @@ from pydantic import JsonValue
 from tuner.engines.base import Command, Engine, LogReader, Phase, StartupFacts
 from tuner.engines.causes import Cause
 from tuner.engines.effective import EffectiveSetting, Witness
-from tuner.engines.shapes import Shapes
-from tuner.engines.vllm import effective, facts, interludes, phases, signs
+from tuner.engines.log.shapes import Shapes
+from tuner.engines.vllm import effective
 from tuner.engines.vllm.commandline import switch
-from tuner.engines.vllm.degradations import V0_ENGINE
+from tuner.engines.vllm.log import facts, jit, phases, signs
+from tuner.engines.vllm.log.degradations import V0_ENGINE
 from tuner.errors import ConfigError
 from tuner.space import Settings
 
@@ -40,7 +41,7 @@ class VllmEngine(Engine):
 
     def launch_args(self, flags: Collection[str]) -> Mapping[str, JsonValue]:
         """The server is to say when a kernel is compiled just in time."""
-        return interludes.monitoring(flags)
+        return jit.monitoring(flags)
 
     def launch_env(self, start_s: float) -> Mapping[str, str]:
         """What keeps the server from giving up on its start before we do."""
@@ -78,7 +79,7 @@ class VllmEngine(Engine):
 
     def spoils(self, line: str) -> bool:
         """Whether this line says that a kernel was compiled in the middle of a load."""
-        return interludes.spoils(line)
+        return jit.spoils(line)
 
     def effective(self, requested: Settings, witness: Witness) -> tuple[EffectiveSetting, ...]:
         """What became of each requested setting."""

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from tuner.engines.base import Engine
 from tuner.engines.causes import Cause
+from tuner.engines.forecast import Forecast
 from tuner.engines.foresight import (
     Foresight,
     KnownFlags,
@@ -16,18 +17,17 @@ from tuner.engines.foresight import (
     RefusedRequest,
     ServerStart,
 )
-from tuner.engines.platform_signs import advise
-from tuner.engines.vllm import combinations, help
-from tuner.engines.vllm.architecture import Architecture, find
-from tuner.engines.vllm.calibration import Calibration, Prediction, Start
-from tuner.engines.vllm.combinations import Launch
-from tuner.engines.vllm.demand import Demand, demand_of, release
+from tuner.engines.hardware import Hardware
+from tuner.engines.log.platform import advise
+from tuner.engines.vllm import help, rules
 from tuner.engines.vllm.flags import unknown_flags
-from tuner.engines.vllm.memory import Shortage, Terms
+from tuner.engines.vllm.memory.calibration import Calibration, Prediction, Start
+from tuner.engines.vllm.memory.demand import Demand, demand_of, release
+from tuner.engines.vllm.memory.sizes import Shortage, Terms
+from tuner.engines.vllm.model.architecture import Architecture, find
 from tuner.engines.vllm.requests import refused_requests
+from tuner.engines.vllm.rules import Launch
 from tuner.errors import InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
-from tuner.forecast import Forecast
-from tuner.hardware import Hardware
 from tuner.load.workload import Workload
 from tuner.space import Settings
 
@@ -87,7 +87,7 @@ class VllmForesight(Foresight):
     def refused(self, settings: Settings, version: str | None, hardware: Hardware) -> InfeasibleConfig | None:
         """The first combination or placement that vLLM refuses."""
         demand = demand_of(settings, hardware, release(version), self.model)
-        return combinations.refused(Launch(settings, demand, self.model, hardware))
+        return rules.refused(Launch(settings, demand, self.model, hardware))
 
     def refused_requests(self, workload: Workload, settings: Settings) -> Iterable[RefusedRequest]:
         """Tool calls without a parser, and requests longer than the context."""

@@ -14,9 +14,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tuner.engines.foresight import KnownFlags
-from tuner.engines.vllm.demand import release
 from tuner.engines.vllm.flags import known_choices, known_flags, parse_help
-from tuner.files import write_whole
+from tuner.engines.vllm.memory.demand import release
+from tuner.host.files import write_whole
 from tuner.host.inside import Inside
 from tuner.schema import Schema
 

@@ -5,15 +5,15 @@ from typing import ClassVar, Literal
 
 from tuner.engines.config import EngineConfig
 from tuner.engines.kind import EngineKind, EngineLog
-from tuner.engines.literals import Index
-from tuner.engines.loglines import LogLine
-from tuner.engines.shapes import Shapes
-from tuner.engines.vllm import signs
+from tuner.engines.log.lines import LogLine
+from tuner.engines.log.literals import Index
+from tuner.engines.log.shapes import Shapes
 from tuner.engines.vllm.commandline import CONVENTIONS
-from tuner.engines.vllm.degradations import NAMES, VllmDegradations
 from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.foresight import foresight_of
-from tuner.engines.vllm.phases import phase_of
+from tuner.engines.vllm.log import signs
+from tuner.engines.vllm.log.degradations import NAMES, VllmDegradations
+from tuner.engines.vllm.log.phases import phase_of
 
 
 class VllmConfig(EngineConfig):

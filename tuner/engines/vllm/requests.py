@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from tuner.engines.foresight import RefusedRequest
-from tuner.engines.vllm.architecture import Architecture
-from tuner.engines.vllm.demand import whole
+from tuner.engines.vllm.memory.demand import whole
+from tuner.engines.vllm.model.architecture import Architecture
 from tuner.load.workload import Workload
 from tuner.space import Settings
 

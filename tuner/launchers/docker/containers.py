@@ -18,11 +18,11 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount
 
 from tuner.errors import EngineUnavailable
+from tuner.host.owner import Owner
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker import networks
 from tuner.launchers.docker.daemon import connected, translated
 from tuner.launchers.docker.options import CONTAINER_PORT, HUB_FOLDER, DockerLauncherConfig, gpu_env, volume_name
-from tuner.launchers.owner import Owner
 
 LAUNCH = "tuner.launch"
 STUDY = "tuner.study"

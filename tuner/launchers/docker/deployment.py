@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tuner.launchers.docker.image import StudyImage
 from tuner.launchers.docker.options import (
     CONTAINER_PORT,
     HUB_FOLDER,
@@ -10,7 +11,6 @@ from tuner.launchers.docker.options import (
     gpu_env,
     volume_name,
 )
-from tuner.launchers.docker.pinned import StudyImage
 from tuner.launchers.export import Export, plain
 from tuner.space import Settings
 

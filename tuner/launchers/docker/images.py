@@ -12,8 +12,8 @@ from docker.utils import parse_repository_tag
 from tuner.errors import ImageMissing
 from tuner.launchers.docker.context import build_context
 from tuner.launchers.docker.daemon import connected, pull_failed, translated
+from tuner.launchers.docker.image import StudyImage
 from tuner.launchers.docker.options import Build, DockerLauncherConfig
-from tuner.launchers.docker.pinned import StudyImage
 
 Progress = Callable[[str], None]
 """Told in a few words how far something has come; each replaces the last."""

@@ -13,13 +13,13 @@ from docker import DockerClient
 from docker.models.containers import Container
 
 from tuner.errors import EngineUnavailable
+from tuner.host.leases import gpu_lease
+from tuner.host.watchdog import Watchdog, watchdog
 from tuner.launchers.base import LaunchSpec, Life, Server
 from tuner.launchers.docker.containers import Contents, create, end, host_pids, published_port, stop
 from tuner.launchers.docker.daemon import RESTART_S, connected, translated
 from tuner.launchers.docker.follower import Follower
-from tuner.launchers.leases import gpu_lease
 from tuner.launchers.log import ServerLog, begin_log
-from tuner.launchers.watchdog import Watchdog, watchdog
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _POLL_S = 0.1

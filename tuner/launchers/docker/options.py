@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from tuner.finding import CheckResult
+from tuner.host.check_result import CheckResult
 from tuner.host.inside import Inside
 from tuner.launchers.base import Launcher
 from tuner.launchers.config import Check, LauncherConfig, Progress

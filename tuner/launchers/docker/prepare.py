@@ -12,9 +12,9 @@ from tuner.launchers.config import Progress
 from tuner.launchers.docker import images, models, volumes
 from tuner.launchers.docker.containers import Contents
 from tuner.launchers.docker.daemon import connected, is_wsl
+from tuner.launchers.docker.image import StudyImage
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
-from tuner.launchers.docker.pinned import StudyImage
 from tuner.records.folder import StudyFolder, read_json
 from tuner.secrets import Secrets
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from tuner.finding import CheckResult, CheckState
+from tuner.host.check_result import CheckResult, CheckState
 from tuner.launchers.docker import images, services, volumes
 from tuner.launchers.docker.containers import Contents
 from tuner.launchers.docker.daemon import connected, engine_url, has_nvidia, is_wsl, translated

@@ -1,0 +1,122 @@
+"""A plan says what keeps a study from starting, as the start would, and what it could not find out."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tests.simulated import simulated_study
+from tuner import composing
+from tuner.host.leases import reserved
+from tuner.study.checks import examined
+from tuner.study.plan import plan_of
+
+
+@pytest.fixture
+def load(tmp_path):
+    return lambda *overrides: composing.load(["experiment=demo", f"study.folder={tmp_path}", *overrides])
+
+
+def said(checks):
+    return "\n".join(map(str, checks.refused))
+
+
+def plan(*overrides, **environ):
+    command = [sys.executable, "-m", "tuner", "study", "start", *overrides, "--dry-run"]
+    env = {**os.environ, **environ}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+def test_a_demo_passes_every_check_and_its_time_is_called_a_guess(load, tmp_path):
+    asked = load("workload.ttft_prompt_tokens=[]")
+    checks = examined(asked)
+    assert (checks.refused, checks.unchecked) == ((), ())
+    assert set(checks.passed) == {"resume", "engine", "model", "GPUs", "flags", "prompts"}
+    text = plan_of(asked, checks=checks).text
+    assert "a guess until a launch has been measured" in text
+    assert "checked    resume, engine, model" in text
+    assert not list(tmp_path.glob("*/config.yaml"))
+
+
+def test_a_time_that_was_measured_is_no_guess(load, tmp_path):
+    simulated_study(tmp_path, 3, "study.confirm=0")
+    known = plan_of(load("budget.trials=9", "study.confirm=0"))
+    assert not known.guessed
+    assert "guess" not in known.text
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("engine.executable=[/not/there/vllm,serve]", "/not/there/vllm is not there"),
+        ("model.id=/not/there/model", "model.id: /not/there/model is not there"),
+        ("workload.prompt_tokens=200000", "max_model_len=131072"),
+        ("model.args.no_such_flag=1", "no_such_flag"),
+    ],
+)
+def test_what_the_start_would_refuse_the_plan_refuses(load, override, says):
+    assert says in said(examined(load(override)))
+
+
+def test_gpus_that_another_study_has_reserved_are_refused(load):
+    with reserved([0], "study other (process 1)"):
+        assert "GPU 0 is held by study other" in said(examined(load("hardware.gpus=[0]")))
+
+
+def test_a_study_that_could_not_be_resumed_is_refused(load, tmp_path):
+    simulated_study(tmp_path, 3, "study.confirm=0")
+    assert "begun with another configuration" in said(
+        examined(load("model.args.max_model_len=100000", "study.confirm=0"))
+    )
+    assert "a study only grows" in said(examined(load("budget.trials=2", "study.confirm=0")))
+
+
+def test_a_prompt_that_will_be_skipped_is_named(load):
+    checks = examined(load("workload.ttft_prompt_tokens=[140000]"))
+    assert checks.unchecked == (
+        "prompts: a prompt of 140000 tokens does not fit in max_model_len=131072 and is skipped",
+    )
+
+
+def test_one_refusal_does_not_hide_the_others_and_the_plan_is_printed_all_the_same(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        overrides = (
+            "experiment=demo",
+            f"study.folder={tmp_path}",
+            "launcher=docker",
+            "launcher.image=x",
+            f"launcher.port={taken.getsockname()[1]}",
+            "workload.prompt_tokens=200000",
+        )
+        done = plan(*overrides, DOCKER_HOST=f"unix://{tmp_path}/no.sock")
+    assert done.returncode in (1, 2)
+    assert "launches" in done.stdout
+    assert "Docker" in done.stderr
+    assert "choose another launcher.port" in done.stderr
+    assert "max_model_len" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plan_for_programs_holds_the_checks(tmp_path):
+    shown = json.loads(plan("experiment=demo", f"study.folder={tmp_path}", "--json").stdout)
+    assert shown["guessed"]
+    assert "engine" in shown["checked"]
+
+
+def test_hours_leave_room_for_the_relaunches(load, tmp_path):
+    outcome = simulated_study(tmp_path, 8, "study.confirm=0")
+    spent_s = sum(record.seconds for record in (*outcome.records, *outcome.relaunches))
+
+    def over(share, *more):
+        hours = share * spent_s / 3600
+        return replace(outcome, config=load("budget.trials=null", f"budget.hours={hours}", *more)).over
+
+    assert not over(1.2, "study.confirm=0")
+    assert over(1.2, "study.confirm=8")
+    assert not over(10, "study.confirm=8")

@@ -1,0 +1,148 @@
+"""The GPUs that a server may use, as far as a prediction needs to know them.
+
+What the engine itself printed counts most, then ``nvidia-smi``, then the user's configuration. For simulated hardware
+nobody asks this host: its real GPUs are not the ones meant.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, field_validator
+
+from tuner.host import nvidia as driver
+from tuner.schema import Schema
+
+if TYPE_CHECKING:
+    from tuner.engines.base import StartupFacts
+
+Source = Literal["the engine's log", "nvidia-smi", "the configuration"]
+
+_SMI_OVERSTATES = 0.025
+"""nvidia-smi counts memory that CUDA never sees: 2.0 % of an RTX 4090 (24,564 MiB against 23.52 GiB in vllm#33920),
+0.6 % of an H100."""
+_MULTIPROCESSORS = {
+    "RTX 4090": 128,
+    "RTX 3090": 82,
+    "RTX 5090": 170,
+    "L40S": 142,
+    "A100": 108,
+    "H100 PCIe": 114,
+    "H100": 132,
+    "H200": 132,
+}
+"""Streaming multiprocessors, from the vendor's data sheets: nvidia-smi does not tell."""
+
+
+class GpuConfig(Schema):
+    """What is known of one of the machine's GPUs; what the driver or the engine itself says counts more."""
+
+    total_gib: PositiveFloat | None = None
+    """Memory, as the engine prints it."""
+    free_gib: PositiveFloat | None = None
+    """Memory that is free when a server starts, likewise."""
+    compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
+    multiprocessors: PositiveInt | None = None
+    """Streaming multiprocessors, as the vendor's data sheet has them."""
+
+    @field_validator("compute_capability", mode="before")
+    @classmethod
+    def _text(cls, raw: Any) -> Any:
+        return str(raw) if isinstance(raw, float) else raw
+
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """The compute capability as numbers that can be compared."""
+        if self.compute_capability is None:
+            return None
+        major, minor = self.compute_capability.split(".")
+        return int(major), int(minor)
+
+
+class HardwareConfig(Schema):
+    """The machine, as far as a study needs to know it."""
+
+    name: str
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Indices, in PCI bus order, of the GPUs that the study may use; empty for none."""
+    gpu: GpuConfig = GpuConfig()
+    """What each of them is; the smallest, where they differ."""
+    simulated: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the simulated engine is told of its hardware."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The GPUs of one server; memory is that of the smallest.
+
+    Attributes:
+        name: For people.
+        gpus: How many the server may use; 0 for a machine without.
+        total_gib: Memory in all; ``None`` where nobody knows.
+        free_gib: Memory that is free when a server starts.
+        capability: Compute capability.
+        multiprocessors: Streaming multiprocessors of one GPU.
+        source: Who says total and free.
+    """
+
+    name: str
+    gpus: int
+    total_gib: float | None = None
+    free_gib: float | None = None
+    capability: tuple[int, int] | None = None
+    multiprocessors: int | None = None
+    source: Source = "the configuration"
+
+    @property
+    def least_total_gib(self) -> float | None:
+        """The least that ``total_gib`` may really be, of which the engine takes its share."""
+        if self.total_gib is None or self.source != "nvidia-smi":
+            return self.total_gib
+        return self.total_gib * (1 - _SMI_OVERSTATES)
+
+    def learned(self, starts: "Iterable[StartupFacts]") -> "Hardware":
+        """What starts on it said of its memory put in: the total, and the most that was ever free at a start.
+
+        The most, since memory that others held at one start may be free at the next.
+        """
+        said = [(facts.total_gib, facts.free_gib) for facts in starts]
+        totals, frees = [total for total, _ in said if total], [free for _, free in said if free]
+        if not totals:
+            return self
+        if self.source == "the engine's log" and self.free_gib:
+            frees.append(self.free_gib)
+        return replace(self, total_gib=totals[-1], free_gib=max(frees, default=None), source="the engine's log")
+
+
+def hardware_of(config: HardwareConfig) -> Hardware:
+    """The hardware of a study: asked of this host's driver where it is real, else as configured."""
+    facts, simulated = config.gpu, config.simulated
+    count = simulated.get("count", 1) if simulated else len(config.gpus)
+    stated = Hardware(
+        name=config.name,
+        gpus=count if isinstance(count, int) else 1,
+        total_gib=facts.total_gib,
+        free_gib=facts.free_gib,
+        capability=facts.capability,
+        multiprocessors=facts.multiprocessors,
+    )
+    return stated if simulated or not config.gpus else _asked(stated, config.gpus)
+
+
+def _asked(stated: Hardware, indices: Sequence[int]) -> Hardware:
+    seen = [gpu for gpu in driver.read() if gpu.index in indices]
+    if not seen:
+        return stated
+    known = driver.capabilities()
+    return replace(
+        stated,
+        total_gib=min(gpu.total_gib for gpu in seen),
+        free_gib=min(gpu.total_gib - gpu.used_gib for gpu in seen),
+        capability=min((known[gpu.index] for gpu in seen if gpu.index in known), default=stated.capability),
+        multiprocessors=stated.multiprocessors or _multiprocessors(seen[0].name),
+        source="nvidia-smi",
+    )
+
+
+def _multiprocessors(name: str) -> int | None:
+    return next((count for part, count in _MULTIPROCESSORS.items() if part in name), None)

@@ -1,0 +1,1 @@
+"""What vLLM takes of a GPU's memory, predicted and learned."""

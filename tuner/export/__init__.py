@@ -1,0 +1,1 @@
+"""The forms that a winner is written in."""

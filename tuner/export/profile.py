@@ -1,0 +1,142 @@
+"""The winner with its proof, as the deployment's profile."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+from pydantic import JsonValue
+
+from tuner.proof.decision import Decision, Kind
+from tuner.records.outcome import Outcome
+from tuner.records.record import TrialRecord
+from tuner.schema import Schema, Stored
+from tuner.space import Settings
+
+
+class ProfileEngine(Schema):
+    """What served."""
+
+    kind: str
+    version: str | None
+    """As the engine's own log names it; null where it does not."""
+
+
+class ProfileStudy(Schema):
+    """Where the profile comes from."""
+
+    name: str
+    tuner_version: str
+    hardware: str
+    objective: str
+    workload: str
+    trials: int
+    seed: int
+
+
+class ProfileVerdict(Schema):
+    """What its proof came to: every number is the relaunches' own."""
+
+    kind: Kind
+    deploy: bool
+    """Whether it is there to be deployed. If not, something is not shown: read the sentence, and use it knowingly."""
+    sentence: str
+    decision: Decision
+
+
+def _second(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Version 1 had spreads instead of intervals, and the chosen trial's own numbers, which read too high."""
+    kept = {name: value for name, value in raw.items() if name not in ("measurement", "baseline")}
+    verdict, compared = raw["verdict"], raw["verdict"]["comparison"] or {}
+    kind = Kind.BETTER if verdict["proven"] else Kind.NOT_DECIDED
+    goals = {name: _interval(goal) for name, goal in compared.get("goals", {}).items()}
+    launches = max((len(goal["baseline"]) for goal in goals.values()), default=0)
+    decision = {"kind": kind, "goals": goals, "launches": launches, "over": True, "died": compared.get("failures", ())}
+    now = {"kind": kind, "deploy": verdict["proven"], "sentence": verdict["sentence"], "decision": decision}
+    return {**kept, "schema_version": 2, "verdict": now}
+
+
+def _interval(goal: Mapping[str, Any]) -> Mapping[str, Any]:
+    gain, spread = goal["gain"], goal["spread"] or 0.0
+    ends = {"low": gain - spread, "high": gain + spread}
+    return {"gain": gain, **ends, "baseline": goal["baseline"], "candidate": goal["best"]}
+
+
+class Profile(Stored):
+    """A configuration, what it was measured to do, and how that compares to what was deployed before."""
+
+    upgrades = (_second,)
+
+    schema_version: Literal[2] = 2
+    engine: ProfileEngine
+    model: str
+    args: dict[str, JsonValue]
+    """Flags by name with underscores: true gives ``--flag``, false ``--no-flag``."""
+    env: dict[str, str]
+    study: ProfileStudy
+    trial: int
+    """Number of the trial that found this configuration."""
+    verdict: ProfileVerdict
+
+    def to_yaml(self) -> str:
+        """The file's text."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120, allow_unicode=True)
+        return text
+
+
+def profile_of(outcome: Outcome) -> Profile | None:
+    """The profile of a winner; ``None`` where the verdict is to keep what is deployed."""
+    chosen, decision = recommended(outcome), outcome.decision
+    if chosen is None or decision is None:
+        return None
+    settings = settings_of(outcome, chosen)
+    return Profile(
+        engine=ProfileEngine(
+            kind=outcome.config.engine.kind, version=chosen.facts.engine_version if chosen.facts else None
+        ),
+        model=outcome.config.model.id,
+        args=nested(settings.args),
+        env={name: value for name, value in settings.env.items() if value is not None},
+        study=_study(outcome, chosen),
+        trial=chosen.number,
+        verdict=ProfileVerdict(kind=decision.kind, deploy=outcome.proven, sentence=outcome.sentence, decision=decision),
+    )
+
+
+def recommended(outcome: Outcome) -> TrialRecord | None:
+    """The trial of a configuration that is better beyond doubt, all of its limits shown or not; else ``None``."""
+    shown = (Kind.BETTER, Kind.LIMIT_NOT_SHOWN)
+    decided = outcome.decision is not None and outcome.decision.over and outcome.decision.kind in shown
+    return outcome.best if decided else None
+
+
+def settings_of(outcome: Outcome, chosen: TrialRecord) -> Settings:
+    """All flags and variables of a trial's configuration, the deployment's own included."""
+    config = outcome.config
+    return config.model.settings.merged(config.space.settings(config.space.candidate(chosen.params)))
+
+
+def _study(outcome: Outcome, chosen: TrialRecord) -> ProfileStudy:
+    config = outcome.config
+    return ProfileStudy(
+        name=config.study.name,
+        tuner_version=chosen.tuner_version,
+        hardware=config.hardware.name,
+        objective=config.objective.name,
+        workload=config.workload.name,
+        trials=len(outcome.searched),
+        seed=config.study.seed,
+    )
+
+
+def nested(args: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Flags as a deployment writes them: without those left out, and dotted names inside the JSON of their flag."""
+    tree: dict[str, Any] = {}
+    for name, value in args.items():
+        *path, leaf = name.split(".")
+        if value is None:
+            continue
+        branch = tree
+        for key in path:
+            branch = branch.setdefault(key, {})
+        branch[leaf] = dict(value) if isinstance(value, dict) else value
+    return tree

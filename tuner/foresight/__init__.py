@@ -1,0 +1,1 @@
+"""What can be known before a launch: rules, flags, memory, lessons of failures."""

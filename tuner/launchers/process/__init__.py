@@ -1,0 +1,1 @@
+"""The launcher of processes on this host."""

@@ -1,0 +1,297 @@
+"""What a study has found, read from its folder: the same for the closing table, the report and the profile."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pydantic import JsonValue
+
+from tuner import composing
+from tuner.config import Config
+from tuner.load.metrics import Measurement
+from tuner.load.records import Spoiled
+from tuner.proof.decision import Decision, Kind
+from tuner.records.compare import Proof, alpha_left, proofs
+from tuner.records.folder import StudyFolder
+from tuner.records.readings import Readings
+from tuner.records.record import ProofTerms, Role, State, TrialRecord
+
+SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR, Role.CONTROL)
+"""Roles of the trials of the search; all of them count against the budget."""
+_WEIGHT = {Kind.BETTER: 0, Kind.LIMIT_NOT_SHOWN: 1}
+"""Which of several proofs the verdict is about: the strongest, else the first."""
+_LEAST_PAIRS = 4
+"""Launches of each that a further proof needs to have any chance."""
+
+
+def named(role: Role, number: int) -> str:
+    """A launch as people tell it from others: relaunches are counted on their own."""
+    return f"{'trial' if role in SEARCHED else 'relaunch'} {number}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A study's result, so far or at its end.
+
+    Attributes:
+        folder: Where it is.
+        config: What it was asked.
+        records: Its trials by number, failed attempts included.
+        relaunches: Baseline and finalists, launched again for the proof, failed attempts included.
+        known: The readings of an earlier look at the same study, to begin from.
+    """
+
+    folder: StudyFolder
+    config: Config
+    records: tuple[TrialRecord, ...]
+    relaunches: tuple[TrialRecord, ...]
+    known: Readings | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, folder: StudyFolder) -> "Outcome":
+        """The outcome of the study in a folder.
+
+        Raises:
+            ConfigError: The folder holds no study that this version of tuner can read.
+        """
+        return cls(folder, composing.read(folder.config), tuple(folder.records()), tuple(folder.confirmations()))
+
+    def now(self) -> "Outcome":
+        """The outcome with what was saved in the meantime; itself if nothing was, with all that it has worked out."""
+        saved = tuple(self.folder.records()), tuple(self.folder.confirmations())
+        if saved == (self.records, self.relaunches):
+            return self
+        return Outcome(self.folder, self.config, *saved, known=self.readings)
+
+    @cached_property
+    def deployed(self) -> Mapping[str, JsonValue]:
+        """What the deployment sets of each parameter, whether it acts there or not."""
+        return self.config.space.set_by(self.config.model.settings)
+
+    # the search
+
+    @cached_property
+    def searched(self) -> list[TrialRecord]:
+        """Trials that ended with a verdict of their own: measured, or pruned with a cause."""
+        return [r for r in self.records if r.role in SEARCHED and r.state is not State.FAILED]
+
+    @cached_property
+    def launched(self) -> list[TrialRecord]:
+        """Those for which a server was started: only they count against the budget."""
+        return [record for record in self.searched if record.launched]
+
+    @property
+    def ruled_out(self) -> list[TrialRecord]:
+        """Those that were pruned before any launch."""
+        return [record for record in self.searched if not record.launched]
+
+    @property
+    def baseline(self) -> TrialRecord | None:
+        """The deployment as it stands, once it has been measured."""
+        return next((record for record in self.records if record.role is Role.BASELINE and record.measurement), None)
+
+    @cached_property
+    def readings(self) -> Readings:
+        """What the launches say together of each configuration."""
+        digest = self.baseline.digest if self.baseline else ""
+        measured = [record for record in self.records if record.measurement]
+        known, objective = self.known, self.config.objective
+        if known and known.begins(objective, measured, digest):
+            return known.grown(measured)
+        return Readings(objective, measured, digest)
+
+    def kept(self, record: TrialRecord) -> float:
+        """The probability that a trial's configuration keeps every limit; 0 if it was not measured."""
+        return self.readings.kept(record.digest) if record.measurement else 0.0
+
+    def within(self, record: TrialRecord) -> bool:
+        """Whether a trial's configuration rather keeps its limits than not."""
+        return record.measurement is not None and self._likely(record)
+
+    def _likely(self, record: TrialRecord) -> bool:
+        if self.baseline is None and self.config.objective.needs_baseline:
+            return False
+        return self.readings.likely(record.digest)
+
+    @cached_property
+    def ranked(self) -> list[TrialRecord]:
+        """One trial of each configuration that rather keeps its limits, the best first; the baseline among them."""
+        return list(filter(self.within, self._by_worth))
+
+    @cached_property
+    def _by_worth(self) -> list[TrialRecord]:
+        """The first measured trial of each configuration, the best first, whether it keeps its limits or not."""
+        first: dict[str, TrialRecord] = {}
+        for record in self.searched:
+            if record.measurement:
+                first.setdefault(record.digest, record)
+        return sorted(first.values(), key=self._worth, reverse=True)
+
+    def _worth(self, record: TrialRecord) -> float:
+        """All goals added up, as shares of the baseline's or, without one, of the first trial's that can be used."""
+        readings, origin = self.readings, self._origin
+        values, over = readings.values(record.digest), readings.values(origin.digest) if origin else None
+        return sum(self.config.objective.gains(values, over)) if values and over else float("-inf")
+
+    @cached_property
+    def _origin(self) -> TrialRecord | None:
+        return self.baseline or next((r for r in self.searched if self.within(r)), None)
+
+    @cached_property
+    def best(self) -> TrialRecord | None:
+        """The candidate of the proof that decides; before there is one, the best trial that rather keeps its limits."""
+        if self.proof and (proven := self._trial_of(self.proof.terms.candidate)):
+            return proven
+        # not the first of `ranked`: how likely limits are kept is asked of few configurations only, after every trial
+        return next(filter(self.within, self._by_worth), None)
+
+    def _trial_of(self, digest: str) -> TrialRecord | None:
+        return next((record for record in self.searched if record.digest == digest and record.measurement), None)
+
+    @property
+    def improved(self) -> bool:
+        """Whether the search has found something better than the baseline, proven or not."""
+        return self.best is not None and (self.baseline is None or self.best.digest != self.baseline.digest)
+
+    @property
+    def near_misses(self) -> list[TrialRecord]:
+        """Trials that read better than the finalist, and beyond a limit by what noise may explain; the best first."""
+        bar = self._worth(self.best) if self.best else float("-inf")
+        near = [r for r in self.searched if r.measurement and self.baseline and self.readings.near(r.digest)]
+        better = {record.digest: record for record in near if self._worth(record) > bar}
+        return sorted(better.values(), key=self._worth, reverse=True)
+
+    def is_near_miss(self, measurement: Measurement) -> bool:
+        """Whether a first reading is better than the best so far, and beyond a limit by what noise may explain."""
+        return self.readings.near_miss(measurement, self._worth(self.best) if self.best else 0.0)
+
+    # the proof
+
+    @property
+    def confirmations(self) -> list[TrialRecord]:
+        """The relaunches that ended with a verdict of their own."""
+        return [record for record in self.relaunches if record.state is not State.FAILED]
+
+    @cached_property
+    def proofs(self) -> tuple[Proof, ...]:
+        """Every candidate that was launched again, in order."""
+        if not self.confirmations:
+            return ()
+        objective = self.config.objective
+        names = (*objective.goals, *objective.limits)
+        noise = {name: known for name in names if (known := self.readings.scatter(name).noise)}
+        return proofs(self.config, self.confirmations, noise)
+
+    @property
+    def proof(self) -> Proof | None:
+        """The one that the verdict is about; ``None`` before there is any."""
+        return min(self.proofs, key=lambda proof: _WEIGHT.get(proof.decision.kind, 2), default=None)
+
+    @property
+    def decision(self) -> Decision | None:
+        """What the relaunches say."""
+        return self.proof.decision if self.proof else None
+
+    @property
+    def proven(self) -> bool:
+        """Whether the best beats the baseline, and keeps every limit, beyond doubt."""
+        return self.decision is not None and self.decision.kind is Kind.BETTER
+
+    @property
+    def open_proof(self) -> Proof | None:
+        """One that has begun and is not decided."""
+        return next((proof for proof in self.proofs if not proof.decision.over), None)
+
+    def next_terms(self) -> ProofTerms | None:
+        """What the next proof would be about: the finalist, or a runner-up while error rate and launches are left."""
+        if self.proven or self.baseline is None or not self.config.study.confirm.max:
+            return None
+        tried = {proof.terms.candidate for proof in self.proofs} | {self.baseline.digest}
+        candidate = next((record for record in self.ranked if record.digest not in tried), None)
+        alpha, most = alpha_left(self.proofs), self._pairs_left
+        if candidate is None or self._worth(candidate) <= 0 or alpha is None or most < 1:
+            return None
+        if self.proofs and most < _LEAST_PAIRS:
+            return None
+        return ProofTerms(candidate=candidate.digest, alpha=alpha, most=most)
+
+    @property
+    def _pairs_left(self) -> int:
+        """Launches of each that a further proof may make."""
+        most, trials = self.config.study.confirm.max, self.config.budget.trials
+        if not self.proofs:
+            return most
+        if trials is None:
+            return 0
+        return min(most, (trials - len(self.launched) - len(self.confirmations)) // 2)
+
+    @property
+    def causes(self) -> Counter[str]:
+        """How many trials were pruned, by cause."""
+        return Counter(r.failure.cause for r in self.searched if r.failure)
+
+    @property
+    def spent_s(self) -> float:
+        """Server time so far, relaunches included."""
+        return sum(record.seconds for record in (*self.records, *self.relaunches))
+
+    @property
+    def over(self) -> bool:
+        """Whether the search's share of the budget is used up, or the space; never before the baseline is measured."""
+        budget, reserve = self.config.budget, self.config.reserve
+        if self.config.objective.needs_baseline and self.baseline is None:
+            return False
+        if self.folder.exhausted.exists():
+            return True
+        if budget.trials is not None and len(self.launched) >= budget.trials - reserve:
+            return True
+        if budget.hours is None:
+            return False
+        launch_s = sum(record.seconds for record in self.launched) / max(1, len(self.launched))
+        return self.spent_s + reserve * launch_s >= budget.hours * 3600
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether every relaunch that the study owes has been made; none where there is nothing to compare with."""
+        return self.open_proof is None and self.next_terms() is None
+
+    # what is said
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        from tuner.records.verdict import sentence
+
+        return sentence(self)
+
+    @property
+    def failed_requests(self) -> list[str]:
+        """Requests of baseline and best that failed: few enough for a measurement, too many to be passed over."""
+        told = []
+        for record in (self.baseline, self.best if self.improved else None):
+            if record and record.measurement and (failed := record.measurement.failed):
+                kinds, of = ", ".join(record.measurement.failures), failed + record.measurement.completed
+                told.append(f"{failed} of {of} in trial {record.number} ({kinds}); its requests.jsonl says why")
+        return told
+
+    @property
+    def disturbed(self) -> list[str]:
+        """Stages of the finalists that count although all of their turns were disturbed."""
+        finalists = [record for record in (self.baseline, self.best if self.improved else None) if record]
+        return [
+            f"{each.stage} of {named(record.role, record.number)}: {_disturber(each)} in every turn of it"
+            for record in (*finalists, *self.confirmations)
+            for each in record.spoiled
+            if each.counts
+        ]
+
+    @property
+    def missed(self) -> Counter[str]:
+        """How many measured trials are likelier beyond each limit than not."""
+        measured = {record.digest for record in self.searched if record.measurement}
+        return Counter(name for digest in measured for name in self.readings.misses(digest))
+
+
+def _disturber(spoiled: Spoiled) -> str:
+    return f"others used this machine ({spoiled.line})" if spoiled.by_others else "the server compiled kernels"

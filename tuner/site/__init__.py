@@ -1,0 +1,1 @@
+"""The user's site: who holds the GPUs, taking over and giving back, clean, doctor."""

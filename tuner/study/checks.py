@@ -1,0 +1,126 @@
+"""What a start makes sure of before its first launch, for a plan: nothing is started, stopped, pulled or changed.
+
+Each check refuses as the start itself would, or says what it had to leave open.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tuner import composing
+from tuner.config import Config
+from tuner.errors import ConfigError, EngineUnavailable, TunerError
+from tuner.foresight.preflight import ground_of, impossible
+from tuner.host import nvidia
+from tuner.host.leases import reserved
+from tuner.launchers.config import Check
+from tuner.load.plan import SLACK_TOKENS
+from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
+from tuner.site.takeover import in_the_way
+from tuner.study import resume
+from tuner.study.assembly import make_engine
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What came of the checks.
+
+    Attributes:
+        passed: What was found in order.
+        unchecked: What cannot be known without starting something, and why.
+        refused: What keeps the study from starting.
+    """
+
+    passed: tuple[str, ...]
+    unchecked: tuple[str, ...]
+    refused: tuple[TunerError, ...]
+
+
+def examined(config: Config) -> Checks:
+    """Run every check; one that refuses does not keep the others from being run."""
+    passed, unchecked, refused = [], [], []
+    for name, check in _checks(config).items():
+        try:
+            left_open = list(check(config))
+        except TunerError as error:
+            refused.append(error)
+        else:
+            unchecked += [f"{name}: {reason}" for reason in left_open]
+            passed += [] if left_open else [name]
+    return Checks(tuple(passed), tuple(unchecked), tuple(refused))
+
+
+def check_prompts(config: Config) -> None:
+    """Make sure that the deployment can take the requests that its goals and limits are measured by.
+
+    Raises:
+        ConfigError: They are longer than its ``max_model_len``; the optional stages are skipped instead.
+    """
+    context, workload = config.model.args.get("max_model_len"), config.workload
+    if not isinstance(context, int):
+        return
+    needed = {
+        "workload": workload.prompt_tokens + workload.output_tokens,
+        "workload.single_user": workload.single_user.prompt_tokens + workload.single_user.output_tokens,
+    }
+    for place, tokens in needed.items():
+        if tokens + SLACK_TOKENS > context:
+            said = (
+                f"prompt and output take {tokens} tokens (+ {SLACK_TOKENS} slack), model.args.max_model_len={context}"
+            )
+            raise ConfigError(said, place=place, fix="shorten prompt_tokens or output_tokens, or raise max_model_len")
+
+
+def _resume(config: Config) -> Iterator[str]:
+    folder = StudyFolder(config.study.path)
+    if holder := folder.holder():
+        raise ConfigError(f"the study in {folder.path} is being run by process {holder}", fix="wait for it")
+    if records := folder.records():
+        old = composing.read(folder.config)
+        if any(record.measurement for record in records):  # what never measured anything is set aside
+            resume.changes(old, resume.carried(old, config))
+        resume.check_budget(config, len(Outcome.of(folder).launched))
+    yield from ()
+
+
+def _gpus(config: Config) -> Iterator[str]:
+    in_the_way(config.site, config.gpus)
+    with reserved(config.gpus, f"a plan of {config.study.name}"):
+        pass
+    seen = {gpu.index for gpu in nvidia.read()}
+    if seen and (absent := [gpu for gpu in config.gpus if gpu not in seen]):
+        there = ", ".join(map(str, sorted(seen)))
+        raise EngineUnavailable(f"there is no GPU {absent[0]} (there are: {there})", fix="correct hardware.gpus")
+    if config.gpus and not seen:
+        yield "no driver answers on this host"
+
+
+def _flags(config: Config) -> Iterator[str]:
+    if not config.launcher.starts_servers:
+        return
+    if not config.study.preflight:
+        yield "study.preflight=false launches everything"
+    elif not config.launcher.engine_here and config.engine.version is None:
+        yield "the vLLM inside the image is asked for its flags at the start"
+    else:
+        ground = ground_of(config, make_engine(config))
+        if error := impossible(ground):
+            raise error
+        if ground.flags is None:
+            yield "the engine does not say which it has"
+
+
+def _prompts(config: Config) -> Iterator[str]:
+    check_prompts(config)
+    context = config.model.args.get("max_model_len")
+    if not isinstance(context, int):
+        yield "max_model_len is the engine's own"
+        return
+    for length in config.workload.ttft_prompt_tokens:
+        if length + config.workload.ttft_output_tokens + SLACK_TOKENS > context:
+            yield f"a prompt of {length} tokens does not fit in max_model_len={context} and is skipped"
+
+
+def _checks(config: Config) -> Mapping[str, Check]:
+    launchers = config.launcher.checks()
+    return {"resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}

@@ -1,0 +1,223 @@
+"""What a study would do, before it does it: ``--dry-run``."""
+
+from pydantic import JsonValue
+
+from tuner import words
+from tuner.config import Config
+from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
+from tuner.records.verdict import shown_by
+from tuner.schema import Schema
+from tuner.space import Choice, Range
+from tuner.study.checks import Checks
+from tuner.study.pace import Pace
+
+_GUESSED_TRIAL_S = 240.0
+"""A trial's length before one has run: 90 s to start, and as long to warm up and measure (DEPLOYMENT), and to end."""
+
+
+_USUAL_NOISE = 0.03
+"""Between launches of one configuration, on a machine that does nothing else."""
+
+
+class PlannedParameter(Schema):
+    """One parameter, ready to print."""
+
+    name: str
+    sets: str
+    values: str
+    condition: str | None
+    deployed: str
+
+
+class StudyPlan(Schema):
+    """What would be launched, and how long it would take."""
+
+    study: str
+    folder: str
+    model: str
+    hardware: str
+    launcher: str
+    objective: str
+    workload: str
+    search: str
+    parameters: tuple[PlannedParameter, ...]
+    rules: dict[str, str]
+    size: int | None
+    """Combinations, conditions not counted; null if a parameter is continuous."""
+    trials: int | None
+    finished: int
+    relaunches: int
+    launches: int | None
+    """Launches that are still to come, all told; null if only the hours are limited."""
+    expected_s: float | None
+    """Of wall time, from what this study's trials took so far, or from a guess: four minutes of the engine's own."""
+    guessed: bool = False
+    """Whether no launch has been measured yet, so that the time rests on a guess."""
+    resolves: tuple[str, ...] = ()
+    """What this budget can show at the noise seen so far, in sentences."""
+    stops: tuple[str, ...] = ()
+    """Services that are down in that time."""
+    differences: tuple[str, ...] = ()
+    """In what the deployed service is not trial 0."""
+    checked: tuple[str, ...] = ()
+    """What was found in order."""
+    unchecked: tuple[str, ...] = ()
+    """What cannot be known without starting something."""
+    refused: tuple[str, ...] = ()
+    """What keeps the study from starting."""
+
+    @property
+    def text(self) -> str:
+        """For a person."""
+        return "\n".join([*self._head(), "", *self._parameter_lines(), "", *self._tail(), *self._check_lines()])
+
+    def _head(self) -> list[str]:
+        return [
+            f"study      {self.study} in {self.folder}",
+            f"model      {self.model} on {self.hardware}",
+            f"launcher   {self.launcher}",
+            f"objective  {self.objective}, workload {self.workload}, search {self.search}",
+        ]
+
+    def _parameter_lines(self) -> list[str]:
+        width = max((len(parameter.name) for parameter in self.parameters), default=0)
+        lines = []
+        for p in self.parameters:
+            condition = f"  when {p.condition}" if p.condition else ""
+            lines.append(f"  {p.name:<{width}}  {p.values}  (deployed: {p.deployed}){condition}")
+        rules = [f"  rule {name}: {text}" for name, text in self.rules.items()]
+        most = "at most " if any(parameter.condition for parameter in self.parameters) else ""
+        size = "no end of" if self.size is None else f"{most}{self.size:,}"
+        return [f"{size} combinations of {len(self.parameters)} parameters", *lines, *rules]
+
+    def _tail(self) -> list[str]:
+        trials = (
+            f"{self.trials} trials ({self.finished} finished)" if self.trials else "trials as long as the hours last"
+        )
+        launches = "" if self.launches is None else f": {self.launches} launches"
+        guess = " (a guess until a launch has been measured)" if self.guessed else ""
+        expected = "" if self.expected_s is None else f", about {self.expected_s / 60:.0f} minutes{guess}"
+        proof = f", up to {self.relaunches} of them for the proof" if self.relaunches else ""
+        whole = f"{trials}{proof}{launches}{expected}"
+        stops = (f"{name} is stopped for that time, and started again in the end" for name in self.stops)
+        return [whole, *self.resolves, *stops, *self.differences]
+
+    def _check_lines(self) -> list[str]:
+        checked = [f"checked    {', '.join(self.checked)}"] if self.checked else []
+        return [*checked, *(f"unchecked  {reason}" for reason in self.unchecked)]
+
+
+def plan_of(config: Config, checks: Checks | None = None, differences: tuple[str, ...] = ()) -> StudyPlan:
+    """The plan of a study, as far as it has come.
+
+    Args:
+        config: The study.
+        checks: What was made sure of; ``None`` leaves it out of the plan.
+        differences: In what the deployed service is not trial 0, a sentence each.
+    """
+    finished = _finished(config)
+    relaunches = config.reserve
+    launches = _launches(config, finished)
+    measured_s = _measured_s(config)
+    trial_s = measured_s or _GUESSED_TRIAL_S / config.engine.clock_scale
+    by_trials = None if launches is None else launches * trial_s
+    by_hours = config.budget.hours * 3600 if config.budget.hours else None
+    return StudyPlan(
+        study=config.study.name,
+        folder=str(config.study.path),
+        model=config.model.id,
+        hardware=config.hardware.name,
+        launcher=_launcher(config),
+        objective=config.objective.name,
+        workload=config.workload.name,
+        search=config.search.kind,
+        parameters=tuple(_parameter(config, name) for name in config.space.params),
+        rules=config.space.rules,
+        size=config.space.size,
+        trials=config.budget.trials,
+        finished=finished,
+        relaunches=relaunches,
+        launches=launches,
+        resolves=_resolves(config),
+        expected_s=min((s for s in (by_trials, by_hours) if s is not None), default=None),
+        guessed=measured_s is None and bool(by_trials),
+        stops=config.site.stop,
+        differences=differences,
+        checked=checks.passed if checks else (),
+        unchecked=checks.unchecked if checks else (),
+        refused=tuple(map(str, checks.refused)) if checks else (),
+    )
+
+
+def _resolves(config: Config) -> tuple[str, ...]:
+    """The smallest gain and the margins that the proof can show, at the noise of this study or at a usual one."""
+    most, folder = config.study.confirm.max, StudyFolder(config.study.path)
+    if not config.reserve:
+        return ()
+    readings = Outcome.of(folder).readings if folder.config.exists() else None
+    sentences = [f"the deployed configuration is launched again after every {config.study.control_every} launches"]
+    for kind, names in (("a gain in", config.objective.goals), ("a margin to the limit on", config.objective.limits)):
+        for name in names:
+            known = readings.scatter(name).noise if readings else None
+            noise, of = (known.sd, "seen") if known else (_USUAL_NOISE, "if the noise is")
+            shown, sd = words.percent(shown_by(most, noise)), words.percent(noise)
+            sentences.append(
+                f"{most} launches of each show {kind} {words.metric(name).short} from {shown} on ({of} {sd})"
+            )
+    return tuple(sentences)
+
+
+def _finished(config: Config) -> int:
+    folder = StudyFolder(config.study.path)
+    return len(Outcome.of(folder).launched) if folder.config.exists() else 0
+
+
+def _launches(config: Config, finished: int) -> int | None:
+    """Those that are still to come; a space may hold fewer candidates than the budget pays for."""
+    trials, folder = config.budget.trials, StudyFolder(config.study.path)
+    known = Outcome.of(folder) if folder.config.exists() else None
+    if known and known.over and known.confirmed:
+        return 0
+    if not config.space.params:
+        return max(0, 1 - finished)
+    if trials is None:
+        return None
+    search = trials - config.reserve
+    most = search if config.space.size is None else min(search, config.space.size + 1)
+    return max(0, most - finished) + max(0, config.reserve - (len(known.confirmations) if known else 0))
+
+
+def _measured_s(config: Config) -> float | None:
+    """What a launch of this study takes, by those that were made."""
+    folder = StudyFolder(config.study.path)
+    return Pace.of(Outcome.of(folder).records).launch_s if folder.config.exists() else None
+
+
+def _launcher(config: Config) -> str:
+    launcher = config.launcher
+    return f"{launcher.kind}: {launcher.where or ' '.join(config.engine.executable)}"
+
+
+def _parameter(config: Config, name: str) -> PlannedParameter:
+    parameter = config.space.params[name]
+    kind, target = config.space.target(name)
+    deployed = config.space.set_by(config.model.settings)
+    return PlannedParameter(
+        name=name,
+        sets=f"--{target.replace('_', '-')}" if kind == "flag" else target,
+        values=_values(parameter),
+        condition=parameter.when,
+        deployed=_said(deployed.get(name)),
+    )
+
+
+def _values(parameter: Range | Choice) -> str:
+    if isinstance(parameter, Choice):
+        return "{" + ", ".join(_said(choice) for choice in parameter.choices) + "}"
+    detail = parameter.scale if parameter.step is None else f"steps of {parameter.step}"
+    return f"{parameter.low} … {parameter.high}, {detail}"
+
+
+def _said(value: JsonValue) -> str:
+    return "unset" if value is None else str(value)

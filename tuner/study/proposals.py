@@ -1,0 +1,190 @@
+"""What to run next: the deployment, what is known to work, what a failure suggests, what the search asks for.
+
+All of it follows from the records alone, so a resumed study continues as if it had never stopped.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tuner.config import Config
+from tuner.engines.forecast import Forecast
+from tuner.errors import InfeasibleConfig
+from tuner.foresight.preflight import Ground, Preflight
+from tuner.records.idle import Idle, idle_parameters, ran
+from tuner.records.outcome import Outcome
+from tuner.records.readings import LIKELY, Readings
+from tuner.records.record import ProofTerms, Role, TrialRecord
+from tuner.search.base import CANNOT_RUN, Observation, anything
+from tuner.search.registry import make_search
+from tuner.space import Candidate, SearchSpace
+
+_REFUSALS = 8
+"""So many proposals in a row that are ruled out before launch, and the search must say one that is not."""
+_DOUBTS = 3
+"""So many proposals that are likely to fail are put off at each step, before one is launched after all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What to run next, why, and what is known of it beforehand.
+
+    Attributes:
+        role: Why.
+        candidate: What.
+        ask_s: How long the search thought about it.
+        forecast: What it is predicted to take of the GPUs.
+        refusal: Why it is not to be launched at all.
+        proof: Of which proof it is a relaunch.
+    """
+
+    role: Role
+    candidate: Candidate
+    ask_s: float = 0.0
+    forecast: Forecast | None = None
+    refusal: InfeasibleConfig | None = None
+    proof: ProofTerms | None = None
+
+
+class Proposer:
+    """Proposes trials of one study.
+
+    Args:
+        config: The study.
+        ground: What is known before any trial; ``None`` for a server that is not ours to launch.
+        say: Told what a person should know.
+    """
+
+    def __init__(self, config: Config, ground: Ground | None, say: Callable[[str], None]) -> None:
+        self._config = config
+        self._space = config.space
+        self._ground = ground
+        self._say = say
+        directions = list(config.objective.goals.values())
+        self._search = make_search(config.search, config.space, directions, config.model.settings, config.study.seed)
+        self._deployed = config.space.deployed(config.model.settings)
+        self._told: set[str] = set()
+        self._known: Preflight | None = None
+
+    def next(self, outcome: Outcome) -> Proposal | None:
+        """The next trial; ``None`` when the space holds no other."""
+        known = self.known(outcome)
+        tried = self._deployed.digest in {record.digest for record in outcome.searched}
+        if not tried or (self._config.objective.needs_baseline and outcome.baseline is None):
+            # trial 0 runs already, whatever a prediction says of it
+            return self.foreseen(Proposal(Role.BASELINE, self._deployed), known)
+        candidates = (*self._known_good(outcome), *self._repairs(outcome, known), *self._control(outcome))
+        proposal = next(iter(candidates), None) or self._asked(outcome, known)
+        return proposal and self._checked(proposal, known)
+
+    def known(self, outcome: Outcome) -> Preflight | None:
+        """What the records so far teach."""
+        if self._ground is None:
+            return None
+        self._known = (self._known or Preflight(self._ground, ())).after(outcome.records)
+        return self._known
+
+    def foreseen(self, proposal: Proposal, known: Preflight | None) -> Proposal:
+        """The proposal with its forecast."""
+        if known is None:
+            return proposal
+        return Proposal(proposal.role, proposal.candidate, proposal.ask_s, known.forecast(proposal.candidate))
+
+    def _checked(self, proposal: Proposal, known: Preflight | None) -> Proposal:
+        foreseen = self.foreseen(proposal, known)
+        refusal = known.check(proposal.candidate) if known else None
+        return Proposal(proposal.role, proposal.candidate, proposal.ask_s, foreseen.forecast, refusal)
+
+    def _known_good(self, outcome: Outcome) -> Iterator[Proposal]:
+        tried = {record.digest for record in outcome.searched}
+        for values in self._config.model.known_good:
+            candidate = self._space.candidate({**self._deployed.params, **values})
+            if candidate.digest not in tried:
+                yield Proposal(Role.KNOWN_GOOD, candidate)
+
+    def _control(self, outcome: Outcome) -> Iterator[Proposal]:
+        """The deployed configuration again, so that noise and drift are known: after every so many launches."""
+        every, launched = self._config.study.control_every, outcome.launched
+        last = max((n for n, record in enumerate(launched) if record.digest == self._deployed.digest), default=None)
+        if every and last is not None and len(launched) - 1 - last >= every:
+            yield Proposal(Role.CONTROL, self._deployed)
+
+    def _repairs(self, outcome: Outcome, known: Preflight | None) -> Iterator[Proposal]:
+        """What the last launch's failure suggests; a repair that fails as well is not repaired again."""
+        launched = [record for record in outcome.searched if record.launched]
+        last = launched[-1] if launched else None
+        if known is None or last is None or last.failure is None or last.role is Role.REPAIR:
+            return
+        lesson = known.lesson(outcome.records.index(last))
+        if lesson is None:
+            return
+        self._tell(f"trial {last.number}: {lesson.sentence}")
+        tried = {record.digest for record in outcome.searched}
+        if lesson.again and known.fits(Candidate(last.params)):
+            yield Proposal(Role.REPAIR, Candidate(last.params))
+        for candidate in lesson.repairs:
+            if candidate.digest not in tried and known.check(candidate) is None:
+                yield Proposal(Role.REPAIR, candidate)
+
+    def _asked(self, outcome: Outcome, known: Preflight | None) -> Proposal | None:
+        asked_ns = time.perf_counter_ns()
+        settled = {idle.name: self._deployed.params.get(idle.name) for idle in self._idle(outcome.searched)}
+        seen = observations(outcome.searched, self._space, outcome.readings)
+        admits = _admits(known, _refused_in_a_row(outcome.searched) >= _REFUSALS) if known else anything
+        candidate = self._search.propose(seen, settled, admits)
+        if candidate is None:
+            self._tell("the space holds no other configuration: the search ends here")
+            return None
+        return Proposal(Role.SEARCH, candidate, (time.perf_counter_ns() - asked_ns) / 1e9)
+
+    def _idle(self, searched: list[TrialRecord]) -> tuple[Idle, ...]:
+        """Parameters that do nothing here; each is told of once."""
+        idle = idle_parameters(searched, self._space)
+        for each in idle:
+            self._tell(f"{each.sentence}: it stays as deployed from here on")
+        return idle
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._say(text)
+
+
+def observations(records: Sequence[TrialRecord], space: SearchSpace, readings: Readings) -> list[Observation]:
+    """What the search learns from: every configuration with a verdict, measured or not, by what really ran in it.
+
+    Several launches of one configuration count as one, by their mean; limits as the probability that they are kept. A
+    trial with a choice that the space no longer holds teaches nothing of the choices that are left.
+    """
+    latest: dict[str, TrialRecord] = {}
+    for record in (record for record in records if space.holds(record.params)):
+        if record.measurement or record.digest not in latest:
+            latest[record.digest] = record
+    return [_observation(record, space, readings) for record in latest.values()]
+
+
+def _observation(record: TrialRecord, space: SearchSpace, readings: Readings) -> Observation:
+    values = readings.values(record.digest) if record.measurement else None
+    violation = LIKELY - readings.kept(record.digest) if values else CANNOT_RUN
+    return Observation(ran(record, space), values, violation, asked=record.digest)
+
+
+def _refused_in_a_row(searched: Sequence[TrialRecord]) -> int:
+    launched = [index for index, record in enumerate(searched) if record.launched]
+    return len(searched) - 1 - launched[-1] if launched else len(searched)
+
+
+def _admits(known: Preflight, launchable: bool) -> Callable[[Candidate], bool]:
+    """What the search may propose: rather not what is likely to fail, though that is within the prediction's margin.
+
+    A search that insists is believed. What is ruled out passes as well, so that it is kept with its reason, unless the
+    proposal must be ``launchable``.
+    """
+    doubts = iter(range(_DOUBTS))
+
+    def admits(candidate: Candidate) -> bool:
+        if known.check(candidate):
+            return not launchable
+        return known.fits(candidate) or next(doubts, None) is None
+
+    return admits

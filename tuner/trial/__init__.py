@@ -1,0 +1,1 @@
+"""One trial, and waiting for its server."""

@@ -1,0 +1,351 @@
+"""One trial, one straight line: pre-flight, launch, ready, warm up, measure, judge, record.
+
+The only place where the steps meet. It knows no kinds of engine, launcher or objective.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import takewhile
+from uuid import uuid4
+
+from pydantic import JsonValue
+
+from tuner import __version__
+from tuner.engines.base import Command, Engine, Phase, StartupFacts
+from tuner.engines.effective import EffectiveSetting
+from tuner.engines.forecast import Forecast
+from tuner.engines.tolerance import Policy, Tolerance
+from tuner.errors import InfeasibleConfig, TrialError
+from tuner.host.limits import HostConfig, disturbance
+from tuner.host.state import StageHost
+from tuner.host.watch import watching
+from tuner.launchers.base import Launcher, LaunchSpec, Server
+from tuner.load.client import LoadClient
+from tuner.load.metrics import Measurement, measure, pooled
+from tuner.load.plan import Plan, Skipped, plan
+from tuner.load.records import Spoiled, StageResult
+from tuner.load.stage import Stage
+from tuner.load.target import Target
+from tuner.load.warmup import WarmUp, warm_up
+from tuner.load.workload import Workload
+from tuner.objective import Objective, Verdict
+from tuner.records.folder import TrialFolder
+from tuner.records.record import Failure, ProofTerms, Role, State, TrialRecord
+from tuner.space import Candidate, Settings
+from tuner.trial.readiness import Probe, Stopwatch, Watch, wait_until_ready
+
+_AGAIN = 1 << 31
+"""Added to the seed of what is measured once more: its prompts are new to the server."""
+
+
+def never(measurement: Measurement) -> bool:
+    """One measurement is enough."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What one trial is to try.
+
+    Attributes:
+        study: Name of the study.
+        number: The trial's number.
+        role: Why it is run.
+        candidate: The parameters.
+        settings: All flags and variables of the configuration, the deployment's own included.
+        seed: Seeds its prompts.
+        ask_s: What the search took to propose it, in seconds.
+        attempt: Which try this is, from 1.
+        baseline: Trial 0, against which this one is judged; ``None`` for trial 0 itself.
+        forecast: What was predicted of its memory.
+        refusal: What pre-flight has against it, so that nothing is launched.
+        proof: Of which proof it is a relaunch.
+        worth_again: Whether what was measured is to be measured once more before its server ends: a near miss.
+    """
+
+    study: str
+    number: int
+    role: Role
+    candidate: Candidate
+    settings: Settings
+    seed: int
+    ask_s: float = 0.0
+    attempt: int = 1
+    baseline: TrialRecord | None = None
+    forecast: Forecast | None = None
+    refusal: InfeasibleConfig | None = None
+    proof: ProofTerms | None = None
+    worth_again: Callable[[Measurement], bool] = never
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What every trial of a study uses.
+
+    Attributes:
+        engine: Speaks the engine's language.
+        launcher: Brings servers up.
+        client: Sends the load.
+        workload: What is sent.
+        objective: What it is worth.
+        model: The name that clients ask for.
+        limits_s: For each start-up phase the longest time without progress.
+        gpus: The GPUs that a server may see.
+        launch_args: Flags for our launches only; ``{trial}`` in them stands for the trial's name.
+        launch_env: Environment variables for our launches only.
+        stop_grace_s: How long a server may take to end.
+        degradations: What the user says of silent degradations, by name.
+        clock_scale: Simulated seconds per second; 1 for a real engine.
+        proves_itself: Whether a server can be given a name by which it proves that it is the one we launched.
+        host: When a stage counts as disturbed by the rest of the machine.
+        watched_gpus: The GPUs whose state is recorded: also those of a server that we did not launch.
+    """
+
+    engine: Engine
+    launcher: Launcher
+    client: LoadClient
+    workload: Workload
+    objective: Objective
+    model: str
+    limits_s: Mapping[Phase, float]
+    gpus: tuple[int, ...] = ()
+    launch_args: Mapping[str, JsonValue] = field(default_factory=dict)
+    launch_env: Mapping[str, str] = field(default_factory=dict)
+    stop_grace_s: float = 10.0
+    degradations: Mapping[str, Policy] = field(default_factory=dict)
+    clock_scale: float = 1.0
+    proves_itself: bool = True
+    host: HostConfig = field(default_factory=HostConfig)
+    watched_gpus: tuple[int, ...] = ()
+
+
+def run_trial(
+    assignment: Assignment, bench: Workbench, folder: TrialFolder, on_phase: Callable[[Phase], None]
+) -> TrialRecord:
+    """Run one trial; its failure is a result, and its record is on disk when this returns.
+
+    Only what is no verdict on a trial passes through: a bug of ours, or the user's Ctrl-C.
+    """
+    trial = _Trial(assignment, bench, folder, Stopwatch(on_phase))
+    with trial.failures_noted():
+        trial.run()
+    record = trial.record()
+    folder.save(record)
+    return record
+
+
+@dataclass
+class _Trial:
+    """A trial on its way; what it has found so far becomes the record, whatever happens."""
+
+    assignment: Assignment
+    bench: Workbench
+    folder: TrialFolder
+    stopwatch: Stopwatch
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    alias: str = field(default_factory=lambda: f"tuner-{uuid4().hex[:12]}")
+    facts: StartupFacts | None = None
+    effective: tuple[EffectiveSetting, ...] = ()
+    warm_up: WarmUp | None = None
+    skipped: tuple[Skipped, ...] = ()
+    spoiled: tuple[Spoiled, ...] = ()
+    host: tuple[StageHost, ...] = ()
+    measurement: Measurement | None = None
+    verdict: Verdict | None = None
+    failure: Failure | None = None
+    state: State = State.COMPLETE
+
+    def run(self) -> None:
+        """The line itself."""
+        if self.assignment.refusal:
+            raise self.assignment.refusal
+        with self.bench.launcher.launch(self.spec) as server, self._stopping(server):
+            watch = Watch(server, self.bench.engine, self.stopwatch, self._tolerance)
+            probe = self._probe(server)
+            context_tokens = wait_until_ready(watch, probe, self.bench.limits_s)
+            self.facts = self.bench.engine.facts(server.log.lines)
+            self._tolerance.check(self.facts.degradations)
+            self.effective = self.bench.engine.effective(self.assignment.settings, probe.witness(server.log.lines))
+            self._warm_up(server, watch, context_tokens)
+            self._measure(server, watch, context_tokens)
+        assert self.measurement is not None
+        baseline = self.assignment.baseline and self.assignment.baseline.measurement
+        self.verdict = self.bench.objective.judge(self.measurement, baseline or self.measurement)
+
+    def _measured(self, results: tuple[StageResult, ...]) -> Measurement:
+        """The load's numbers, and those of the start."""
+        measured = measure(results, self.bench.workload, self.bench.clock_scale)
+        update = {"kv_tokens": self.facts.kv_tokens if self.facts else None, "startup_s": self._startup_s}
+        return measured.model_copy(update=update)
+
+    @property
+    def _startup_s(self) -> float | None:
+        """Wall time until the server had answered; it is not ours to know where we did not launch it."""
+        if not self.bench.proves_itself:
+            return None
+        spans = takewhile(lambda span: span.phase is not Phase.WARMING_UP, self.stopwatch.spans())
+        return sum(span.seconds for span in spans)
+
+    def _warm_up(self, server: Server, watch: Watch, context: int | None) -> None:
+        self.stopwatch.enter(Phase.WARMING_UP)
+        with watch.explaining():
+            self.warm_up = warm_up(
+                self.bench.client,
+                self._target(server),
+                self.bench.workload,
+                context_tokens=context,
+                kv_tokens=self._kv_tokens,
+                seed=self.assignment.seed,
+                watch=watch.check,
+                spoiled=watch.spoiled,
+            )
+
+    def _measure(self, server: Server, watch: Watch, context: int | None) -> None:
+        """All stages; those that decide once more, on new prompts, where the first reading is a near miss."""
+        self.stopwatch.enter(Phase.MEASURING)
+        planned = self._plan(context, self.assignment.seed)
+        self.skipped = planned.skipped
+        results = self._send(server, watch, planned.stages)
+        self.folder.save_requests(results)
+        self.measurement = self._measured(results)
+        if not self.assignment.worth_again(self.measurement):
+            return
+        lasting = [stage for stage in self._plan(context, self.assignment.seed + _AGAIN).stages if stage.rule]
+        again = self._send(server, watch, lasting)
+        self.folder.save_requests((*results, *(result.renamed(f"{result.stage}, again") for result in again)))
+        self.measurement = pooled(self.measurement, self._measured(again))
+
+    def _plan(self, context: int | None, seed: int) -> Plan:
+        assert self.warm_up is not None
+        return plan(
+            self.bench.workload,
+            seed=seed,
+            context_tokens=context,
+            kv_tokens=self._kv_tokens,
+            calibration=self.warm_up.calibration,
+            clock_scale=self.bench.clock_scale,
+            deciding=self.bench.objective.deciding,
+        )
+
+    def _send(self, server: Server, watch: Watch, stages: Sequence[Stage]) -> tuple[StageResult, ...]:
+        """Run stages, with the state of the host in each."""
+        with watch.explaining(), watching(server.pids, self.bench.watched_gpus, self.bench.host) as host:
+            results = self.bench.client.run_all(
+                stages, self._target(server), watch.check, lambda: watch.spoiled() or host.disturbed(), host.turn
+            )
+        self.host += tuple(StageHost(result.stage, state) for result, state in zip(results, host.states, strict=True))
+        self.spoiled += tuple(
+            Spoiled(r.stage, r.spoiled, not r.superseded, r.spoiled == disturbance(state, self.bench.host))
+            for r, state in zip(results, host.states, strict=True)
+            if r.spoiled
+        )
+        if any(record.failed for result in results for record in result.records):
+            watch.linger()
+        return results
+
+    def _target(self, server: Server) -> Target:
+        return Target(url=server.url, model=self.bench.model, headers=server.headers)
+
+    @property
+    def _kv_tokens(self) -> int | None:
+        return self.facts.kv_tokens if self.facts else None
+
+    @property
+    def _tolerance(self) -> Tolerance:
+        """What the baseline silently degrades in is accepted; the baseline itself may show anything."""
+        baseline = self.assignment.baseline
+        shown = baseline.facts.degradations if baseline and baseline.facts else ()
+        accepted = frozenset(each.name for each in shown) if baseline else None
+        return Tolerance(self.bench.degradations, accepted, self.bench.engine.fallbacks)
+
+    @cached_property
+    def command(self) -> Command:
+        """How the server is started."""
+        env = {name: value for name, value in self.assignment.settings.env.items() if value is not None}
+        return self.bench.engine.command(
+            {**self.assignment.settings.args, **self._launch_args},
+            {**self.bench.launch_env, **env},
+            self.alias if self.bench.proves_itself else None,
+        )
+
+    @property
+    def _launch_args(self) -> dict[str, JsonValue]:
+        """Flags for our launches only; ``{trial}`` in them stands for the trial's name."""
+        args = self.bench.launch_args.items()
+        return {name: arg.replace("{trial}", self.name) if isinstance(arg, str) else arg for name, arg in args}
+
+    @property
+    def name(self) -> str:
+        """Names the launch: ``demo/trials/0003``."""
+        return f"{self.assignment.study}/{self.folder.path.parent.name}/{self.folder.path.name}"
+
+    @property
+    def spec(self) -> LaunchSpec:
+        """What the launcher is told."""
+        return LaunchSpec(
+            name=self.name,
+            argv=self.command.argv,
+            env=self.command.env,
+            log_path=self.folder.log,
+            gpus=self.bench.gpus,
+            stop_grace_s=self.bench.stop_grace_s,
+        )
+
+    def _probe(self, server: Server) -> Probe:
+        alias = self.alias if self.bench.proves_itself else None
+        return Probe(server.url, self.bench.model, server.headers, alias)
+
+    @contextmanager
+    def _stopping(self, server: Server) -> Iterator[None]:
+        """From the end of this block until the launcher's has been left, the server is being ended.
+
+        A failed start says something of its memory as well.
+        """
+        try:
+            yield
+        finally:
+            self.facts = self.facts or self.bench.engine.facts(server.log.lines)
+            self.stopwatch.enter(Phase.STOPPING)
+
+    @contextmanager
+    def failures_noted(self) -> Iterator[None]:
+        """A trial that fails is a trial with a failure."""
+        try:
+            yield
+        except TrialError as error:
+            self.state = State.PRUNED if isinstance(error, InfeasibleConfig) else State.FAILED
+            self.failure = Failure.of(error)
+
+    def record(self) -> TrialRecord:
+        """What is kept of it."""
+        return TrialRecord(
+            tuner_version=__version__,
+            study=self.assignment.study,
+            number=self.assignment.number,
+            attempt=self.assignment.attempt,
+            role=self.assignment.role,
+            seed=self.assignment.seed,
+            ask_s=self.assignment.ask_s,
+            digest=self.assignment.candidate.digest,
+            params=dict(self.assignment.candidate.params),
+            argv=self.command.argv,
+            env=dict(self.command.env),
+            started_at=self.started_at,
+            state=self.state,
+            launched=self.assignment.refusal is None,
+            forecast=self.assignment.forecast,
+            phases=() if self.assignment.refusal else self.stopwatch.spans(),
+            facts=self.facts,
+            effective=self.effective,
+            warm_up=self.warm_up,
+            skipped=self.skipped,
+            spoiled=self.spoiled,
+            host=self.host,
+            measurement=self.measurement,
+            verdict=self.verdict,
+            failure=self.failure,
+            proof=self.assignment.proof,
+        )
