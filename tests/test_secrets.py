@@ -181,6 +181,7 @@ def test_a_file_can_be_read_back_after_its_secrets_are_gone(site):
     value = 'planted"with\\quotes'
     secrets.hide([value])
     tree = {"a": value, "b": f"x {value} y", "c": "hf_abcdefghijklmnopqrst", "d": "redis://u:geheim@h/0"}
+    tree["e"] = "Authorization: Basic geheim-0001"
     for dump, load in ((json.dumps, json.loads), (yaml.safe_dump, yaml.safe_load)):
         read = load(redacted_file(dump(tree)))
         assert set(read) == set(tree)
@@ -194,6 +195,8 @@ def test_a_file_can_be_read_back_after_its_secrets_are_gone(site):
         ("model.env.OPENAI_KEY=geheim1", "model.env.OPENAI_KEY"),
         ("model.env.X=sk-abcdefghijklmnop1234", "model.env.X"),
         ("model.env.X='redis://u:geheim@h/0'", "model.env.X"),
+        ("model.env.X='Authorization: Bearer geheim-0001'", "model.env.X"),
+        ("model.env.X='bearer geheim-0001'", "model.env.X"),
         ("model.env.X=glm-planted-0001", "model.env.X"),
         ("model.args.chat_template=hf_abcdefghijklmnopqrst", "model.args.chat_template"),
         ("storage.url='postgresql://u:geheim@h/db'", "storage.url"),

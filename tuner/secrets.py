@@ -54,6 +54,10 @@ _ASSIGNED = re.compile(
 _FLAG = re.compile(rf"--(?P<name>[A-Za-z][\w-]*)(?P<between>[\"',\s]+){_VALUE}", re.IGNORECASE)
 _BEARER = re.compile(r"(\bbearer\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
 _IN_URL = re.compile(r"(?<=://)(?P<user>[^\s/:@\"']*:)(?P<password>[^\s/@\"']+)(?=@)")
+_HEADER = re.compile(
+    r"(\bauthorization[\"']?\s*[:=]\s*[\"']?(?:(?:basic|bearer|token|digest)\s+)?|\bbearer\s+(?=\S*\d))[\w.~+/=-]{8,}",
+    re.IGNORECASE,
+)
 _KEY_SHAPE = re.compile(
     r"\b(?:(?:hf_|sk-|gh[opsur]_|github_pat_|glpat-|nvapi-|pypi-)[\w-]{16,}|xox[abeoprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}"
     r"|AIza[\w-]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*|hooks\.slack\.com/services/[\w/]{10,})"
@@ -83,8 +87,8 @@ def is_plain(value: str) -> bool:
 
 
 def has_shape(value: str) -> bool:
-    """Whether a value looks like a key, or is a URL with a password, whatever it is called."""
-    return bool(_KEY_SHAPE.search(value) or _IN_URL.search(value))
+    """Whether a value holds what looks like a key, an HTTP header with one or a URL with a password, however called."""
+    return any(shape.search(value) for shape in (_KEY_SHAPE, _HEADER, _IN_URL))
 
 
 def hide(values: Iterable[str]) -> None:
@@ -201,7 +205,8 @@ def _forms(value: str) -> Iterator[str]:
 
 
 def _shapes_replaced(text: str, mask: str) -> str:
-    return _KEY_SHAPE.sub(mask, _IN_URL.sub(rf"\g<user>{mask}", text))
+    text = _HEADER.sub(rf"\g<1>{mask}", _IN_URL.sub(rf"\g<user>{mask}", text))
+    return _KEY_SHAPE.sub(mask, text)
 
 
 def _unless_innocent(found: re.Match[str]) -> str:

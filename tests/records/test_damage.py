@@ -14,6 +14,7 @@ import pytest
 from tests.simulated import simulated_study
 from tests.study.test_study import FAST
 from tuner import composing
+from tuner.bench.saved import kept
 from tuner.dashboard.storage import optuna_storage
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.launchers.docker.image import StudyImage
@@ -68,6 +69,26 @@ def test_status_and_report_name_a_damaged_record(study):
     assert "trials/0002/record.json cannot be read" in shown.stdout
     assert tuner(study.path.parent.parent, "study", "report", "demo").returncode == 0
     assert "0002/record.json" in study.report.read_text()
+
+
+@pytest.mark.parametrize("spoil", DAMAGE.values(), ids=DAMAGE.keys())
+def test_damaged_requests_are_named_in_the_report_and_counted_nowhere(study, spoil):
+    path = study.trial(0).requests
+    path.write_bytes(spoil(path.read_bytes()))
+    place, empty = study.path.parent.parent, not path.read_bytes()
+    assert tuner(place, "study", "report", "demo").returncode == 0
+    assert ("0000/requests.jsonl is damaged" in study.report.read_text()) != empty
+    exported = tuner(place, "study", "export", "demo", "--table", "requests")
+    assert ("requests.jsonl is damaged" in exported.stderr) != empty
+    assert tuner(place, "bench", "export", "--format", "vllm", str(study.trial(0).path)).returncode != 0
+
+
+@pytest.mark.parametrize("spoil", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_result_is_named(study, spoil):
+    record = study.trial(0).record
+    record.write_bytes(spoil(record.read_bytes()))
+    with pytest.raises(ConfigError, match=r"0000/record\.json"):
+        kept(study.trial(0).path)
 
 
 def test_a_damaged_study_does_not_keep_the_others_from_being_listed(study):

@@ -26,6 +26,7 @@ from tuner.analysis.marks import (
 )
 from tuner.analysis.tables import finalists
 from tuner.engines.base import Phase
+from tuner.errors import ConfigError
 from tuner.load.deciding import CONCURRENT, SINGLE_USER
 from tuner.load.estimates import itls_ms, tpot_ms
 from tuner.load.records import RequestRecord
@@ -280,9 +281,17 @@ def _latency_values(outcome: Outcome, record: TrialRecord, what: str) -> Iterabl
     scale = record.measurement.clock_scale if record.measurement else 1.0
     stage = SINGLE_USER if what == "single_tpot" else CONCURRENT
     window = record.measurement.windows.get(stage) if record.measurement else None
-    for request in sent(outcome, record):
+    for request in _readable(outcome, record):
         if request.stage == stage and request.completed and (window is None or window.holds(request.started_ms)):
             yield from (value * scale for value in _latency_of(request, what))
+
+
+def _readable(outcome: Outcome, record: TrialRecord) -> Sequence[RequestRecord]:
+    """None of a damaged file, which the report's head names."""
+    try:
+        return list(sent(outcome, record))
+    except ConfigError:
+        return []
 
 
 def _latency_of(request: RequestRecord, what: str) -> Sequence[float]:

@@ -6,7 +6,8 @@
 import inspect
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from functools import cache
 
@@ -16,9 +17,10 @@ from pydantic import JsonValue
 from tuner import words
 from tuner.engines.base import StartupFacts
 from tuner.engines.effective import Status
+from tuner.errors import ConfigError
 from tuner.load.estimates import tpot_ms
 from tuner.load.metrics import METRICS, LongPrompt, Measurement
-from tuner.load.records import RequestRecord, load_records
+from tuner.load.records import RequestRecord, read_records
 from tuner.records.folder import TrialFolder
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
@@ -132,11 +134,27 @@ def requests(outcome: Outcome, records: Sequence[TrialRecord] | None = None) -> 
 
 
 def sent(outcome: Outcome, record: TrialRecord) -> Iterator[RequestRecord]:
-    """Every request of a trial's measurement; none if its file is gone or it was not measured."""
+    """Every request of a trial's measurement; none if its file is gone or it was not measured.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
     path = folder_of(outcome, record).requests
     if path.exists():
-        with path.open(encoding="utf-8") as lines:
-            yield from load_records(lines)
+        yield from read_records(path)
+
+
+def damaged_requests(outcome: Outcome, records: Iterable[TrialRecord]) -> list[str]:
+    """What is wrong with those trials' files of requests that are damaged."""
+    return [said for record in records if (said := _wrong_with_requests(outcome, record))]
+
+
+def _wrong_with_requests(outcome: Outcome, record: TrialRecord) -> str:
+    try:
+        deque(sent(outcome, record), maxlen=0)
+    except ConfigError as error:
+        return error.message
+    return ""
 
 
 def folder_of(outcome: Outcome, record: TrialRecord) -> TrialFolder:

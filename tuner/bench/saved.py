@@ -13,7 +13,7 @@ from tuner.bench import vllm_result
 from tuner.bench.running import Measured
 from tuner.errors import ConfigError
 from tuner.load.metrics import Measurement
-from tuner.load.records import RequestRecord, load_records
+from tuner.load.records import RequestRecord, read_records
 from tuner.load.workload import Workload
 from tuner.records.folder import TrialFolder
 from tuner.records.readings import numbers
@@ -72,7 +72,7 @@ def kept(folder: Path) -> Measured:
     """
     place = TrialFolder(folder)
     try:
-        record = TrialRecord.model_validate_json(place.record.read_text())
+        record = TrialRecord.model_validate_json(place.record.read_bytes())
     except ValidationError as error:
         raise ConfigError(f"{place.record} is no trial record of this version: {config_error(error)}") from error
     except FileNotFoundError:
@@ -96,12 +96,11 @@ def requests_of(folder: TrialFolder) -> list[RequestRecord]:
     """Every request of a measurement.
 
     Raises:
-        ConfigError: They were not kept.
+        ConfigError: They were not kept, or their file is damaged.
     """
     if not folder.requests.exists():
         raise ConfigError(f"{folder.requests} is not there: without its requests a result has only its own numbers")
-    with folder.requests.open(encoding="utf-8") as lines:
-        return list(load_records(lines))
+    return read_records(folder.requests)
 
 
 def vllm_of(measured: Measured) -> vllm_result.VllmResult:
@@ -129,8 +128,8 @@ def _model(measured: Measured) -> str | None:
 
 def _keys(file: Path) -> Mapping[str, object]:
     try:
-        raw = json.loads(file.read_text())
-    except (ValueError, OSError) as error:
+        raw = json.loads(file.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{file} is no result: it holds a {type(raw).__name__}")

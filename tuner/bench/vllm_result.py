@@ -105,7 +105,7 @@ def read(path: Path) -> VllmResult:
         ConfigError: It is none, or one of an embedding benchmark.
     """
     try:
-        return VllmResult.model_validate_json(path.read_text())
+        return VllmResult.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ConfigError(f"{path} is no result of vllm bench serve: {config_error(error)}") from error
 

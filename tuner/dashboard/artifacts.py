@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from tuner.dashboard import keys as dashboard_keys
+from tuner.errors import ConfigError
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
@@ -51,7 +52,7 @@ class EvidenceStore:
         """The artifact's content.
 
         Raises:
-            FileNotFoundError: There is no such thing in the folder.
+            FileNotFoundError: There is no such thing in the folder, or it cannot be read.
         """
         path = PurePosixPath(bytes.fromhex(artifact_id).decode())
         return io.BytesIO(redacted(self._text(path)).encode())
@@ -81,5 +82,8 @@ class EvidenceStore:
         by_label: Mapping[str, TrialRecord] = {record.label: record for record in outcome.records}
         if path.parent.name not in by_label:
             raise FileNotFoundError(f"{path} is not in {self.folder.path}")
-        frame = requests(outcome, [by_label[path.parent.name]])
+        try:
+            frame = requests(outcome, [by_label[path.parent.name]])
+        except ConfigError as error:
+            raise FileNotFoundError(error.message) from error
         return str(frame.to_csv(index=False)) if path.suffix == ".csv" else requests_svg(frame)

@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, ClassVar
 
+from tuner.errors import ConfigError
 from tuner.load.counters import EngineCounters
 from tuner.load.stage import Request
 
@@ -247,7 +249,7 @@ def dump_records(results: Iterable[StageResult]) -> Iterator[str]:
             yield encode(record) + "\n"
 
 
-def load_records(lines: Iterable[str]) -> Iterator[RequestRecord]:
+def load_records(lines: Iterable[str | bytes]) -> Iterator[RequestRecord]:
     """The inverse of ``dump_records``.
 
     Raises:
@@ -257,3 +259,21 @@ def load_records(lines: Iterable[str]) -> Iterator[RequestRecord]:
 
     adapter = TypeAdapter(RequestRecord)
     return (adapter.validate_json(line) for line in lines if line.strip())
+
+
+def read_records(path: Path) -> list[RequestRecord]:
+    """All requests of a measurement's file.
+
+    Raises:
+        ConfigError: It is damaged: what can still be read of it would be numbers of something else.
+        FileNotFoundError: It is not there.
+    """
+    from pydantic import ValidationError
+
+    try:
+        with path.open("rb") as lines:
+            return list(load_records(lines))
+    except ValidationError as error:
+        said = error.errors(include_url=False)[0]["msg"]
+        fix = "restore it from a copy; the trial's own numbers are in its record"
+        raise ConfigError(f"{path} is damaged: {said}", fix=fix) from error

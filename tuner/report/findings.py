@@ -1,12 +1,12 @@
 """What a study found, in tables: the verdict, baseline against best, what changes, what was tried, what failed."""
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 
 from pydantic import JsonValue
 
 from tuner import words
-from tuner.analysis.frames import cold, gain
+from tuner.analysis.frames import cold, damaged_requests, gain
 from tuner.analysis.tables import Row, Sample, finalists, rows
 from tuner.engines.registry import kind_of
 from tuner.objective import Limit
@@ -38,8 +38,13 @@ def verdict(outcome: Outcome) -> Html:
             tag("p", _effort(outcome), class_="effort"),
             _simulated(outcome),
             *(tag("p", f"{each}; its trial is not counted.", class_="note") for each in outcome.folder.damaged()),
+            *(tag("p", f"{each}: its requests are not shown.", class_="note") for each in _damaged_requests(outcome)),
         ]
     )
+
+
+def _damaged_requests(outcome: Outcome) -> list[str]:
+    return damaged_requests(outcome, chain(*finalists(outcome)))
 
 
 def _look_of(outcome: Outcome) -> str:

@@ -102,7 +102,7 @@ def _all() -> list[TakeOver]:
 
 def _read(path: Path) -> TakeOver | None:
     try:
-        return TakeOver.model_validate_json(path.read_text())
+        return TakeOver.model_validate_json(path.read_bytes())
     except FileNotFoundError:  # given back in the meantime
         return None
     except ValidationError as error:
