@@ -252,7 +252,7 @@ def test_memory_taken_by_the_kernel_is_told_from_a_crash(make, spec):
 def test_a_command_runs_to_its_end_and_says_what_it_said(make, footprint):
     before = footprint()
     heard: list[str] = []
-    ended = make().run("errand", ("python3", "-c", "print('one'); print('two'); exit(7)"), {"A": "b"}, heard.append)
+    ended = make().run("task", ("python3", "-c", "print('one'); print('two'); exit(7)"), {"A": "b"}, heard.append)
     assert (ended.exit_code, ended.lines) == (7, ("one", "two"))
     assert set(heard) <= {"one", "two"}
     assert footprint() == before

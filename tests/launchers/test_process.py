@@ -14,7 +14,7 @@ import pytest
 
 from tuner.errors import EngineUnavailable, GpuBusy, InfrastructureError
 from tuner.launchers.base import LaunchSpec
-from tuner.launchers.process.guard import Errand
+from tuner.launchers.process.guard import Task
 from tuner.launchers.process.launcher import GuardDied, ProcessLauncher, next_report
 from tuner.launchers.process.strays import strays
 from tuner.launchers.process.traces import LAUNCH_MARK, alive, end_orphans, marked
@@ -175,10 +175,10 @@ def test_a_server_whose_trace_cannot_be_completed_is_ended(tmp_path, state_dir):
     os.mkfifo(tmp_path / "s.log")
     argv = [sys.executable, "-c", ECHO_SERVER, "127.0.0.1", "0"]
     env = {**os.environ, LAUNCH_MARK: "test-0000-12345678"}
-    errand = Errand("test-0000-12345678", argv, env, str(tmp_path / "s.log"), grace_s=1.0)
+    task = Task("test-0000-12345678", argv, env, str(tmp_path / "s.log"), grace_s=1.0)
     command = [sys.executable, "-m", "tuner.launchers.process.guard"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as guard:
-        guard.stdin.write(json.dumps(asdict(errand)).encode() + b"\n")
+        guard.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
         guard.stdin.flush()
         until(lambda: launches(state_dir) == ["test-0000-12345678.json"])
         (state_dir / "launches").rename(state_dir / "gone")

@@ -52,7 +52,7 @@ def parallel(outcome: Outcome, goal: int = 0) -> go.Figure | None:
 
 
 def _aside(record: TrialRecord) -> float:
-    """A little beside its place, each trial by another bit: lines that would lie on one another can be told apart."""
+    """A little next to its place, each trial by another bit: lines that would lie on one another can be told apart."""
     return 0.04 * (record.number * _GOLDEN % 1 - 0.5)
 
 

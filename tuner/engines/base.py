@@ -219,8 +219,8 @@ class Engine(ABC):
         """The start-up phase that this log line announces, or ``None`` if it announces none."""
         return None
 
-    def spoils(self, line: str) -> bool:
-        """Whether this line says that the server was busy with itself, so that a load beside it measures that."""
+    def disturbs(self, line: str) -> bool:
+        """Whether this line says that the server was busy with itself, so that a load next to it measures that."""
         return False
 
     def effective(self, requested: Settings, witness: Witness) -> tuple[EffectiveSetting, ...]:

@@ -125,7 +125,7 @@ class Failed:
 
     @property
     def late(self) -> bool:
-        """Whether it ran out beside its KV cache: a warm start, whose cache is larger, leaves even less room."""
+        """Whether it ran out next to its KV cache: a warm start, whose cache is larger, leaves even less room."""
         allocated = self.facts.kv_cache_gib is not None or self.facts.kv_tokens is not None
         return self.cause is Cause.CUDA_OOM and allocated
 
@@ -281,7 +281,7 @@ class _Teacher:
             yield from self._bounds(Relation.AT_LEAST, self.names.share)
 
     def cache(self) -> Iterator[Bound]:
-        """The KV cache is too small: a smaller share, or more beside it, makes it smaller still."""
+        """The KV cache is too small: a smaller share, or more next to it, makes it smaller still."""
         names = self.names
         yield from self._bounds(Relation.AT_MOST, self.share)
         if names.sequences and (blocks := self.failed.numbers.get("mamba_blocks")) is not None:
@@ -312,7 +312,7 @@ class _Teacher:
             yield from self._beside_the_cache()
 
     def _beside_the_cache(self) -> Iterator[Bound]:
-        """What comes after the KV cache found no room beside it.
+        """What comes after the KV cache found no room next to it.
 
         A larger share makes the cache larger. Batched tokens must be equal: they take from the cache what the profiling
         run foresees, which is room for what comes after it.

@@ -197,7 +197,7 @@ class Preflight:
         return (*(self._before.lessons if self._before else ()), *(each for each in found if each))
 
     def lesson(self, index: int) -> Lesson | None:
-        """What one of the records teaches beside those before it; ``None`` if nothing."""
+        """What one of the records teaches next to those before it; ``None`` if nothing."""
         record, earlier = self._records[index], [r.facts for r in self._records[:index] if r.facts]
         failed = _failed(record)
         excused = record.failure is not None and record.failure.error == GpuBusy.__name__

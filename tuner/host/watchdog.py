@@ -1,8 +1,8 @@
-"""A dead man's switch: a child that does an errand when the process that started it is gone.
+"""A dead man's switch: a child that does an task when the process that started it is gone.
 
 The child waits for the end of its standard input. Whoever has cleaned up by itself says so first; a process that was
-killed cannot, and the kernel closes its end. The errand is a command line, so that the waiting child needs nothing but
-Python itself. What the errand says goes to ``watchdog.log`` in tuner's state folder.
+killed cannot, and the kernel closes its end. The task is a command line, so that the waiting child needs nothing but
+Python itself. What the task says goes to ``watchdog.log`` in tuner's state folder.
 """
 
 import os
@@ -33,20 +33,20 @@ class Watchdog:
 
 
 @contextmanager
-def watchdog(errand: Sequence[str], locks: Sequence[int] = (), patience_s: float = 120.0) -> Iterator[Watchdog]:
-    """While the block runs, a child waits that does the errand should this process die.
+def watchdog(task: Sequence[str], locks: Sequence[int] = (), patience_s: float = 120.0) -> Iterator[Watchdog]:
+    """While the block runs, a child waits that does the task should this process die.
 
-    A block that is left without ``dismiss`` has not cleaned up: the child does its errand then as well.
+    A block that is left without ``dismiss`` has not cleaned up: the child does its task then as well.
 
     Args:
-        errand: Arguments for Python: ``("-m", "tuner.site.gpus", "…")``.
-        locks: File descriptors that the child keeps open until its errand is done.
-        patience_s: How long to wait for an errand when the block was left without ``dismiss``.
+        task: Arguments for Python: ``("-m", "tuner.site.gpus", "…")``.
+        locks: File descriptors that the child keeps open until its task is done.
+        patience_s: How long to wait for an task when the block was left without ``dismiss``.
     """
     state_dir().mkdir(parents=True, exist_ok=True)
     with (state_dir() / "watchdog.log").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "tuner.host.watchdog", *errand],
+            [sys.executable, "-m", "tuner.host.watchdog", *task],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -64,7 +64,7 @@ def watchdog(errand: Sequence[str], locks: Sequence[int] = (), patience_s: float
 
 
 def main() -> None:
-    """Wait; then do the errand, unless dismissed."""
+    """Wait; then do the task, unless dismissed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if _DISMISSED.strip() not in sys.stdin.buffer.read():

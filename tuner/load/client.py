@@ -27,7 +27,7 @@ _WATCH_EVERY_MS = 40
 _READ_BYTES = 1 << 20
 _TEXT_LIMIT = 2000
 _TURNS = 3
-"""How often a stage is sent until nothing spoils it. A kernel that was compiled is there the next time."""
+"""How often a stage is sent until nothing disturbs it. A kernel that was compiled is there the next time."""
 
 
 def _unwatched() -> None:

@@ -71,7 +71,7 @@ class _Memory:
 
 @dataclass(frozen=True, slots=True)
 class TrialFolder:
-    """Where one trial's evidence lies."""
+    """Where one trial's evidence is."""
 
     path: Path
     _memory: _Memory = field(default_factory=_Memory, repr=False, compare=False)
@@ -192,7 +192,7 @@ class StudyFolder:
             path.unlink(missing_ok=True)
 
     def set_aside(self) -> Path:
-        """Begin anew: what ran is kept in a folder beside; returns that."""
+        """Begin anew: what ran is kept in a folder next to it; returns that."""
         count = len(list(self.path.glob("aside-*")))
         aside = self.path / f"aside-{count + 1}"
         aside.mkdir()

@@ -158,7 +158,7 @@ class _Terms:
         return None
 
     def failure_after_kv(self, kv_gib: float) -> StartupFailure | None:
-        """Before 0.20 graphs and sampler must fit beside what the profiled peak has set aside for the forward pass."""
+        """Before 0.20 graphs and sampler must fit next to what the profiled peak has set aside for the forward pass."""
         resident = self.weights + self.non_torch + kv_gib + self.activation - self._idle + self.graphs
         if self.counts_graphs:
             return None

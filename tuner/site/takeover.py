@@ -1,6 +1,6 @@
 """Stopping services for their GPUs, and starting them again in the end, whatever happens in between.
 
-What is to be restored lies on disk before anything is stopped. Whoever comes first restores it: the study that stopped
+What is to be restored is on disk before anything is stopped. Whoever comes first restores it: the study that stopped
 it, its watchdog when it was killed (``python -m tuner.site.takeover RECORD``), the next study, or ``tuner clean``.
 After a reboot Docker itself starts the service again, since it was stopped under the policy ``always``.
 """

@@ -28,7 +28,7 @@ def _unheard(event: events.Event) -> None:
 def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[tuple[Workbench, Ground | None]]:
     """What every trial of a study uses: image and model at hand, the GPUs to itself, the load client's process waiting.
 
-    Beside it stands what is known of launches before the first; ``None`` where the server is not ours to launch.
+    With it comes what is known of launches before the first; ``None`` where the server is not ours to launch.
 
     Services in ``site.stop`` are stopped as long as the block lasts: whoever enters it has been asked.
 

@@ -1,6 +1,6 @@
 """The loop: ask, run, tell; budget, retry, resume.
 
-What to run is ``proposals``' affair; here each proposal is brought to a verdict, whatever this machine does meanwhile.
+``proposals`` decides what to run; this module retries each proposal until it has a verdict.
 """
 
 import random

@@ -153,7 +153,7 @@ class EngineContract:
         found = engine.diagnose(Evidence((), running=True))
         assert (found.cause, found.line) == (Cause.UNKNOWN, None)
         assert engine.facts(()) == StartupFacts()
-        assert not engine.spoils("")
+        assert not engine.disturbs("")
 
     def test_phases_that_a_log_announces_have_a_limit(self, engine: Engine, served: Sequence[str]) -> None:
         """A start is ended by its phase's longest silence."""
@@ -173,7 +173,7 @@ class EngineContract:
         assert {each.status for each in became} == {Status.UNKNOWN}
 
     def test_explain_recognises_its_logs(self, engine: Engine, failed: Sequence[str]) -> None:
-        """A log without a configuration beside it is read by the engine that wrote it."""
+        """A log without a configuration next to it is read by the engine that wrote it."""
         assert explain(failed, exit_code=1) == engine.diagnose(Evidence(failed, exit_code=1))
 
     def test_settings_that_the_engine_takes_are_let_through(self, foresight: Foresight, settings: Settings) -> None:

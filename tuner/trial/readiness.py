@@ -195,7 +195,7 @@ class Watch:
             self._reader.read(line)
             if not self.serving and (phase := self.engine.phase(line)):
                 self.stopwatch.enter(phase)
-            if self.engine.spoils(line):
+            if self.engine.disturbs(line):
                 self._spoiled_by = line[:_SPOILER_LENGTH]
             self._progress.saw(line)
 

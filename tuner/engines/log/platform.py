@@ -49,7 +49,7 @@ def advise(advice: str, *, fixed_cache: bool) -> str:
     Args:
         advice: Of a sign; ``{share}`` stands for the setting, ``{or_less}`` for the advice to lower the share, which no
             size of the cache can stand in for.
-        fixed_cache: Whether ``kv_cache_memory_bytes`` is set, beside which the share of the GPU decides nothing.
+        fixed_cache: Whether ``kv_cache_memory_bytes`` is set, next to which the share of the GPU decides nothing.
     """
     or_less = "" if fixed_cache else f", or lower {_SHARE}"
     return advice.replace("{share}", _BYTES if fixed_cache else _SHARE).replace("{or_less}", or_less)

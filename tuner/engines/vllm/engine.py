@@ -77,9 +77,9 @@ class VllmEngine(Engine):
         """Reads the log of one server as it grows."""
         return signs.reader()
 
-    def spoils(self, line: str) -> bool:
+    def disturbs(self, line: str) -> bool:
         """Whether this line says that a kernel was compiled in the middle of a load."""
-        return jit.spoils(line)
+        return jit.disturbs(line)
 
     def effective(self, requested: Settings, witness: Witness) -> tuple[EffectiveSetting, ...]:
         """What became of each requested setting."""

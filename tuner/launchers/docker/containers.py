@@ -1,6 +1,6 @@
 """The containers that tuner makes and their networks: known by their labels, and ended by whoever comes first.
 
-``python -m tuner.launchers.docker.containers LAUNCH`` ends one launch; it is the errand of a launch's watchdog.
+``python -m tuner.launchers.docker.containers LAUNCH`` ends one launch; it is the task of a launch's watchdog.
 """
 
 import math

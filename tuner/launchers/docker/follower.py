@@ -27,7 +27,7 @@ _INIT_FAILED = re.compile(r"^\[FATAL tini .*exec .* failed: ", re.MULTILINE)
 
 
 class Follower:
-    """A thread beside one container.
+    """A thread next to one container.
 
     Args:
         container_id: The container.

@@ -15,7 +15,7 @@ _EXCEPTION = re.compile(r"^[\w.]+(?:Error|Exception)\b")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 
 OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1"}
-"""What the server gets once its model lies in the cache: nothing is fetched, or changes, between two trials."""
+"""What the server gets once its model is in the cache: nothing is fetched, or changes, between two trials."""
 
 _DOWNLOAD = """
 import sys

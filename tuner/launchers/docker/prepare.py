@@ -101,7 +101,7 @@ def launcher_for(
 def ensure_model(
     launcher: DockerLauncher, model: str, revision: str | None, env: dict[str, str], progress: Progress
 ) -> None:
-    """The model's files lie in the host's cache when this returns; those that are mounted are the user's affair.
+    """The model's files are in the host's cache when this returns; those that are mounted are left to the user.
 
     Args:
         launcher: Whose containers will need them.

@@ -1,6 +1,6 @@
 """The process between tuner and a server: starts it, reports its end, and ends it when tuner is gone.
 
-``python -m tuner.launchers.process.guard`` reads one JSON line (an ``Errand``) from its standard input and
+``python -m tuner.launchers.process.guard`` reads one JSON line (a ``Task``) from its standard input and
 then waits for the end of that input. tuner closes it to say "stop", and may write a last line before that: the grace
 period in seconds.
 The kernel closes it when tuner is killed. So both ways lead through the same teardown: SIGTERM to the server, a grace
@@ -35,7 +35,7 @@ _POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class Task:
     """What the guard is to start.
 
     Attributes:
@@ -78,37 +78,37 @@ class Report:
 
 
 def main() -> None:
-    """Run one errand."""
+    """Run one task."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever stops tuner's group must not stop its cleaner
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    errand = Errand(**json.loads(sys.stdin.buffer.readline()))
-    trace = LaunchTrace.announced(errand.launch_id, errand.scratch)
+    task = Task(**json.loads(sys.stdin.buffer.readline()))
+    trace = LaunchTrace.announced(task.launch_id, task.scratch)
     try:
         trace.write()
-        errand.scratch.mkdir(mode=0o700)
-        log = RedactedLog(Path(errand.log_path), errand.hidden)
-        server = _start(errand, log)
+        task.scratch.mkdir(mode=0o700)
+        log = RedactedLog(Path(task.log_path), task.hidden)
+        server = _start(task, log)
     except OSError as error:
         _erase(trace)
-        _say(_refusal(error, errand))
+        _say(_refusal(error, task))
     else:
         with log:
-            _look_after(server, trace, errand, log)
+            _look_after(server, trace, task, log)
 
 
-def _refusal(error: OSError, errand: Errand) -> Report:
-    if error.filename == errand.argv[0]:
-        return Report(refused=f"{error.strerror}: {errand.argv[0]}", missing=True)
+def _refusal(error: OSError, task: Task) -> Report:
+    if error.filename == task.argv[0]:
+        return Report(refused=f"{error.strerror}: {task.argv[0]}", missing=True)
     return Report(refused=str(error))
 
 
-def _start(errand: Errand, log: RedactedLog) -> "subprocess.Popen[bytes]":
+def _start(task: Task, log: RedactedLog) -> "subprocess.Popen[bytes]":
     with log.inlet() as inlet:
         return subprocess.Popen(
-            errand.argv,
-            env={**errand.env, GUARD_MARK: str(Owner.me()), "TMPDIR": str(errand.scratch)},
+            task.argv,
+            env={**task.env, GUARD_MARK: str(Owner.me()), "TMPDIR": str(task.scratch)},
             stdin=subprocess.DEVNULL,
             stdout=inlet,
             stderr=subprocess.STDOUT,
@@ -124,9 +124,9 @@ def _default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _look_after(server: "subprocess.Popen[bytes]", trace: LaunchTrace, errand: Errand, log: RedactedLog) -> None:
+def _look_after(server: "subprocess.Popen[bytes]", trace: LaunchTrace, task: Task, log: RedactedLog) -> None:
     """Until tuner says stop, or is gone; however this is left, the server has been ended."""
-    grace_s = errand.grace_s
+    grace_s = task.grace_s
     try:
         trace = trace.led_by(server.pid)
         trace.write()

@@ -1,4 +1,4 @@
-"""A server as a process on this host, in a session of its own, with a guard beside it."""
+"""A server as a process on this host, in a session of its own, with a guard next to it."""
 
 import getpass
 import json
@@ -20,7 +20,7 @@ from tuner.host.leases import gpu_lease, port_lease
 from tuner.launchers.base import LaunchSpec, Life, Server
 from tuner.launchers.config import Check, LauncherConfig, Progress
 from tuner.launchers.log import ServerLog, begin_log
-from tuner.launchers.process.guard import Errand, Report
+from tuner.launchers.process.guard import Report, Task
 from tuner.launchers.process.traces import LAUNCH_MARK, end_orphans
 from tuner.secrets import Secrets, is_secret
 
@@ -138,8 +138,8 @@ class ProcessLauncher:
         with ExitStack() as held:
             locks = [lock for gpu in spec.gpus for lock in held.enter_context(gpu_lease(gpu, holder))]
             port, port_lock = held.enter_context(port_lease(holder))
-            errand = _errand(spec, port, self._environment, self.secrets.hidden)
-            guard = held.enter_context(_guarded(spec, errand, [*locks, port_lock]))
+            task = _task(spec, port, self._environment, self.secrets.hidden)
+            guard = held.enter_context(_guarded(spec, task, [*locks, port_lock]))
             yield ProcessServer(f"http://127.0.0.1:{port}", ServerLog(spec.log_path), {}, guard)
 
     @property
@@ -148,13 +148,13 @@ class ProcessLauncher:
         return {**ours, **self.secrets.named(self.reach)}
 
 
-def _errand(spec: LaunchSpec, port: int, environment: dict[str, str], hidden: tuple[str, ...]) -> Errand:
+def _task(spec: LaunchSpec, port: int, environment: dict[str, str], hidden: tuple[str, ...]) -> Task:
     argv = [part.replace("{host}", "127.0.0.1").replace("{port}", str(port)) for part in spec.argv]
     launch_id = spec.new_id()
     env = {**_shared_caches(), **environment, **spec.env, LAUNCH_MARK: launch_id}
     if spec.gpus:
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, spec.gpus))}
-    return Errand(launch_id, argv, env, str(Path(spec.log_path).resolve()), spec.stop_grace_s, list(hidden))
+    return Task(launch_id, argv, env, str(Path(spec.log_path).resolve()), spec.stop_grace_s, list(hidden))
 
 
 def _shared_caches() -> dict[str, str]:
@@ -166,7 +166,7 @@ def _shared_caches() -> dict[str, str]:
 
 
 @contextmanager
-def _guarded(spec: LaunchSpec, errand: Errand, locks: list[int]) -> "Iterator[subprocess.Popen[bytes]]":
+def _guarded(spec: LaunchSpec, task: Task, locks: list[int]) -> "Iterator[subprocess.Popen[bytes]]":
     """The guard, with the server started; leaving the block ends both, however it is left.
 
     The guard inherits the locks, so that a GPU is free only when nothing runs on it any more.
@@ -181,14 +181,14 @@ def _guarded(spec: LaunchSpec, errand: Errand, locks: list[int]) -> "Iterator[su
     )
     grace_s = spec.stop_grace_s
     try:
-        _send(guard, json.dumps(asdict(errand)))
+        _send(guard, json.dumps(asdict(task)))
         _check_started(next_report(guard, _START_TIMEOUT_S))
         yield guard
     except BaseException as error:
         grace_s = spec.grace_s(error)
         raise
     finally:
-        _dismiss(guard, errand.launch_id, grace_s)
+        _dismiss(guard, task.launch_id, grace_s)
 
 
 def _check_started(report: Report | None) -> None:

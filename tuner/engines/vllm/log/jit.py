@@ -1,4 +1,4 @@
-"""What a running vLLM does beside its work, so that a load in the same seconds measures that as well."""
+"""What a running vLLM does in addition to its work, so that a load in the same seconds measures that as well."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 _COMPILES = re.compile(r"JIT compilation during inference: ")
 
 
-def spoils(line: str) -> bool:
+def disturbs(line: str) -> bool:
     """Whether a kernel was compiled in the middle of a load (``jit_monitor.py``): 22 to 37 % were lost on an H100."""
     return _COMPILES.search(line) is not None
 

@@ -68,7 +68,7 @@ class Start:
 
     @property
     def came_up(self) -> bool | None:
-        """Whether what comes after the KV cache fitted beside it; ``None`` where the start does not tell.
+        """Whether what comes after the KV cache fitted next to it; ``None`` where the start does not tell.
 
         A cold start tells as well: its higher peak makes the KV cache smaller, and leaves more room after it.
         """
@@ -396,7 +396,7 @@ class _Logged:
 
 
 def compare(terms: Terms, facts: StartupFacts) -> tuple[Compared, ...]:
-    """What was predicted beside what was logged, for every figure that is known on both sides."""
+    """What was predicted next to what was logged, for every figure that is known on both sides."""
     return tuple(_pairs(terms, facts))
 
 

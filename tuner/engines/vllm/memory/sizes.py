@@ -48,7 +48,7 @@ INDEX_BYTES = 8
 
 
 class Part(StrEnum):
-    """What the profiling run allocates beside the weights."""
+    """What the profiling run allocates next to the weights."""
 
     TOKENS = "activations of a batch"
     EXPERTS = "the experts' workspace"
@@ -131,7 +131,7 @@ class Sizes:
         kept_gib: What of the profiling run's peak stays allocated: the experts' workspace.
         split_kv_gib: What TRITON_MLA keeps for partial results over a split context, in the same workspace.
         gather_gib: What MLA's prefill gathers of the cached context.
-        warm_up_gib: What the sampler's warm-up needs beside the KV cache.
+        warm_up_gib: What the sampler's warm-up needs next to the KV cache.
         cache: The KV cache's layout.
     """
 
@@ -153,7 +153,7 @@ class Sizes:
 
     @property
     def activation_gib(self) -> float:
-        """The profiling run's peak, beside the weights."""
+        """The profiling run's peak, next to the weights."""
         return self.peak_gib(self.peak)
 
     def peak_gib(self, peak: Peak) -> float:
@@ -167,7 +167,7 @@ class Sizes:
 
     @property
     def resident_gib(self) -> float:
-        """All that stays allocated beside the KV cache when the graphs have been captured."""
+        """All that stays allocated next to the KV cache when the graphs have been captured."""
         workspace = max(self.kept_gib, self.split_kv_gib)
         return self.weights_gib + self.non_torch_gib + workspace + self.gather_gib + self.graph_gib
 
@@ -283,7 +283,7 @@ class _Formulas:
         return self.tokens * ((3 + self.eager_copies) * self.hidden + 3 * width) * self.element
 
     def shared_experts(self) -> float:
-        """What an expert layer keeps beside the workspace: input, residual, output, and the shared experts' MLP."""
+        """What an expert layer keeps next to the workspace: input, residual, output, and the shared experts' MLP."""
         if self.model.experts is None:
             return 0.0
         width = self.model.experts.shared_intermediate / self.demand.tensor_parallel
@@ -407,7 +407,7 @@ class Terms:
     Attributes:
         requested_gib: The share of the GPU that is asked for; ``None`` where its memory is not known.
         weights_gib: Weights.
-        activation_gib: Peak of the profiling run beside them.
+        activation_gib: Peak of the profiling run next to them.
         peak: Where that is reached.
         non_torch_gib: CUDA libraries, NCCL.
         graph_estimate_gib: What is set aside for CUDA graphs.
@@ -500,7 +500,7 @@ def _cache_shortage(sizes: Sizes, kv: float) -> Shortage | None:
 
 
 def _late_shortage(sizes: Sizes, free: float, kv: float) -> Shortage | None:
-    """What comes after the KV cache must find room beside it."""
+    """What comes after the KV cache must find room next to it."""
     resident = sizes.resident_gib + kv
     if resident > free:
         split = sizes.split_kv_gib > max(sizes.graph_gib, sizes.kept_gib)

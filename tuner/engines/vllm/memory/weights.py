@@ -34,7 +34,7 @@ class _Module:
 def weight_bytes(model: Architecture, demand: Demand) -> float:
     """GPU memory of the weights on the fullest GPU.
 
-    Where the checkpoint lies on this disk, its size counts, and the formulas only say how much of it a rank gets.
+    Where the checkpoint is on this disk, its size counts, and the formulas only say how much of it a rank gets.
     """
     placed = _placed(
         model, demand.tensor_parallel, demand.pipeline_parallel, demand.experts_divided_by, demand.element_bytes

@@ -37,7 +37,7 @@ class Mla:
         q_rank: Rank of the queries' projection; ``None`` where queries are projected directly.
         kv_rank: Rank of the cached latent.
         nope: Width of a head's part without rotary embedding.
-        rope: Width of the part with it, cached beside the latent.
+        rope: Width of the part with it, cached next to the latent.
         v: Width of a head's values.
     """
 
@@ -170,7 +170,7 @@ def of_mapping(name: str, source: str, raw: Mapping[str, Any], folder: Path | No
         name: The model as it was asked for.
         source: Where the contents come from.
         raw: The contents.
-        folder: Where the checkpoint lies, if it does.
+        folder: Where the checkpoint is, if it is here.
     """
     text = {**raw, **raw["text_config"]} if isinstance(raw.get("text_config"), dict) else dict(raw)
     layers, heads, hidden = (_whole(text, key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size"))

@@ -18,7 +18,7 @@ def stored_bytes(folder: Path, layers: int) -> int | None:
     """Bytes of all tensors but those of layers that the engine does not load, such as multi-token prediction.
 
     Args:
-        folder: Where the checkpoint lies.
+        folder: Where the checkpoint is.
         layers: How many hidden layers the model has; tensors of a layer numbered beyond are left out.
 
     Returns:
