@@ -12,6 +12,7 @@
     │   ├── ContextExceedsKvCache    one request of max-model-len does not fit in the KV cache
     │   ├── NotReady                 a start-up phase passed its bound without progress
     │   ├── RequestsRefused          it serves, but refuses the workload's own requests, every time
+    │   ├── Unmeasurable             it serves, but so that a number that decides cannot be had, every time
     │   └── Degraded                 it runs, but silently with something slower than was asked for
     ├── InfrastructureError      this machine, not this configuration: retry, then stop with what to do
     │   ├── EngineUnavailable        Docker, or the server's executable, is not there
@@ -160,3 +161,9 @@ class RequestsRefused(InfeasibleConfig, MeasurementError):
     """The server refuses the workload's own requests (HTTP 4xx), and would every time: no numbers, and no retry."""
 
     CAUSE = "refused"
+
+
+class Unmeasurable(InfeasibleConfig, MeasurementError):
+    """What the server streams has no such number (lumps, hidden tokens), and never will: no verdict, and no retry."""
+
+    CAUSE = "unmeasurable"

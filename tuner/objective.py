@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from tuner.errors import MeasurementError
+from tuner.errors import MeasurementError, Unmeasurable
 from tuner.load.deciding import Deciding, is_long_prompt, support
 from tuner.load.metrics import METRICS, Measurement
 from tuner.schema import Schema, without_nulls
@@ -29,25 +29,28 @@ def metric(measurement: Measurement, name: str) -> float:
 
     Raises:
         MeasurementError: It was not measured.
+        Unmeasurable: It never will be, as this server streams.
     """
     value = measurement.numbers.get(name)
     if value is None:
-        reason, fix = _why_not(measurement, name)
-        raise MeasurementError(f"{name} was not measured, but the objective needs it{reason}", fix=fix)
+        raise _missing(measurement, name)
     return value
 
 
-def _why_not(measurement: Measurement, name: str) -> tuple[str, str]:
+def _missing(measurement: Measurement, name: str) -> MeasurementError:
     """Why a number is missing, and what to do."""
-    size, needed = measurement.samples.get(name, 0), support(name)
+    size, needed, message = (
+        measurement.samples.get(name, 0),
+        support(name),
+        f"{name} was not measured, but the objective needs it",
+    )
     if 0 < size < needed:
-        return (
-            f": it needs a sample of {needed}, and had {size}",
-            "name the median instead (p50), or raise workload.max_duration_s",
-        )
+        fix = "name the median instead (p50), or raise workload.max_duration_s"
+        return MeasurementError(f"{message}: it needs a sample of {needed}, and had {size}", fix=fix)
     if measurement.warnings:
-        return f": {measurement.warnings[0]}", "change how the server streams, or leave the metric out of the objective"
-    return "", "let the workload measure it"
+        fix = "change how the server streams, or leave the metric out of the objective"
+        return Unmeasurable(f"{message}: {measurement.warnings[0]}", cause=Unmeasurable.CAUSE, fix=fix)
+    return MeasurementError(message, fix="let the workload measure it")
 
 
 class Limit(Schema):

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from tuner.engines.causes import Cause
 from tuner.engines.log.lines import parse_line
-from tuner.errors import RequestsRefused
+from tuner.errors import RequestsRefused, Unmeasurable
 from tuner.space import SearchSpace, Settings
 
 _LONG_PROMPT = re.compile(r"ttft_(\d+)_(cold|cached)_ms")
@@ -85,6 +85,7 @@ _CAUSES: Mapping[str, str] = {
     Cause.UNKNOWN: "no known cause",
     "rule": "a rule forbids it",
     RequestsRefused.CAUSE: "the server refuses the workload's requests",
+    Unmeasurable.CAUSE: "what it streams cannot be measured",
     "lesson": "at least as demanding as one that failed",
 }
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tuner.errors import MeasurementError
+from tuner.errors import InfeasibleConfig, MeasurementError, Unmeasurable
 from tuner.load.estimates import tpot_ms
 from tuner.load.intervals import Interval
 from tuner.load.metrics import Measurement, measure, pooled
@@ -216,6 +216,14 @@ def test_a_number_that_its_sample_cannot_carry_is_refused_with_what_to_name_inst
     with pytest.raises(MeasurementError, match="it needs a sample of 100, and had 2") as refused:
         metric(measured(BUSY), "ttft_p95_ms")
     assert "name the median instead" in str(refused.value)
+
+
+def test_a_number_that_the_stream_hides_is_the_configurations_own_fault():
+    """It is hidden from every attempt: on an H200 a study launched its baseline three times for it."""
+    hidden = measured(BUSY).model_copy(update={"tpot_p50_ms": None, "warnings": ("tokens that are not shown",)})
+    with pytest.raises(Unmeasurable, match="tokens that are not shown") as refused:
+        metric(hidden, "tpot_p50_ms")
+    assert isinstance(refused.value, InfeasibleConfig)
 
 
 def test_the_long_prompts_can_be_named_as_metrics():

@@ -16,12 +16,12 @@ from tuner.dashboard.ledger import Ledger
 from tuner.dashboard.storage import storage_errors
 from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
-from tuner.errors import GpuBusy, InfrastructureError
+from tuner.errors import GpuBusy, InfrastructureError, Unmeasurable
 from tuner.foresight.preflight import Ground, Preflight
 from tuner.records.compare import Proof, proof_of
 from tuner.records.folder import StudyFolder, TrialFolder
 from tuner.records.outcome import Outcome, named
-from tuner.records.record import ProofTerms, Role, State, TrialRecord
+from tuner.records.record import Failure, ProofTerms, Role, State, TrialRecord
 from tuner.site.clean import left_overs
 from tuner.space import Candidate
 from tuner.study import events, provenance, resume
@@ -181,7 +181,7 @@ class _Run:
             raise _stopped(record, self._config.study.name)
         if proposal.role is Role.BASELINE and record.failure and self._config.objective.needs_baseline:
             raise StudyStopped(
-                f"the deployed configuration itself does not run: {record.failure.message}",
+                f"the deployed configuration itself {_cannot(record.failure)}: {record.failure.message}",
                 cause=record.failure.cause,
                 line=record.failure.line,
                 fix=record.failure.advice or "correct model.args, or give the objective absolute limits only",
@@ -314,6 +314,10 @@ def _worth_a_retry(record: TrialRecord) -> bool:
         return False
     known = record.failure.cause in list(Cause)
     return not known or CONSEQUENCES[Cause(record.failure.cause)].action is not Action.STOP
+
+
+def _cannot(failure: Failure) -> str:
+    return "cannot be measured" if failure.error == Unmeasurable.__name__ else "does not run"
 
 
 def _stopped(record: TrialRecord, study: str) -> StudyStopped:
