@@ -16,14 +16,13 @@ from tuner.load.stage import Request
 from tuner.records.compare import proof_of
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
-from tuner.records.record import Failure, Role, State, TrialRecord
+from tuner.records.record import Failure, PhaseSpan, Role, State, TrialRecord
 from tuner.sim import flags
 from tuner.sim.memory import MemoryPlan, StartupFailure
 from tuner.sim.noise import Noise
 from tuner.sim.settings import Rejected, Site, resolve
 from tuner.space import Candidate
 from tuner.study.assembly import make_engine
-from tuner.trial.readiness import PhaseSpan
 
 _NOISE = Noise()
 _BEGUN = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)

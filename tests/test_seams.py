@@ -6,6 +6,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "tuner").rglob("*.py"))
+LAYERS = (
+    ("cli", "__main__", "takeover"),
+    ("terminal", "bench"),
+    ("study", "export", "report", "dashboard"),
+    ("trial", "foresight", "site", "analysis"),
+    ("records",),
+    ("config", "composing"),
+    ("search", "words"),
+    ("launchers", "engines", "load", "proof", "objective", "deployment"),
+    ("host",),
+    ("space", "expression", "secrets", "catalog", "documents", "fetch", "lines", "schema", "errors"),
+)
+"""From top to bottom; a part imports from its own layer and from those below. ``sim`` and ``testing`` stand apart."""
+LIFTED = {"tuner/launchers/docker/prepare.py": {"records"}}
+"""Its image is kept in the study's folder."""
 ENGINES = ("tuner.engines.vllm", "tuner.engines.llamacpp", "tuner.engines.sglang")
 REGISTRY = "tuner/engines/registry.py"
 
@@ -29,6 +44,29 @@ def _imported(tree):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_imports_point_down():
+    ranks = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
+    upward = {}
+    for path in MODULES:
+        own = path.relative_to(ROOT / "tuner").parts[0].removesuffix(".py")
+        if own in ("sim", "testing", "__init__"):
+            continue
+        parts = {name.split(".")[1] for name in _imported(_running(path)) if name.startswith("tuner.")}
+        above = {part for part in parts - {"sim", "__version__"} if ranks[part] < ranks[own]}
+        if above:
+            upward[str(path.relative_to(ROOT))] = above
+    assert upward == LIFTED
+
+
+def _running(path):
+    """The module without what only a type checker reads."""
+    tree = ast.parse(path.read_text())
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    return tree
 
 
 def test_nobody_asks_for_the_kind_of_a_launcher_or_an_engine():

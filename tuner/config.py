@@ -18,7 +18,6 @@ from tuner.objective import Objective
 from tuner.schema import Schema, Stored
 from tuner.search.base import SearchConfig
 from tuner.secrets import Secrets, is_api_key
-from tuner.site.gpus import SiteConfig
 from tuner.space import SearchSpace
 
 
@@ -115,6 +114,23 @@ class StorageConfig(Schema):
 
     url: str | None = None
     """An Optuna storage URL; null for an SQLite file (WAL) in the study's folder."""
+
+
+class SiteConfig(Schema):
+    """What else runs on this machine."""
+
+    stop: tuple[str, ...] = ()
+    """Services whose GPUs the study needs, by container or compose service: stopped at its start, back at its end."""
+    beside: tuple[str, ...] = ()
+    """Containers that hold a GPU of the study's and may go on running, such as monitoring."""
+    stop_grace_s: Annotated[int, Field(ge=1)] = 60
+    """How long a service may take to end."""
+    idle_gib: PositiveFloat = 2.5
+    """Memory in use up to which a GPU counts as free: what a desktop holds."""
+    free_timeout_s: PositiveFloat = 90.0
+    """How long a GPU's memory may take to become free after its holder has ended."""
+    health_timeout_s: PositiveFloat = 900.0
+    """How long a service may take to be healthy again."""
 
 
 class ExecutorConfig(Schema):

@@ -16,6 +16,7 @@ import pytest
 
 from tuner.errors import EngineUnavailable, GpuBusy, ImageMissing, PortTaken
 from tuner.host.owner import Owner
+from tuner.host.processes import alive
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker import volumes
 from tuner.launchers.docker.containers import OWNER, Contents
@@ -23,7 +24,6 @@ from tuner.launchers.docker.daemon import Lifeline, NameTaken, NoNvidiaRuntime, 
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig, volume_name
 from tuner.launchers.docker.prepare import GpuCountWrong, check_gpus
-from tuner.launchers.process.traces import alive
 from tuner.site.clean import left_overs, under_way
 from tuner.testing.launcher import ECHO_SERVER, LauncherContract, answer, kill, until
 

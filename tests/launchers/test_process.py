@@ -13,11 +13,12 @@ import psutil
 import pytest
 
 from tuner.errors import EngineUnavailable, GpuBusy, InfrastructureError
+from tuner.host.processes import alive
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process.guard import Task
 from tuner.launchers.process.launcher import GuardDied, ProcessLauncher, next_report
 from tuner.launchers.process.strays import strays
-from tuner.launchers.process.traces import LAUNCH_MARK, alive, end_orphans, marked
+from tuner.launchers.process.traces import LAUNCH_MARK, end_orphans, marked
 from tuner.site.clean import left_overs
 from tuner.testing.launcher import ECHO_SERVER, answer, kill, until
 

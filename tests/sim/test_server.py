@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.sim.conftest import SITE_FLAGS, Launch, SimServer, free_port, launcher
-from tuner.launchers.process.traces import alive
+from tuner.host.processes import alive
 
 SERVICE = (
     f"{SITE_FLAGS} --served-model-name glm-4.7-flash launch-7 --reasoning-parser glm45 --tool-call-parser glm47 "

@@ -21,7 +21,7 @@ from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker.containers import Contents
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
-from tuner.site.gpus import SiteConfig
+from tuner.config import SiteConfig
 from tuner.site.takeover import taken_over
 name, image, log, program = sys.argv[1:]
 options = DockerLauncherConfig(kind="docker", image="unused", hf_home=None)

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from tuner.config import SiteConfig
 from tuner.errors import ConfigError, GpuBusy, OutOfMemory
 from tuner.host import nvidia
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker.services import Service, gpus_of
-from tuner.site.gpus import SiteConfig, SoleUser, find_services, holders, refuse_if_held, wait_until_free
+from tuner.site.gpus import SoleUser, find_services, holders, refuse_if_held, wait_until_free
 
 GIB_MIB = 1024
 

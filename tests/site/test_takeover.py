@@ -9,11 +9,11 @@ from datetime import datetime
 import psutil
 import pytest
 
+from tuner.config import SiteConfig
 from tuner.errors import ConfigError, GpuBusy
+from tuner.host.processes import alive
 from tuner.launchers.docker.services import Service
-from tuner.launchers.process.traces import alive
 from tuner.site.clean import left_overs
-from tuner.site.gpus import SiteConfig
 from tuner.site.takeover import NotHealthy, TakeOver, folder, in_the_way, pending, taken_over
 from tuner.testing.launcher import kill, until
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.docker
 
 PROGRAM = """
 import sys, time
-from tuner.site.gpus import SiteConfig
+from tuner.config import SiteConfig
 from tuner.site.takeover import taken_over
 with taken_over(SiteConfig(stop=(sys.argv[1],), stop_grace_s=1), (0, 1), "victim", lambda text: None):
     print("taken", flush=True)

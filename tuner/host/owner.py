@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tuner.launchers.process.traces import alive, birth
+from tuner.host.processes import alive, birth
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """The record of a trial: what was asked, what ran, what was measured, and what became of it."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, JsonValue
 
-from tuner.engines.base import StartupFacts
+from tuner.engines.base import Phase, StartupFacts
 from tuner.engines.effective import EffectiveSetting
 from tuner.engines.forecast import Forecast
 from tuner.errors import TrialError
@@ -16,10 +17,17 @@ from tuner.load.records import Spoiled
 from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
 from tuner.schema import Schema, Stored
-from tuner.trial.readiness import PhaseSpan
 
 if TYPE_CHECKING:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseSpan:
+    """How long a phase took, in seconds of wall time."""
+
+    phase: Phase
+    seconds: float
 
 
 class Role(StrEnum):

@@ -9,12 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuner.config import SiteConfig
 from tuner.errors import InfrastructureError
 from tuner.host import nvidia as driver
 from tuner.host.check_result import CheckResult, CheckState
 from tuner.host.nvml import nvml
 from tuner.site import clean
-from tuner.site.gpus import SiteConfig, holders
+from tuner.site.gpus import holders
 
 if TYPE_CHECKING:
     from tuner.config import Config

@@ -8,37 +8,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field, PositiveFloat
-
+from tuner.config import SiteConfig
 from tuner.errors import ConfigError, ContextExceedsKvCache, GpuBusy, OutOfMemory
 from tuner.host import nvidia
 from tuner.launchers.base import Launcher, LaunchSpec, Server
-from tuner.schema import Schema
 
 if TYPE_CHECKING:
     from tuner.launchers.docker.services import Service
 
 _POLL_S = 0.5
 _AFTERMATH_S = 5.0
-
-
-class SiteConfig(Schema):
-    """What else runs on this machine."""
-
-    stop: tuple[str, ...] = ()
-    """Services whose GPUs the study needs, by container or compose service: stopped at its start, back at its end."""
-    beside: tuple[str, ...] = ()
-    """Containers that hold a GPU of the study's and may go on running, such as monitoring."""
-    stop_grace_s: Annotated[int, Field(ge=1)] = 60
-    """How long a service may take to end."""
-    idle_gib: PositiveFloat = 2.5
-    """Memory in use up to which a GPU counts as free: what a desktop holds."""
-    free_timeout_s: PositiveFloat = 90.0
-    """How long a GPU's memory may take to become free after its holder has ended."""
-    health_timeout_s: PositiveFloat = 900.0
-    """How long a service may take to be healthy again."""
 
 
 @dataclass(frozen=True, slots=True)

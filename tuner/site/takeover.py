@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Literal
 import httpx
 from pydantic import ValidationError
 
+from tuner.config import SiteConfig
 from tuner.errors import ConfigError, EngineUnavailable, GpuBusy, InfrastructureError
 from tuner.host.files import write_whole
 from tuner.host.leases import state_dir
 from tuner.host.owner import Owner
 from tuner.host.watchdog import watchdog
 from tuner.schema import Schema, Stored
-from tuner.site.gpus import SiteConfig, find_services, holders, refuse_if_held, wait_until_free
+from tuner.site.gpus import find_services, holders, refuse_if_held, wait_until_free
 
 if TYPE_CHECKING:
     from tuner.launchers.docker.services import Service

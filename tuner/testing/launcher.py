@@ -17,8 +17,8 @@ import pytest
 
 from tuner.errors import MeasurementError, OutOfMemory, TrialError
 from tuner.host import cpu
+from tuner.host.processes import alive
 from tuner.launchers.base import Launcher, LaunchSpec, Server
-from tuner.launchers.process.traces import alive
 
 ECHO_SERVER = """
 import http.server, os, signal, sys

@@ -21,6 +21,7 @@ from tuner.errors import MeasurementError, NotReady, PortTaken, RequestsRefused,
 from tuner.fetch import Answer, fetch
 from tuner.launchers.base import Server
 from tuner.load.refusals import fix_of, is_refusal
+from tuner.records.record import PhaseSpan
 from tuner.secrets import of_headers, redact
 
 _POLL_S = 0.05
@@ -36,14 +37,6 @@ _UNDECIDED = (Cause.UNKNOWN, Cause.HEALTHY, Cause.DEGRADED)
 _STILL_RUNS = Fate(running=True)
 _PROBE_TIMEOUT_S = 600.0
 """The model's first answer may wait for just-in-time compilation; the phase's own limit ends it earlier."""
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseSpan:
-    """How long a phase took, in seconds of wall time."""
-
-    phase: Phase
-    seconds: float
 
 
 class Stopwatch:

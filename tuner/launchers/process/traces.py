@@ -20,6 +20,7 @@ import psutil
 
 from tuner.host.files import write_whole
 from tuner.host.leases import state_dir
+from tuner.host.processes import alive
 
 LAUNCH_MARK = "TUNER_LAUNCH"
 """The environment variable by which every process of a launch can be known."""
@@ -199,18 +200,3 @@ def _children(ancestor: int | None) -> list[psutil.Process]:
         return psutil.Process(ancestor).children(recursive=True) if ancestor else []
     except psutil.Error:
         return []
-
-
-def birth(pid: int) -> float:
-    """When a process was created, seconds since the epoch as the kernel counts it."""
-    return psutil.Process(pid).create_time()
-
-
-def alive(pid: int, created: float | None = None) -> bool:
-    """Whether the process of this id (the one that was created then) still runs; a zombie does not."""
-    try:
-        process = psutil.Process(pid)
-        same = created is None or abs(process.create_time() - created) < 1
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
