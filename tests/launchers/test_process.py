@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -207,6 +208,7 @@ def test_clean_finds_a_server_whose_guard_and_trace_are_gone_by_its_environment(
     scratch = Path(json.loads(trace.read_text())["scratch"])
     trace.unlink()
     assert left_overs() == [], "its guard lives"
+    os.kill(tuner.pid, signal.SIGSTOP)  # between the two kills it would end the server itself
     kill(guard, tuner.pid)
     (left,) = left_overs()
     assert f"process {server}" in str(left)
