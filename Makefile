@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-proof faults lock clean
+.PHONY: help demo test check format bench bench-proof bench-search faults lock clean
 
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ bench: $(VENV)/.dev  ## measure tuner itself; prints, never fails on time
 
 bench-proof: $(VENV)/.dev  ## simulate the proof's error rates (10 minutes); fails if a claim does not hold
 	$(BIN)/python -m tests.bench.proof
+
+bench-search: $(VENV)/.dev  ## launches until each search is near the optimum, on landscapes whose truth is known
+	$(BIN)/python -m tests.bench.search 10
 
 ROUNDS ?= 3
 faults: $(VENV)/.dev  ## try faults on purpose: kills, disks, files, servers, secrets (minutes; ROUNDS=1 is short)

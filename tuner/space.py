@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, JsonValue, PrivateAttr, Tag, field_validator, model_validator
@@ -381,7 +381,15 @@ class SearchSpace(Schema):
 
 
 def _canonical(value: JsonValue) -> str:
+    if value is None or isinstance(value, str | int | float):
+        return _canonical_scalar(type(value).__name__, value)
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+@lru_cache(maxsize=4096)
+def _canonical_scalar(kind: str, value: str | float | None) -> str:
+    """``kind`` keeps 1, 1.0 and true apart; a search asks for each thousands of times."""
+    return json.dumps(value)
 
 
 def _spoken(value: JsonValue) -> str:

@@ -52,7 +52,7 @@ def run(kind, trials, seed=0):
     return seen
 
 
-KINDS = ["tpe", "random", pytest.param("gp", marks=pytest.mark.gp)]
+KINDS = ["auto", "tpe", "random", pytest.param("gp", marks=pytest.mark.gp)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,13 +68,13 @@ def test_the_same_seed_and_history_give_the_same_proposal(kind):
     assert search(kind).propose(seen).digest == search(kind).propose(seen).digest
 
 
-@pytest.mark.parametrize("kind", ["tpe", "random"])
+@pytest.mark.parametrize("kind", ["auto", "tpe", "random"])
 def test_another_seed_gives_another_proposal(kind):
     seen = run("random", 12)
     assert search(kind, 1).propose(seen).digest != search(kind, 2).propose(seen).digest
 
 
-@pytest.mark.parametrize("kind", ["tpe", pytest.param("gp", marks=pytest.mark.gp)])
+@pytest.mark.parametrize("kind", ["auto", "tpe", pytest.param("gp", marks=pytest.mark.gp)])
 def test_a_model_avoids_what_it_saw_crash(kind):
     def crashed(sampler):
         return sum(o.values is None for seed in range(2) for o in run(sampler, 30, seed)[10:])
@@ -82,7 +82,7 @@ def test_a_model_avoids_what_it_saw_crash(kind):
     assert crashed(kind) < 0.7 * crashed("random")
 
 
-@pytest.mark.parametrize("kind", ["tpe", pytest.param("gp", marks=pytest.mark.gp)])
+@pytest.mark.parametrize("kind", ["auto", "tpe", pytest.param("gp", marks=pytest.mark.gp)])
 def test_a_model_finds_more_than_chance_does(kind):
     def best(sampler):
         return sum(max(o.values[0] for o in run(sampler, 30, seed) if o.values) for seed in range(2))
@@ -102,7 +102,7 @@ def test_a_sampler_that_repeats_itself_gives_way_to_a_neighbour():
         assert SPACE.violated(near, DEPLOYED) is None
 
 
-@pytest.mark.parametrize("kind", ["tpe", "random"])
+@pytest.mark.parametrize("kind", ["auto", "tpe", "random"])
 def test_only_admitted_candidates_are_proposed(kind):
     """The sampler's own proposals count for nothing where few candidates may be proposed."""
     seen = run("random", 4)
@@ -153,7 +153,7 @@ def test_a_grid_visits_everything_once_and_ends():
     ]
 
 
-@pytest.mark.parametrize("kind", ["tpe", "random"])
+@pytest.mark.parametrize("kind", ["auto", "tpe", "random"])
 def test_a_search_ends_when_the_space_is_used_up(kind):
     small = SearchSpace.model_validate({"params": {"a": {"choices": [1, 2, 3]}}})
     searcher = make_search(SearchConfig(kind=kind), small, ["maximize"], Settings(), 0)

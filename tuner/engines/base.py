@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -65,6 +65,8 @@ class Conventions:
         variables: How the names of the variables begin that the engine reads.
         launchers_own: How the names of those begin that a launcher sets, so that they are not compared.
         discloses: What a user sets so that a running server tells more of its settings; empty where nothing does.
+        weights: How much less or more than others a setting is expected to change of the speed, where that is known.
+        slow: Values that are known to be several times slower, by setting.
     """
 
     switch: Callable[[str, bool], str]
@@ -73,6 +75,8 @@ class Conventions:
     variables: tuple[str, ...] = ()
     launchers_own: tuple[str, ...] = ()
     discloses: str = ""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    slow: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,8 +115,12 @@ class Readings:
 
     def misses(self, digest: str) -> dict[str, float]:
         """By which share each limit is missed; what is kept is left out."""
-        beyond = {name: self._beyond(digest, name) for name in self.objective.limits}
-        return {name: exp(by) - 1 for name, by in beyond.items() if by is not None and by > 0}
+        return {name: exp(by) - 1 for name, by in self.beyond(digest).items() if by > 0}
+
+    def beyond(self, digest: str) -> dict[str, float]:
+        """By which log each limit's metric is beyond its bound; negative where the limit is kept."""
+        found = {name: self._beyond(digest, name) for name in self.objective.limits}
+        return {name: by for name, by in found.items() if by is not None}
 
     def noise(self, name: str) -> Noise:
         """Between launches of one configuration, never less than within one; guessed until one ran twice."""

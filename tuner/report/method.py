@@ -7,7 +7,7 @@ from tuner.report.markup import Html, html, joined, table, tag
 from tuner.study.provenance import Machine, Sitting, sittings
 
 _SEARCHES = {
-    "auto": "a Gaussian process where torch was installed, else TPE",
+    "auto": "a Gaussian process of single effects and pairs",
     "gp": "a Gaussian process",
     "tpe": "TPE",
     "random": "at random",
@@ -68,9 +68,9 @@ def _search(outcome: Outcome) -> str:
 
 
 def _kind(outcome: Outcome) -> str:
-    """What ``auto`` came to, by what was installed at the last run."""
+    """What ``auto`` came to for several goals, by what was installed at the last run."""
     kind, sat = outcome.config.search.kind, sittings(outcome.folder.sittings)
-    if kind != "auto" or not sat:
+    if kind != "auto" or not sat or len(outcome.config.objective.goals) == 1:
         return kind
     return "gp" if "torch" in sat[-1].versions else "tpe"
 

@@ -1,7 +1,7 @@
 """What every search answers, and what it is shown."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Literal, Protocol
 
@@ -20,7 +20,8 @@ class SearchConfig(Schema):
     """Who proposes the next candidate."""
 
     kind: Literal["auto", "gp", "tpe", "random", "grid"] = "auto"
-    """``auto``: ``gp`` where torch is installed, else ``tpe``."""
+    """``auto``: a model of single effects and pairs; of several goals at once ``gp`` where torch is installed, else
+    ``tpe``."""
     startup_trials: Annotated[int, Field(ge=1)] = 8
     """Candidates spread over the space before the model proposes; the baseline and known-good ones count."""
 
@@ -33,6 +34,7 @@ class Observation:
         candidate: Its parameters, as they ran.
         asked: Digest of the candidate that was proposed, which may not be what ran; empty where it is.
         values: The goals' metrics; ``None`` if it could not be measured.
+        margins: By which log each limit's metric is beyond its bound; negative where the limit is kept.
         violation: At most 0 when the limits are rather kept than not: a half less the probability that they are kept;
             1 if it cannot run.
     """
@@ -41,6 +43,7 @@ class Observation:
     values: tuple[float, ...] | None
     violation: float = CANNOT_RUN
     asked: str = ""
+    margins: Mapping[str, float] = field(default_factory=dict)
 
 
 def anything(candidate: Candidate) -> bool:

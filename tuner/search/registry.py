@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from tuner.errors import ConfigError
 from tuner.objective import Direction
+from tuner.search.additive import NO_HINTS, AdditiveSearch, Hints
 from tuner.search.base import Search, SearchConfig
 from tuner.search.grid import GridSearch
 from tuner.search.model import ModelSearch
@@ -12,7 +13,12 @@ from tuner.space import SearchSpace, Settings
 
 
 def make_search(
-    config: SearchConfig, space: SearchSpace, directions: Sequence[Direction], deployed: Settings, seed: int
+    config: SearchConfig,
+    space: SearchSpace,
+    directions: Sequence[Direction],
+    deployed: Settings,
+    seed: int,
+    hints: Hints = NO_HINTS,
 ) -> Search:
     """The search that the configuration names.
 
@@ -20,6 +26,8 @@ def make_search(
         ConfigError: It needs something that is not installed, or a space without continuous parameters.
     """
     kind = config.kind
+    if kind == "auto" and len(directions) == 1:
+        return AdditiveSearch(space, tuple(directions), deployed, seed, hints)
     if kind == "auto":
         kind = "gp" if _gp_is_installed() else "tpe"
     if kind == "gp" and not _gp_is_installed():

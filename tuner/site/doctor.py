@@ -172,12 +172,11 @@ def _caches(survey: "Survey | None") -> Iterator[CheckResult]:
 
 
 def _search() -> CheckResult:
-    if all(find_spec(name) for name in ("torch", "scipy", "greenlet")):
-        return CheckResult(name="search", state=CheckState.OK, text="gp (torch is installed)")
-    fix = "pip install -e '.[gp]' (the CPU build of torch is enough)"
-    return CheckResult(
-        name="search", state=CheckState.NOTE, text="tpe; gp, which needs fewer trials, needs torch", fix=fix
+    torch = all(find_spec(name) for name in ("torch", "scipy", "greenlet"))
+    text = (
+        "auto needs nothing more; search=gp can be had" if torch else "auto needs nothing more; search=gp needs torch"
     )
+    return CheckResult(name="search", state=CheckState.OK, text=text)
 
 
 def _left_overs() -> Iterator[CheckResult]:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from tuner.config import Config
 from tuner.engines.forecast import Forecast
+from tuner.engines.registry import kind_of
 from tuner.errors import InfeasibleConfig
 from tuner.foresight.preflight import Ground, Preflight
 from tuner.records.idle import Idle, idle_parameters, ran
 from tuner.records.outcome import Outcome
 from tuner.records.readings import LIKELY, Readings
 from tuner.records.record import ProofTerms, Role, TrialRecord
+from tuner.search.additive import Hints
 from tuner.search.base import CANNOT_RUN, Observation, anything
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
@@ -61,7 +63,9 @@ class Proposer:
         self._ground = ground
         self._say = say
         directions = list(config.objective.goals.values())
-        self._search = make_search(config.search, config.space, directions, config.model.settings, config.study.seed)
+        conventions = kind_of(config.engine).conventions
+        hints, settings = Hints(conventions.weights, conventions.slow), config.model.settings
+        self._search = make_search(config.search, config.space, directions, settings, config.study.seed, hints)
         self._deployed = config.space.deployed(config.model.settings)
         self._told: set[str] = set()
         self._known: Preflight | None = None
@@ -166,7 +170,8 @@ def observations(records: Sequence[TrialRecord], space: SearchSpace, readings: R
 def _observation(record: TrialRecord, space: SearchSpace, readings: Readings) -> Observation:
     values = readings.values(record.digest) if record.measurement else None
     violation = LIKELY - readings.kept(record.digest) if values else CANNOT_RUN
-    return Observation(ran(record, space), values, violation, asked=record.digest)
+    margins = readings.beyond(record.digest) if values else {}
+    return Observation(ran(record, space), values, violation, asked=record.digest, margins=margins)
 
 
 def _refused_in_a_row(searched: Sequence[TrialRecord]) -> int:

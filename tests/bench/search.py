@@ -1,0 +1,62 @@
+"""Launches until a search has come near the optimum, on landscapes whose truth is known.
+
+python -m tests.bench.search [SEEDS] [KIND …]
+"""
+
+import sys
+import time
+from statistics import fmean, median
+
+from tests.bench.landscapes import LANDSCAPES, optimum, worth
+from tuner.testing.race import race
+
+LAUNCHES = 40
+_COLUMNS = ("to 2 %", "p90", "to 5 %", "p90", "dead", "at 10", "at 20", "at 40", "told at 20", "s an ask")
+
+
+def row(hill, kind, seeds):
+    """What the seeds came to: medians of launches, means of the rest."""
+    _, best = optimum(hill)
+    near, nearer, dead, told, seconds = [], [], [], [], []
+    at: dict[int, list[float]] = {10: [], 20: [], 40: []}
+    for seed in range(seeds):
+        begun = time.process_time()
+        launches = race(hill, search=kind, launches=LAUNCHES, seed=seed)
+        seconds.append((time.process_time() - begun) / len(launches))
+        values = [0.0 if each.died else worth(hill, each.params) / best for each in launches]
+        nearer.append(_first(values, 0.98))
+        near.append(_first(values, 0.95))
+        dead.append(fmean(each.died for each in launches))
+        for count, found in at.items():
+            found.append(max(values[:count]))
+        told.append(worth(hill, launches[min(20, len(launches)) - 1].recommended) / best >= 0.95)
+    return [
+        *(f"{median(nearer):.0f}", f"{_p90(nearer):.0f}", f"{median(near):.0f}", f"{_p90(near):.0f}"),
+        f"{fmean(dead):.1%}",
+        *(f"{fmean(found):.3f}" for found in at.values()),
+        f"{fmean(told):.0%}",
+        f"{fmean(seconds):.2f}",
+    ]
+
+
+def _first(values, share):
+    return next((n for n, value in enumerate(values, 1) if value >= share), LAUNCHES + 1)
+
+
+def _p90(found):
+    return sorted(found)[int(0.9 * (len(found) - 1))]
+
+
+def main():
+    """Print the table."""
+    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    kinds = sys.argv[2:] or ["auto", "tpe", "random"]
+    print(f"launches of {LAUNCHES} until the optimum is near, {seeds} seeds; {LAUNCHES + 1} means never")
+    print(f"{'':<24}" + "".join(f"{name:>11}" for name in _COLUMNS))
+    for name, hill in LANDSCAPES.items():
+        for kind in kinds:
+            print(f"{name:<16}{kind:<8}" + "".join(f"{cell:>11}" for cell in row(hill, kind, seeds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

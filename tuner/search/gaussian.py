@@ -1,0 +1,168 @@
+"""A Gaussian process over a search space: effects of single parameters, and of pairs of them, each of its own size.
+
+A study has 20 to 60 launches of ten parameters, most of which do little. So the kernel is a sum of one-dimensional ones
+and their products in pairs (Duvenaud et al., "Additive Gaussian Processes", NIPS 2011), whose sizes are found by their
+posterior's mode: a parameter without effect is given none, and what was learned of another holds wherever the rest is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_LENGTH = 0.5
+"""Over which share of an ordered parameter's range its effect changes."""
+_BASE = 1.0
+"""Standard deviation of the whole level, in logs: hardly a prior."""
+_EFFECT = 0.25
+"""What a parameter of weight 1 is expected to change, in logs."""
+_PAIRS = 0.3
+"""How much pairs change, over what their parameters change alone."""
+_SPREAD = 1.0
+"""Standard deviation of the log of each size around what is expected of it."""
+_NOISE_SPREAD = 0.5
+_JITTER = 1e-8
+_FITTED = 120
+"""So many observations are enough to find the sizes from."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """How each coordinate is compared.
+
+    Attributes:
+        ordered: Whether distances mean something on it; where not, two values are the same or different.
+        weights: What it is expected to change, over what one usually does.
+    """
+
+    ordered: tuple[bool, ...]
+    weights: tuple[float, ...]
+
+    def alike(self, one: Array, other: Array) -> list[Array]:
+        """For each coordinate how alike two sets of points are on it, (n, m) from 0 to 1."""
+        return [self._alike(one[:, [n]], other[:, [n]].T, by_distance) for n, by_distance in enumerate(self.ordered)]
+
+    def _alike(self, one: Array, other: Array, by_distance: bool) -> Array:
+        if not by_distance:
+            return np.asarray(one == other, dtype=float)
+        scaled = np.sqrt(5.0) * np.abs(one - other) / _LENGTH  # Matérn 5/2
+        return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much each part of the kernel varies.
+
+    Attributes:
+        effects: Variance of each coordinate's own effect.
+        pairs: Variance of a pair's effect, over the geometric mean of its two.
+        noise: Variance of an observation.
+    """
+
+    effects: Array
+    pairs: float
+    noise: float
+
+    def kernel(self, alike: Sequence[Array]) -> Array:
+        """The covariance of two sets of points, without noise."""
+        roots = np.sqrt(self.effects)
+        alone = sum((effect * part for effect, part in zip(self.effects, alike, strict=True)), np.zeros(1))
+        total = sum((root * part for root, part in zip(roots, alike, strict=True)), np.zeros(1))
+        squares = sum((effect * part**2 for effect, part in zip(self.effects, alike, strict=True)), np.zeros(1))
+        return np.asarray(_BASE**2 + alone + self.pairs * (total**2 - squares) / 2)
+
+
+class Process:
+    """What observations say of every point.
+
+    Args:
+        axes: How points are compared.
+        points: (n, d).
+        values: (n,), in logs.
+        mean: What is expected of these points beforehand, (n,).
+        noise: Standard deviation of an observation, as far as it is known.
+    """
+
+    def __init__(self, axes: Axes, points: Array, values: Array, mean: Array, noise: float) -> None:
+        self._axes, self._points = axes, points
+        self._rest = values - mean
+        self._level = float(np.mean(self._rest)) if len(values) else 0.0
+        self.sizes = _fitted(axes, points, self._rest - self._level, noise)
+
+    @cached_property
+    def _inverse(self) -> Array:
+        covariance = self.sizes.kernel(self._axes.alike(self._points, self._points))
+        covariance[np.diag_indices_from(covariance)] += self.sizes.noise + _JITTER
+        return np.asarray(np.linalg.inv(covariance))
+
+    def at(self, points: Array, mean: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation at some points, (m,) each."""
+        across = self.sizes.kernel(self._axes.alike(points, self._points))
+        expected = mean + self._level + across @ self._inverse @ (self._rest - self._level)
+        whole = float(self.sizes.kernel([np.ones((1, 1))] * len(self._axes.ordered))[0, 0])
+        variance = whole - np.einsum("ij,jk,ik->i", across, self._inverse, across, optimize=True)
+        return np.asarray(expected), np.sqrt(np.maximum(variance, 1e-12))
+
+    def over(self, points: Array, one: Array, mean: Array, mean_of_one: float) -> tuple[Array, Array]:
+        """Mean and standard deviation of the difference to one point, (m,) each."""
+        both = np.vstack([points, one])
+        across = self.sizes.kernel(self._axes.alike(both, self._points))
+        expected = np.append(mean, mean_of_one) + across @ self._inverse @ (self._rest - self._level)
+        own = float(self.sizes.kernel([np.ones((1, 1))] * len(self._axes.ordered))[0, 0])
+        weighted = across @ self._inverse
+        variances = own - np.einsum("ij,ij->i", weighted, across)
+        shared = self.sizes.kernel(self._axes.alike(points, one[None, :]))[:, 0] - weighted[:-1] @ across[-1]
+        variance = variances[:-1] + variances[-1] - 2 * shared
+        return np.asarray(expected[:-1] - expected[-1]), np.sqrt(np.maximum(variance, 1e-12))
+
+
+def _fitted(axes: Axes, points: Array, values: Array, noise: float) -> Sizes:
+    """The sizes at the mode of their posterior."""
+    from scipy.optimize import minimize
+
+    expected = np.log(np.array([*((_EFFECT * np.array(axes.weights)) ** 2), _PAIRS, noise**2]))
+    if len(values) < 2:
+        return _sizes(expected)
+    chosen = np.unique(np.r_[np.argsort(values)[-_FITTED // 2 :], np.arange(len(values))[-_FITTED // 2 :]])
+    problem = _Evidence(axes.alike(points[chosen], points[chosen]), values[chosen], expected)
+    found = minimize(problem, expected, jac=True, method="L-BFGS-B", options={"maxiter": 25})
+    return _sizes(found.x)
+
+
+def _sizes(logs: Array) -> Sizes:
+    return Sizes(np.exp(logs[:-2]), float(np.exp(logs[-2])), float(np.exp(logs[-1])))
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Minus the log posterior of the sizes, and its gradient by their logs."""
+
+    alike: list[Array]
+    values: Array
+    expected: Array
+
+    def __call__(self, logs: Array) -> tuple[float, Array]:
+        sizes, count = _sizes(logs), len(self.values)
+        covariance = sizes.kernel(self.alike) + (sizes.noise + _JITTER) * np.eye(count)
+        inverse = np.linalg.inv(covariance)
+        weighted = inverse @ self.values
+        sign, logdet = np.linalg.slogdet(covariance)
+        spreads = np.array([*([_SPREAD] * (len(logs) - 1)), _NOISE_SPREAD])
+        away = (logs - self.expected) / spreads
+        value = 0.5 * (self.values @ weighted + logdet + away @ away) if sign > 0 else np.inf
+        return float(value), self._gradient(sizes, inverse - np.outer(weighted, weighted)) + away / spreads
+
+    def _gradient(self, sizes: Sizes, gap: Array) -> Array:
+        roots = np.sqrt(sizes.effects)
+        total = sum((root * part for root, part in zip(roots, self.alike, strict=True)), np.zeros(1))
+        parts = [
+            effect * part + sizes.pairs * 0.5 * root * part * (total - root * part)
+            for effect, root, part in zip(sizes.effects, roots, self.alike, strict=True)
+        ]
+        squares = sum((effect * part**2 for effect, part in zip(sizes.effects, self.alike, strict=True)), np.zeros(1))
+        parts += [sizes.pairs * (total**2 - squares) / 2, sizes.noise * np.eye(len(self.values))]
+        return np.array([0.5 * np.sum(gap * part) for part in parts])
