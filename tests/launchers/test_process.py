@@ -43,14 +43,21 @@ def victim(tmp_path, state_dir):
     tuner = subprocess.Popen(
         [sys.executable, "-c", TUNER_PROGRAM, str(tmp_path / "server.log"), ECHO_SERVER], stdout=subprocess.PIPE
     )
-    tuner.stdout.readline()
-    until(lambda: list((state_dir / "launches").glob("*.json")))
+    url = tuner.stdout.readline().decode().strip()
+    until(lambda: _answers(url))  # one that still has something to print would die of its guard's end
     (trace,) = (state_dir / "launches").glob("*.json")
     facts = json.loads(trace.read_text())
     yield tuner, facts["guard"], facts["session"]
     tuner.stdout.close()
     kill(tuner.pid, facts["guard"], facts["session"])
     tuner.wait()
+
+
+def _answers(url):
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def spec(tmp_path, program=ECHO_SERVER, **more):

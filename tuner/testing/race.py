@@ -20,19 +20,27 @@ Kind = Literal["auto", "gp", "tpe", "random", "grid"]
 
 
 class Landscape(Protocol):
-    """What configurations are worth.
+    """What configurations are worth."""
 
-    Attributes:
-        space: As in ``conf/space``.
-        deployed: Parameter values of launch 1.
-        goals: ``maximize`` or ``minimize`` by metric.
-        limits: By metric, as an objective has them.
-    """
+    @property
+    def space(self) -> Mapping[str, JsonValue]:
+        """As in ``conf/space``."""
+        ...
 
-    space: Mapping[str, JsonValue]
-    deployed: Mapping[str, JsonValue]
-    goals: Mapping[str, Direction]
-    limits: Mapping[str, Mapping[str, object]]
+    @property
+    def deployed(self) -> Mapping[str, JsonValue]:
+        """Parameter values of launch 1."""
+        ...
+
+    @property
+    def goals(self) -> Mapping[str, Direction]:
+        """``maximize`` or ``minimize`` by metric."""
+        ...
+
+    @property
+    def limits(self) -> Mapping[str, Mapping[str, object]]:
+        """By metric, as an objective has them."""
+        ...
 
     def evaluate(self, params: Mapping[str, JsonValue], rng: np.random.Generator) -> Mapping[str, float]:
         """What one launch measures; raises ``Died``."""
