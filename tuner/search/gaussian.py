@@ -5,7 +5,6 @@ and their products in pairs (Duvenaud et al., "Additive Gaussian Processes", NIP
 posterior's mode: a parameter without effect is given none, and what was learned of another holds wherever the rest is.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,9 +41,10 @@ class Axes:
     ordered: tuple[bool, ...]
     weights: tuple[float, ...]
 
-    def alike(self, one: Array, other: Array) -> list[Array]:
-        """For each coordinate how alike two sets of points are on it, (n, m) from 0 to 1."""
-        return [self._alike(one[:, [n]], other[:, [n]].T, by_distance) for n, by_distance in enumerate(self.ordered)]
+    def alike(self, one: Array, other: Array) -> Array:
+        """How alike two sets of points are on each coordinate, (d, n, m) from 0 to 1."""
+        parts = [self._alike(one[:, [n]], other[:, [n]].T, by_distance) for n, by_distance in enumerate(self.ordered)]
+        return np.array(parts).reshape(len(parts), len(one), len(other))
 
     def _alike(self, one: Array, other: Array, by_distance: bool) -> Array:
         if not by_distance:
@@ -67,13 +67,16 @@ class Sizes:
     pairs: float
     noise: float
 
-    def kernel(self, alike: Sequence[Array]) -> Array:
-        """The covariance of two sets of points, without noise."""
-        roots = np.sqrt(self.effects)
-        alone = sum((effect * part for effect, part in zip(self.effects, alike, strict=True)), np.zeros(1))
-        total = sum((root * part for root, part in zip(roots, alike, strict=True)), np.zeros(1))
-        squares = sum((effect * part**2 for effect, part in zip(self.effects, alike, strict=True)), np.zeros(1))
-        return np.asarray(_BASE**2 + alone + self.pairs * (total**2 - squares) / 2)
+    def kernel(self, alike: Array) -> Array:
+        """The covariance of two sets of points, without noise, (n, m)."""
+        alone = np.tensordot(self.effects, alike, 1)
+        pairs = (np.tensordot(np.sqrt(self.effects), alike, 1) ** 2 - np.tensordot(self.effects, alike**2, 1)) / 2
+        return np.asarray(_BASE**2 + alone + self.pairs * pairs)
+
+    @property
+    def whole(self) -> float:
+        """The variance of a point."""
+        return float(self.kernel(np.ones((len(self.effects), 1, 1)))[0, 0])
 
 
 class Process:
@@ -103,8 +106,7 @@ class Process:
         """Mean and standard deviation at some points, (m,) each."""
         across = self.sizes.kernel(self._axes.alike(points, self._points))
         expected = mean + self._level + across @ self._inverse @ (self._rest - self._level)
-        whole = float(self.sizes.kernel([np.ones((1, 1))] * len(self._axes.ordered))[0, 0])
-        variance = whole - np.einsum("ij,jk,ik->i", across, self._inverse, across, optimize=True)
+        variance = self.sizes.whole - np.einsum("ij,jk,ik->i", across, self._inverse, across, optimize=True)
         return np.asarray(expected), np.sqrt(np.maximum(variance, 1e-12))
 
     def over(self, points: Array, one: Array, mean: Array, mean_of_one: float) -> tuple[Array, Array]:
@@ -112,9 +114,8 @@ class Process:
         both = np.vstack([points, one])
         across = self.sizes.kernel(self._axes.alike(both, self._points))
         expected = np.append(mean, mean_of_one) + across @ self._inverse @ (self._rest - self._level)
-        own = float(self.sizes.kernel([np.ones((1, 1))] * len(self._axes.ordered))[0, 0])
         weighted = across @ self._inverse
-        variances = own - np.einsum("ij,ij->i", weighted, across)
+        variances = self.sizes.whole - np.einsum("ij,ij->i", weighted, across)
         shared = self.sizes.kernel(self._axes.alike(points, one[None, :]))[:, 0] - weighted[:-1] @ across[-1]
         variance = variances[:-1] + variances[-1] - 2 * shared
         return np.asarray(expected[:-1] - expected[-1]), np.sqrt(np.maximum(variance, 1e-12))
@@ -141,7 +142,7 @@ def _sizes(logs: Array) -> Sizes:
 class _Evidence:
     """Minus the log posterior of the sizes, and its gradient by their logs."""
 
-    alike: list[Array]
+    alike: Array
     values: Array
     expected: Array
 
@@ -157,12 +158,9 @@ class _Evidence:
         return float(value), self._gradient(sizes, inverse - np.outer(weighted, weighted)) + away / spreads
 
     def _gradient(self, sizes: Sizes, gap: Array) -> Array:
-        roots = np.sqrt(sizes.effects)
-        total = sum((root * part for root, part in zip(roots, self.alike, strict=True)), np.zeros(1))
-        parts = [
-            effect * part + sizes.pairs * 0.5 * root * part * (total - root * part)
-            for effect, root, part in zip(sizes.effects, roots, self.alike, strict=True)
-        ]
-        squares = sum((effect * part**2 for effect, part in zip(sizes.effects, self.alike, strict=True)), np.zeros(1))
-        parts += [sizes.pairs * (total**2 - squares) / 2, sizes.noise * np.eye(len(self.values))]
-        return np.array([0.5 * np.sum(gap * part) for part in parts])
+        roots = np.sqrt(sizes.effects)[:, None, None] * self.alike
+        total = np.sum(roots, axis=0)
+        effects = sizes.effects[:, None, None] * self.alike + sizes.pairs * 0.5 * roots * (total - roots)
+        pairs = sizes.pairs * (total**2 - np.sum(roots**2, axis=0)) / 2
+        own = [np.sum(gap * part) for part in (*effects, pairs, sizes.noise * np.eye(len(self.values)))]
+        return 0.5 * np.array(own)
