@@ -241,7 +241,7 @@ def test_what_is_likely_to_fail_is_put_off_and_launched_if_the_search_insists(si
     doubtful = site.candidate(max_num_seqs=256, gpu_memory_utilization=0.9)
     assert not site.known.fits(doubtful)
     assert site.known.check(doubtful) is None
-    admits = _admits(site.known, launchable=False)
+    admits = _admits(site.known, launchable=False, put_off=3)
     assert [admits(doubtful) for _ in range(4)] == [False, False, False, True]
     assert admits(site.deployed)
 
@@ -249,8 +249,8 @@ def test_what_is_likely_to_fail_is_put_off_and_launched_if_the_search_insists(si
 def test_what_is_ruled_out_is_proposed_so_that_its_reason_is_kept_unless_a_launch_is_due(site):
     site.run()
     hopeless = site.candidate(gpu_memory_utilization=0.95)
-    assert _admits(site.known, launchable=False)(hopeless)
-    assert not _admits(site.known, launchable=True)(hopeless)
+    assert _admits(site.known, launchable=False, put_off=3)(hopeless)
+    assert not _admits(site.known, launchable=True, put_off=3)(hopeless)
 
 
 TINY = {

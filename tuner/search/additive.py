@@ -3,7 +3,7 @@
 What it does otherwise than a generic sampler, each step measured (``make bench-search``):
 
 - no random start: the deployed configuration is known to run, and most random ones are slow or die;
-- every choice that was never launched is launched once, several in one launch, before anything is refined;
+- every choice that was never launched is launched once, one of each switch together, before anything is refined;
 - goals and limits are modelled by their logs, limits each by its own model: one reading at 24 times the limit does not
   set the scale of all;
 - what is expected is the gain over the best *configuration*, by the model, and not over the best reading: a copy that
@@ -15,6 +15,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from pydantic import JsonValue
@@ -33,8 +34,6 @@ _SURE = 0.97
 """The chance that a configuration runs of which nothing is known."""
 _EVEN, _STEEP = 0.6, 0.2
 """Where survival is held to be as likely as not, on a scale from 0 to 1, and how steep it falls there."""
-_NEW_AT_ONCE = 0.5
-"""The share of the parameters with a new choice that one launch tries together."""
 _KEEPS = 0.75
 """A configuration is the best so far only if it keeps its limits with this chance."""
 
@@ -77,6 +76,8 @@ class AdditiveSearch:
     deployed: Settings
     seed: int
     hints: Hints = NO_HINTS
+
+    doubts: ClassVar[int] = 100
 
     _models: dict[tuple[str, ...], "_Model"] = field(default_factory=dict, repr=False)
 
@@ -147,7 +148,7 @@ class _Pool:
         unseen = {name: values for name in self._free if (values := self._unseen(name, seen))}
         if not unseen:
             return
-        count = max(1, round(len(unseen) * _NEW_AT_ONCE)) if self._alive(seen) else 1
+        count = len(unseen) if self._alive(seen) else 1
         for _ in range(20):
             names = self._dice.sample(list(unseen), count)
             candidate = self._made({**start.params, **{name: self._dice.choice(unseen[name]) for name in names}})

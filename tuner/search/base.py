@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field, JsonValue
 
@@ -52,7 +52,13 @@ def anything(candidate: Candidate) -> bool:
 
 
 class Search(Protocol):
-    """Proposes candidates."""
+    """Proposes candidates.
+
+    Attributes:
+        doubts: So many of its proposals are put off at each step for being likely to fail; then it is believed.
+    """
+
+    doubts: ClassVar[int]
 
     def propose(
         self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = NOTHING, admits: Admits = anything

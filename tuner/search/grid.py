@@ -1,6 +1,7 @@
 """Every candidate in turn."""
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import JsonValue
 
@@ -11,6 +12,8 @@ from tuner.space import Candidate, SearchSpace, Settings
 
 class GridSearch:
     """Every candidate that keeps the rules, in the order of the parameters."""
+
+    doubts: ClassVar[int] = 3
 
     def __init__(self, space: SearchSpace, deployed: Settings) -> None:
         if space.size is None:

@@ -16,6 +16,7 @@ import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import JsonValue
 
@@ -48,6 +49,8 @@ class ModelSearch:
     deployed: Settings
     seed: int
     startup_trials: int = 8
+
+    doubts: ClassVar[int] = 3
 
     def propose(
         self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = NOTHING, admits: Admits = anything

@@ -23,8 +23,6 @@ from tuner.space import Candidate, SearchSpace
 
 _REFUSALS = 8
 """So many proposals in a row that are ruled out before launch, and the search must say one that is not."""
-_DOUBTS = 3
-"""So many proposals that are likely to fail are put off at each step, before one is launched after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,8 @@ class Proposer:
         asked_ns = time.perf_counter_ns()
         settled = {idle.name: self._deployed.params.get(idle.name) for idle in self._idle(outcome.searched)}
         seen = observations(outcome.searched, self._space, outcome.readings)
-        admits = _admits(known, _refused_in_a_row(outcome.searched) >= _REFUSALS) if known else anything
+        launchable = _refused_in_a_row(outcome.searched) >= _REFUSALS
+        admits = _admits(known, launchable, self._search.doubts) if known else anything
         candidate = self._search.propose(seen, settled, admits)
         if candidate is None:
             self._tell("the space holds no other configuration: the search ends here")
@@ -179,13 +178,13 @@ def _refused_in_a_row(searched: Sequence[TrialRecord]) -> int:
     return len(searched) - 1 - launched[-1] if launched else len(searched)
 
 
-def _admits(known: Preflight, launchable: bool) -> Callable[[Candidate], bool]:
+def _admits(known: Preflight, launchable: bool, put_off: int) -> Callable[[Candidate], bool]:
     """What the search may propose: rather not what is likely to fail, though that is within the prediction's margin.
 
     A search that insists is believed. What is ruled out passes as well, so that it is kept with its reason, unless the
     proposal must be ``launchable``.
     """
-    doubts = iter(range(_DOUBTS))
+    doubts = iter(range(put_off))
 
     def admits(candidate: Candidate) -> bool:
         if known.check(candidate):
