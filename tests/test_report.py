@@ -205,7 +205,7 @@ def test_method_versions_machine_and_the_command_to_repeat_it_are_there(tmp_path
     text = read(method.method(outcome)) + read(method.origin(outcome))
     for said in (f"{typed} study.name=again", "A CPU, 8 cores, 64 GiB", "RTX 4090, 24564 MiB, 570.1", "torch 2.13"):
         assert said in text
-    assert "Search: a Gaussian process, seed" in text
+    assert "Search: a Gaussian process of single effects and pairs, seed" in text
     assert "5 users at once send 15 requests" in text
     assert "--max-num-batched-tokens 32768" in text
 

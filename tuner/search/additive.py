@@ -212,7 +212,15 @@ class _Pool:
         return [round(float(n)) if parameter.integral else float(f"{n:.4g}") for n in numbers]
 
     def _made(self, values: Mapping[str, JsonValue]) -> Candidate:
-        return self._space.candidate({**self._defaults, **values, **self._settled})
+        """A candidate of these values, as far as the space holds them; the nearest ones that it does where not."""
+        held = {name: self._held(name, value) for name, value in values.items() if name in self._space.params}
+        return self._space.candidate({**self._defaults, **held, **self._settled})
+
+    def _held(self, name: str, value: JsonValue) -> JsonValue:
+        parameter = self._space.params[name]
+        if value is None and not parameter.accepts(None):
+            return self._defaults[name]
+        return value if parameter.accepts(value) else decode(parameter, encode(parameter, value))
 
     @cached_property
     def _defaults(self) -> Mapping[str, JsonValue]:
