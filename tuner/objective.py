@@ -1,6 +1,7 @@
 """What is optimised, and under which limits: a measurement becomes a verdict."""
 
 from collections.abc import Mapping
+from math import log
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -65,6 +66,14 @@ class Limit(Schema):
         """Exactly one bound."""
         if (self.max is None) == (self.min is None):
             raise ValueError("give max or min, and only one of them")
+
+    def excess(self, value: float, baseline: float) -> float:
+        """By which log the value is beyond the bound; negative where the limit is kept."""
+        scale = baseline if self.of == "baseline" else 1.0
+        if self.max is not None:
+            return log(value / (self.max * scale))
+        assert self.min is not None
+        return log(self.min * scale / value)
 
     def violation(self, value: float, baseline: float) -> float:
         """By how much the value misses the bound, as a share of the bound; at most 0 when it is met."""

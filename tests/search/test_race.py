@@ -26,7 +26,7 @@ def test_what_is_recommended_ran(kind):
 
 
 def test_the_default_search_comes_near_the_optimum_where_chance_does_not():
-    """A tenth of what ``make bench-search`` measures; seeds and landscape differ from its."""
+    """A tenth of what ``make bench-search`` measures; seeds and landscape are others."""
     hill = Hill(users=48, tokens=13, expert=0.12, compiled=0.15)
     _, best = optimum(hill)
 

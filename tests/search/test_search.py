@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from tuner.engines.base import Hints
 from tuner.errors import ConfigError
 from tuner.search.base import Observation, SearchConfig, anything
 from tuner.search.registry import make_search
@@ -172,3 +173,18 @@ def test_a_grid_over_a_continuous_parameter_names_it():
     endless = SearchSpace.model_validate({"params": {"x": {"low": 0.1, "high": 0.9}}})
     with pytest.raises(ConfigError, match=r"space\.params\.x"):
         make_search(SearchConfig(kind="grid"), endless, ["maximize"], Settings(), 0)
+
+
+def test_every_choice_of_a_switch_is_measured_before_anything_is_refined():
+    """Two launches after the deployment show the three modes, unless one dies."""
+    modes = {observation.candidate.params["mode"] for observation in run("auto", 4) if observation.values}
+    assert modes == {None, "fast", "slow"}
+
+
+def test_what_is_known_to_be_slow_is_not_tried_for_its_own_sake():
+    hints = Hints(slow={"mode": "slow"})
+    seen = [observe(SPACE.candidate({"tokens": 2048, "seqs": 64, "share": 0.9, "mode": None, "fixed": False}))]
+    searcher = make_search(SearchConfig(), SPACE, ["maximize"], DEPLOYED, 0, hints)
+    while len(seen) < 8:
+        seen.append(observe(searcher.propose(seen)))
+    assert "slow" not in {observation.candidate.params["mode"] for observation in seen}

@@ -65,8 +65,6 @@ class Conventions:
         variables: How the names of the variables begin that the engine reads.
         launchers_own: How the names of those begin that a launcher sets, so that they are not compared.
         discloses: What a user sets so that a running server tells more of its settings; empty where nothing does.
-        weights: How much less or more than others a setting is expected to change of the speed, where that is known.
-        slow: Values that are known to be several times slower, by setting.
     """
 
     switch: Callable[[str, bool], str]
@@ -75,8 +73,22 @@ class Conventions:
     variables: tuple[str, ...] = ()
     launchers_own: tuple[str, ...] = ()
     discloses: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What is known of an engine's settings before any launch; launches overrule it.
+
+    Attributes:
+        weights: What a setting is expected to change of the speed, over what one usually does; 1 if not named.
+        slow: Values that are known to be several times slower, by setting.
+    """
+
     weights: Mapping[str, float] = field(default_factory=dict)
     slow: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+NO_HINTS = Hints()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """What one kind of engine is made of: an engine's package says it once, and the registry lists it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tuner.engines.base import Conventions, Engine, LogReader
+from tuner.engines.base import Conventions, Engine, Hints, LogReader
 from tuner.engines.config import EngineConfig
 from tuner.engines.foresight import Foresight, Premises
 from tuner.engines.log.degradations import DegradationReader
@@ -49,6 +49,7 @@ class EngineKind:
         conventions: How its command lines and environments are written.
         log: How its logs are recognised and read.
         foresight: Makes what is known of launches before the first.
+        hints: What the search knows of its settings before the first.
     """
 
     config: type[EngineConfig]
@@ -56,3 +57,4 @@ class EngineKind:
     conventions: Conventions
     log: EngineLog
     foresight: Callable[[Premises], Foresight] = _nothing
+    hints: Hints = field(default_factory=Hints)

@@ -203,12 +203,7 @@ class Readings:
     def _excess(self, name: str, level: float) -> float | None:
         limit = self.objective.limits[name]
         reference = self.level(self.deployed, name) if limit.of == "baseline" else 1.0
-        if reference is None:
-            return None
-        if limit.max is not None:
-            return log(level / (limit.max * reference))
-        assert limit.min is not None
-        return log(limit.min * reference / level)
+        return None if reference is None else limit.excess(level, reference)
 
 
 def _read(place: int, record: TrialRecord) -> list[tuple[int, dict[str, float]]]:

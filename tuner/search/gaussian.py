@@ -1,8 +1,9 @@
-"""A Gaussian process over a search space: effects of single parameters, and of pairs of them, each of its own size.
+"""A Gaussian process over a search space: effects of single parameters, and of pairs of them, each of its own variance.
 
 A study has 20 to 60 launches of ten parameters, most of which do little. So the kernel is a sum of one-dimensional ones
-and their products in pairs (Duvenaud et al., "Additive Gaussian Processes", NIPS 2011), whose sizes are found by their
-posterior's mode: a parameter without effect is given none, and what was learned of another holds wherever the rest is.
+and their products in pairs (Duvenaud et al., "Additive Gaussian Processes", NIPS 2011), whose variances are found by
+their posterior's mode: a parameter without effect is given little, and what was learned of another holds wherever the
+rest is.
 """
 
 from dataclasses import dataclass
@@ -22,11 +23,11 @@ _EFFECT = 0.25
 _PAIRS = 0.3
 """How much pairs change, over what their parameters change alone."""
 _SPREAD = 1.0
-"""Standard deviation of the log of each size around what is expected of it."""
+"""Standard deviation of the log of each variance around what is expected of it."""
 _NOISE_SPREAD = 0.5
 _JITTER = 1e-8
 _FITTED = 120
-"""So many observations are enough to find the sizes from."""
+"""So many observations are enough to find the variances from."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Axes:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class Variances:
     """How much each part of the kernel varies.
 
     Attributes:
@@ -79,7 +80,7 @@ class Sizes:
         return float(self.kernel(np.ones((len(self.effects), 1, 1)))[0, 0])
 
 
-class Process:
+class GaussianProcess:
     """What observations say of every point.
 
     Args:
@@ -94,73 +95,73 @@ class Process:
         self._axes, self._points = axes, points
         self._rest = values - mean
         self._level = float(np.mean(self._rest)) if len(values) else 0.0
-        self.sizes = _fitted(axes, points, self._rest - self._level, noise)
+        self.variances = _fitted(axes, points, self._rest - self._level, noise)
 
     @cached_property
     def _inverse(self) -> Array:
-        covariance = self.sizes.kernel(self._axes.alike(self._points, self._points))
-        covariance[np.diag_indices_from(covariance)] += self.sizes.noise + _JITTER
+        covariance = self.variances.kernel(self._axes.alike(self._points, self._points))
+        covariance[np.diag_indices_from(covariance)] += self.variances.noise + _JITTER
         return np.asarray(np.linalg.inv(covariance))
 
     def at(self, points: Array, mean: Array) -> tuple[Array, Array]:
         """Mean and standard deviation at some points, (m,) each."""
-        across = self.sizes.kernel(self._axes.alike(points, self._points))
+        across = self.variances.kernel(self._axes.alike(points, self._points))
         expected = mean + self._level + across @ self._inverse @ (self._rest - self._level)
-        variance = self.sizes.whole - np.einsum("ij,jk,ik->i", across, self._inverse, across, optimize=True)
+        variance = self.variances.whole - np.einsum("ij,jk,ik->i", across, self._inverse, across, optimize=True)
         return np.asarray(expected), np.sqrt(np.maximum(variance, 1e-12))
 
-    def over(self, points: Array, one: Array, mean: Array, mean_of_one: float) -> tuple[Array, Array]:
+    def difference(self, points: Array, one: Array, mean: Array, mean_of_one: float) -> tuple[Array, Array]:
         """Mean and standard deviation of the difference to one point, (m,) each."""
         both = np.vstack([points, one])
-        across = self.sizes.kernel(self._axes.alike(both, self._points))
+        across = self.variances.kernel(self._axes.alike(both, self._points))
         expected = np.append(mean, mean_of_one) + across @ self._inverse @ (self._rest - self._level)
         weighted = across @ self._inverse
-        variances = self.sizes.whole - np.einsum("ij,ij->i", weighted, across)
-        shared = self.sizes.kernel(self._axes.alike(points, one[None, :]))[:, 0] - weighted[:-1] @ across[-1]
+        variances = self.variances.whole - np.einsum("ij,ij->i", weighted, across)
+        shared = self.variances.kernel(self._axes.alike(points, one[None, :]))[:, 0] - weighted[:-1] @ across[-1]
         variance = variances[:-1] + variances[-1] - 2 * shared
         return np.asarray(expected[:-1] - expected[-1]), np.sqrt(np.maximum(variance, 1e-12))
 
 
-def _fitted(axes: Axes, points: Array, values: Array, noise: float) -> Sizes:
-    """The sizes at the mode of their posterior."""
+def _fitted(axes: Axes, points: Array, values: Array, noise: float) -> Variances:
+    """Those at the mode of their posterior."""
     from scipy.optimize import minimize
 
     expected = np.log(np.array([*((_EFFECT * np.array(axes.weights)) ** 2), _PAIRS, noise**2]))
     if len(values) < 2:
-        return _sizes(expected)
+        return _variances(expected)
     chosen = np.unique(np.r_[np.argsort(values)[-_FITTED // 2 :], np.arange(len(values))[-_FITTED // 2 :]])
-    problem = _Evidence(axes.alike(points[chosen], points[chosen]), values[chosen], expected)
+    problem = _Posterior(axes.alike(points[chosen], points[chosen]), values[chosen], expected)
     found = minimize(problem, expected, jac=True, method="L-BFGS-B", options={"maxiter": 25})
-    return _sizes(found.x)
+    return _variances(found.x)
 
 
-def _sizes(logs: Array) -> Sizes:
-    return Sizes(np.exp(logs[:-2]), float(np.exp(logs[-2])), float(np.exp(logs[-1])))
+def _variances(logs: Array) -> Variances:
+    return Variances(np.exp(logs[:-2]), float(np.exp(logs[-2])), float(np.exp(logs[-1])))
 
 
 @dataclass(frozen=True)
-class _Evidence:
-    """Minus the log posterior of the sizes, and its gradient by their logs."""
+class _Posterior:
+    """Minus the log posterior of the variances, and its gradient by their logs."""
 
     alike: Array
     values: Array
     expected: Array
 
     def __call__(self, logs: Array) -> tuple[float, Array]:
-        sizes, count = _sizes(logs), len(self.values)
-        covariance = sizes.kernel(self.alike) + (sizes.noise + _JITTER) * np.eye(count)
+        variances, count = _variances(logs), len(self.values)
+        covariance = variances.kernel(self.alike) + (variances.noise + _JITTER) * np.eye(count)
         inverse = np.linalg.inv(covariance)
         weighted = inverse @ self.values
         sign, logdet = np.linalg.slogdet(covariance)
         spreads = np.array([*([_SPREAD] * (len(logs) - 1)), _NOISE_SPREAD])
         away = (logs - self.expected) / spreads
         value = 0.5 * (self.values @ weighted + logdet + away @ away) if sign > 0 else np.inf
-        return float(value), self._gradient(sizes, inverse - np.outer(weighted, weighted)) + away / spreads
+        return float(value), self._gradient(variances, inverse - np.outer(weighted, weighted)) + away / spreads
 
-    def _gradient(self, sizes: Sizes, gap: Array) -> Array:
-        roots = np.sqrt(sizes.effects)[:, None, None] * self.alike
+    def _gradient(self, variances: Variances, gap: Array) -> Array:
+        roots = np.sqrt(variances.effects)[:, None, None] * self.alike
         total = np.sum(roots, axis=0)
-        effects = sizes.effects[:, None, None] * self.alike + sizes.pairs * 0.5 * roots * (total - roots)
-        pairs = sizes.pairs * (total**2 - np.sum(roots**2, axis=0)) / 2
-        own = [np.sum(gap * part) for part in (*effects, pairs, sizes.noise * np.eye(len(self.values)))]
+        effects = variances.effects[:, None, None] * self.alike + variances.pairs * 0.5 * roots * (total - roots)
+        pairs = variances.pairs * (total**2 - np.sum(roots**2, axis=0)) / 2
+        own = [np.sum(gap * part) for part in (*effects, pairs, variances.noise * np.eye(len(self.values)))]
         return 0.5 * np.array(own)

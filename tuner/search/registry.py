@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from tuner.engines.base import NO_HINTS, Hints
 from tuner.errors import ConfigError
 from tuner.objective import Direction
-from tuner.search.additive import NO_HINTS, AdditiveSearch, Hints
+from tuner.search.additive import AdditiveSearch
 from tuner.search.base import Search, SearchConfig
 from tuner.search.grid import GridSearch
 from tuner.search.model import ModelSearch
@@ -27,7 +28,7 @@ def make_search(
     """
     kind = config.kind
     if kind == "auto" and len(directions) == 1:
-        return AdditiveSearch(space, tuple(directions), deployed, seed, hints)
+        return AdditiveSearch(space, directions[0], deployed, seed, hints)
     if kind == "auto":
         kind = "gp" if _gp_is_installed() else "tpe"
     if kind == "gp" and not _gp_is_installed():

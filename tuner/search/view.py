@@ -127,3 +127,11 @@ def sampler(kind: str, seed: int) -> "BaseSampler":
         if kind == "tpe":
             return TPESampler(seed=seed, n_startup_trials=0)
         return RandomSampler(seed=seed)
+
+
+def is_ordered(parameter: Range | Choice) -> bool:
+    """Whether distances between values mean something."""
+    if isinstance(parameter, Choice):
+        numbers = [v for v in parameter.choices if isinstance(v, int | float) and not isinstance(v, bool)]
+        return len(numbers) == len(parameter.choices) and len(numbers) > 2
+    return True

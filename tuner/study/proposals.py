@@ -16,7 +16,6 @@ from tuner.records.idle import Idle, idle_parameters, ran
 from tuner.records.outcome import Outcome
 from tuner.records.readings import LIKELY, Readings
 from tuner.records.record import ProofTerms, Role, TrialRecord
-from tuner.search.additive import Hints
 from tuner.search.base import CANNOT_RUN, Observation, anything
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
@@ -61,8 +60,7 @@ class Proposer:
         self._ground = ground
         self._say = say
         directions = list(config.objective.goals.values())
-        conventions = kind_of(config.engine).conventions
-        hints, settings = Hints(conventions.weights, conventions.slow), config.model.settings
+        hints, settings = kind_of(config.engine).hints, config.model.settings
         self._search = make_search(config.search, config.space, directions, settings, config.study.seed, hints)
         self._deployed = config.space.deployed(config.model.settings)
         self._told: set[str] = set()

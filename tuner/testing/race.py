@@ -1,4 +1,4 @@
-"""A search on a landscape of your own: what it launches, and what it would recommend after each launch."""
+"""A search on a landscape of your own: what it launches, and what it holds to be the best after each launch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ from typing import Literal, Protocol
 import numpy as np
 from pydantic import JsonValue
 
+from tuner.engines.base import Hints
 from tuner.engines.registry import DEFAULT, ENGINES
 from tuner.objective import Direction, Limit
-from tuner.search.additive import AdditiveSearch, Hints
-from tuner.search.base import CANNOT_RUN, Observation, SearchConfig
+from tuner.search.additive import AdditiveSearch
+from tuner.search.base import Observation, SearchConfig
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
 from tuner.testing.proof import Died
@@ -56,7 +57,7 @@ class Launch:
         screened: Settings that were measured live in it.
         died: Whether it gave no measurement.
         seconds: What it cost, screening included; 0 where the landscape does not say.
-        recommended: What the study would recommend after it; the deployed values before anything ran.
+        recommended: What the search holds to be the best that ran; the deployed values before anything ran.
     """
 
     params: Mapping[str, JsonValue]
@@ -66,20 +67,32 @@ class Launch:
     recommended: Mapping[str, JsonValue]
 
 
-def race(landscape: Landscape, *, search: Kind = "auto", launches: int = 25, seed: int = 0) -> list[Launch]:
-    """Let a search have so many launches, the deployed configuration first."""
-    return _Race(landscape, search, seed).run(launches)
+def race(
+    landscape: Landscape, *, search: Kind = "auto", launches: int = 25, seed: int = 0, hints: Hints | None = None
+) -> list[Launch]:
+    """Let a search have so many launches, the deployed configuration first.
+
+    It is the search that a study asks; predicted memory and what failures teach, which a study has as well, are not
+    part of it.
+
+    Args:
+        landscape: What configurations are worth.
+        search: Which search.
+        launches: Of the deployed configuration and of what is proposed.
+        seed: Of the search and of the noise.
+        hints: What the search is told of the settings; what vLLM's package says, if nothing is given.
+    """
+    return _Race(landscape, search, seed, ENGINES[DEFAULT].hints if hints is None else hints).run(launches)
 
 
 class _Race:
-    def __init__(self, landscape: Landscape, kind: Kind, seed: int) -> None:
+    def __init__(self, landscape: Landscape, kind: Kind, seed: int, hints: Hints) -> None:
         self._landscape = landscape
         self._space = SearchSpace.model_validate(landscape.space)
         self._goals = dict(landscape.goals)
         self._limits = {name: Limit.model_validate(limit) for name, limit in landscape.limits.items()}
         settings = self._space.settings(self._space.candidate(landscape.deployed))
-        conventions, directions = ENGINES[DEFAULT].conventions, list(self._goals.values())
-        hints = Hints(conventions.weights, conventions.slow)
+        directions = list(self._goals.values())
         self._search = make_search(SearchConfig(kind=kind), self._space, directions, settings, seed, hints)
         self._rng = np.random.default_rng(seed)
         self._measured: dict[str, list[Mapping[str, float]]] = {}
@@ -109,12 +122,13 @@ class _Race:
         self._launches[-1] = Launch(candidate.params, (), died, seconds, self._recommended())
 
     def _recommended(self) -> Mapping[str, JsonValue]:
-        if isinstance(self._search, AdditiveSearch):
-            best = self._search.recommend(self._observations())
-        else:
-            best = max(self._observations(), key=self._score, default=None)  # type: ignore[assignment]
-            best = best.candidate if best else None  # type: ignore[attr-defined]
+        seen = self._observations()
+        best = self._search.recommend(seen) if isinstance(self._search, AdditiveSearch) else self._best_reading(seen)
         return best.params if best else self._landscape.deployed
+
+    def _best_reading(self, seen: Sequence[Observation]) -> Candidate | None:
+        best = max(seen, key=self._score)
+        return best.candidate if best.values else None
 
     def _score(self, seen: Observation) -> tuple[bool, float]:
         """By its reading, as long as it keeps its limits."""
@@ -132,19 +146,12 @@ class _Race:
             return Observation(candidate, None)
         values = tuple(_mean(measured, name) for name in self._goals)
         margins = {name: self._margin(measured, name) for name in self._limits}
-        beyond = max(margins.values(), default=-1.0)
-        violation = CANNOT_RUN / 2 if beyond > 0 else -CANNOT_RUN / 2
+        violation = 0.5 if max(margins.values(), default=-1.0) > 0 else -0.5
         return Observation(candidate, values, violation, margins=margins)
 
     def _margin(self, measured: Sequence[Mapping[str, float]], name: str) -> float:
-        """By which log the limit is exceeded."""
-        limit, value = self._limits[name], _mean(measured, name)
-        first = next(iter(self._measured.values()))
-        scale = _mean(first, name) if limit.of == "baseline" else 1.0
-        if limit.max is not None:
-            return log(value / (limit.max * scale))
-        assert limit.min is not None
-        return log(limit.min * scale / value)
+        first = next(iter(self._measured.values()))  # the deployment, unless it died
+        return self._limits[name].excess(_mean(measured, name), _mean(first, name))
 
 
 def _mean(measured: Sequence[Mapping[str, float]], name: str) -> float:

@@ -160,16 +160,6 @@ def switch(name: str, on: bool) -> str:
     return f"--{'' if on else 'no-'}{name.replace('_', '-')}"
 
 
-_WEIGHTS = {
-    # it decides what fits, and not how fast it is
-    "gpu_memory_utilization": 0.05,
-    "kv_cache_memory_bytes": 0.05,
-    "block_size": 0.2,
-    "OMP_NUM_THREADS": 0.2,
-    "VLLM_FLOAT32_MATMUL_PRECISION": 0.2,
-    "enable_prefix_caching": 0.5,
-}
-"""By earlier studies; a study's own launches overrule them."""
 CONVENTIONS = Conventions(
     switch,
     read,
@@ -177,7 +167,5 @@ CONVENTIONS = Conventions(
     variables=("VLLM_", "OMP_", "MKL_", "NCCL_", "TORCH", "PYTORCH_", "TRITON_", "FLASHINFER_", "CUDA_"),
     launchers_own=("VLLM_HOST_IP", "VLLM_PORT", "VLLM_NO_USAGE_STATS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
     discloses="VLLM_SERVER_DEV_MODE=1",
-    weights=_WEIGHTS,
-    slow={"enforce_eager": True},  # three to nine times on real GPUs
 )
 """How vLLM's command lines and environments are written."""

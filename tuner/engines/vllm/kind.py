@@ -11,6 +11,7 @@ from tuner.engines.log.shapes import Shapes
 from tuner.engines.vllm.commandline import CONVENTIONS
 from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.foresight import foresight_of
+from tuner.engines.vllm.hints import HINTS
 from tuner.engines.vllm.log import signs
 from tuner.engines.vllm.log.degradations import NAMES, VllmDegradations
 from tuner.engines.vllm.log.phases import phase_of
@@ -30,5 +31,5 @@ def _announces(lines: Sequence[LogLine]) -> bool:
 
 _LOG = EngineLog(signs.reader, Index([]), VllmDegradations, Shapes(_announces))
 
-VLLM = EngineKind(VllmConfig, VllmEngine, CONVENTIONS, _LOG, foresight_of)
+VLLM = EngineKind(VllmConfig, VllmEngine, CONVENTIONS, _LOG, foresight_of, HINTS)
 """Its logs need no signature: what no other engine wrote is vLLM's."""

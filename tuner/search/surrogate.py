@@ -1,0 +1,150 @@
+"""What was seen of a space, as Gaussian processes: the goal, each limit, and whether a candidate runs at all."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from math import log
+
+import numpy as np
+from pydantic import JsonValue
+
+from tuner.engines.base import Hints
+from tuner.objective import Direction
+from tuner.search.base import Observation
+from tuner.search.gaussian import Array, Axes, GaussianProcess
+from tuner.search.view import is_ordered
+from tuner.space import Candidate, Choice, SearchSpace
+
+_NOISE = 0.03
+"""Of a launch's log, before repeats tell."""
+_SURE = 0.97
+"""The chance that a configuration runs of which nothing is known."""
+_EVEN, _STEEP = 0.6, 0.2
+"""Where survival is held to be as likely as not, on a scale from 0 to 1, and how steep it falls there."""
+_KEEPS = 0.75
+"""A configuration is the best so far only if it keeps its limits with this chance."""
+_LOSS = 1.0
+"""What a value that is known to be slow is expected to lose, in logs."""
+_LEAST = 1e-12
+
+
+class Surrogate:
+    """What was seen, as processes over the space: the goal, each limit, and whether it runs."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        names: Sequence[str],
+        direction: Direction,
+        hints: Hints,
+        seen: Sequence[Observation],
+    ) -> None:
+        self._space, self._names, self._hints = space, names, hints
+        self._sign = 1 if direction == "maximize" else -1
+        ordered = tuple(is_ordered(space.params[name]) for name in names)
+        self._axes = Axes(ordered, tuple(hints.weights.get(space.target(name)[1], 1.0) for name in names))
+        self._seen = seen
+        self._ran = [each for each in seen if each.values]
+        self._coordinates: dict[tuple[str, str], float] = {}
+
+    @cached_property
+    def incumbents(self) -> list[Observation]:
+        """The best two, limits rather kept; those that come nearest to it where none keeps them."""
+        points = self._points(each.candidate for each in self._ran)
+        mean, _ = self._goal.at(points, self._expected([each.candidate for each in self._ran]))
+        keeps = self._keeps(points)
+        score = np.where(keeps >= _KEEPS, mean, mean - 10 * (1 - keeps))
+        return [self._ran[int(n)] for n in np.argsort(-score)[:2]]
+
+    @property
+    def best(self) -> Observation | None:
+        """By the model, and not by its reading."""
+        return self.incumbents[0] if self._ran else None
+
+    def expected_improvement(self, candidates: Sequence[Candidate]) -> Array:
+        """The gain over the best that is expected of each, in logs, if it runs and keeps its limits."""
+        from scipy.stats import norm
+
+        assert self.best is not None
+        points, best = self._points(candidates), [self.best.candidate]
+        expected, of_best = self._expected(candidates), float(self._expected(best)[0])
+        gain, deviation = self._goal.difference(points, self._points(best)[0], expected, of_best)
+        ratio = gain / deviation
+        improvement = gain * norm.cdf(ratio) + deviation * norm.pdf(ratio)
+        return np.asarray(improvement * self._keeps(points) * self._runs(points))
+
+    @cached_property
+    def _goal(self) -> GaussianProcess:
+        expected = self._expected([each.candidate for each in self._ran])
+        return self._process([self._value(each) for each in self._ran], expected)
+
+    def _expected(self, candidates: Sequence[Candidate]) -> Array:
+        """What is known to be slow, before any launch."""
+        slow = {
+            name: self._hints.slow[self._space.target(name)[1]]
+            for name in self._names
+            if self._space.target(name)[1] in self._hints.slow
+        }
+        losses = [sum(each.params.get(name) == value for name, value in slow.items()) for each in candidates]
+        return -_LOSS * np.array(losses, dtype=float)
+
+    def _value(self, seen: Observation) -> float:
+        """The log of the goal, more being better."""
+        assert seen.values
+        return self._sign * log(max(seen.values[0], _LEAST))
+
+    @cached_property
+    def _limits(self) -> list[GaussianProcess]:
+        names = {name for each in self._ran for name in each.margins}
+        complete = [name for name in sorted(names) if all(name in each.margins for each in self._ran)]
+        return [self._process([each.margins[name] for each in self._ran]) for name in complete]
+
+    def _process(self, values: Sequence[float], expected: Array | float = 0.0) -> GaussianProcess:
+        points = self._points(each.candidate for each in self._ran)
+        return GaussianProcess(self._axes, points, np.array(values), np.zeros(len(points)) + expected, _NOISE)
+
+    def _keeps(self, points: Array) -> Array:
+        """The chance that all limits are kept."""
+        from scipy.stats import norm
+
+        chance, zero = np.ones(len(points)), np.zeros(len(points))
+        for limit in self._limits:
+            mean, deviation = limit.at(points, zero)
+            chance = chance * norm.cdf(-mean / deviation)
+        return chance
+
+    def _runs(self, points: Array) -> Array:
+        """The chance that a launch survives, by those that died and those that did not.
+
+        A regression of ones and zeros is wrong in its tails, so that what it holds to be likely to die is avoided more.
+        """
+        from scipy.stats import norm
+
+        died = np.array([1.0 if each.values is None else 0.0 for each in self._seen])
+        if not died.any():
+            return np.full(len(points), _SURE)
+        axes = Axes(self._axes.ordered, (1.0,) * len(self._names))  # what is not fast may well be large
+        seen, zero = self._points(each.candidate for each in self._seen), np.zeros(len(died))
+        mean, _ = GaussianProcess(axes, seen, _SURE - died, zero, 0.1).at(points, np.zeros(len(points)))
+        return np.asarray(norm.cdf((mean - _EVEN) / _STEEP))
+
+    def _points(self, candidates: Iterable[Candidate]) -> Array:
+        rows = [[self._coordinate(name, each) for name in self._names] for each in candidates]
+        return np.array(rows, dtype=float).reshape(len(rows), len(self._names))
+
+    def _coordinate(self, name: str, candidate: Candidate) -> float:
+        key = name, repr(candidate.params.get(name))
+        if key not in self._coordinates:
+            self._coordinates[key] = self._place(name, candidate.params.get(name))
+        return self._coordinates[key]
+
+    def _place(self, name: str, value: JsonValue) -> float:
+        parameter = self._space.params[name]
+        value = value if parameter.accepts(value) else parameter.default
+        if isinstance(parameter, Choice):
+            level = parameter.level(value)
+            return level / (parameter.levels - 1) if is_ordered(parameter) else float(level)
+        number = value if isinstance(value, int | float) else parameter.low
+        low, high, at = float(parameter.low), float(parameter.high), float(number)
+        if parameter.scale != "linear":
+            low, high, at = np.log(low), np.log(high), np.log(max(at, 1e-12))
+        return float((at - low) / (high - low)) if high > low else 0.0
