@@ -4,7 +4,8 @@ import tarfile
 
 import pytest
 
-from tests.study.test_study import FAST, run
+from tests.fast import FAST
+from tests.study.test_study import run
 from tuner import composing
 from tuner.records.record import Role
 

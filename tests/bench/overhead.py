@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from tests.study.test_study import FAST
+from tests.fast import FAST
 from tuner import composing
 from tuner.search.base import Observation
 from tuner.search.model import ModelSearch

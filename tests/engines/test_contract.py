@@ -3,6 +3,7 @@
 import pytest
 
 from tests.engines.toy import TOY
+from tests.fast import FAST
 from tuner import composing
 from tuner.engines import registry
 from tuner.engines.vllm.kind import VLLM
@@ -61,21 +62,9 @@ class TestToy(EngineContract):
 
 
 STUDY = [
-    "experiment=demo",
+    *FAST,
     "engine.kind=toy",
-    "engine.clock_scale=40",
-    "engine.launch_args.sim_clock_startup=400",
-    "workload.prompt_tokens=64",
-    "workload.output_tokens=16",
-    "workload.requests=5",
-    "workload.single_user={prompt_tokens: 32, output_tokens: 16, requests: 1}",
-    "workload.ttft_prompt_tokens=[]",
-    "workload.tool_call=false",
-    "workload.warm_up={shortest_tokens: 16, longest_tokens: 64, max_rounds: 2}",
-    "objective.limits=null",
     "study.name=toy",
-    "study.confirm=0",
-    "budget.trials=3",
     "space=none",
     # with 0.96 of the GPU the simulated server fails, which only a launch can tell a toy
     "space.params.gpu_memory_utilization={choices: [0.92, 0.9, 0.96]}",

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
-from tests.study.test_study import FAST
+from tests.fast import FAST
 from tuner.host.leases import SCOPE
 from tuner.launchers.process.traces import LAUNCH_MARK, Marked, marked
 

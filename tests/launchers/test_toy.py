@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.fast import FAST
 from tests.launchers.toy import ToyLauncherConfig
-from tests.study.test_study import FAST
 from tuner import composing
 from tuner.errors import ConfigError
 from tuner.launchers import registry

@@ -11,8 +11,8 @@ from contextlib import closing
 
 import pytest
 
+from tests.fast import FAST
 from tests.simulated import simulated_study
-from tests.study.test_study import FAST
 from tuner import composing
 from tuner.bench.saved import kept
 from tuner.dashboard.storage import optuna_storage

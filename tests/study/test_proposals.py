@@ -6,7 +6,8 @@ import sys
 import optuna
 import pytest
 
-from tests.study.test_study import FAST, optuna_study, run
+from tests.fast import FAST
+from tests.study.test_study import optuna_study, run
 from tuner import composing
 from tuner.errors import ConfigError
 from tuner.records.folder import StudyFolder

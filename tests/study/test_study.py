@@ -13,6 +13,7 @@ import psutil
 import pytest
 import tenacity
 
+from tests.fast import FAST
 from tuner import composing
 from tuner.dashboard.storage import optuna_storage
 from tuner.engines.base import Phase
@@ -30,24 +31,6 @@ from tuner.study.loop import StudyStopped, run_study
 from tuner.study.plan import plan_of
 from tuner.testing.launcher import until
 from tuner.trial.run import Assignment, run_trial
-
-FAST = [
-    "experiment=demo",
-    "engine.clock_scale=40",
-    "engine.launch_args.sim_clock_startup=400",
-    "workload.prompt_tokens=64",
-    "workload.output_tokens=16",
-    "workload.requests=5",
-    "workload.single_user={prompt_tokens: 32, output_tokens: 16, requests: 1}",
-    "workload.ttft_prompt_tokens=[]",
-    "workload.tool_call=false",
-    "workload.warm_up={shortest_tokens: 16, longest_tokens: 64, max_rounds: 2}",
-    # a tiny workload at a fast clock is noisy; what is tested here is the loop
-    "objective.limits=null",
-    "study.name=fast",
-    "budget.trials=3",
-    "study.confirm=0",
-]
 
 
 @pytest.fixture(autouse=True)

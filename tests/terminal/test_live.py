@@ -14,8 +14,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from tests.fast import FAST
 from tests.simulated import simulated_study
-from tests.study.test_study import FAST
 from tuner.engines.base import Phase
 from tuner.load.plan import Skipped
 from tuner.records.record import Role, State
