@@ -116,7 +116,7 @@ def tallies(site, kind, arm, seeds, trials=TRIALS):
 
 def kinds():
     """The searches that can run here."""
-    return ("gp", "tpe") if all(find_spec(name) for name in ("torch", "scipy", "greenlet")) else ("tpe",)
+    return ("auto", "gp", "tpe") if all(find_spec(name) for name in ("torch", "greenlet")) else ("auto", "tpe")
 
 
 def main():

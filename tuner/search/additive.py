@@ -1,6 +1,6 @@
 """The default search: a model of single effects and pairs, asked for what is most likely to beat the best by most.
 
-What it does otherwise than a generic sampler, each step measured (``make bench-search``):
+What it does otherwise than a generic sampler (``make bench-search`` measures the whole of it):
 
 - no random start: the deployed configuration is known to run, and most random ones are slow or die;
 - every choice that was never launched is launched once, one of each switch together, before anything is refined;
