@@ -15,7 +15,9 @@ def points(count):
 
 def test_the_gradient_by_which_variances_are_found_is_that_of_the_posterior():
     seen, values = points(15), 0.2 * RNG.normal(size=15)
-    posterior = _Posterior(AXES.alike(seen, seen), values, np.log([0.06, 0.0006, 0.06, 0.3, 0.0009]))
+    posterior = _Posterior(
+        AXES.alike(seen, seen), values, np.log([0.06, 0.0006, 0.06, 0.3, 0.0009]), np.array([1.0, 2.0, 1.0, 1.0, 0.5])
+    )
     at = posterior.expected + 0.3 * RNG.normal(size=5)
     steps = 1e-5 * np.eye(5)
     numeric = [(posterior(at + step)[0] - posterior(at - step)[0]) / 2e-5 for step in steps]

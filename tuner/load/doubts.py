@@ -16,6 +16,8 @@ _LUMP = 4
 """Chunks in one read, above which it is no coincidence: a server sends one a step, and a late client reads a few."""
 _BUNDLE = 1.1
 _DISAGREE = 0.05
+_STRAY = 0.1
+"""Share of answers that may look as if they held text back: one that ends within a character does, and hides none."""
 
 
 class Delivery(StrEnum):
@@ -71,7 +73,8 @@ class Doubt:
 
 def doubt(records: Sequence[RequestRecord]) -> Doubt:
     """What completed requests of one stage leave unknown."""
-    hidden = sum(map(_hides_tokens, records))
+    said, silent = (sum(map(hides, records)) for hides in (_says_it_hides, _says_less_than_it_counts))
+    hidden = said + silent if said or silent > _STRAY * len(records) else 0
     return Doubt(_delivery([r for r in records if (r.output_tokens or 0) >= _TELLING]), hidden, len(records))
 
 
@@ -83,11 +86,15 @@ def _delivery(records: Sequence[RequestRecord]) -> Delivery:
     return Delivery.LUMPS if median(chunks / reads for chunks, reads in arrived) > _LUMP else Delivery.STREAMED
 
 
-def _hides_tokens(record: RequestRecord) -> bool:
-    """By the server's own word, or because several tokens a chunk make less than a character each."""
+def _says_it_hides(record: RequestRecord) -> bool:
+    return record.hidden_tokens > 0
+
+
+def _says_less_than_it_counts(record: RequestRecord) -> bool:
+    """Several tokens a chunk make less than a character each, and the server has no word for it."""
     tokens = record.output_tokens or 0
     bundled = tokens >= 2 * _TELLING and tokens > 2 * len(record.chunk_ms)
-    return record.hidden_tokens > 0 or (bundled and record.characters is not None and record.characters < tokens)
+    return not record.hidden_tokens and bundled and record.characters is not None and record.characters < tokens
 
 
 def impossible(record: RequestRecord) -> str | None:

@@ -24,6 +24,8 @@ _PAIRS = 0.3
 """How much pairs change, over what their parameters change alone."""
 _SPREAD = 1.0
 """Standard deviation of the log of each variance around what is expected of it."""
+_DOUBT = 2.0
+"""The same of a parameter that is said to matter less than others: whoever says so may be wrong."""
 _NOISE_SPREAD = 0.5
 _JITTER = 1e-8
 _FITTED = 120
@@ -130,7 +132,8 @@ def _fitted(axes: Axes, points: Array, values: Array, noise: float) -> Variances
     if len(values) < 2:
         return _variances(expected)
     chosen = np.unique(np.r_[np.argsort(values)[-_FITTED // 2 :], np.arange(len(values))[-_FITTED // 2 :]])
-    problem = _Posterior(axes.alike(points[chosen], points[chosen]), values[chosen], expected)
+    spreads = np.array([*(_DOUBT if weight < 1 else _SPREAD for weight in axes.weights), _SPREAD, _NOISE_SPREAD])
+    problem = _Posterior(axes.alike(points[chosen], points[chosen]), values[chosen], expected, spreads)
     found = minimize(problem, expected, jac=True, method="L-BFGS-B", options={"maxiter": 25})
     return _variances(found.x)
 
@@ -146,6 +149,7 @@ class _Posterior:
     alike: Array
     values: Array
     expected: Array
+    spreads: Array
 
     def __call__(self, logs: Array) -> tuple[float, Array]:
         variances, count = _variances(logs), len(self.values)
@@ -153,10 +157,9 @@ class _Posterior:
         inverse = np.linalg.inv(covariance)
         weighted = inverse @ self.values
         sign, logdet = np.linalg.slogdet(covariance)
-        spreads = np.array([*([_SPREAD] * (len(logs) - 1)), _NOISE_SPREAD])
-        away = (logs - self.expected) / spreads
+        away = (logs - self.expected) / self.spreads
         value = 0.5 * (self.values @ weighted + logdet + away @ away) if sign > 0 else np.inf
-        return float(value), self._gradient(variances, inverse - np.outer(weighted, weighted)) + away / spreads
+        return float(value), self._gradient(variances, inverse - np.outer(weighted, weighted)) + away / self.spreads
 
     def _gradient(self, variances: Variances, gap: Array) -> Array:
         roots = np.sqrt(variances.effects)[:, None, None] * self.alike

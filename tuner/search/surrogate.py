@@ -22,8 +22,9 @@ _EVEN, _STEEP = 0.6, 0.2
 """Where survival is held to be as likely as not, on a scale from 0 to 1, and how steep it falls there."""
 _KEEPS = 0.75
 """A configuration is the best so far only if it keeps its limits with this chance."""
-_LOSS = 1.0
-"""What a value that is known to be slow is expected to lose, in logs."""
+_LOSS, _LOSS_WEIGHT = 1.0, 3.0
+"""What a value that is said to be slow is expected to lose, in logs; and how little that is relied on: a weight that
+makes it worth one launch when nothing else promises much."""
 _LEAST = 1e-12
 
 
@@ -41,10 +42,13 @@ class Surrogate:
         self._space, self._names, self._hints = space, names, hints
         self._sign = 1 if direction == "maximize" else -1
         ordered = tuple(is_ordered(space.params[name]) for name in names)
-        self._axes = Axes(ordered, tuple(hints.weights.get(space.target(name)[1], 1.0) for name in names))
+        self._axes = Axes(ordered, tuple(self._weight(space.target(name)[1]) for name in names))
         self._seen = seen
         self._ran = [each for each in seen if each.values]
         self._coordinates: dict[tuple[str, str], float] = {}
+
+    def _weight(self, target: str) -> float:
+        return _LOSS_WEIGHT if target in self._hints.slow else self._hints.weights.get(target, 1.0)
 
     @cached_property
     def incumbents(self) -> list[Observation]:
