@@ -12,7 +12,7 @@ from tuner.records.record import Role
 SIMULATED = [
     *("experiment=h200", "engine=sim", "hardware=sim-h100"),
     *(override for override in FAST if override.partition("=")[0] not in ("experiment", "study.name", "budget.trials")),
-    "model.known_good=[{cudagraph_capture_sizes: [1, 2, 4, 8], compile_sizes: [8]}]",
+    "model.known_good=[{cudagraph_capture_sizes: [1, 2, 3, 4, 5, 6, 7, 8], compile_sizes: [8]}]",
     "workload.min_duration_s=0",
     "budget.trials=2",
 ]
