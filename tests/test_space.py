@@ -162,3 +162,34 @@ def test_a_setting_left_to_the_engine_is_the_same_candidate_however_it_is_said()
 def test_a_deployed_value_that_is_no_choice_names_the_place():
     with pytest.raises(ConfigError, match=r"space\.params\.block_size.*128"):
         space(block_size={"choices": [16, 32]}).deployed(Settings({"block_size": 128}))
+
+
+DEFAULTED = space(block_size={"choices": [16, 32], "default": 16}, seqs={"low": 4, "high": 64, "scale": "pow2"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "deployed", "changes"),
+    [
+        (16, None, {}),
+        (None, 16, {}),
+        (32, None, {"block_size": 32}),
+        (16, 32, {"block_size": 16}),
+        (None, 32, {"block_size": None}),
+    ],
+)
+def test_the_engines_default_and_nothing_at_all_are_the_same(asked, deployed, changes):
+    assert DEFAULTED.changes({"block_size": asked, "seqs": 8}, {"block_size": deployed, "seqs": 8}) == changes
+
+
+def test_what_says_only_what_the_engine_does_anyway_is_left_out():
+    deployed = DEFAULTED.set_by(Settings({"seqs": 8}))
+    plain = DEFAULTED.plain(Candidate({"block_size": 16, "seqs": 8}), deployed)
+    assert plain.digest == DEFAULTED.deployed(Settings({"seqs": 8})).digest
+    assert DEFAULTED.plain(Candidate({"block_size": 32, "seqs": 4}), deployed).params == {"block_size": 32, "seqs": 4}
+
+
+def test_what_conditions_speak_of_stays_as_it_is():
+    mode = {"choices": ["fast", "slow"], "default": "fast"}
+    conditional = space(mode=mode, boost={"choices": [True, False], "when": "mode == 'fast'"})
+    asked = conditional.candidate({"mode": "fast", "boost": True})
+    assert conditional.plain(asked, {"mode": None, "boost": None}) == asked

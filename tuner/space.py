@@ -188,14 +188,6 @@ class Candidate:
         """Twelve hex digits that name the configuration: equal for equal values, whatever their order."""
         return hashlib.sha256(_canonical(dict(self.params)).encode()).hexdigest()[:12]
 
-    def changes(self, deployed: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """What it sets otherwise than the deployment (``SearchSpace.set_by``), by parameter."""
-        return {name: value for name, value in self.params.items() if value != deployed.get(name)}
-
-    def changed(self, deployed: Mapping[str, JsonValue]) -> str:
-        """The same, ready to print; empty if nothing."""
-        return ", ".join(f"{name}={_spoken(value)}" for name, value in self.changes(deployed).items())
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -367,6 +359,32 @@ class SearchSpace(Schema):
                 f"the deployment runs {value!r}, which is not {valid}", place=f"space.params.{name}", fix=fix
             )
         return value
+
+    def changes(self, params: Mapping[str, JsonValue], deployed: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """What a candidate sets otherwise than the deployment (``set_by``), by parameter.
+
+        The engine's own default, and nothing at all, are the same.
+        """
+        return {n: v for n, v in params.items() if self._meant(n, v) != self._meant(n, deployed.get(n))}
+
+    def changed(self, params: Mapping[str, JsonValue], deployed: Mapping[str, JsonValue]) -> str:
+        """The same, ready to print; empty if nothing."""
+        return ", ".join(f"{name}={_spoken(value)}" for name, value in self.changes(params, deployed).items())
+
+    def plain(self, candidate: Candidate, deployed: Mapping[str, JsonValue]) -> Candidate:
+        """The candidate without settings that say what the engine does anyway, where the deployment says nothing.
+
+        What conditions and rules speak of stays as it is.
+        """
+        kept = {*self.changes(candidate.params, deployed), *self._spoken_of}
+        return Candidate({n: v if n in kept else deployed.get(n, v) for n, v in candidate.params.items()})
+
+    @property
+    def _spoken_of(self) -> frozenset[str]:
+        return frozenset().union(*(each.names for each in (*self._when.values(), *self._rules.values())))
+
+    def _meant(self, name: str, value: JsonValue) -> JsonValue:
+        return self.params[name].default if value is None and name in self.params else value
 
     def all_candidates(self) -> Iterator[Candidate]:
         """Every candidate once, in the order of the parameters; only for a space without continuous parameters."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tuner.search.gaussian import Axes, GaussianProcess, _Posterior
+from tuner.search.gaussian import Axes, GaussianProcess, Posterior, Precision
 
 RNG = np.random.default_rng(7)
 AXES = Axes((True, True, False), (1.0, 0.1, 1.0))
@@ -15,9 +15,11 @@ def points(count):
 
 def test_the_gradient_by_which_variances_are_found_is_that_of_the_posterior():
     seen, values = points(15), 0.2 * RNG.normal(size=15)
-    posterior = _Posterior(
-        AXES.alike(seen, seen), values, np.log([0.06, 0.0006, 0.06, 0.3, 0.0009]), np.array([1.0, 2.0, 1.0, 1.0, 0.5])
+    expected, known = (
+        np.log([0.06, 0.0006, 0.06, 0.3, 0.0009]),
+        Precision(0.03, 0.5, RNG.integers(1, 4, 15).astype(np.float64), 1e-4),
     )
+    posterior = Posterior(AXES.alike(seen, seen), values, expected, np.array([1.0, 1.0, 1.0, 1.0, 0.5]), known)
     at = posterior.expected + 0.3 * RNG.normal(size=5)
     steps = 1e-5 * np.eye(5)
     numeric = [(posterior(at + step)[0] - posterior(at - step)[0]) / 2e-5 for step in steps]
@@ -26,7 +28,7 @@ def test_the_gradient_by_which_variances_are_found_is_that_of_the_posterior():
 
 def test_what_was_seen_is_known_and_what_is_far_away_is_not():
     seen = np.array([[0.0, 0.5, 0.0], [0.1, 0.5, 0.0], [0.2, 0.5, 0.0]])
-    process = GaussianProcess(AXES, seen, np.array([1.0, 1.1, 1.2]), np.zeros(3), 0.01)
+    process = GaussianProcess(AXES, seen, np.array([1.0, 1.1, 1.2]), np.zeros(3), Precision(0.01))
     mean, deviation = process.at(np.vstack([seen, [[1.0, 0.5, 2.0]]]), np.zeros(4))
     assert mean[:3] == pytest.approx([1.0, 1.1, 1.2], abs=0.02)
     assert deviation[3] > 5 * deviation[:3].max()
@@ -35,14 +37,14 @@ def test_what_was_seen_is_known_and_what_is_far_away_is_not():
 def test_a_parameter_without_effect_is_given_less_than_one_with():
     seen = points(60)
     values = 0.5 * np.sin(3 * seen[:, 0]) + 0.02 * RNG.normal(size=60)
-    found = GaussianProcess(Axes((True, True, False), (1.0, 1.0, 1.0)), seen, values, np.zeros(60), 0.03)
+    found = GaussianProcess(Axes((True, True, False), (1.0, 1.0, 1.0)), seen, values, np.zeros(60), Precision(0.03))
     assert found.variances.effects[0] > 3 * found.variances.effects[1:].max()
 
 
 def test_two_points_that_differ_in_nothing_that_matters_are_known_to_be_alike():
     """So that a copy of the best is worth nothing, however noisy its reading was."""
     seen = points(40)
-    process = GaussianProcess(AXES, seen, 0.5 * seen[:, 0], np.zeros(40), 0.03)
+    process = GaussianProcess(AXES, seen, 0.5 * seen[:, 0], np.zeros(40), Precision(0.03))
     best = np.array([0.9, 0.2, 1.0])
     copy, other = np.array([0.9, 0.8, 1.0]), np.array([0.1, 0.2, 1.0])
     gain, deviation = process.difference(np.array([best, copy, other]), best, np.zeros(3), 0.0)
@@ -52,5 +54,11 @@ def test_two_points_that_differ_in_nothing_that_matters_are_known_to_be_alike():
 
 
 def test_a_space_without_parameters_has_a_level_and_nothing_else():
-    process = GaussianProcess(Axes((), ()), np.zeros((3, 0)), np.array([1.0, 2.0, 3.0]), np.zeros(3), 0.03)
+    process = GaussianProcess(Axes((), ()), np.zeros((3, 0)), np.array([1.0, 2.0, 3.0]), np.zeros(3), Precision(0.03))
     assert process.at(np.zeros((1, 0)), np.zeros(1))[0] == pytest.approx([2.0])
+
+
+def test_variances_stay_where_observations_that_agree_have_an_inverse():
+    seen = np.repeat(points(3), 8, axis=0)
+    process = GaussianProcess(AXES, seen, np.zeros(24), np.zeros(24), Precision(0.03))
+    assert np.abs(process.posterior._mode - process.posterior.expected).max() <= 8.0

@@ -102,3 +102,16 @@ def test_without_pre_flight_everything_is_launched(load):
     outcome, _ = run(asked)
     assert [record.launched for record in outcome.searched] == [True, True]
     assert outcome.searched[1].failure.cause == "insufficient_free_memory"
+
+
+def test_a_copy_of_the_deployment_that_spells_out_the_engines_defaults_is_not_proposed(load):
+    """``block_size`` is unset and 16 by default, so that the space of two values holds one other configuration."""
+    asked = load(
+        "space=none",
+        "+space.params.block_size={choices: [16, 32], default: 16}",
+        "model.known_good=[{block_size: 16}]",
+        "search=grid",
+    )
+    outcome, heard = run(asked)
+    assert [record.params["block_size"] for record in outcome.searched] == [None, 32]
+    assert [event.changed for event in heard.of(events.TrialStarted)] == ["", "block_size=32"]

@@ -24,7 +24,6 @@ from tuner.load.records import RequestRecord, read_records
 from tuner.records.folder import TrialFolder
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
-from tuner.space import Candidate
 
 _MEANINGS = {
     "study": "Name of the study.",
@@ -220,7 +219,7 @@ def _facts(facts: StartupFacts) -> dict[str, JsonValue]:
 
 def changed(outcome: Outcome, record: TrialRecord) -> str:
     """What a trial sets otherwise than the deployed configuration; empty if nothing."""
-    return Candidate(record.params).changed(outcome.deployed)
+    return outcome.config.space.changed(record.params, outcome.deployed)
 
 
 def cold(record: TrialRecord) -> bool:

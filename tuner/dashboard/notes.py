@@ -15,7 +15,6 @@ from tuner.records.outcome import Outcome
 from tuner.records.record import Ending, TrialRecord
 from tuner.records.verdict import worse as worsened
 from tuner.secrets import redacted
-from tuner.space import Candidate
 
 _LONGEST_LINE = 1500
 _WIDTH = 88
@@ -116,7 +115,7 @@ def _reason(record: TrialRecord) -> Iterable[str]:
 
 def _changed(outcome: Outcome, record: TrialRecord) -> Iterable[str]:
     space, deployed = outcome.config.space, outcome.deployed
-    changes = Candidate(record.params).changes(deployed)
+    changes = space.changes(record.params, deployed)
     if not changes:
         yield "As deployed."
         return

@@ -179,10 +179,9 @@ def tried(outcome: Outcome) -> Html:
 def _trials(outcome: Outcome, records: Sequence[TrialRecord], interrupted: Sequence[int] = ()) -> Html:
     """One line a trial, a column for each parameter that differs between them."""
     names = [name for name in outcome.config.space.params if len({_shown(record, name) for record in records}) > 1]
-    deployed = outcome.deployed
     settings = [_jointed(words.setting(outcome.config.space, name)) for name in names]
     rows: dict[int, tuple[str, ...]] = {
-        record.number: (*_worth(outcome, record), *(_value(record.params, deployed, name) for name in names))
+        record.number: (*_worth(outcome, record), *(_value(outcome, record.params, name) for name in names))
         for record in records
     }
     rows |= {number: _unfinished(outcome, number, len(names)) for number in interrupted}
@@ -205,11 +204,12 @@ def _jointed(setting: str) -> Html:
     return Html(html(setting.lstrip("-")).replace("_", "_<wbr>").replace("-", "-<wbr>"))
 
 
-def _value(params: Mapping[str, JsonValue], deployed: Mapping[str, JsonValue], name: str) -> str:
+def _value(outcome: Outcome, params: Mapping[str, JsonValue], name: str) -> str:
     if name not in params:
         return tag("span", "–", class_="same")
     text = words.brief(params[name])
-    return tag("span", text, class_="same") if params[name] == deployed.get(name) else tag("b", text)
+    changed = name in outcome.config.space.changes(params, outcome.deployed)
+    return tag("b", text) if changed else tag("span", text, class_="same")
 
 
 def _worth(outcome: Outcome, record: TrialRecord) -> tuple[str, ...]:

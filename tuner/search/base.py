@@ -35,6 +35,8 @@ class Observation:
         asked: Digest of the candidate that was proposed, which may not be what ran; empty where it is.
         values: The goals' metrics; ``None`` if it could not be measured.
         margins: By which log each limit's metric is beyond its bound; negative where the limit is kept.
+        launches: Of how many launches the values are the mean.
+        error: How well one of them knew its own value: standard error of its log.
         violation: At most 0 when the limits are rather kept than not: a half less the probability that they are kept;
             1 if it cannot run.
     """
@@ -44,6 +46,8 @@ class Observation:
     violation: float = CANNOT_RUN
     asked: str = ""
     margins: Mapping[str, float] = field(default_factory=dict)
+    launches: int = 1
+    error: float = 0.0
 
 
 def anything(candidate: Candidate) -> bool:

@@ -18,15 +18,10 @@ _LENGTH = 0.5
 """Over which share of an ordered parameter's range its effect changes."""
 _BASE = 1.0
 """Standard deviation of the whole level, in logs: hardly a prior."""
-_EFFECT = 0.25
-"""What a parameter of weight 1 is expected to change, in logs."""
-_PAIRS = 0.3
-"""How much pairs change, over what their parameters change alone."""
-_SPREAD = 1.0
-"""Standard deviation of the log of each variance around what is expected of it."""
-_DOUBT = 2.0
-"""The same of a parameter that is said to matter less than others: whoever says so may be wrong."""
 _NOISE_SPREAD = 0.5
+"""Likewise of the noise, where nothing better is known of it."""
+_FARTHEST = 8.0
+"""In logs, from what is expected of a variance: a step of the optimiser's beyond it may have no inverse."""
 _JITTER = 1e-8
 _FITTED = 120
 """So many observations are enough to find the variances from."""
@@ -54,6 +49,47 @@ class Axes:
             return np.asarray(one == other, dtype=float)
         scaled = np.sqrt(5.0) * np.abs(one - other) / _LENGTH  # Matérn 5/2
         return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled))
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is expected of the variances before anything was observed.
+
+    Attributes:
+        effect: What a parameter of weight 1 is expected to change, in logs.
+        pairs: How much pairs change, over what their parameters change alone.
+        spread: Standard deviation of the log of each variance around what is expected of it.
+        doubt: The same of a parameter that is said to matter less than others: whoever says so may be wrong.
+    """
+
+    effect: float = 0.25
+    pairs: float = 0.3
+    spread: float = 1.0
+    doubt: float = 2.0
+
+
+_USUAL = Prior()
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How well each observation is known.
+
+    Attributes:
+        noise: Standard deviation of one launch, as far as it is known.
+        spread: Standard deviation of the log of its square around that.
+        launches: Of how many each observation is the mean, (n,).
+        own: What is known of each observation's own variance, which launches of the same configuration share, (n,).
+    """
+
+    noise: float
+    spread: float = _NOISE_SPREAD
+    launches: Array | float = 1.0
+    own: Array | float = 0.0
+
+    def variances(self, noise: float, count: int) -> Array:
+        """The variance of each of so many observations, if that of a launch is ``noise``."""
+        return np.broadcast_to(noise / self.launches + self.own + _JITTER, (count,))
 
 
 @dataclass(frozen=True)
@@ -90,19 +126,36 @@ class GaussianProcess:
         points: (n, d).
         values: (n,), in logs.
         mean: What is expected of these points beforehand, (n,).
-        noise: Standard deviation of an observation, as far as it is known.
+        precision: How well each is known.
+        prior: What is expected of the variances.
+        variances: Those of the process; at the mode of their posterior if not given.
     """
 
-    def __init__(self, axes: Axes, points: Array, values: Array, mean: Array, noise: float) -> None:
-        self._axes, self._points = axes, points
+    def __init__(
+        self,
+        axes: Axes,
+        points: Array,
+        values: Array,
+        mean: Array,
+        precision: Precision,
+        prior: Prior = _USUAL,
+        variances: Variances | None = None,
+    ) -> None:
+        self._axes, self._points, self._precision, self._prior = axes, points, precision, prior
         self._rest = values - mean
         self._level = float(np.mean(self._rest)) if len(values) else 0.0
-        self.variances = _fitted(axes, points, self._rest - self._level, noise)
+        self.variances = variances or self.posterior.mode
+
+    @cached_property
+    def posterior(self) -> "Posterior":
+        """What the observations say of the variances."""
+        return _posterior(self._axes, self._points, self._rest - self._level, self._precision, self._prior)
 
     @cached_property
     def _inverse(self) -> Array:
         covariance = self.variances.kernel(self._axes.alike(self._points, self._points))
-        covariance[np.diag_indices_from(covariance)] += self.variances.noise + _JITTER
+        noise = self._precision.variances(self.variances.noise, len(self._points))
+        covariance[np.diag_indices_from(covariance)] += noise
         return np.asarray(np.linalg.inv(covariance))
 
     def at(self, points: Array, mean: Array) -> tuple[Array, Array]:
@@ -124,18 +177,15 @@ class GaussianProcess:
         return np.asarray(expected[:-1] - expected[-1]), np.sqrt(np.maximum(variance, 1e-12))
 
 
-def _fitted(axes: Axes, points: Array, values: Array, noise: float) -> Variances:
-    """Those at the mode of their posterior."""
-    from scipy.optimize import minimize
-
-    expected = np.log(np.array([*((_EFFECT * np.array(axes.weights)) ** 2), _PAIRS, noise**2]))
-    if len(values) < 2:
-        return _variances(expected)
-    chosen = np.unique(np.r_[np.argsort(values)[-_FITTED // 2 :], np.arange(len(values))[-_FITTED // 2 :]])
-    spreads = np.array([*(_DOUBT if weight < 1 else _SPREAD for weight in axes.weights), _SPREAD, _NOISE_SPREAD])
-    problem = _Posterior(axes.alike(points[chosen], points[chosen]), values[chosen], expected, spreads)
-    found = minimize(problem, expected, jac=True, method="L-BFGS-B", options={"maxiter": 25})
-    return _variances(found.x)
+def _posterior(axes: Axes, points: Array, values: Array, precision: Precision, prior: Prior) -> "Posterior":
+    """Of the best observations and the latest, where there are many."""
+    expected = np.log(np.array([*((prior.effect * np.array(axes.weights)) ** 2), prior.pairs, precision.noise**2]))
+    doubts = (prior.doubt if weight < 1 else prior.spread for weight in axes.weights)
+    spreads = np.array([*doubts, prior.spread, precision.spread])
+    chosen = np.unique(np.r_[np.argsort(values)[-_FITTED // 2 :], np.arange(len(values))[-_FITTED // 2 :]]).astype(int)
+    launches, own = (np.broadcast_to(each, len(values))[chosen] for each in (precision.launches, precision.own))
+    known = Precision(precision.noise, precision.spread, launches, own)
+    return Posterior(axes.alike(points[chosen], points[chosen]), values[chosen], expected, spreads, known)
 
 
 def _variances(logs: Array) -> Variances:
@@ -143,28 +193,70 @@ def _variances(logs: Array) -> Variances:
 
 
 @dataclass(frozen=True)
-class _Posterior:
-    """Minus the log posterior of the variances, and its gradient by their logs."""
+class Posterior:
+    """Minus the log posterior of the variances, and its gradient, by their logs.
+
+    Attributes:
+        alike: How alike the points are, (d, n, n).
+        values: What was observed, less what was expected, (n,).
+        expected: Log of each variance beforehand.
+        spreads: Standard deviation of each around that.
+        precision: How well each observation is known.
+    """
 
     alike: Array
     values: Array
     expected: Array
     spreads: Array
+    precision: Precision
+
+    @property
+    def mode(self) -> Variances:
+        """The likeliest variances."""
+        return _variances(self._mode)
+
+    @cached_property
+    def _mode(self) -> Array:
+        from scipy.optimize import minimize
+
+        if len(self.values) < 2:
+            return self.expected
+        bounds = np.array([self.expected - _FARTHEST, self.expected + _FARTHEST]).T
+        found = minimize(self, self.expected, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 25})
+        return np.asarray(found.x)
+
+    def draws(self, count: int, seed: int) -> list[Variances]:
+        """Variances drawn from the normal distribution that the posterior is around its mode (Laplace)."""
+        curvature, directions = np.linalg.eigh(self._curvature)
+        steps = np.random.default_rng(seed).normal(size=(count, len(curvature))) / np.sqrt(curvature)
+        return [_variances(self._mode + directions @ step) for step in steps]
+
+    @property
+    def _curvature(self) -> Array:
+        """Second derivatives at the mode; nowhere is less known than a bit less than beforehand."""
+        steps = 1e-3 * np.eye(len(self._mode))
+        found = np.array([(self(self._mode + step)[1] - self(self._mode - step)[1]) / 2e-3 for step in steps])
+        curvature, directions = np.linalg.eigh((found + found.T) / 2)
+        least = 0.5 / float(np.max(self.spreads)) ** 2
+        return np.asarray((directions * np.maximum(curvature, least)) @ directions.T)
 
     def __call__(self, logs: Array) -> tuple[float, Array]:
-        variances, count = _variances(logs), len(self.values)
-        covariance = variances.kernel(self.alike) + (variances.noise + _JITTER) * np.eye(count)
+        """At the logs of the variances."""
+        variances = _variances(logs)
+        covariance = variances.kernel(self.alike)
+        covariance[np.diag_indices_from(covariance)] += self.precision.variances(variances.noise, len(self.values))
         inverse = np.linalg.inv(covariance)
         weighted = inverse @ self.values
         sign, logdet = np.linalg.slogdet(covariance)
         away = (logs - self.expected) / self.spreads
         value = 0.5 * (self.values @ weighted + logdet + away @ away) if sign > 0 else np.inf
-        return float(value), self._gradient(variances, inverse - np.outer(weighted, weighted)) + away / self.spreads
+        gradient = self._gradient(variances, inverse - np.outer(weighted, weighted))
+        return float(value), gradient + away / self.spreads
 
     def _gradient(self, variances: Variances, gap: Array) -> Array:
         roots = np.sqrt(variances.effects)[:, None, None] * self.alike
         total = np.sum(roots, axis=0)
         effects = variances.effects[:, None, None] * self.alike + variances.pairs * 0.5 * roots * (total - roots)
         pairs = variances.pairs * (total**2 - np.sum(roots**2, axis=0)) / 2
-        own = [np.sum(gap * part) for part in (*effects, pairs, variances.noise * np.eye(len(self.values)))]
-        return 0.5 * np.array(own)
+        noise = float(np.sum(np.diag(gap) * variances.noise / self.precision.launches))
+        return 0.5 * np.array([*(np.sum(gap * part) for part in (*effects, pairs)), noise])

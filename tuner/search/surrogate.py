@@ -10,12 +10,13 @@ from pydantic import JsonValue
 from tuner.engines.base import Hints
 from tuner.objective import Direction
 from tuner.search.base import Observation
-from tuner.search.gaussian import Array, Axes, GaussianProcess
+from tuner.search.gaussian import Array, Axes, GaussianProcess, Precision, Prior, Variances
 from tuner.search.view import is_ordered
 from tuner.space import Candidate, Choice, SearchSpace
 
-_NOISE = 0.03
+_LAUNCHES = Precision(0.03)
 """Of a launch's log, before repeats tell."""
+_PRIOR = Prior()
 _SURE = 0.97
 """The chance that a configuration runs of which nothing is known."""
 _EVEN, _STEEP = 0.6, 0.2
@@ -44,7 +45,7 @@ class Surrogate:
         ordered = tuple(is_ordered(space.params[name]) for name in names)
         self._axes = Axes(ordered, tuple(self._weight(space.target(name)[1]) for name in names))
         self._seen = seen
-        self._ran = [each for each in seen if each.values]
+        self.measured = [each for each in seen if each.values]
         self._coordinates: dict[tuple[str, str], float] = {}
 
     def _weight(self, target: str) -> float:
@@ -53,33 +54,45 @@ class Surrogate:
     @cached_property
     def incumbents(self) -> list[Observation]:
         """The best two, limits rather kept; those that come nearest to it where none keeps them."""
-        points = self._points(each.candidate for each in self._ran)
-        mean, _ = self._goal.at(points, self._expected([each.candidate for each in self._ran]))
+        points = self._points(each.candidate for each in self.measured)
+        mean, _ = self._goal.at(points, self._expected([each.candidate for each in self.measured]))
         keeps = self._keeps(points)
         score = np.where(keeps >= _KEEPS, mean, mean - 10 * (1 - keeps))
-        return [self._ran[int(n)] for n in np.argsort(-score)[:2]]
+        return [self.measured[int(n)] for n in np.argsort(-score)[:2]]
 
     @property
     def best(self) -> Observation | None:
         """By the model, and not by its reading."""
-        return self.incumbents[0] if self._ran else None
+        return self.incumbents[0] if self.measured else None
 
     def expected_improvement(self, candidates: Sequence[Candidate]) -> Array:
         """The gain over the best that is expected of each, in logs, if it runs and keeps its limits."""
         from scipy.stats import norm
 
         assert self.best is not None
-        points, best = self._points(candidates), [self.best.candidate]
-        expected, of_best = self._expected(candidates), float(self._expected(best)[0])
-        gain, deviation = self._goal.difference(points, self._points(best)[0], expected, of_best)
+        points = self._points(candidates)
+        gain, deviation = self._goal.difference(*self.against(candidates, self.best.candidate))
         ratio = gain / deviation
         improvement = gain * norm.cdf(ratio) + deviation * norm.pdf(ratio)
         return np.asarray(improvement * self._keeps(points) * self._runs(points))
 
+    def against(self, candidates: Sequence[Candidate], one: Candidate) -> tuple[Array, Array, Array, float]:
+        """What a process is asked for the differences to one candidate."""
+        expected, of_one = self._expected(candidates), float(self._expected([one])[0])
+        return self._points(candidates), self._points([one])[0], expected, of_one
+
+    def process(
+        self, precision: Precision, prior: Prior = _PRIOR, variances: Variances | None = None
+    ) -> GaussianProcess:
+        """The goal, with what is known of each measurement and of the variances."""
+        points = self._points(each.candidate for each in self.measured)
+        expected = self._expected([each.candidate for each in self.measured])
+        values = np.array([self._value(each) for each in self.measured])
+        return GaussianProcess(self._axes, points, values, expected, precision, prior, variances)
+
     @cached_property
     def _goal(self) -> GaussianProcess:
-        expected = self._expected([each.candidate for each in self._ran])
-        return self._process([self._value(each) for each in self._ran], expected)
+        return self.process(_LAUNCHES)
 
     def _expected(self, candidates: Sequence[Candidate]) -> Array:
         """What is known to be slow, before any launch."""
@@ -98,13 +111,13 @@ class Surrogate:
 
     @cached_property
     def _limits(self) -> list[GaussianProcess]:
-        names = {name for each in self._ran for name in each.margins}
-        complete = [name for name in sorted(names) if all(name in each.margins for each in self._ran)]
-        return [self._process([each.margins[name] for each in self._ran]) for name in complete]
+        names = {name for each in self.measured for name in each.margins}
+        complete = [name for name in sorted(names) if all(name in each.margins for each in self.measured)]
+        return [self._process([each.margins[name] for each in self.measured]) for name in complete]
 
-    def _process(self, values: Sequence[float], expected: Array | float = 0.0) -> GaussianProcess:
-        points = self._points(each.candidate for each in self._ran)
-        return GaussianProcess(self._axes, points, np.array(values), np.zeros(len(points)) + expected, _NOISE)
+    def _process(self, values: Sequence[float]) -> GaussianProcess:
+        points = self._points(each.candidate for each in self.measured)
+        return GaussianProcess(self._axes, points, np.array(values), np.zeros(len(points)), _LAUNCHES)
 
     def _keeps(self, points: Array) -> Array:
         """The chance that all limits are kept."""
@@ -128,7 +141,7 @@ class Surrogate:
             return np.full(len(points), _SURE)
         axes = Axes(self._axes.ordered, (1.0,) * len(self._names))  # what is not fast may well be large
         seen, zero = self._points(each.candidate for each in self._seen), np.zeros(len(died))
-        mean, _ = GaussianProcess(axes, seen, _SURE - died, zero, 0.1).at(points, np.zeros(len(points)))
+        mean, _ = GaussianProcess(axes, seen, _SURE - died, zero, Precision(0.1)).at(points, np.zeros(len(points)))
         return np.asarray(norm.cdf((mean - _EVEN) / _STEEP))
 
     def _points(self, candidates: Iterable[Candidate]) -> Array:

@@ -248,7 +248,7 @@ class _Run:
         )
         if proposal.refusal:
             return run_trial(assignment, self._bench, folder, lambda phase: None)
-        changed = proposal.candidate.changed(outcome.deployed)
+        changed = self._config.space.changed(proposal.candidate.params, outcome.deployed)
         pace = Pace.of((*outcome.records, *outcome.relaunches))
         self._listener(events.TrialStarted(number, proposal.role, changed, attempt, pace, _left_after_s(outcome, pace)))
 

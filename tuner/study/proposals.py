@@ -98,7 +98,7 @@ class Proposer:
     def _known_good(self, outcome: Outcome) -> Iterator[Proposal]:
         tried = {record.digest for record in outcome.searched}
         for values in self._config.model.known_good:
-            candidate = self._space.candidate({**self._deployed.params, **values})
+            candidate = self._plain(self._space.candidate({**self._deployed.params, **values}))
             if candidate.digest not in tried:
                 yield Proposal(Role.KNOWN_GOOD, candidate)
 
@@ -132,11 +132,20 @@ class Proposer:
         seen = observations(outcome.searched, self._space, outcome.readings)
         launchable = _refused_in_a_row(outcome.searched) >= _REFUSALS
         admits = _admits(known, launchable, self._search.doubts) if known else anything
-        candidate = self._search.propose(seen, settled, admits)
+        tried = {record.digest for record in outcome.searched}
+
+        def new(candidate: Candidate) -> bool:
+            return self._plain(candidate).digest not in tried and admits(candidate)
+
+        candidate = self._search.propose(seen, settled, new)
         if candidate is None:
             self._tell("the space holds no other configuration: the search ends here")
             return None
-        return Proposal(Role.SEARCH, candidate, (time.perf_counter_ns() - asked_ns) / 1e9)
+        return Proposal(Role.SEARCH, self._plain(candidate), (time.perf_counter_ns() - asked_ns) / 1e9)
+
+    def _plain(self, candidate: Candidate) -> Candidate:
+        """Without settings that say what the engine does anyway: they are no changes, and worth no launch."""
+        return self._space.plain(candidate, self._space.set_by(self._config.model.settings))
 
     def _idle(self, searched: list[TrialRecord]) -> tuple[Idle, ...]:
         """Parameters that do nothing here; each is told of once."""

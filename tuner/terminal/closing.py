@@ -17,7 +17,6 @@ from tuner.records import verdict
 from tuner.records.outcome import Outcome, named
 from tuner.records.record import Role, TrialRecord
 from tuner.secrets import redacted
-from tuner.space import Candidate
 from tuner.study.pace import left_s
 
 _LINE = 160
@@ -99,7 +98,7 @@ def _finalists(outcome: Outcome) -> list[tuple[str, str]]:
     rows = [("deployed", _described(outcome, outcome.baseline))]
     if not (outcome.improved and outcome.best and outcome.baseline):
         return rows
-    changed = ("  changed", Candidate(outcome.best.params).changed(outcome.deployed))
+    changed = ("  changed", outcome.config.space.changed(outcome.best.params, outcome.deployed))
     if decision is None or not decision.launches:
         return [*rows, ("best", f"trial {outcome.best.number}: {_described(outcome, outcome.best)}"), changed]
     rows = [("deployed", _relaunched(outcome, Role.CONFIRM_BASELINE))]

@@ -21,7 +21,6 @@ from tuner.engines.causes import Cause
 from tuner.objective import Objective
 from tuner.records.outcome import SEARCHED, named
 from tuner.records.record import Ending, Failure, Role, TrialRecord
-from tuner.space import Candidate
 from tuner.study import events
 
 _RECENT = 8
@@ -137,7 +136,8 @@ class Standing:
 
     def changed(self, record: TrialRecord) -> str:
         """What a trial sets otherwise than the deployment."""
-        return Candidate(record.params).changed(self.config.space.set_by(self.config.model.settings))
+        space = self.config.space
+        return space.changed(record.params, space.set_by(self.config.model.settings))
 
     @property
     def best_line(self) -> str:
