@@ -1,4 +1,8 @@
-"""What was seen of a space, as Gaussian processes: the goal, each limit, and whether a candidate runs at all."""
+"""What was seen of a space, as Gaussian processes: the goal, each limit, and whether a candidate runs at all.
+
+What was only screened is shown to them as well, with a coordinate of its own: by how much screening differs from
+launches, and for which settings, follows from those that were both.
+"""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -25,6 +29,8 @@ _KEEPS = 0.75
 _LOSS = 1.0
 """What a value that is known to be slow is expected to lose, in logs."""
 _LEAST = 1e-12
+_SCREENED = 0.4
+"""What having been screened instead of launched is expected to change, over what a setting usually does."""
 
 
 class Surrogate:
@@ -41,9 +47,12 @@ class Surrogate:
         self._space, self._names, self._hints = space, names, hints
         self._sign = 1 if direction == "maximize" else -1
         ordered = tuple(is_ordered(space.params[name]) for name in names)
-        self._axes = Axes(ordered, tuple(hints.weights.get(space.target(name)[1], 1.0) for name in names))
-        self._seen = seen
-        self._ran = [each for each in seen if each.values]
+        weights = tuple(hints.weights.get(space.target(name)[1], 1.0) for name in names)
+        self._flags = [0.0] if any(each.screened for each in seen) else []
+        self._axes = Axes((*ordered, *(False for _ in self._flags)), (*weights, *(_SCREENED for _ in self._flags)))
+        self._seen = [each for each in seen if not each.screened]
+        self._ran = [each for each in self._seen if each.values]
+        self._measured = [each for each in seen if each.values]
         self._coordinates: dict[tuple[str, str], float] = {}
 
     @cached_property
@@ -72,10 +81,18 @@ class Surrogate:
         improvement = gain * norm.cdf(ratio) + deviation * norm.pdf(ratio)
         return np.asarray(improvement * self._keeps(points) * self._runs(points))
 
+    def survival(self, candidates: Sequence[Candidate]) -> Array:
+        """The chance that each runs."""
+        return self._runs(self._points(candidates))
+
+    def alike(self, candidates: Sequence[Candidate], one: Candidate) -> Array:
+        """How alike each is to one of them, from 0 to 1."""
+        return np.asarray(np.prod(self._axes.alike(self._points(candidates), self._points([one])), axis=0)[:, 0])
+
     @cached_property
     def _goal(self) -> GaussianProcess:
-        expected = self._expected([each.candidate for each in self._ran])
-        return self._process([self._value(each) for each in self._ran], expected)
+        expected = self._expected([each.candidate for each in self._measured])
+        return self._process([self._value(each) for each in self._measured], expected)
 
     def _expected(self, candidates: Sequence[Candidate]) -> Array:
         """What is known to be slow, before any launch."""
@@ -94,12 +111,14 @@ class Surrogate:
 
     @cached_property
     def _limits(self) -> list[GaussianProcess]:
-        names = {name for each in self._ran for name in each.margins}
-        complete = [name for name in sorted(names) if all(name in each.margins for each in self._ran)]
-        return [self._process([each.margins[name] for each in self._ran]) for name in complete]
+        names = {name for each in self._measured for name in each.margins}
+        complete = [name for name in sorted(names) if all(name in each.margins for each in self._measured)]
+        return [self._process([each.margins[name] for each in self._measured]) for name in complete]
 
     def _process(self, values: Sequence[float], expected: Array | float = 0.0) -> GaussianProcess:
-        points = self._points(each.candidate for each in self._ran)
+        points = self._points(each.candidate for each in self._measured)
+        if self._flags:
+            points[:, -1] = [each.screened for each in self._measured]
         return GaussianProcess(self._axes, points, np.array(values), np.zeros(len(points)) + expected, _NOISE)
 
     def _keeps(self, points: Array) -> Array:
@@ -122,14 +141,15 @@ class Surrogate:
         died = np.array([1.0 if each.values is None else 0.0 for each in self._seen])
         if not died.any():
             return np.full(len(points), _SURE)
-        axes = Axes(self._axes.ordered, (1.0,) * len(self._names))  # what is not fast may well be large
+        axes = Axes(self._axes.ordered, (1.0,) * len(self._axes.ordered))  # what is not fast may well be large
         seen, zero = self._points(each.candidate for each in self._seen), np.zeros(len(died))
         mean, _ = GaussianProcess(axes, seen, _SURE - died, zero, 0.1).at(points, np.zeros(len(points)))
         return np.asarray(norm.cdf((mean - _EVEN) / _STEEP))
 
     def _points(self, candidates: Iterable[Candidate]) -> Array:
-        rows = [[self._coordinate(name, each) for name in self._names] for each in candidates]
-        return np.array(rows, dtype=float).reshape(len(rows), len(self._names))
+        """A row each; where anything was screened, a last coordinate says that a launch is not."""
+        rows = [[*(self._coordinate(name, each) for name in self._names), *self._flags] for each in candidates]
+        return np.array(rows, dtype=float).reshape(len(rows), len(self._names) + len(self._flags))
 
     def _coordinate(self, name: str, candidate: Candidate) -> float:
         key = name, repr(candidate.params.get(name))
