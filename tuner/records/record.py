@@ -115,6 +115,8 @@ class Screened(Schema):
     """Wall time, the change and the load that does not count included."""
     measurement: Measurement
     verdict: Verdict
+    spoiled: tuple[Spoiled, ...] = ()
+    """Its stages during which the server was busy with itself, or others used the machine."""
     doubt: str = ""
     """Why it is not believed before it has been launched; empty where it is."""
 

@@ -227,10 +227,11 @@ class _Trial:
         with live.watch.explaining():
             for stage in settling(planned):
                 self.bench.client.run(stage, self._target(server), live.watch.check)
-        which = f", live {live.changes}"
+        which, before = f", live {live.changes}", len(self.spoiled)
         results = self._send(server, live.watch, list(loads(planned, self.bench.objective.deciding)), which)
         self.results += tuple(result.renamed(f"{result.stage}{which}") for result in results)
         self.folder.save_requests(self.results)
+        self.spoiled, disturbed = self.spoiled[:before], self.spoiled[before:]  # the trial's own are others
         measurement = measure(results, self.bench.workload, self.bench.clock_scale)
         return Screened(
             digest=screen.candidate.digest,
@@ -239,6 +240,7 @@ class _Trial:
             seconds=time.monotonic() - begun_s,
             measurement=measurement,
             verdict=self._judged(measurement),
+            spoiled=disturbed,
             doubt=live.live.doubt(screen.setting, self.assignment.settings.args),
         )
 
