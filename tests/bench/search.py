@@ -2,7 +2,8 @@
 
     python -m tests.bench.search [SEEDS] [KIND …]
 
-``misled`` is ``auto`` with hints that are wrong of these landscapes.
+``misled`` is ``auto`` with hints that are wrong of these landscapes, ``live`` is ``auto`` where servers can be changed
+while they run.
 """
 
 import sys
@@ -10,25 +11,26 @@ import time
 from statistics import fmean, median
 from typing import cast
 
-from tests.bench.landscapes import LANDSCAPES, optimum, worth
+from tests.bench.landscapes import LANDSCAPES, live, optimum, worth
 from tuner.engines.base import Hints
 from tuner.testing.race import Kind, race
 
 LAUNCHES = 40
 MISLED = Hints(weights={"max_num_seqs": 0.05}, slow={"async_scheduling": True})
 """Wrong on purpose: the batch decides most, and asynchronous scheduling gains."""
-_COLUMNS = ("to 2 %", "p90", "to 5 %", "p90", "dead", "at 10", "at 20", "at 40", "told at 20", "s an ask")
+_COLUMNS = ("to 2 %", "p90", "to 5 %", "p90", "minutes", "dead", "at 10", "at 20", "at 40", "told at 20", "s an ask")
 
 
 def row(hill, kind, seeds):
     """What the seeds came to: medians of launches, means of the rest."""
     _, best = optimum(hill)
-    near, nearer, dead, told, seconds = [], [], [], [], []
+    near, nearer, dead, told, seconds, minutes = [], [], [], [], [], []
     at: dict[int, list[float]] = {10: [], 20: [], 40: []}
     for seed in range(seeds):
         begun = time.process_time()
-        search, hints = ("auto", MISLED) if kind == "misled" else (kind, None)
-        launches = race(hill, search=cast(Kind, search), launches=LAUNCHES, seed=seed, hints=hints)
+        search, hints = ("auto", MISLED) if kind == "misled" else ("auto" if kind == "live" else kind, None)
+        landscape = live(hill) if kind == "live" else hill
+        launches = race(landscape, search=cast(Kind, search), launches=LAUNCHES, seed=seed, hints=hints)
         seconds.append((time.process_time() - begun) / len(launches))
         values = [0.0 if each.died else worth(hill, each.params) / best for each in launches]
         nearer.append(_first(values, 0.98))
@@ -36,9 +38,11 @@ def row(hill, kind, seeds):
         dead.append(fmean(each.died for each in launches))
         for count, found in at.items():
             found.append(max(values[:count]))
+        minutes.append(sum(each.seconds for each in launches[: _first(values, 0.98)]) / 60)
         told.append(worth(hill, launches[min(20, len(launches)) - 1].recommended) / best >= 0.95)
     return [
         *(f"{median(nearer):.0f}", f"{_p90(nearer):.0f}", f"{median(near):.0f}", f"{_p90(near):.0f}"),
+        f"{median(minutes):.0f}",
         f"{fmean(dead):.1%}",
         *(f"{fmean(found):.3f}" for found in at.values()),
         f"{fmean(told):.0%}",
@@ -57,7 +61,7 @@ def _p90(found):
 def main():
     """Print the table."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    kinds = sys.argv[2:] or ["auto", "misled", "tpe", "random"]
+    kinds = sys.argv[2:] or ["auto", "live", "misled", "tpe", "random"]
     print(f"launches of {LAUNCHES} until the optimum is near, {seeds} seeds; {LAUNCHES + 1} means never")
     print(f"{'':<24}" + "".join(f"{name:>11}" for name in _COLUMNS))
     for name, hill in LANDSCAPES.items():
