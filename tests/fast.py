@@ -13,6 +13,8 @@ FAST = [
     "workload.warm_up={shortest_tokens: 16, longest_tokens: 64, max_rounds: 2}",
     # a tiny workload at a fast clock is noisy; what is tested with it is the loop
     "objective.limits=null",
+    # what is screened live has tests of its own
+    "search.live=off",
     "study.name=fast",
     "budget.trials=3",
     "study.confirm=0",

@@ -153,6 +153,12 @@ class Unexplained(InfrastructureError):
     """The server died or stalled and nothing says why."""
 
 
+class LiveBroke(InfrastructureError):
+    """The server ended of what was added to it so that its settings could be changed: it is launched without."""
+
+    CAUSE = "live"
+
+
 class MeasurementError(TrialError):
     """The numbers would lie, so there are none."""
 

@@ -1,7 +1,7 @@
 """Landscapes whose truth is known: what a configuration is worth without noise, and which die."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -68,9 +68,12 @@ class Hill:
 
     def truth(self, params):
         """Goal and limited metric without noise; raises ``Died``."""
+        self._memory(params, math.log2(params["max_num_batched_tokens"]), math.log2(params["max_num_seqs"]))
+        return self._served(params)
+
+    def _served(self, params):
         tokens, seqs = math.log2(params["max_num_batched_tokens"]), math.log2(params["max_num_seqs"])
         eager = params["enforce_eager"]
-        self._memory(params, tokens, seqs)
         speed = 5.0 + 0.2 * min(seqs, math.log2(self.users)) - 0.02 * max(0.0, seqs - math.log2(self.users)) ** 2
         speed -= 0.025 * (tokens - self.tokens) ** 2
         sizes = params.get("compile_sizes")
@@ -101,6 +104,37 @@ class Hill:
         """A recompilation costs another minute."""
         same = any(one.get("compile_sizes") == params.get("compile_sizes") for one in earlier)
         return 70.0 if same else 130.0
+
+
+@dataclass
+class LiveHill(Hill):
+    """A hill whose servers can change sequences and token budget while they run, and read a little high then.
+
+    Attributes:
+        live: What can be changed.
+        screen_seconds: What a setting costs.
+        bias: Log by which a reading is too high for each halving of the sequences, at most two of them.
+    """
+
+    live: tuple[str, ...] = ("max_num_seqs", "max_num_batched_tokens")
+    screen_seconds: float = 10.0
+    bias: float = 0.04
+
+    def screen(self, params, setting, rng):
+        """A setting in the running server of a launch, noisier than a launch."""
+        assert all(setting[name] <= params[name] for name in setting)
+        halvings = min(2.0, math.log2(params["max_num_seqs"] / setting["max_num_seqs"]))
+        served = self._served({**params, **setting})
+        noise = 1.5 * self.noise * rng.normal()
+        return {
+            "output_tokens_per_s": served["output_tokens_per_s"] * math.exp(noise + self.bias * halvings),
+            "ttft_p50_ms": served["ttft_p50_ms"] * math.exp(noise - self.bias * halvings / 2),
+        }
+
+
+def live(hill):
+    """The same hill with servers that can be changed."""
+    return LiveHill(**{each.name: getattr(hill, each.name) for each in fields(hill)})
 
 
 LANDSCAPES = {

@@ -2,7 +2,8 @@
 
     python -m tests.bench.search [SEEDS] [KIND …]
 
-``unhinted`` and ``misled`` are ``auto`` with other hints.
+``unhinted`` and ``misled`` are ``auto`` with other hints, ``live`` is ``auto`` where servers can be changed while they
+run.
 """
 
 import sys
@@ -13,7 +14,7 @@ from itertools import repeat
 from statistics import fmean, median
 from typing import cast
 
-from tests.bench.landscapes import LANDSCAPES, optimum, worth
+from tests.bench.landscapes import LANDSCAPES, live, optimum, worth
 from tuner.engines.base import Hints
 from tuner.engines.registry import DEFAULT, ENGINES
 from tuner.testing.race import Kind, race
@@ -22,13 +23,13 @@ LAUNCHES = 40
 TOLD = ENGINES[DEFAULT].hints
 HINTS = {"unhinted": Hints(), "misled": replace(TOLD, slow={**TOLD.slow, "async_scheduling": True})}
 """Arms of ``auto`` that are told nothing, or the wrong sign of one parameter: asynchronous scheduling gains here."""
-_COLUMNS = ("to 2 %", "p90", "to 5 %", "p90", "dead", "at 10", "at 20", "at 40", "told at 20", "s an ask")
+_COLUMNS = ("to 2 %", "p90", "to 5 %", "p90", "minutes", "dead", "at 10", "at 20", "at 40", "told at 20", "s an ask")
 
 
 def row(hill, kind, seeds):
     """What the seeds came to, a process each: medians of launches, means of the rest."""
     _, best = optimum(hill)
-    near, nearer, dead, told = [], [], [], []
+    near, nearer, dead, told, minutes = [], [], [], [], []
     at: dict[int, list[float]] = {10: [], 20: [], 40: []}
     with ProcessPoolExecutor() as pool:
         raced = list(pool.map(_raced, repeat(hill), repeat(kind), range(seeds)))
@@ -39,9 +40,11 @@ def row(hill, kind, seeds):
         dead.append(fmean(each.died for each in launches))
         for count, found in at.items():
             found.append(max(values[:count]))
+        minutes.append(sum(each.seconds for each in launches[: _first(values, 0.98)]) / 60)
         told.append(worth(hill, launches[min(20, len(launches)) - 1].recommended) / best >= 0.95)
     return [
         *(f"{median(nearer):.0f}", f"{_p90(nearer):.0f}", f"{median(near):.0f}", f"{_p90(near):.0f}"),
+        f"{median(minutes):.0f}",
         f"{fmean(dead):.1%}",
         *(f"{fmean(found):.3f}" for found in at.values()),
         f"{fmean(told):.0%}",
@@ -52,8 +55,9 @@ def row(hill, kind, seeds):
 def _raced(hill, kind, seed):
     """One study, and the CPU seconds of each of its proposals."""
     begun = time.process_time()
-    search = cast(Kind, "auto" if kind in HINTS else kind)
-    launches = race(hill, search=search, launches=LAUNCHES, seed=seed, hints=HINTS.get(kind))
+    search = cast(Kind, "auto" if kind in ("live", *HINTS) else kind)
+    landscape = live(hill) if kind == "live" else hill
+    launches = race(landscape, search=search, launches=LAUNCHES, seed=seed, hints=HINTS.get(kind))
     return launches, (time.process_time() - begun) / len(launches)
 
 
@@ -68,7 +72,7 @@ def _p90(found):
 def main():
     """Print the table."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    kinds = sys.argv[2:] or ["auto", *HINTS, "tpe", "random"]
+    kinds = sys.argv[2:] or ["auto", "live", *HINTS, "tpe", "random"]
     print(f"launches of {LAUNCHES} until the optimum is near, {seeds} seeds; {LAUNCHES + 1} means never")
     print(f"{'':<24}" + "".join(f"{name:>11}" for name in _COLUMNS))
     for name, hill in LANDSCAPES.items():

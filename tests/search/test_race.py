@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.bench.landscapes import LANDSCAPES, Hill, optimum, worth
+from tests.bench.landscapes import LANDSCAPES, Hill, live, optimum, worth
 from tuner.testing.race import race
 
 
@@ -35,3 +35,36 @@ def test_the_default_search_comes_near_the_optimum_where_chance_does_not():
         return [max(worth(hill, launch.params) for launch in run if not launch.died) / best for run in runs]
 
     assert min(reached("auto")) > 0.9 > max(reached("random"))
+
+
+def test_a_launch_measures_settings_that_its_server_can_change_to():
+    """The landscape itself refuses what is larger than the launch."""
+    hill = live(LANDSCAPES["saturating"])
+    launches = race(hill, launches=6, seed=1)
+    assert launches[0].screened == ()
+    assert any(launch.screened for launch in launches)
+    assert all(set(setting) == set(hill.live) for launch in launches for setting in launch.screened)
+    plain = [hill.seconds(each.params, [one.params for one in launches[:n]]) for n, each in enumerate(launches)]
+    cost = [one.seconds - other for one, other in zip(launches, plain, strict=True)]
+    assert cost == [len(each.screened) * hill.screen_seconds for each in launches]
+    assert all(launch.recommended in [each.params for each in launches] for launch in launches)
+
+
+def test_a_server_without_live_settings_screens_none():
+    assert not any(launch.screened for launch in race(LANDSCAPES["saturating"], launches=4, seed=1))
+
+
+def test_only_the_default_search_screens():
+    hill = live(LANDSCAPES["saturating"])
+    assert not any(launch.screened for launch in race(hill, search="random", launches=4, seed=1))
+
+
+def test_screening_finds_the_batch_in_fewer_launches_although_it_is_biased():
+    hill = Hill(users=64, tokens=14)
+    _, best = optimum(hill)
+
+    def reached(landscape):
+        launches = race(landscape, launches=9, seed=103)
+        return max(worth(hill, launch.params) for launch in launches if not launch.died) / best
+
+    assert reached(live(hill)) > 0.95 > reached(hill)

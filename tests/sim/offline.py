@@ -144,7 +144,7 @@ class _Loop:
             self._send(stream)
         while self.arrivals or self.scheduler.busy:
             self._admit()
-            batch = self.scheduler.next_batch()
+            batch = self.scheduler.schedule()
             assert batch is not None
             self._step(batch)
         return Outcome(self.plan, tuple(self.served), self.now)

@@ -45,7 +45,7 @@ def run(engine: Scheduler, arriving: Sequence[Request], every: int = 3) -> dict[
             engine.add(waiting.pop(0))
         steps += 1
         assert steps < 20_000, "starved"
-        batch = engine.next_batch()
+        batch = engine.schedule()
         if batch is None:
             continue
         assert batch.shape.tokens == sum(tokens for _, tokens in batch.work) <= settings.max_num_batched_tokens
@@ -117,13 +117,13 @@ def test_what_was_used_longest_ago_is_evicted_first(configure: Configure) -> Non
 def test_a_long_prompt_is_computed_in_chunks_beside_running_decodes(configure: Configure) -> None:
     engine = scheduler(configure, 1000)
     engine.add(Request(10, 50))
-    first = engine.next_batch()
+    first = engine.schedule()
     assert first is not None
     engine.commit(first)
     engine.add(Request(300, 5))
     sizes = []
     for _ in range(5):
-        batch = engine.next_batch()
+        batch = engine.schedule()
         assert batch is not None
         sizes.append((batch.shape.decodes, batch.shape.prefill_tokens))
         engine.commit(batch)
@@ -135,7 +135,7 @@ def test_more_requests_than_sequences_queue_in_order(configure: Configure) -> No
     sent = [Request(8, 4) for _ in range(9)]
     for request in sent:
         engine.add(request)
-    batch = engine.next_batch()
+    batch = engine.schedule()
     assert batch is not None
     assert engine.running == sent[:6]
     assert list(engine.waiting) == sent[6:]
@@ -145,7 +145,7 @@ def test_an_aborted_request_gives_its_blocks_back(configure: Configure) -> None:
     engine = scheduler(configure, 1000)
     running, waiting = Request(100, 50), Request(100, 50)
     engine.add(running)
-    batch = engine.next_batch()
+    batch = engine.schedule()
     assert batch is not None
     engine.commit(batch)
     engine.add(waiting)

@@ -46,6 +46,7 @@ _PHASES: Mapping[Phase, str] = {
     Phase.OPENING: "#58b4d1",
     Phase.WARMING_UP: "#e2b23c",
     Phase.MEASURING: "#2fa873",
+    Phase.SCREENING: "#a3d9a5",
     Phase.STOPPING: "#8a8f98",
 }
 _MOST_POINTS = 400

@@ -24,6 +24,8 @@ class Phase(StrEnum):
     OPENING = "opening the API"
     WARMING_UP = "warming up"
     MEASURING = "measuring"
+    SCREENING = "screening settings"
+    """Others are measured in the running server."""
     STOPPING = "stopping"
 
 

@@ -1,11 +1,14 @@
 """What one kind of engine is made of: an engine's package says it once, and the registry lists it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+from pydantic import JsonValue
 
 from tuner.engines.base import Conventions, Engine, Hints, LogReader
 from tuner.engines.config import EngineConfig
 from tuner.engines.foresight import Foresight, Premises
+from tuner.engines.live import Live, NoLive
 from tuner.engines.log.degradations import DegradationReader
 from tuner.engines.log.literals import Index
 from tuner.engines.log.shapes import Shapes
@@ -35,6 +38,10 @@ class EngineLog:
     announces: Shapes[bool] = NOTHING
 
 
+def _no_live(version: str | None, args: Mapping[str, JsonValue]) -> Live | NoLive:
+    return NoLive("this engine takes no other settings while it runs")
+
+
 def _nothing(premises: Premises) -> Foresight:
     return Foresight()
 
@@ -50,6 +57,7 @@ class EngineKind:
         log: How its logs are recognised and read.
         foresight: Makes what is known of launches before the first.
         hints: What the search knows of its settings before the first.
+        live: Which settings a running server of a version can change, given the deployment's flags.
     """
 
     config: type[EngineConfig]
@@ -58,3 +66,4 @@ class EngineKind:
     log: EngineLog
     foresight: Callable[[Premises], Foresight] = _nothing
     hints: Hints = field(default_factory=Hints)
+    live: Callable[[str | None, Mapping[str, JsonValue]], Live | NoLive] = _no_live

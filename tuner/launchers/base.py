@@ -26,6 +26,7 @@ class LaunchSpec:
         log_path: Where the server's whole output goes, as it comes; what an earlier launch left there is set aside.
         gpus: Indices, in PCI bus order, of the GPUs that the server may see; empty for none.
         stop_grace_s: How long the server may take to end before it is killed.
+        folder: A folder of this host that the server sees and can import from; ``{folder}`` in ``env`` stands for it.
     """
 
     name: str
@@ -34,6 +35,12 @@ class LaunchSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     gpus: tuple[int, ...] = ()
     stop_grace_s: float = 10.0
+    folder: Path | None = None
+
+    def seeing(self, env: Mapping[str, str], folder: str) -> dict[str, str]:
+        """An environment in which the folder has this name, and its modules can be imported."""
+        named = {name: value.replace("{folder}", folder) for name, value in env.items()}
+        return {**named, "PYTHONPATH": ":".join(filter(None, (folder, env.get("PYTHONPATH"))))}
 
     def new_id(self) -> str:
         """A name that no other launch has, fit for a file: ``study-trials-0003-1f0b93a4``."""

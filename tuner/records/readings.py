@@ -122,6 +122,12 @@ class Readings:
         found = {name: self._beyond(digest, name) for name in self.objective.limits}
         return {name: by for name, by in found.items() if by is not None}
 
+    def excesses(self, measurement: Measurement) -> dict[str, float]:
+        """By which log a single reading is beyond each limit's bound; negative where the limit is kept."""
+        read = numbers(measurement)
+        found = {name: self._excess(name, read[name]) for name in self.objective.limits if name in read}
+        return {name: by for name, by in found.items() if by is not None}
+
     def noise(self, name: str) -> Noise:
         """Between launches of one configuration, never less than within one; guessed until one ran twice."""
         known = self.scatter(name).noise

@@ -102,6 +102,25 @@ class Failure(Schema):
         )
 
 
+class Screened(Schema):
+    """A setting that was measured in the running server of a trial: no launch, and never of its standing."""
+
+    digest: str
+    """Names the candidate that it stands for."""
+    params: dict[str, JsonValue]
+    """That candidate's values by parameter."""
+    setting: dict[str, JsonValue]
+    """What was changed in the running server, by flag."""
+    seconds: float
+    """Wall time, the change and the load that does not count included."""
+    measurement: Measurement
+    verdict: Verdict
+    spoiled: tuple[Spoiled, ...] = ()
+    """Its stages during which the server was busy with itself, or others used the machine."""
+    doubt: str = ""
+    """Why it is not believed before it has been launched; empty where it is."""
+
+
 class TrialRecord(Stored):
     """One trial: what was asked, what ran, what was seen, what it is worth."""
 
@@ -146,6 +165,10 @@ class TrialRecord(Stored):
     measurement: Measurement | None = None
     verdict: Verdict | None = None
     failure: Failure | None = None
+    screened: tuple[Screened, ...] = ()
+    """What was measured in its running server besides."""
+    unscreened: str = ""
+    """Why not all that was to be measured there was."""
     proof: ProofTerms | None = None
     """Of which proof it is a relaunch."""
 

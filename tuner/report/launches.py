@@ -13,7 +13,8 @@ from tuner.engines.effective import EffectiveSetting, Status
 from tuner.errors import PredictedOutOfMemory
 from tuner.records.idle import idle_parameters
 from tuner.records.outcome import Outcome
-from tuner.records.record import TrialRecord
+from tuner.records.record import Screened, TrialRecord
+from tuner.records.screened import agreement
 from tuner.report.markup import NOTHING, Html, folded, joined, table, tag
 
 _NUMBERS = 8
@@ -57,6 +58,32 @@ def _spared(outcome: Outcome) -> Html:
     saved_s = len(outcome.ruled_out) * sum(failed) / len(failed)
     text = f"A launch that failed took {words.duration(sum(failed) / len(failed))} here: about "
     return tag("p", f"{text}{words.rough(saved_s)} of server time were spared.", class_="caption")
+
+
+def screened(outcome: Outcome) -> Html:
+    """Settings that were measured in running servers, and how well that agreed with launches; empty without any."""
+    found = agreement(outcome)
+    if found is None:
+        return NOTHING
+    said = (tag("p", sentence) for sentence in (*found.sentences, *_unscreened(outcome)))
+    head = ("trial", "changed while it ran", words.metric(found.metric).label, "launched as well", "")
+    rows = [_screen(outcome, record, each, found.metric) for record in outcome.records for each in record.screened]
+    return joined([*said, folded(f"All {found.settings} settings", table(head, rows, "numbers"))])
+
+
+def _screen(outcome: Outcome, record: TrialRecord, each: Screened, goal: str) -> tuple[str, ...]:
+    metric = words.metric(goal)
+    setting = ", ".join(f"{name} {words.value(value)}" for name, value in each.setting.items())
+    launched = outcome.readings.level(each.digest, goal)
+    readings = (metric.said(value) if value else "" for value in (each.measurement.numbers.get(goal), launched))
+    return str(record.number), setting, *readings, each.doubt
+
+
+def _unscreened(outcome: Outcome) -> Iterator[str]:
+    """What ended the screening of a launch before its time."""
+    for record in outcome.records:
+        if record.unscreened:
+            yield f"Trial {record.number} screened {len(record.screened)}, then no more: {record.unscreened}."
 
 
 def otherwise(outcome: Outcome) -> Html:

@@ -62,7 +62,8 @@ class AdditiveSearch:
         free = [name for name, p in self.space.params.items() if p.levels != 1 and name not in settled]
         pool = Pool(self.space, free, settled, fresh, dice, self.hints)
         start = self._start(seen)
-        new = (each for each in pool.with_new_choices(seen, start) if admits(each))
+        launched = [each for each in seen if not each.screened]
+        new = (each for each in pool.with_new_choices(launched, start) if admits(each))
         if (candidate := next(new, None)) is not None:
             return candidate
         found = self._ranked(seen, pool, free)
@@ -72,12 +73,16 @@ class AdditiveSearch:
 
     def recommend(self, seen: Sequence[Observation]) -> Candidate | None:
         """The launched candidate that the model holds to be the best and to keep its limits; ``None`` if none ran."""
-        model = self._model([name for name, p in self.space.params.items() if p.levels != 1], seen)
+        model = self.model(seen)
         return None if model.best is None else model.best.candidate
+
+    def model(self, seen: Sequence[Observation]) -> Surrogate:
+        """What is held of the whole space."""
+        return self._model([name for name, p in self.space.params.items() if p.levels != 1], seen)
 
     def _model(self, names: Sequence[str], seen: Sequence[Observation]) -> Surrogate:
         """The last one is kept: a study asks for its best and then for the next candidate."""
-        key = (*names, *(f"{each.candidate.digest} {each.values} {each.margins}" for each in seen))
+        key = (*names, *(f"{each.candidate.digest} {each.values} {each.margins} {each.screened}" for each in seen))
         if key not in self._models:
             self._models = {key: Surrogate(self.space, names, self.direction, self.hints, seen)}
         return self._models[key]

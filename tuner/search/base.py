@@ -22,6 +22,11 @@ class SearchConfig(Schema):
     kind: Literal["auto", "gp", "tpe", "random", "grid"] = "auto"
     """``auto``: a model of single effects and pairs; of several goals at once ``gp`` where torch is installed, else
     ``tpe``."""
+    live: Literal["auto", "off"] = "auto"
+    """``auto``: a launch measures further settings in the running server, where engine and search can do that; what
+    wins is launched as it would be deployed all the same."""
+    live_settings: Annotated[int, Field(ge=1)] = 6
+    """So many of them in one launch at the most."""
     startup_trials: Annotated[int, Field(ge=1)] = 8
     """Candidates spread over the space before the model proposes; the baseline and known-good ones count."""
 
@@ -37,6 +42,7 @@ class Observation:
         margins: By which log each limit's metric is beyond its bound; negative where the limit is kept.
         launches: Of how many launches the values are the mean.
         error: How well one of them knew its own value: standard error of its log.
+        screened: Whether it was measured in the running server of another configuration: no launch, and less certain.
         violation: At most 0 when the limits are rather kept than not: a half less the probability that they are kept;
             1 if it cannot run.
     """
@@ -48,6 +54,7 @@ class Observation:
     margins: Mapping[str, float] = field(default_factory=dict)
     launches: int = 1
     error: float = 0.0
+    screened: bool = False
 
 
 def anything(candidate: Candidate) -> bool:
@@ -80,5 +87,8 @@ class Search(Protocol):
 
 
 def known(seen: Iterable[Observation]) -> set[str]:
-    """Digests of what was proposed and of what ran: neither is worth another launch."""
-    return {digest for observation in seen for digest in (observation.candidate.digest, observation.asked) if digest}
+    """Digests of what was proposed and of what ran: neither is worth another launch, what was only screened is."""
+    launched = (observation for observation in seen if not observation.screened)
+    return {
+        digest for observation in launched for digest in (observation.candidate.digest, observation.asked) if digest
+    }

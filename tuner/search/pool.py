@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from tuner.engines.base import Hints
 from tuner.search.base import Admits, Observation
 from tuner.search.view import decode, encode, is_ordered
-from tuner.space import Candidate, Choice, SearchSpace
+from tuner.space import Candidate, Choice, Range, SearchSpace
 
 _MOST = 800
 """So many are compared at each step."""
@@ -91,14 +91,7 @@ class Pool:
         yield from (each for each in map(self._made, drawn) if self._fresh(each))
 
     def _values(self, name: str) -> list[JsonValue]:
-        parameter = self._space.params[name]
-        if parameter.levels is not None and parameter.levels <= 64:
-            return [parameter.value(level) for level in range(parameter.levels)]
-        assert not isinstance(parameter, Choice)
-        ends = np.log([parameter.low, parameter.high]) if parameter.scale == "log" else [parameter.low, parameter.high]
-        spread = np.linspace(ends[0], ends[1], 17)
-        numbers = np.exp(spread) if parameter.scale == "log" else spread
-        return [round(float(n)) if parameter.integral else float(f"{n:.4g}") for n in numbers]
+        return values_of(self._space.params[name])
 
     def _made(self, values: Mapping[str, JsonValue]) -> Candidate:
         """A candidate of these values, as far as the space holds them; the nearest ones that it does where not."""
@@ -115,3 +108,14 @@ class Pool:
     def _defaults(self) -> Mapping[str, JsonValue]:
         """A value for every parameter, so that one whose condition comes to hold has one."""
         return {name: decode(p, encode(p, p.default)) for name, p in self._space.params.items()}
+
+
+def values_of(parameter: Range | Choice) -> list[JsonValue]:
+    """The values of a parameter; some of them, spread out, where it has too many."""
+    if parameter.levels is not None and parameter.levels <= 64:
+        return [parameter.value(level) for level in range(parameter.levels)]
+    assert not isinstance(parameter, Choice)
+    ends = np.log([parameter.low, parameter.high]) if parameter.scale == "log" else [parameter.low, parameter.high]
+    spread = np.linspace(ends[0], ends[1], 17)
+    numbers = np.exp(spread) if parameter.scale == "log" else spread
+    return [round(float(n)) if parameter.integral else float(f"{n:.4g}") for n in numbers]

@@ -1,4 +1,8 @@
-"""What was seen of a space, as Gaussian processes: the goal, each limit, and whether a candidate runs at all."""
+"""What was seen of a space, as Gaussian processes: the goal, each limit, and whether a candidate runs at all.
+
+What was only screened is shown to them as well, with a coordinate of its own: by how much screening differs from
+launches, and for which settings, follows from those that were both.
+"""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -27,6 +31,8 @@ _LOSS, _LOSS_WEIGHT = 1.0, 3.0
 """What a value that is said to be slow is expected to lose, in logs; and how little that is relied on: a weight that
 makes it worth one launch when nothing else promises much."""
 _LEAST = 1e-12
+_SCREENED = 0.4
+"""What having been screened instead of launched is expected to change, over what a setting usually does."""
 
 
 class Surrogate:
@@ -43,8 +49,11 @@ class Surrogate:
         self._space, self._names, self._hints = space, names, hints
         self._sign = 1 if direction == "maximize" else -1
         ordered = tuple(is_ordered(space.params[name]) for name in names)
-        self._axes = Axes(ordered, tuple(self._weight(space.target(name)[1]) for name in names))
-        self._seen = seen
+        self._flags = [0.0] if any(each.screened for each in seen) else []
+        weights = [self._weight(space.target(name)[1]) for name in names]
+        self._axes = Axes((*ordered, *(False for _ in self._flags)), (*weights, *(_SCREENED for _ in self._flags)))
+        self._seen = [each for each in seen if not each.screened]
+        self._ran = [each for each in self._seen if each.values]
         self.measured = [each for each in seen if each.values]
         self._coordinates: dict[tuple[str, str], float] = {}
 
@@ -54,16 +63,16 @@ class Surrogate:
     @cached_property
     def incumbents(self) -> list[Observation]:
         """The best two, limits rather kept; those that come nearest to it where none keeps them."""
-        points = self._points(each.candidate for each in self.measured)
-        mean, _ = self._goal.at(points, self._expected([each.candidate for each in self.measured]))
+        points = self._points(each.candidate for each in self._ran)
+        mean, _ = self._goal.at(points, self._expected([each.candidate for each in self._ran]))
         keeps = self._keeps(points)
         score = np.where(keeps >= _KEEPS, mean, mean - 10 * (1 - keeps))
-        return [self.measured[int(n)] for n in np.argsort(-score)[:2]]
+        return [self._ran[int(n)] for n in np.argsort(-score)[:2]]
 
     @property
     def best(self) -> Observation | None:
         """By the model, and not by its reading."""
-        return self.incumbents[0] if self.measured else None
+        return self.incumbents[0] if self._ran else None
 
     def expected_improvement(self, candidates: Sequence[Candidate]) -> Array:
         """The gain over the best that is expected of each, in logs, if it runs and keeps its limits."""
@@ -85,10 +94,18 @@ class Surrogate:
         self, precision: Precision, prior: Prior = _PRIOR, variances: Variances | None = None
     ) -> GaussianProcess:
         """The goal, with what is known of each measurement and of the variances."""
-        points = self._points(each.candidate for each in self.measured)
+        points = self._measured_points()
         expected = self._expected([each.candidate for each in self.measured])
         values = np.array([self._value(each) for each in self.measured])
         return GaussianProcess(self._axes, points, values, expected, precision, prior, variances)
+
+    def survival(self, candidates: Sequence[Candidate]) -> Array:
+        """The chance that each runs."""
+        return self._runs(self._points(candidates))
+
+    def alike(self, candidates: Sequence[Candidate], one: Candidate) -> Array:
+        """How alike each is to one of them, from 0 to 1."""
+        return np.asarray(np.prod(self._axes.alike(self._points(candidates), self._points([one])), axis=0)[:, 0])
 
     @cached_property
     def _goal(self) -> GaussianProcess:
@@ -116,8 +133,15 @@ class Surrogate:
         return [self._process([each.margins[name] for each in self.measured]) for name in complete]
 
     def _process(self, values: Sequence[float]) -> GaussianProcess:
-        points = self._points(each.candidate for each in self.measured)
+        points = self._measured_points()
         return GaussianProcess(self._axes, points, np.array(values), np.zeros(len(points)), _LAUNCHES)
+
+    def _measured_points(self) -> Array:
+        """With the flag of what was screened instead of launched."""
+        points = self._points(each.candidate for each in self.measured)
+        if self._flags:
+            points[:, -1] = [each.screened for each in self.measured]
+        return points
 
     def _keeps(self, points: Array) -> Array:
         """The chance that all limits are kept."""
@@ -139,14 +163,15 @@ class Surrogate:
         died = np.array([1.0 if each.values is None else 0.0 for each in self._seen])
         if not died.any():
             return np.full(len(points), _SURE)
-        axes = Axes(self._axes.ordered, (1.0,) * len(self._names))  # what is not fast may well be large
+        axes = Axes(self._axes.ordered, (1.0,) * len(self._axes.ordered))  # what is not fast may well be large
         seen, zero = self._points(each.candidate for each in self._seen), np.zeros(len(died))
         mean, _ = GaussianProcess(axes, seen, _SURE - died, zero, Precision(0.1)).at(points, np.zeros(len(points)))
         return np.asarray(norm.cdf((mean - _EVEN) / _STEEP))
 
     def _points(self, candidates: Iterable[Candidate]) -> Array:
-        rows = [[self._coordinate(name, each) for name in self._names] for each in candidates]
-        return np.array(rows, dtype=float).reshape(len(rows), len(self._names))
+        """A row each; where anything was screened, a last coordinate says that a launch is not."""
+        rows = [[*(self._coordinate(name, each) for name in self._names), *self._flags] for each in candidates]
+        return np.array(rows, dtype=float).reshape(len(rows), len(self._names) + len(self._flags))
 
     def _coordinate(self, name: str, candidate: Candidate) -> float:
         key = name, repr(candidate.params.get(name))

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tuner.sim.jit import Jit
+from tuner.sim.live import scheduler_of
 from tuner.sim.memory import MemoryPlan
 from tuner.sim.metrics import Metrics
 from tuner.sim.noise import StepTimer
 from tuner.sim.roofline import frontend_s
-from tuner.sim.scheduler import Batch, Request, Scheduler
+from tuner.sim.scheduler import Batch, Request
 from tuner.sim.settings import Settings
 
 MAX_LAG_S = 0.5
@@ -54,6 +55,7 @@ class Engine:
         timer: How long steps take.
         speed: How many times faster than the real machine it serves.
         stepped: Called after every step, with the number of requests that have finished so far.
+        scheduler_cls: The scheduler to use instead of its own, as ``--scheduler-cls`` names it.
     """
 
     def __init__(
@@ -63,9 +65,10 @@ class Engine:
         timer: StepTimer,
         speed: float,
         stepped: Callable[[int], None] = lambda finished: None,
+        scheduler_cls: str | None = None,
     ) -> None:
         self.settings = settings
-        self.scheduler = Scheduler(settings, plan)
+        self.scheduler = scheduler_of(settings, plan, scheduler_cls)
         self.metrics = Metrics(settings, plan, self.scheduler)
         self.jitted: Callable[[], None] = lambda: None
         self.dead = False
@@ -110,7 +113,7 @@ class Engine:
                 now_s = loop.time()
                 continue
             self.drop_gone()
-            batch = self.scheduler.next_batch()
+            batch = self.scheduler.schedule()
             if batch is None:
                 await asyncio.sleep(0.01)
                 continue

@@ -85,8 +85,20 @@ class Counters:
     finished: int = 0
 
 
+class SchedulerConfig:
+    """The part of vLLM's configuration of this name that a scheduler reads at each step.
+
+    Args:
+        settings: The engine's configuration.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.max_num_batched_tokens = settings.max_num_batched_tokens
+        self.long_prefill_token_threshold = settings.long_prefill_token_threshold
+
+
 class Scheduler:
-    """Requests in, batches out.
+    """Requests in, batches out. What vLLM's scheduler reads at each step has its name here.
 
     Args:
         settings: The engine's configuration.
@@ -99,8 +111,13 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.counters = Counters()
+        self.scheduler_config = SchedulerConfig(settings)
+        self.max_model_len = settings.max_model_len
+        self.max_num_running_reqs = settings.max_num_seqs
+        self.max_num_scheduled_tokens = settings.max_num_batched_tokens
+        if settings.site.version.at_least(0, 31):
+            self.max_num_active_reqs = settings.max_num_seqs
         self._block = settings.block_size
-        self._chunk = settings.long_prefill_token_threshold or settings.max_num_batched_tokens
 
     @property
     def busy(self) -> bool:
@@ -119,7 +136,7 @@ class Scheduler:
         elif request in self.waiting:
             self.waiting.remove(request)
 
-    def next_batch(self) -> Batch | None:
+    def schedule(self) -> Batch | None:
         """What the next step computes; ``None`` when there is nothing to do.
 
         KV blocks are taken here; ``commit`` must follow before the next call.
@@ -128,6 +145,7 @@ class Scheduler:
         work, budget = self._continue_running()
         if self.counters.preemptions == preemptions:
             self._admit(work, budget)
+        assert len(self.running) <= self.max_num_running_reqs  # as vLLM asserts it, and dies of it
         if not work:
             return None
         shape = _shape(work)
@@ -137,7 +155,7 @@ class Scheduler:
         """Account for a batch that ran; gives back the requests that got tokens.
 
         Args:
-            batch: What ``next_batch`` gave.
+            batch: What ``schedule`` gave.
             steps: How many times it ran; at most ``batch.repeat``. Each emitting request got that many tokens.
         """
         emitted: list[Request] = []
@@ -157,7 +175,7 @@ class Scheduler:
         return emitted
 
     def _continue_running(self) -> tuple[list[tuple[Request, int]], int]:
-        budget = self.settings.max_num_batched_tokens
+        budget = self.max_num_scheduled_tokens
         work: list[tuple[Request, int]] = []
         index = 0
         while index < len(self.running) and budget > 0:
@@ -187,7 +205,7 @@ class Scheduler:
         self.waiting.appendleft(request)
 
     def _admit(self, work: list[tuple[Request, int]], budget: int) -> None:
-        while self.waiting and budget > 0 and len(self.running) < self.settings.max_num_seqs:
+        while self.waiting and budget > 0 and not self._full:
             request = self.waiting[0]
             tokens = self._start(request, budget)
             if tokens == 0:
@@ -196,6 +214,17 @@ class Scheduler:
             self.running.append(request)
             work.append((request, tokens))
             budget -= tokens
+
+    @property
+    def _full(self) -> bool:
+        """As vLLM asks it: before 0.31 only whether the two are equal."""
+        running = len(self.running)
+        most: int | None = getattr(self, "max_num_active_reqs", None)
+        return running == self.max_num_running_reqs if most is None else running >= most
+
+    @property
+    def _chunk(self) -> int:
+        return self.scheduler_config.long_prefill_token_threshold or self.max_num_scheduled_tokens
 
     def _start(self, request: Request, budget: int) -> int:
         """Give a waiting request its cached blocks and fresh ones; how many tokens it computes, 0 if it must wait."""

@@ -14,6 +14,7 @@ from tuner.sim.child import Child
 from tuner.sim.command import Command
 from tuner.sim.engine import Engine
 from tuner.sim.faults import Faults
+from tuner.sim.live import schedulers_log
 from tuner.sim.memory import MemoryPlan, out_of_memory_line
 from tuner.sim.noise import StepTimer
 from tuner.sim.player import Cast
@@ -67,7 +68,16 @@ class Server:
     async def _main(self) -> int:
         simulation = self.command.simulation
         timer = StepTimer(Roofline(self.settings), simulation.noise, simulation.seed, simulation.launch_id)
-        self.engine = Engine(self.settings, self.plan, timer, simulation.serving_speed, self._stepped)
+        schedulers_log(self.processes.engine)
+        foreign = self.command.args.get("scheduler_cls")
+        self.engine = Engine(
+            self.settings,
+            self.plan,
+            timer,
+            simulation.serving_speed,
+            self._stepped,
+            None if foreign is None else str(foreign),
+        )
         self.engine.jitted = self._jitted
         self.api = Api(self.engine, self._options(), self.wrong, self.processes.api)
         self.stopping = asyncio.Event()
@@ -81,10 +91,8 @@ class Server:
             return 1
         log.raw(self.processes.api, uvicorn_lines(os.getpid()).text)
         engine, report = asyncio.create_task(self.engine.run()), asyncio.create_task(self._report())
-        engine.add_done_callback(lambda _: self.stopping.set())
+        engine.add_done_callback(self._engine_ended)
         await self.stopping.wait()
-        if engine.done() and not self.engine.dead:
-            engine.result()
         await self._stop()
         engine.cancel()
         report.cancel()
@@ -128,6 +136,13 @@ class Server:
             fault = self.wrong.get(name)
             if fault is not None and finished >= fault.count and self.engine.scheduler.running:
                 self._die(self._last_words(name))
+
+    def _engine_ended(self, engine: asyncio.Task[None]) -> None:
+        """A scheduler that raises takes the engine with it."""
+        if not engine.cancelled() and (error := engine.exception()) is not None:
+            self._die((f"{type(error).__name__}: {error}",))
+        elif not self.engine.dead:
+            self.stopping.set()
 
     def _last_words(self, name: str) -> tuple[str, ...]:
         if name == "oom-serving":

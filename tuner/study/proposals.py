@@ -5,7 +5,7 @@ All of it follows from the records alone, so a resumed study continues as if it 
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.config import Config
 from tuner.engines.forecast import Forecast
@@ -19,6 +19,8 @@ from tuner.records.record import ProofTerms, Role, TrialRecord
 from tuner.search.base import CANNOT_RUN, Observation, anything
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
+from tuner.study.live import Asking, Screener, screened
+from tuner.trial.screening import Screening
 
 _REFUSALS = 8
 """So many proposals in a row that are ruled out before launch, and the search must say one that is not."""
@@ -35,6 +37,7 @@ class Proposal:
         forecast: What it is predicted to take of the GPUs.
         refusal: Why it is not to be launched at all.
         proof: Of which proof it is a relaunch.
+        screening: What is measured in its running server besides.
     """
 
     role: Role
@@ -43,6 +46,7 @@ class Proposal:
     forecast: Forecast | None = None
     refusal: InfeasibleConfig | None = None
     proof: ProofTerms | None = None
+    screening: Screening | None = None
 
 
 class Proposer:
@@ -62,6 +66,7 @@ class Proposer:
         directions = list(config.objective.goals.values())
         hints, settings = kind_of(config.engine).hints, config.model.settings
         self._search = make_search(config.search, config.space, directions, settings, config.study.seed, hints)
+        self._screener = Screener(config, self._search, self._tell)
         self._deployed = config.space.deployed(config.model.settings)
         self._told: set[str] = set()
         self._known: Preflight | None = None
@@ -88,12 +93,11 @@ class Proposer:
         """The proposal with its forecast."""
         if known is None:
             return proposal
-        return Proposal(proposal.role, proposal.candidate, proposal.ask_s, known.forecast(proposal.candidate))
+        return replace(proposal, forecast=known.forecast(proposal.candidate))
 
     def _checked(self, proposal: Proposal, known: Preflight | None) -> Proposal:
-        foreseen = self.foreseen(proposal, known)
         refusal = known.check(proposal.candidate) if known else None
-        return Proposal(proposal.role, proposal.candidate, proposal.ask_s, foreseen.forecast, refusal)
+        return replace(self.foreseen(proposal, known), refusal=refusal)
 
     def _known_good(self, outcome: Outcome) -> Iterator[Proposal]:
         tried = {record.digest for record in outcome.searched}
@@ -137,11 +141,12 @@ class Proposer:
         def new(candidate: Candidate) -> bool:
             return self._plain(candidate).digest not in tried and admits(candidate)
 
-        candidate = self._search.propose(seen, settled, new)
+        candidate, screening = self._screener.planned(Asking(seen, settled, new), outcome, known)
         if candidate is None:
             self._tell("the space holds no other configuration: the search ends here")
             return None
-        return Proposal(Role.SEARCH, self._plain(candidate), (time.perf_counter_ns() - asked_ns) / 1e9)
+        asked_s = (time.perf_counter_ns() - asked_ns) / 1e9
+        return Proposal(Role.SEARCH, self._plain(candidate), asked_s, screening=screening)
 
     def _plain(self, candidate: Candidate) -> Candidate:
         """Without settings that say what the engine does anyway: they are no changes, and worth no launch."""
@@ -170,7 +175,8 @@ def observations(records: Sequence[TrialRecord], space: SearchSpace, readings: R
     for record in (record for record in records if space.holds(record.params)):
         if record.measurement or record.digest not in latest:
             latest[record.digest] = record
-    return [_observation(record, space, readings) for record in latest.values()]
+    launched = [_observation(record, space, readings) for record in latest.values()]
+    return [*screened(records, space, readings), *launched]
 
 
 def _observation(record: TrialRecord, space: SearchSpace, readings: Readings) -> Observation:

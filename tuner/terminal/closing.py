@@ -16,6 +16,7 @@ from tuner.export.profile import profile_of
 from tuner.records import verdict
 from tuner.records.outcome import Outcome, named
 from tuner.records.record import Role, TrialRecord
+from tuner.records.screened import agreement
 from tuner.secrets import redacted
 from tuner.study.pace import left_s
 
@@ -77,6 +78,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
     return [
         *rows,
         *_pruned(outcome),
+        *_headed("screened", _screened(outcome)),
         *_headed("trade", [text for text in [verdict.trade(outcome)] if text]),
         *_headed("drift", verdict.drifts(outcome)),
         *_headed("failed requests", outcome.failed_requests),
@@ -86,6 +88,11 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
         ("time", _time(outcome)),
         ("now", standing(outcome)),
     ]
+
+
+def _screened(outcome: Outcome) -> Sequence[str]:
+    found = agreement(outcome)
+    return found.sentences if found else ()
 
 
 def _headed(heading: str, lines: Sequence[str]) -> list[tuple[str, str]]:
@@ -192,6 +199,7 @@ def summary(outcome: Outcome) -> dict[str, JsonValue]:
         "finished": len(outcome.launched),
         "relaunched": len(outcome.confirmations),
         "ruled_out": len(outcome.ruled_out),
+        "screened": sum(len(record.screened) for record in outcome.records),
         "budget_trials": outcome.config.budget.trials,
         "over": outcome.over and outcome.confirmed,
         "running": outcome.folder.holder(),

@@ -1,7 +1,7 @@
 """A search on a landscape of your own: what it launches, and what it holds to be the best after each launch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from typing import Literal, Protocol
 
@@ -13,6 +13,7 @@ from tuner.engines.registry import DEFAULT, ENGINES
 from tuner.objective import Direction, Limit
 from tuner.search.additive import AdditiveSearch
 from tuner.search.base import Observation, SearchConfig
+from tuner.search.live import Planned, planned
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
 from tuner.testing.proof import Died
@@ -93,33 +94,65 @@ class _Race:
         self._limits = {name: Limit.model_validate(limit) for name, limit in landscape.limits.items()}
         settings = self._space.settings(self._space.candidate(landscape.deployed))
         directions = list(self._goals.values())
-        self._search = make_search(SearchConfig(kind=kind), self._space, directions, settings, seed, hints)
+        self._config = SearchConfig(kind=kind)
+        self._search = make_search(self._config, self._space, directions, settings, seed, hints)
         self._rng = np.random.default_rng(seed)
         self._measured: dict[str, list[Mapping[str, float]]] = {}
+        self._screenings: dict[str, list[Mapping[str, float]]] = {}
         self._seen: dict[str, Candidate] = {}
+        self._screened: dict[str, Candidate] = {}
         self._launches: list[Launch] = []
 
     def run(self, launches: int) -> list[Launch]:
         first = self._space.candidate(self._landscape.deployed)
         while len(self._launches) < launches:
-            candidate = first if not self._launches else self._search.propose(self._observations())
-            if candidate is None:
+            planned = Planned(first, ()) if not self._launches else self._planned()
+            if planned is None:
                 break
-            self._launch(candidate)
+            self._launch(planned)
         return self._launches
 
-    def _launch(self, candidate: Candidate) -> None:
+    def _planned(self) -> Planned | None:
+        """As a study plans a launch: with settings to be screened in it, where landscape and search can do that."""
+        seen, live = self._observations(), self._live
+        if isinstance(self._search, AdditiveSearch) and live:
+            return planned(self._search, live, self._config.live_settings, seen)
+        candidate = self._search.propose(seen)
+        return Planned(candidate, ()) if candidate else None
+
+    @property
+    def _live(self) -> list[str]:
+        """Parameters that the landscape can change in a running server."""
+        names = getattr(self._landscape, "live", ())
+        return [name for name in names if name in self._space.params and self._config.live == "auto"]
+
+    def _launch(self, planned: Planned) -> None:
+        candidate = planned.candidate
         cost = getattr(self._landscape, "seconds", None)
         seconds = float(cost(candidate.params, [each.params for each in self._launches])) if cost else 0.0
         self._seen[candidate.digest] = candidate
+        screened: list[Mapping[str, JsonValue]] = []
         try:
             metrics = self._landscape.evaluate(dict(candidate.params), self._rng)
             self._measured.setdefault(candidate.digest, []).append(metrics)
+            screened = [setting for each in planned.screened if (setting := self._screen(candidate, each))]
             died = False
         except Died:
             died = True
-        self._launches.append(Launch(candidate.params, (), died, seconds, {}))
-        self._launches[-1] = Launch(candidate.params, (), died, seconds, self._recommended())
+        seconds += len(screened) * float(getattr(self._landscape, "screen_seconds", 0.0))
+        self._launches.append(Launch(candidate.params, tuple(screened), died, seconds, {}))
+        self._launches[-1] = replace(self._launches[-1], recommended=self._recommended())
+
+    def _screen(self, started: Candidate, screened: Candidate) -> Mapping[str, JsonValue] | None:
+        """Measure a setting in the server of another; returns it, or ``None`` if the server cannot."""
+        setting = {name: screened.params[name] for name in self._live if name in screened.params}
+        try:
+            metrics = self._landscape.screen(dict(started.params), setting, self._rng)  # type: ignore[attr-defined]
+        except Died:
+            return None
+        self._screened[screened.digest] = screened
+        self._screenings.setdefault(screened.digest, []).append(metrics)
+        return setting
 
     def _recommended(self) -> Mapping[str, JsonValue]:
         seen = self._observations()
@@ -127,7 +160,7 @@ class _Race:
         return best.params if best else self._landscape.deployed
 
     def _best_reading(self, seen: Sequence[Observation]) -> Candidate | None:
-        best = max(seen, key=self._score)
+        best = max((each for each in seen if not each.screened), key=self._score)
         return best.candidate if best.values else None
 
     def _score(self, seen: Observation) -> tuple[bool, float]:
@@ -138,10 +171,12 @@ class _Race:
         return (seen.violation <= 0, sum(sign * log(value) for sign, value in zip(signs, seen.values, strict=True)))
 
     def _observations(self) -> list[Observation]:
-        return [self._observation(candidate) for candidate in self._seen.values()]
+        launched = [self._observation(candidate, self._measured) for candidate in self._seen.values()]
+        screened = [self._observation(candidate, self._screenings) for candidate in self._screened.values()]
+        return [*(replace(each, screened=True) for each in screened), *launched]
 
-    def _observation(self, candidate: Candidate) -> Observation:
-        measured = self._measured.get(candidate.digest)
+    def _observation(self, candidate: Candidate, readings: Mapping[str, list[Mapping[str, float]]]) -> Observation:
+        measured = readings.get(candidate.digest)
         if not measured:
             return Observation(candidate, None)
         values = tuple(_mean(measured, name) for name in self._goals)

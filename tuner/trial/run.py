@@ -3,12 +3,15 @@
 The only place where the steps meet. It knows no kinds of engine, launcher or objective.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import takewhile
+from pathlib import Path
+from shutil import rmtree
 from uuid import uuid4
 
 from pydantic import JsonValue
@@ -18,7 +21,7 @@ from tuner.engines.base import Command, Engine, Phase, StartupFacts
 from tuner.engines.effective import EffectiveSetting
 from tuner.engines.forecast import Forecast
 from tuner.engines.tolerance import Policy, Tolerance
-from tuner.errors import InfeasibleConfig, TrialError
+from tuner.errors import InfeasibleConfig, LiveBroke, TrialError
 from tuner.host.limits import HostConfig, disturbance
 from tuner.host.state import StageHost
 from tuner.host.watch import watching
@@ -33,12 +36,14 @@ from tuner.load.warmup import WarmUp, warm_up
 from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
 from tuner.records.folder import TrialFolder
-from tuner.records.record import Failure, ProofTerms, Role, State, TrialRecord
+from tuner.records.record import Failure, ProofTerms, Role, Screened, State, TrialRecord
 from tuner.space import Candidate, Settings
 from tuner.trial.readiness import Probe, Stopwatch, Watch, wait_until_ready
+from tuner.trial.screening import LiveServer, Screen, Screening, loads, settling
 
 _AGAIN = 1 << 31
-"""Added to the seed of what is measured once more: its prompts are new to the server."""
+"""Added to the seed of what is measured once more, a multiple of it to that of a screened setting: its prompts are new
+to the server."""
 
 
 def never(measurement: Measurement) -> bool:
@@ -64,6 +69,7 @@ class Assignment:
         refusal: What pre-flight has against it, so that nothing is launched.
         proof: Of which proof it is a relaunch.
         worth_again: Whether what was measured is to be measured once more before its server ends: a near miss.
+        screening: What is measured in its running server besides.
     """
 
     study: str
@@ -79,6 +85,7 @@ class Assignment:
     refusal: InfeasibleConfig | None = None
     proof: ProofTerms | None = None
     worth_again: Callable[[Measurement], bool] = never
+    screening: Screening | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +164,15 @@ class _Trial:
     verdict: Verdict | None = None
     failure: Failure | None = None
     state: State = State.COMPLETE
+    results: tuple[StageResult, ...] = ()
+    screened: tuple[Screened, ...] = ()
+    unscreened: str = ""
 
     def run(self) -> None:
         """The line itself."""
         if self.assignment.refusal:
             raise self.assignment.refusal
-        with self.bench.launcher.launch(self.spec) as server, self._stopping(server):
+        with self._shared(), self.bench.launcher.launch(self.spec) as server, self._stopping(server):
             watch = Watch(server, self.bench.engine, self.stopwatch, self._tolerance)
             probe = self._probe(server)
             context_tokens = wait_until_ready(watch, probe, self.bench.limits_s)
@@ -171,9 +181,68 @@ class _Trial:
             self.effective = self.bench.engine.effective(self.assignment.settings, probe.witness(server.log.lines))
             self._warm_up(server, watch, context_tokens)
             self._measure(server, watch, context_tokens)
-        assert self.measurement is not None
+            assert self.measurement is not None
+            self.verdict = self._judged(self.measurement)
+            self._screen(server, watch, context_tokens)
+
+    def _judged(self, measurement: Measurement) -> Verdict:
         baseline = self.assignment.baseline and self.assignment.baseline.measurement
-        self.verdict = self.bench.objective.judge(self.measurement, baseline or self.measurement)
+        return self.bench.objective.judge(measurement, baseline or measurement)
+
+    @contextmanager
+    def _shared(self) -> Iterator[None]:
+        """The folder over which settings are changed, while there is a server to change them in."""
+        if self.assignment.screening is None:
+            yield
+            return
+        self._folder.mkdir(exist_ok=True)
+        self.assignment.screening.live.prepare(self._folder)
+        try:
+            yield
+        finally:
+            rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _folder(self) -> Path:
+        return self.folder.path / "live"
+
+    def _screen(self, server: Server, watch: Watch, context: int | None) -> None:
+        """What else its running server can show; whatever goes wrong there, its own measurement stands."""
+        if self.assignment.screening is None:
+            return
+        self.stopwatch.enter(Phase.SCREENING)
+        live = LiveServer(self.assignment.screening.live, self._folder, watch, self._probe(server))
+        try:
+            for number, screen in enumerate(self.assignment.screening.screens, 1):
+                self.screened += (
+                    self._screened(live, server, screen, self._plan(context, number * _AGAIN + self.assignment.seed)),
+                )
+        except TrialError as error:
+            self.unscreened = error.message
+
+    def _screened(self, live: LiveServer, server: Server, screen: Screen, planned: Plan) -> Screened:
+        """One setting: changed, a load that does not count, and those that decide."""
+        begun_s = time.monotonic()
+        live.change(screen.setting)
+        with live.watch.explaining():
+            for stage in settling(planned):
+                self.bench.client.run(stage, self._target(server), live.watch.check)
+        which, before = f", live {live.changes}", len(self.spoiled)
+        results = self._send(server, live.watch, list(loads(planned, self.bench.objective.deciding)), which)
+        self.results += tuple(result.renamed(f"{result.stage}{which}") for result in results)
+        self.folder.save_requests(self.results)
+        self.spoiled, disturbed = self.spoiled[:before], self.spoiled[before:]  # the trial's own are others
+        measurement = measure(results, self.bench.workload, self.bench.clock_scale)
+        return Screened(
+            digest=screen.candidate.digest,
+            params=dict(screen.candidate.params),
+            setting=dict(screen.setting),
+            seconds=time.monotonic() - begun_s,
+            measurement=measurement,
+            verdict=self._judged(measurement),
+            spoiled=disturbed,
+            doubt=live.live.doubt(screen.setting, self.assignment.settings.args),
+        )
 
     def _measured(self, results: tuple[StageResult, ...]) -> Measurement:
         """The load's numbers, and those of the start."""
@@ -208,14 +277,15 @@ class _Trial:
         self.stopwatch.enter(Phase.MEASURING)
         planned = self._plan(context, self.assignment.seed)
         self.skipped = planned.skipped
-        results = self._send(server, watch, planned.stages)
-        self.folder.save_requests(results)
-        self.measurement = self._measured(results)
+        self.results = self._send(server, watch, planned.stages)
+        self.folder.save_requests(self.results)
+        self.measurement = self._measured(self.results)
         if not self.assignment.worth_again(self.measurement):
             return
         lasting = [stage for stage in self._plan(context, self.assignment.seed + _AGAIN).stages if stage.rule]
-        again = self._send(server, watch, lasting)
-        self.folder.save_requests((*results, *(result.renamed(f"{result.stage}, again") for result in again)))
+        again = self._send(server, watch, lasting, ", again")
+        self.results += tuple(result.renamed(f"{result.stage}, again") for result in again)
+        self.folder.save_requests(self.results)
         self.measurement = pooled(self.measurement, self._measured(again))
 
     def _plan(self, context: int | None, seed: int) -> Plan:
@@ -230,15 +300,17 @@ class _Trial:
             deciding=self.bench.objective.deciding,
         )
 
-    def _send(self, server: Server, watch: Watch, stages: Sequence[Stage]) -> tuple[StageResult, ...]:
-        """Run stages, with the state of the host in each."""
+    def _send(self, server: Server, watch: Watch, stages: Sequence[Stage], which: str = "") -> tuple[StageResult, ...]:
+        """Run stages, with the state of the host in each; ``which`` tells those of one name apart."""
         with watch.explaining(), watching(server.pids, self.bench.watched_gpus, self.bench.host) as host:
             results = self.bench.client.run_all(
                 stages, self._target(server), watch.check, lambda: watch.spoiled() or host.disturbed(), host.turn
             )
-        self.host += tuple(StageHost(result.stage, state) for result, state in zip(results, host.states, strict=True))
+        self.host += tuple(
+            StageHost(f"{result.stage}{which}", state) for result, state in zip(results, host.states, strict=True)
+        )
         self.spoiled += tuple(
-            Spoiled(r.stage, r.spoiled, not r.superseded, r.spoiled == disturbance(state, self.bench.host))
+            Spoiled(f"{r.stage}{which}", r.spoiled, not r.superseded, r.spoiled == disturbance(state, self.bench.host))
             for r, state in zip(results, host.states, strict=True)
             if r.spoiled
         )
@@ -265,9 +337,10 @@ class _Trial:
     def command(self) -> Command:
         """How the server is started."""
         env = {name: value for name, value in self.assignment.settings.env.items() if value is not None}
+        live = self.assignment.screening and self.assignment.screening.live
         return self.bench.engine.command(
-            {**self.assignment.settings.args, **self._launch_args},
-            {**self.bench.launch_env, **env},
+            {**self.assignment.settings.args, **self._launch_args, **(live.args if live else {})},
+            {**self.bench.launch_env, **env, **(live.env("{folder}") if live else {})},
             self.alias if self.bench.proves_itself else None,
         )
 
@@ -292,6 +365,7 @@ class _Trial:
             log_path=self.folder.log,
             gpus=self.bench.gpus,
             stop_grace_s=self.bench.stop_grace_s,
+            folder=self._folder if self.assignment.screening else None,
         )
 
     def _probe(self, server: Server) -> Probe:
@@ -306,6 +380,10 @@ class _Trial:
         """
         try:
             yield
+        except TrialError as error:
+            if self.assignment.screening and self.assignment.screening.live.broke(server.log.lines):
+                raise LiveBroke(error.message, cause=LiveBroke.CAUSE, line=error.line) from error
+            raise
         finally:
             self.facts = self.facts or self.bench.engine.facts(server.log.lines)
             self.stopwatch.enter(Phase.STOPPING)
@@ -347,5 +425,7 @@ class _Trial:
             measurement=self.measurement,
             verdict=self.verdict,
             failure=self.failure,
+            screened=self.screened,
+            unscreened=self.unscreened,
             proof=self.assignment.proof,
         )

@@ -12,6 +12,7 @@ from tuner.engines.vllm.commandline import CONVENTIONS
 from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.foresight import foresight_of
 from tuner.engines.vllm.hints import HINTS
+from tuner.engines.vllm.live import live_of
 from tuner.engines.vllm.log import signs
 from tuner.engines.vllm.log.degradations import NAMES, VllmDegradations
 from tuner.engines.vllm.log.phases import phase_of
@@ -31,5 +32,5 @@ def _announces(lines: Sequence[LogLine]) -> bool:
 
 _LOG = EngineLog(signs.reader, Index([]), VllmDegradations, Shapes(_announces))
 
-VLLM = EngineKind(VllmConfig, VllmEngine, CONVENTIONS, _LOG, foresight_of, HINTS)
+VLLM = EngineKind(VllmConfig, VllmEngine, CONVENTIONS, _LOG, foresight_of, HINTS, live_of)
 """Its logs need no signature: what no other engine wrote is vLLM's."""

@@ -31,6 +31,8 @@ OWNER = "tuner.owner"
 CREATED = "tuner.created"
 
 _GIB = 1 << 30
+_FOLDER = "/run/tuner"
+"""Where a container sees the folder that a launch shares with it."""
 _IN_FLIGHT_S = 1.0
 """How long a request that a killed tuner had sent may take to become a container."""
 
@@ -86,8 +88,8 @@ def create(client: DockerClient, contents: Contents, spec: LaunchSpec, launch_id
             command=argv[1:],
             name=f"tuner-{launch_id}",
             labels=known_by,
-            environment={**options.environment, **contents.env, **spec.env, **gpu_env(spec.gpus, contents.wsl)},
-            mounts=mounts(options, contents.hub),
+            environment=_environment(client, contents, spec),
+            mounts=[*mounts(options, contents.hub), *_folder(spec)],
             ports={f"{CONTAINER_PORT}/tcp": ("127.0.0.1", options.port or 0)},
             ipc_mode=options.ipc,
             shm_size=None if options.ipc == "host" else int(options.shm_gib * _GIB),
@@ -103,6 +105,19 @@ def create(client: DockerClient, contents: Contents, spec: LaunchSpec, launch_id
             # the engine's default may write where nothing can be read back from
             log_config=LogConfig(type=LogConfig.types.JSON),
         )
+
+
+def _environment(client: DockerClient, contents: Contents, spec: LaunchSpec) -> dict[str, str]:
+    options = contents.options
+    env = {**options.environment, **contents.env, **spec.env, **gpu_env(spec.gpus, contents.wsl)}
+    if spec.folder is None:
+        return env
+    built = (entry.split("=", 1) for entry in client.images.get(contents.image).attrs["Config"].get("Env") or ())
+    return spec.seeing({**{name: value for name, value in built if name == "PYTHONPATH"}, **env}, _FOLDER)
+
+
+def _folder(spec: LaunchSpec) -> list[Mount]:
+    return [Mount(_FOLDER, str(spec.folder.resolve()), type="bind", read_only=True)] if spec.folder else []
 
 
 def gpu_requests(gpus: tuple[int, ...]) -> list[DeviceRequest] | None:

@@ -152,6 +152,8 @@ def _task(spec: LaunchSpec, port: int, environment: dict[str, str], hidden: tupl
     argv = [part.replace("{host}", "127.0.0.1").replace("{port}", str(port)) for part in spec.argv]
     launch_id = spec.new_id()
     env = {**_shared_caches(), **environment, **spec.env, LAUNCH_MARK: launch_id}
+    if spec.folder:
+        env = spec.seeing(env, str(spec.folder.resolve()))
     if spec.gpus:
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, spec.gpus))}
     return Task(launch_id, argv, env, str(Path(spec.log_path).resolve()), spec.stop_grace_s, list(hidden))
