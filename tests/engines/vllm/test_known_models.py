@@ -10,6 +10,7 @@ import pytest
 from tests.engines.vllm.real import H100, asked
 from tuner.engines.vllm.memory.sizes import GIB, sizes_of, unknown
 from tuner.engines.vllm.model.architecture import of_mapping
+from tuner.engines.vllm.model.parts import Mixer
 
 
 def decoder(
@@ -126,7 +127,8 @@ def test_a_window_bounds_what_a_request_needs():
 
 def test_gemma_2_alternates_between_full_and_windowed_layers():
     cache = sizes(GEMMA2_9B).cache
-    assert of_mapping("m", "test", GEMMA2_9B).sliding_layers == 21
+    windowed = [layer.mixer is Mixer.WINDOWED for layer in of_mapping("m", "test", GEMMA2_9B).kinds]
+    assert windowed == [True, False] * 21
     assert cache.token_bytes == 42 * 2 * 8 * 256 * 2
     assert of_mapping("m", "test", GEMMA2_9B).tied_embeddings
 

@@ -6,13 +6,14 @@ VLLM.md, sections 5 and 7, for older versions). What depends on something unknow
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.model.architecture import Architecture
+from tuner.engines.vllm.model.quantization import Quantization, online
 from tuner.space import Settings
 
 UNPREDICTABLE: Mapping[str, str] = {
@@ -20,7 +21,6 @@ UNPREDICTABLE: Mapping[str, str] = {
     "enable_lora": "adapters",
     "cpu_offload_gb": "weights on the host",
     "hf_overrides": "a changed model",
-    "quantization": "another quantization",
     "kv_transfer_config": "a KV cache that is shared",
     "enable_eplb": "redundant experts",
     "enable_dbo": "two batches at once",
@@ -36,13 +36,17 @@ _NOTHING = (None, False, 0, 1)
 _LARGEST_CAPTURE = 512
 _NEWEST_PATCH = 99
 _KV_BYTES = {
-    "float16": 2.0,
-    "bfloat16": 2.0,
-    "fp8": 1.0,
-    "fp8_e4m3": 1.0,
-    "fp8_e5m2": 1.0,
-    "fp8_inc": 1.0,
+    **dict.fromkeys(("float16", "half", "bfloat16"), 2.0),
+    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "int8"), 1.0),
+    **dict.fromkeys(("nvfp4", "nvfp4_4over6"), 0.5 + 1 / 16),
 }
+_SCALED_KV_BYTES = {"int8_per_token_head": 1.0, "fp8_per_token_head": 1.0, "int4_per_token_head": 0.5}
+_KV_SCALE_BYTES = 4.0
+"""A float32 scale for each token, head and matrix (``v1/attention/backends/triton_attn.py``)."""
+_LENGTH_OVERRIDES = ("rope_parameters", "rope_scaling", "max_position_embeddings", "rope_theta", "model_max_length")
+"""What may be changed of a model's configuration without changing weights or cache."""
+_PREFIXES_BY_DEFAULT = (0, 28)
+"""From here on prefixes of models with a state are cached unless asked otherwise (vllm#50991)."""
 
 
 def release(version: str | None) -> Release:
@@ -76,6 +80,7 @@ class Demand:
         max_num_batched_tokens: Tokens in a batch; likewise.
         block_size: Tokens in a block of the KV cache.
         kv_element_bytes: Bytes of a cached number; ``None`` for a format that is not known here.
+        kv_scale_bytes: Scales of a token's keys, or values, in one head.
         kv_cache_dtype: As it was asked for.
         element_bytes: Bytes of an unquantized weight and of an activation.
         eager: Whether neither torch.compile nor CUDA graphs are used.
@@ -88,6 +93,11 @@ class Demand:
         chunked_prefill: Whether prompts may be cut into pieces.
         triton_mla: Whether MLA decodes with TRITON_MLA.
         v2_runner: Whether the second model runner is used, whose profiling run samples less.
+        prefix_caching: Whether states are kept for prefixes as well.
+        state_bytes: Bytes of a number in a recurrent state; ``None`` for the model's own choice.
+        language_only: Whether towers for images and sound are left out.
+        one_group: Whether all layers get a cache as large as if none was windowed.
+        online: How weights are quantized that are not in the checkpoint.
         beyond: What is asked for that changes memory in ways not known here.
     """
 
@@ -102,6 +112,7 @@ class Demand:
     max_num_batched_tokens: int | None
     block_size: int
     kv_element_bytes: float | None
+    kv_scale_bytes: float
     kv_cache_dtype: str
     element_bytes: float
     eager: bool
@@ -114,6 +125,11 @@ class Demand:
     chunked_prefill: bool
     triton_mla: bool
     v2_runner: bool
+    prefix_caching: bool
+    state_bytes: float | None
+    language_only: bool
+    one_group: bool
+    online: Quantization | None
     beyond: tuple[str, ...] = ()
 
     @property
@@ -167,7 +183,8 @@ class _Reader:
             max_num_batched_tokens=tokens,
             block_size=self._whole("block_size") or 16,
             kv_element_bytes=self._kv_bytes(),
-            kv_cache_dtype=str(self.args.get("kv_cache_dtype") or "auto"),
+            kv_scale_bytes=_KV_SCALE_BYTES if self._kv_kind in _SCALED_KV_BYTES else 0.0,
+            kv_cache_dtype=self._kv_kind,
             element_bytes=self._element_bytes,
             eager=self._eager,
             capture_sizes=sizes,
@@ -179,8 +196,57 @@ class _Reader:
             chunked_prefill=self.args.get("enable_chunked_prefill") is not False,
             triton_mla=self._triton_mla,
             v2_runner=self._v2_runner,
-            beyond=tuple(what for flag, what in UNPREDICTABLE.items() if self.args.get(flag) not in _NOTHING),
+            prefix_caching=self._prefix_caching,
+            state_bytes=_KV_BYTES.get(str(self.args.get("mamba_ssm_cache_dtype"))),
+            language_only=self._language_only,
+            one_group=self.args.get("disable_hybrid_kv_cache_manager") is True,
+            online=self._online,
+            beyond=tuple(self._beyond()),
         )
+
+    def _beyond(self) -> Iterator[str]:
+        """What is asked for, and changes memory in ways not known here."""
+        for flag, what in UNPREDICTABLE.items():
+            if self._asks(flag):
+                yield what
+        asked = self.args.get("quantization")
+        known = self.architecture and self.architecture.quantization
+        if asked is not None and self._online is None and not (known and known.same_as(str(asked))):
+            yield "another quantization"
+
+    def _asks(self, flag: str) -> bool:
+        """Whether a flag, or a dotted part of it, is given; parts of a model's length change no memory."""
+        if flag == "hf_overrides":
+            return bool(self._overrides() - set(_LENGTH_OVERRIDES))
+        return self.args.get(flag) not in _NOTHING or any(name.startswith(f"{flag}.") for name in self.args)
+
+    def _overrides(self) -> set[str]:
+        """The fields of the model's configuration that are overridden, whole or in part."""
+        whole_names = set(_object(self.args.get("hf_overrides")))
+        dotted = (name.split(".") for name in self.args if name.startswith("hf_overrides."))
+        inner = {part for parts in dotted for part in parts[1:2]}
+        return (whole_names | inner) - {"text_config"} | self._inner_overrides()
+
+    def _inner_overrides(self) -> set[str]:
+        inside = _object(self.args.get("hf_overrides")).get("text_config")
+        dotted = [name.split(".")[2] for name in self.args if name.startswith("hf_overrides.text_config.")]
+        return {*(inside if isinstance(inside, dict) else ()), *dotted}
+
+    @property
+    def _online(self) -> Quantization | None:
+        plain = self.architecture is not None and self.architecture.quantization is None
+        return online(str(self.args.get("quantization"))) if plain else None
+
+    @property
+    def _prefix_caching(self) -> bool:
+        asked = self.args.get("enable_prefix_caching")
+        return at_least(self.version, *_PREFIXES_BY_DEFAULT) if asked is None else asked is True
+
+    @property
+    def _language_only(self) -> bool:
+        limits = _object(self.args.get("limit_mm_per_prompt"))
+        none = bool(limits) and all(limit == 0 for limit in limits.values())
+        return self.args.get("language_model_only") is True or none
 
     def _length(self) -> int | None:
         asked = self.args.get("max_model_len")
@@ -216,9 +282,18 @@ class _Reader:
     def _element_bytes(self) -> float:
         return 4.0 if self.args.get("dtype") in ("float32", "float") else 2.0
 
+    @property
+    def _kv_kind(self) -> str:
+        return str(self.args.get("kv_cache_dtype") or "auto")
+
     def _kv_bytes(self) -> float | None:
-        kind = str(self.args.get("kv_cache_dtype") or "auto")
-        return self._element_bytes if kind == "auto" else _KV_BYTES.get(kind)
+        """What is asked for; else what the checkpoint has scales for, from 0.12 on; else the model's own format."""
+        kind = self._kv_kind
+        if kind != "auto":
+            return _KV_BYTES.get(kind) or _SCALED_KV_BYTES.get(kind)
+        own = self.architecture.quantization if self.architecture else None
+        scaled = own.cache_bytes if own and at_least(self.version, 0, 12) else None
+        return scaled or self._element_bytes
 
     @property
     def _eager(self) -> bool:
@@ -269,9 +344,9 @@ class _Reader:
 
     @property
     def _graphs_counted(self) -> bool:
-        """The second runner of 0.26 estimates none (``v1/worker/gpu/model_runner.py::profile_cudagraph_memory``)."""
+        """The second runner estimates none before 0.32 (``v1/worker/gpu/model_runner.py``)."""
         switch = self.env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
-        if self._v2_runner and not at_least(self.version, 0, 27):
+        if self._v2_runner and not at_least(self.version, 0, 32):
             return False
         return at_least(self.version, 0, 20) and switch in (None, "1")
 

@@ -1,0 +1,61 @@
+"""Towers for images and sound: weights by their dimensions, and what they turn into tokens.
+
+A transformer's layer has four square matrices and an MLP; the projector reads the merged patches. Norms, biases and
+position tables are left out: a tower is a fiftieth of a model, and its size here is within a few percent.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.engines.vllm.model.numbers import Raw, whole
+from tuner.engines.vllm.model.parts import Encoder
+
+_TOWERS = ("vision_config", "audio_config", "sound_config", "vit_config")
+_GATED = ("silu", "swish")
+_GATED_KINDS = ("pixtral", "qwen2_5_vl", "gemma4_vision")
+_DYNAMIC_TOKENS = 16384
+"""Tokens of the largest image where its size is not fixed: 12.8 million pixels (Qwen's processors)."""
+_DYNAMIC = ("qwen", "glm4v", "glm4_6v", "keye", "kimi_k25", "dots")
+
+
+def encoder_of(raw: Raw, hidden: int) -> Encoder | None:
+    """Every tower of a model whose decoder is so wide; ``None`` where dimensions are missing."""
+    towers = [raw[key] for key in _TOWERS if isinstance(raw.get(key), dict) and raw[key]]
+    found = [_tower(tower, raw, hidden) for tower in towers]
+    read = [each for each in found if each is not None]
+    if not read or len(read) < len(found):
+        return None
+    first = read[0]
+    return Encoder(sum(each.weights for each in read), first.hidden, first.intermediate, first.merged, first.tokens)
+
+
+def speaks_of_one(raw: Raw) -> bool:
+    """Whether there is a tower at all."""
+    return any(raw.get(key) for key in (*_TOWERS, "vision_tower", "mm_vision_tower", "visual"))
+
+
+def _tower(tower: Mapping[str, Any], raw: Raw, hidden: int) -> Encoder | None:
+    width = whole(tower, "embed_dim", "hidden_size", "width", "d_model", "vt_hidden_size")
+    depth = whole(tower, "depth", "num_hidden_layers", "layers", "encoder_layers", "vt_num_hidden_layers")
+    if not (width and depth):
+        return None
+    inner = _inner(tower, width)
+    merge = whole(tower, "spatial_merge_size") or whole(raw, "spatial_merge_size") or 1
+    gated = tower.get("hidden_act") in _GATED or str(tower.get("model_type")).startswith(_GATED_KINDS)
+    layer = 4 * width * width + (3 if gated else 2) * width * inner
+    merged = merge * merge
+    mergers = 1 + len(tower.get("deepstack_visual_indexes") or ())
+    projector = mergers * ((merged * width) ** 2 + merged * width * hidden)
+    return Encoder(depth * layer + projector, width, inner, merged, _tokens(raw))
+
+
+def _inner(tower: Mapping[str, Any], width: int) -> int:
+    ratio = tower.get("mlp_ratio")
+    said = whole(tower, "intermediate_size", "encoder_ffn_dim", "vt_intermediate_size")
+    return said or int(width * (ratio if isinstance(ratio, int | float) else 4))
+
+
+def _tokens(raw: Raw) -> int:
+    said = whole(raw, "mm_tokens_per_image", "vision_soft_tokens_per_image", "image_seq_length")
+    dynamic = str(raw.get("model_type")).startswith(_DYNAMIC)
+    return said or (_DYNAMIC_TOKENS if dynamic else 0)
