@@ -84,7 +84,7 @@ def cache_of(model: Architecture, demand: Demand, length: int) -> Cache:
     needed = sum(
         count * _blocks(kind, size, demand, length) for kind, count, size in zip(kinds, groups, attention, strict=True)
     )
-    needed += state_groups * (_ALIGNED_STATES if demand.prefix_caching else 1)
+    needed += state_groups * ((_ALIGNED_STATES if demand.prefix_caching else 1) + demand.drafted)
     return Cache(
         block_bytes=page * group,
         token_bytes=sum(kind.layers * kind.token_bytes for kind in kinds),
@@ -97,7 +97,7 @@ def cache_of(model: Architecture, demand: Demand, length: int) -> Cache:
 def _kinds(model: Architecture, demand: Demand) -> Iterator[_Kind]:
     """The kinds of attention on the fullest stage."""
     stages, cached = demand.pipeline_parallel, [layer for layer in model.kinds if layer.cached]
-    full = sum(layer.mixer in (Mixer.FULL, Mixer.BOTH) for layer in cached)
+    full = sum(layer.mixer in (Mixer.FULL, Mixer.BOTH) for layer in cached) + demand.predicting
     bounded = [layer.mixer for layer in cached if layer.mixer in (Mixer.WINDOWED, Mixer.CHUNKED)]
     if demand.one_group and full:
         full, bounded = full + len(bounded), []
@@ -137,7 +137,8 @@ def state_bytes(state: State, demand: Demand) -> float:
     ranks, element = demand.tensor_parallel, demand.element_bytes
     extra = state.shared / state.groups * (ranks - state.groups) if state.groups % ranks else 0.0
     recurrent = demand.state_bytes or state.recurrent_bytes or element
-    return ((state.conv + extra) * element + state.recurrent * recurrent) / ranks
+    conv = (state.conv + extra) * (state.kept + demand.drafted if state.kept else 0)
+    return (conv * element + state.recurrent * recurrent) / ranks
 
 
 def _pages(
@@ -166,7 +167,7 @@ def _blocks(kind: _Kind, block: float, demand: Demand, length: int) -> int:
     """Blocks that one request needs in one group."""
     if kind.window is None:
         return int(-(-length // block))
-    tokens = demand.max_num_batched_tokens or 0
+    tokens = (demand.max_num_batched_tokens or 0) * demand.batches
     if kind.chunked:
         return int(-(-min(kind.window + tokens, length) // block))
     return int(-(-min(kind.window - 1 + tokens, length) // block)) + 1

@@ -17,7 +17,6 @@ from tuner.engines.vllm.model.quantization import Quantization, online
 from tuner.space import Settings
 
 UNPREDICTABLE: Mapping[str, str] = {
-    "speculative_config": "a draft model",
     "enable_lora": "adapters",
     "cpu_offload_gb": "weights on the host",
     "hf_overrides": "a changed model",
@@ -33,6 +32,8 @@ Release = tuple[int, ...] | None
 
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _NOTHING = (None, False, 0, 1)
+_GUESSING = ("ngram", "ngram_gpu", "suffix", "[ngram]")
+"""Ways to draft tokens that take no memory of the GPU to speak of."""
 _LARGEST_CAPTURE = 512
 _NEWEST_PATCH = 99
 _KV_BYTES = {
@@ -98,6 +99,9 @@ class Demand:
         language_only: Whether towers for images and sound are left out.
         one_group: Whether all layers get a cache as large as if none was windowed.
         online: How weights are quantized that are not in the checkpoint.
+        batches: Batches that may be under way at once, as far as windowed layers keep blocks for them.
+        drafted: Tokens that are drafted ahead.
+        predicting: Layers of the model that draft them.
         beyond: What is asked for that changes memory in ways not known here.
     """
 
@@ -130,6 +134,9 @@ class Demand:
     language_only: bool
     one_group: bool
     online: Quantization | None
+    batches: int
+    drafted: int
+    predicting: int
     beyond: tuple[str, ...] = ()
 
     @property
@@ -201,6 +208,9 @@ class _Reader:
             language_only=self._language_only,
             one_group=self.args.get("disable_hybrid_kv_cache_manager") is True,
             online=self._online,
+            batches=self._batches,
+            drafted=self._drafted,
+            predicting=self.architecture.predicting if self.architecture and self._predicts else 0,
             beyond=tuple(self._beyond()),
         )
 
@@ -209,10 +219,36 @@ class _Reader:
         for flag, what in UNPREDICTABLE.items():
             if self._asks(flag):
                 yield what
+        guessed = self._speculation("method") in _GUESSING
+        if self._asks("speculative_config") and not guessed and not (self._predicts and self._has_predictor):
+            yield "a draft model"
         asked = self.args.get("quantization")
         known = self.architecture and self.architecture.quantization
         if asked is not None and self._online is None and not (known and known.same_as(str(asked))):
             yield "another quantization"
+
+    @property
+    def _batches(self) -> int:
+        """From 0.26 on the next batch is scheduled before this one is done (``max_in_flight_tokens``, vllm#49878)."""
+        return 2 if at_least(self.version, 0, 26) and self.args.get("async_scheduling") is not False else 1
+
+    def _speculation(self, key: str) -> JsonValue:
+        dotted = f"speculative_config.{key}"
+        return self.args[dotted] if dotted in self.args else _object(self.args.get("speculative_config")).get(key)
+
+    @property
+    def _predicts(self) -> bool:
+        """Whether the model's own layers draft; a model that is named besides is another's."""
+        method = str(self._speculation("method") or "")
+        return (method == "mtp" or method.endswith("_mtp")) and self._speculation("model") is None
+
+    @property
+    def _has_predictor(self) -> bool:
+        return self.architecture is not None and self.architecture.predicting > 0
+
+    @property
+    def _drafted(self) -> int:
+        return whole(self._speculation("num_speculative_tokens")) or 0
 
     def _asks(self, flag: str) -> bool:
         """Whether a flag, or a dotted part of it, is given; parts of a model's length change no memory."""
@@ -309,7 +345,7 @@ class _Reader:
         if isinstance(given, list):
             return tuple(sorted({size for size in given if isinstance(size, int) and size <= tokens}))
         asked = self._whole("max_cudagraph_capture_size")
-        largest = min(asked or min(2 * seqs, _LARGEST_CAPTURE), tokens)
+        largest = min(asked or min(2 * seqs * (1 + self._drafted), _LARGEST_CAPTURE), tokens)
         return tuple(default_capture_sizes(largest))
 
     def _graphs(self, sizes: tuple[int, ...], seqs: int | None) -> int:

@@ -291,12 +291,16 @@ class _Formulas:
         return max(self.tokens, min(self.model.encoder.tokens, self.length))
 
     def tower(self) -> float:
-        """A layer of the tower over all their patches: the stream and its copy, and its attention's or MLP's parts."""
+        """A layer of the tower over all their patches: the stream and its copy, and its attention's or MLP's parts.
+
+        The patches themselves stay, as float32 and in the model's format.
+        """
         encoder = self.model.encoder
         if encoder is None:
             return 0.0
         inner = max(4 * encoder.hidden, 2 * encoder.intermediate) / self.demand.tensor_parallel
-        return self.encoded_tokens() * encoder.merged * (2 * encoder.hidden + inner) * self.element
+        patch = (2 * encoder.hidden + inner + encoder.pixels) * self.element + encoder.pixels * 4
+        return self.encoded_tokens() * encoder.merged * patch
 
     def shared_experts(self) -> float:
         """What an expert layer keeps next to the workspace: input, residual, output, and the shared experts' MLP."""

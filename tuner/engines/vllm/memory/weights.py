@@ -18,6 +18,7 @@ from tuner.engines.vllm.model.quantization import Quantization
 _MLA_ROTARY_BYTES = 4.0
 """Latent attention keeps its table in float32, others in the model's own format (seen in starts of 0.26.0)."""
 _EMBEDDED_IN_16_BITS = 2.0
+_PREDICTING = "mtp.layers.0."
 _PADDED_WIDTH, _PADDED_HIDDEN = 256, 128
 """To whose multiples MXFP4's experts are padded: 64.38 GiB for gpt-oss-120b with Triton's kernels (vllm#33155), which
 pad widths only, and 65.97 with Marlin's (vllm#23278), which pad either."""
@@ -64,7 +65,16 @@ def weight_bytes(model: Architecture, demand: Demand) -> float:
     rotary = _rotary_bytes(model, demand.element_bytes)
     if model.stored_bytes is not None and demand.online is None:
         placed = model.stored_bytes * placed / _placed(model, quantization, _Placement(), demand.element_bytes)
-    return placed * _padding(model, demand) + rotary + _tower_bytes(model, demand)
+    predicting = demand.predicting * _predicting_bytes(model, quantization, placement, demand.element_bytes)
+    return placed * _padding(model, demand) + predicting + rotary + _tower_bytes(model, demand)
+
+
+def _predicting_bytes(
+    model: Architecture, quantization: Quantization | None, placement: _Placement, element: float
+) -> float:
+    """A layer that predicts, and the matrix before it; embedding and output head are the model's (``*_mtp.py``)."""
+    joined = 2 * (model.hidden or 0) ** 2 * element
+    return joined + _layer_bytes(model, quantization, model.predicting_layer, _PREDICTING, placement, element)
 
 
 def _tower_bytes(model: Architecture, demand: Demand) -> float:
@@ -80,7 +90,7 @@ def _padding(model: Architecture, demand: Demand) -> float:
     if experts is None or quantization is None or quantization.method != "mxfp4":
         return 1.0
     grown = _rounded(experts.intermediate, _PADDED_WIDTH) / experts.intermediate
-    if demand.tensor_parallel > 1 or not at_least(demand.version, 0, 11):
+    if demand.tensor_parallel > 1 or not at_least(demand.version, 0, 12):
         cut = -(-experts.intermediate // demand.tensor_parallel)
         grown = _rounded(cut, _PADDED_HIDDEN) / cut * _rounded(model.hidden or 1, _PADDED_WIDTH) / (model.hidden or 1)
     share = _expert_share(model, quantization, demand.element_bytes)
@@ -113,19 +123,26 @@ def _placed(model: Architecture, quantization: Quantization | None, placement: _
     layers = model.kinds
     stage = -(-len(layers) // placement.pipeline)
     first = len(layers) - stage
-    body = sum(_layer_bytes(model, quantization, index, placement, element) for index in range(first, len(layers)))
+    body = sum(
+        _layer_bytes(model, quantization, layer, f"model.layers.{first + index}.", placement, element)
+        for index, layer in enumerate(layers[first:])
+    )
     embedding = (model.vocab or 0) * (model.hidden or 0) * element / placement.tensor
     per_layer = (model.vocab or 0) * model.per_layer_input * stage * element / placement.tensor
     return body + per_layer + embedding * (1 if model.tied_embeddings or placement.pipeline > 1 else 2)
 
 
 def _layer_bytes(
-    model: Architecture, quantization: Quantization | None, index: int, placement: _Placement, element: float
+    model: Architecture,
+    quantization: Quantization | None,
+    layer: Layer,
+    name: str,
+    placement: _Placement,
+    element: float,
 ) -> float:
-    layer = model.kinds[index]
     modules = (*_mixer(model, layer, placement.tensor), *_feed_forward(model, layer, placement))
     return sum(
-        module.count / module.divided_by * _module_bytes(quantization, f"model.layers.{index}.", module.names, element)
+        module.count / module.divided_by * _module_bytes(quantization, name, module.names, element)
         for module in modules
     )
 

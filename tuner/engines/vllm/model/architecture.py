@@ -21,7 +21,7 @@ from tuner.engines.vllm.model import attention, encoder, experts, layers, rope, 
 from tuner.engines.vllm.model.checkpoint import stored_bytes
 from tuner.engines.vllm.model.defaults import completed
 from tuner.engines.vllm.model.fields import not_understood
-from tuner.engines.vllm.model.numbers import HIDDEN, LAYERS, VOCAB, whole
+from tuner.engines.vllm.model.numbers import HIDDEN, VOCAB, whole
 from tuner.engines.vllm.model.parts import Encoder, Experts, Feed, Heads, Layer, Mixer, Mla, State
 from tuner.engines.vllm.model.quantization import Quantization, of_config
 
@@ -58,6 +58,7 @@ class Architecture:
         state: What layers without a cache keep.
         encoder: The tower for images or sound.
         per_layer_input: Width of the embedding that each layer has of its own; 0 without.
+        predicting: Layers that predict further tokens, where they are asked for.
         stored_bytes: What the checkpoint's tensors take, layers beyond ``layers`` left out; ``None`` without a
             checkpoint on this disk.
         unsupported: What keeps this model from being predicted: ``an encoder``, ``the field compress_ratios``.
@@ -84,6 +85,7 @@ class Architecture:
     state: State | None = None
     encoder: Encoder | None = None
     per_layer_input: int = 0
+    predicting: int = 0
     stored_bytes: int | None = None
     unsupported: tuple[str, ...] = field(default=())
 
@@ -101,6 +103,12 @@ class Architecture:
     def kinds(self) -> tuple[Layer, ...]:
         """The layers that there are."""
         return (self.plan or ())[: self.layers]
+
+    @property
+    def predicting_layer(self) -> Layer:
+        """A layer that predicts: it sees all tokens, and ends as most layers do."""
+        feeds = [layer.feed for layer in self.kinds if layer.feed is not Feed.NONE]
+        return Layer(Mixer.FULL, max(feeds, key=feeds.count, default=Feed.MLP))
 
     @property
     def has_mlp(self) -> bool:
@@ -179,7 +187,7 @@ def of_mapping(name: str, source: str, raw: Mapping[str, Any], folder: Path | No
         folder: Where the checkpoint is, if it is here.
     """
     text = completed(_decoder(raw))
-    count, hidden = whole(text, *LAYERS), whole(text, *HIDDEN)
+    count, hidden = layers.count_of(text), whole(text, *HIDDEN)
     return Architecture(
         name=name,
         source=source,
@@ -202,6 +210,7 @@ def of_mapping(name: str, source: str, raw: Mapping[str, Any], folder: Path | No
         state=state.state_of(text),
         encoder=encoder.encoder_of(raw, hidden or 0),
         per_layer_input=whole(text, "hidden_size_per_layer_input") or 0,
+        predicting=whole(text, "num_nextn_predict_layers", "mtp_num_hidden_layers") or 0,
         stored_bytes=stored_bytes(folder, count) if folder and count else whole(raw, "stored_bytes"),
         unsupported=tuple(_unsupported(raw, text, hidden)),
     )

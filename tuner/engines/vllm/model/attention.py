@@ -57,4 +57,11 @@ def mla_of(raw: Raw) -> Mla | None:
         return Mla(q_rank, kv_rank, nope, rope, v)
     indexers = whole(raw, "index_n_heads") or 0
     weights = (q_rank or hidden) * indexers * width + hidden * (width + indexers)
-    return Mla(q_rank, kv_rank, nope, rope, v, weights, width + _INDEXER_SCALES)
+    share = _indexing(raw)
+    return Mla(q_rank, kv_rank, nope, rope, v, weights * share, (width + _INDEXER_SCALES) * share)
+
+
+def _indexing(raw: Raw) -> float:
+    """The share of layers that have an indexer of their own; others use an earlier layer's."""
+    kinds = raw.get("indexer_types")
+    return sum(kind == "full" for kind in kinds) / len(kinds) if isinstance(kinds, list) and kinds else 1.0

@@ -38,4 +38,14 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 def completed(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of a file with its kind's defaults filled in."""
-    return {**_DEFAULTS.get(str(raw.get("model_type")), {}), **raw}
+    return {**_DEFAULTS.get(str(raw.get("model_type")), {}), **_of_layers(raw), **raw}
+
+
+def _of_layers(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers 5 says of Gemma 4's full layers one by one, as the files before it have it."""
+    each = raw.get("per_layer_config")
+    if not isinstance(each, dict) or not each:
+        return {}
+    first = next(iter(each.values()))
+    renamed = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
+    return {renamed[key]: value for key, value in first.items() if key in renamed}

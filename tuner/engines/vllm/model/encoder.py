@@ -4,7 +4,9 @@ A transformer's layer has four square matrices and an MLP; the projector reads t
 position tables are left out: a tower is a fiftieth of a model, and its size here is within a few percent.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tuner.engines.vllm.model.numbers import Raw, whole
@@ -26,7 +28,7 @@ def encoder_of(raw: Raw, hidden: int) -> Encoder | None:
     if not read or len(read) < len(found):
         return None
     first = read[0]
-    return Encoder(sum(each.weights for each in read), first.hidden, first.intermediate, first.merged, first.tokens)
+    return replace(first, weights=sum(each.weights for each in read))
 
 
 def speaks_of_one(raw: Raw) -> bool:
@@ -37,6 +39,9 @@ def speaks_of_one(raw: Raw) -> bool:
 def _tower(tower: Mapping[str, Any], raw: Raw, hidden: int) -> Encoder | None:
     width = whole(tower, "embed_dim", "hidden_size", "width", "d_model", "vt_hidden_size")
     depth = whole(tower, "depth", "num_hidden_layers", "layers", "encoder_layers", "vt_num_hidden_layers")
+    depth = depth or whole(tower, "conf_num_hidden_layers")
+    if (weights := _by_name(tower)) is not None:
+        return Encoder(weights, width or hidden, width or hidden, 0, 1, _tokens(raw))
     if not (width and depth):
         return None
     inner = _inner(tower, width)
@@ -46,7 +51,20 @@ def _tower(tower: Mapping[str, Any], raw: Raw, hidden: int) -> Encoder | None:
     merged = merge * merge
     mergers = 1 + len(tower.get("deepstack_visual_indexes") or ())
     projector = mergers * ((merged * width) ** 2 + merged * width * hidden)
-    return Encoder(depth * layer + projector, width, inner, merged, _tokens(raw))
+    return Encoder(depth * layer + projector, width, inner, _pixels(tower), merged, _tokens(raw))
+
+
+def _pixels(tower: Mapping[str, Any]) -> int:
+    """Three colours of a square, of two frames where the tower sees films."""
+    dynamic = str(tower.get("model_type")).startswith(_DYNAMIC)
+    frames = whole(tower, "temporal_patch_size") or (2 if dynamic else 1)
+    return 3 * frames * (whole(tower, "patch_size") or 0) ** 2
+
+
+def _by_name(tower: Mapping[str, Any]) -> int | None:
+    """Weights that a tower's name tells, ``mobilenetv5_300m_enc``."""
+    named = re.search(r"_(\d+)m(?:_|$)", str(tower.get("architecture")))
+    return int(named[1]) * 10**6 if named else None
 
 
 def _inner(tower: Mapping[str, Any], width: int) -> int:

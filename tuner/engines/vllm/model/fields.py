@@ -23,6 +23,8 @@ _HARMLESS = re.compile(
     r"|mask|sparsity|sensitiv|labels|summary|special|classif|seed|version|parallel|recompute|checkpoint|n_group$"
     r"|prefetch|kernel_type|deterministic|quant|image|vision|video|audio|mm_|projector|multi_modal|gradient|penalty"
     r"|residual|nope|softmax|z_loss|balanc|capacity|backend|fuse|output_|pooling|window|gate|mup|depth|nextn|mtp"
+    r"|overlap|combine|fp32|projection|alignment|allow|use_mlp|switch|mixed|xavier|logits|kernels|all2all|dispatch"
+    r"|expansion|vit_|select_layer|anyres|_lora$|_type$|skipped|drop_tokens|_file|_path|interleaved"
 )
 _READ = frozenset(
     {
@@ -57,7 +59,15 @@ _READ = frozenset(
         *("mamba_d_conv", "mamba_dt_rank", "state_size", "linear_num_key_heads", "linear_num_value_heads", "n_groups"),
         *("linear_key_head_dim", "linear_value_head_dim", "linear_conv_kernel_dim", "conv_L_cache", "conv_dim"),
         *("hidden_size_per_layer_input", "vocab_size_per_layer_input", "laurel_rank", "altup_num_inputs"),
-        *("altup_active_idx", "global_attn_every_n_layers", "hidden_size_per_head", "use_sliding_window"),
+        *(
+            "altup_active_idx",
+            "linear_head_dim",
+            "linear_num_heads",
+            "indexer_types",
+            "global_attn_every_n_layers",
+            "hidden_size_per_head",
+            "use_sliding_window",
+        ),
     }
 )
 _WITHOUT_WEIGHT = frozenset(
@@ -68,7 +78,7 @@ _WITHOUT_WEIGHT = frozenset(
         *("position_embedding_type", "attn_mechanism", "use_mla", "moe_use_hardware_gate", "layer_wise_quant"),
         *("attention_window_type", "use_mamba_kernels", "use_mamba_mixer", "moe_every_n_layers", "is_moe"),
         *("tie_encoder_decoder", "cross_layer_attention", "ep_size", "cla_share_factor", "moe_router_topk"),
-        *("conv_use_xavier_init", "block_mlp_init_scale", "conv_dim_out", "use_head", "attention_out_bias"),
+        *("conv_dim_out", "use_head", "num_heads", "per_layer_config", "moe_layer_num_skipped", "num_expert_group"),
     }
 )
 _CHANGES = frozenset(

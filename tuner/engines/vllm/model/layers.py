@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tuner.engines.vllm.model.experts import experts_of
-from tuner.engines.vllm.model.numbers import HIDDEN, INTERMEDIATE, LAYERS, Raw, whole, whole_numbers
+from tuner.engines.vllm.model.numbers import HIDDEN, INTERMEDIATE, LAYERS, Raw, listed, whole, whole_numbers
 from tuner.engines.vllm.model.parts import ATTENDING, Feed, Layer, Mixer
 from tuner.engines.vllm.model.state import state_of
 
@@ -20,14 +20,15 @@ _LETTERS = {
     "E": Layer(Mixer.NONE, Feed.EXPERTS),
 }
 _BLOCKS = {
-    "mamba": _LETTERS["M"],
-    "attention": _LETTERS["*"],
+    **dict.fromkeys(("mamba", "linear_attention"), _LETTERS["M"]),
+    **dict.fromkeys(("attention", "full_attention"), _LETTERS["*"]),
     "mlp": _LETTERS["-"],
     "moe": _LETTERS["E"],
 }
 """Nemotron-H: a layer either mixes tokens or treats each."""
 _MIXERS = {
     **dict.fromkeys(("full_attention", "attention", "global", "global_attention", "full"), Mixer.FULL),
+    **dict.fromkeys(("deepseek_sparse_attention", "sparse_attention", "indexed_attention"), Mixer.FULL),
     **dict.fromkeys(("sliding_attention", "sliding_window", "sliding", "local", "local_attention"), Mixer.WINDOWED),
     **dict.fromkeys(("chunked_attention", "chunked"), Mixer.CHUNKED),
     **dict.fromkeys(("linear_attention", "mamba", "mamba2", "conv", "recurrent", "kda", "gdn"), Mixer.STATE),
@@ -42,7 +43,7 @@ _WINDOWS = ("sliding_window", "sliding_window_size")
 
 def layers_of(raw: Raw) -> tuple[Layer, ...] | None:
     """Every layer; ``None`` where a layer's kind has a name that is not known here."""
-    count = whole(raw, *LAYERS)
+    count = count_of(raw)
     if count is None:
         return None
     if (alone := _single(raw)) is not None:
@@ -55,6 +56,11 @@ def layers_of(raw: Raw) -> tuple[Layer, ...] | None:
         Layer(mixer, Feed.NONE if width == 0 else feed, width, index < shared)
         for index, (mixer, feed, width) in enumerate(zip(mixers, feeds, widths, strict=True))
     )
+
+
+def count_of(raw: Raw) -> int | None:
+    """How many there are, by number or by list."""
+    return whole(raw, *LAYERS) or listed(raw, "hybrid_override_pattern", "layers_block_type", "layer_types")
 
 
 def window_of(raw: Raw) -> int | None:
@@ -85,11 +91,11 @@ def _mixers(raw: Raw, count: int) -> Mixers | None:
     return [Mixer.FULL] * count
 
 
-def _listed(raw: Raw, count: int) -> Mixers | None:
-    listed = raw.get("layer_types") or raw.get("layers_block_type")
-    if not isinstance(listed, list):
+def _named(raw: Raw, count: int) -> Mixers | None:
+    names = raw.get("layer_types") or raw.get("layers_block_type")
+    if not isinstance(names, list):
         return None
-    mixers = [mixer for name in listed[:count] if (mixer := _MIXERS.get(str(name)))]
+    mixers = [mixer for name in names[:count] if (mixer := _MIXERS.get(str(name)))]
     windowed = whole(raw, *_WINDOWS) is not None and raw.get("use_sliding_window") is not False
     return mixers if windowed else [Mixer.FULL if mixer is Mixer.WINDOWED else mixer for mixer in mixers]
 
@@ -157,7 +163,7 @@ def _chunked(raw: Raw, count: int) -> Mixers | None:
 
 _DIALECTS: Sequence[Callable[[Raw, int], Mixers | None]] = (
     _chunked,
-    _listed,
+    _named,
     _blocks,
     _typed,
     _linear,
@@ -178,9 +184,8 @@ def _feeds(raw: Raw, count: int) -> Sequence[Feed]:
 
 def _with_experts(raw: Raw, count: int) -> frozenset[int]:
     """The layers that have experts: listed, or all from some layer on at some interval."""
-    listed = _listed_experts(raw)
-    if listed is not None:
-        return listed
+    if (marked := _listed_experts(raw)) is not None:
+        return marked
     first = whole(raw, "first_k_dense_replace", "moe_layer_start_index", "num_dense_layers", "n_dense_layers") or 0
     last = raw.get("moe_layer_end_index")
     last = last if isinstance(last, int) and last >= 0 else count - 1
@@ -218,9 +223,9 @@ def _widths(raw: Raw, count: int) -> Sequence[int | None]:
     blocks = raw.get("block_configs")
     if isinstance(blocks, list) and len(blocks) == count:
         return [_searched_width(raw, block.get("ffn") or {}) for block in blocks]
-    listed = whole_numbers(raw, "intermediate_size")
-    if listed and len(listed) == count:
-        return listed
+    each = whole_numbers(raw, "intermediate_size")
+    if each and len(each) == count:
+        return each
     width, doubled = whole(raw, *INTERMEDIATE), whole(raw, "num_kv_shared_layers") or 0
     if width and raw.get("use_double_wide_mlp"):
         return [2 * width if n >= count - doubled else None for n in range(count)]

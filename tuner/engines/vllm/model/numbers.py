@@ -26,6 +26,11 @@ def whole_numbers(raw: Raw, *keys: str) -> tuple[int, ...] | None:
     return None
 
 
+def listed(raw: Raw, *keys: str) -> int | None:
+    """How many entries the first of these fields has, a list or a word with a letter for each."""
+    return next((len(value) for key in keys if isinstance(value := raw.get(key), list | str) and value), None)
+
+
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 HIDDEN = ("hidden_size", "n_embd", "d_model")
 HEADS = ("num_attention_heads", "n_head", "n_heads")

@@ -14,8 +14,8 @@ class Mla:
         nope: Width of a head's part without rotary embedding.
         rope: Width of the part with it, cached next to the latent.
         v: Width of a head's values.
-        index: Weights of a layer's indexer, of sparse attention; 0 without.
-        index_bytes: What it caches of a token.
+        index: Weights of a layer's indexer, of sparse attention, on average; 0 without.
+        index_bytes: What it caches of a token, on average.
     """
 
     q_rank: int | None
@@ -23,8 +23,8 @@ class Mla:
     nope: int
     rope: int
     v: int
-    index: int = 0
-    index_bytes: int = 0
+    index: float = 0.0
+    index_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,17 @@ class State:
 
     Attributes:
         weights: Its matrices.
-        conv: Numbers in the state of its convolution.
-        shared: Those of them that are copied, not cut, where ranks are more than its groups.
-        groups: Those groups.
+        conv: Width of its convolution.
+        kept: Tokens that the convolution looks back.
         recurrent: Numbers in its recurrent state.
         recurrent_bytes: Bytes of one of these; ``None`` for the model's own format.
+        shared: How much of the convolution's width is copied, not cut, where ranks are more than its groups.
+        groups: Those groups.
     """
 
     weights: int
     conv: int
+    kept: int
     recurrent: int
     recurrent_bytes: float | None = None
     shared: int = 0
@@ -138,6 +140,7 @@ class Encoder:
         weights: Its weights and the projector's.
         hidden: Width of its stream.
         intermediate: Width of its MLP.
+        pixels: Numbers in one patch of the image.
         merged: Patches that become one token.
         tokens: The most tokens of one image; 0 where that is not known.
     """
@@ -145,5 +148,6 @@ class Encoder:
     weights: int
     hidden: int
     intermediate: int
+    pixels: int
     merged: int
     tokens: int = 0

@@ -30,7 +30,8 @@ def _delta_net(raw: Raw, hidden: int) -> State | None:
     kernel = whole(raw, "linear_conv_kernel_dim") or 4
     return State(
         weights=hidden * (2 * keys + 3 * values + 2 * value_heads) + (2 * keys + values) * kernel,
-        conv=(2 * keys + values) * (kernel - 1),
+        conv=2 * keys + values,
+        kept=kernel - 1,
         recurrent=value_heads * value_width * key_width,
         recurrent_bytes=_recurrent_bytes(raw),
     )
@@ -38,16 +39,19 @@ def _delta_net(raw: Raw, hidden: int) -> State | None:
 
 def _delta_attention(raw: Raw, hidden: int) -> State | None:
     """Kimi-Linear (``kda.py``)."""
-    inner = raw.get("linear_attn_config")
-    heads, width = (whole(inner, key) if isinstance(inner, dict) else None for key in ("num_heads", "head_dim"))
+    said = raw.get("linear_attn_config")
+    inner = said if isinstance(said, dict) else {}
+    heads = whole(inner, "num_heads") or whole(raw, "linear_num_heads")
+    width = whole(inner, "head_dim") or whole(raw, "linear_head_dim")
     if not (heads and width):
         return None
-    kernel = whole(inner or {}, "short_conv_kernel_size") or 4
+    kernel = whole(inner, "short_conv_kernel_size") or whole(raw, "linear_conv_kernel_dim") or 4
     size = heads * width
     gates = 2 * (hidden * width + width * size)
     return State(
         weights=4 * hidden * size + gates + hidden * heads + 3 * size * kernel,
-        conv=3 * size * (kernel - 1),
+        conv=3 * size,
+        kept=kernel - 1,
         recurrent=heads * width * width,
         recurrent_bytes=_FLOAT32,
     )
@@ -67,8 +71,9 @@ def _mamba2(raw: Raw, hidden: int) -> State | None:
     default = _FLOAT32 if raw.get("model_type") == "nemotron_h" else None
     return State(
         weights=hidden * (2 * inner + shared + heads) + (inner + shared) * kernel + inner * hidden,
-        conv=(inner + shared) * (kernel - 1),
-        shared=shared * (kernel - 1),
+        conv=inner + shared,
+        kept=kernel - 1,
+        shared=shared,
         groups=groups,
         recurrent=inner * size,
         recurrent_bytes=_recurrent_bytes(raw) or default,
@@ -84,7 +89,8 @@ def _mamba1(raw: Raw, hidden: int) -> State | None:
     rank = whole(raw, "mamba_dt_rank", "time_step_rank") or -(-hidden // 16)
     return State(
         weights=3 * hidden * inner + inner * (kernel + 2 * rank + 3 * size),
-        conv=inner * (kernel - 1),
+        conv=inner,
+        kept=kernel - 1,
         recurrent=inner * size,
     )
 
@@ -92,16 +98,16 @@ def _mamba1(raw: Raw, hidden: int) -> State | None:
 def _lightning(raw: Raw, hidden: int) -> State | None:
     """MiniMax-Text-01 and M1 (``linear_attn.py``): queries, keys, values and an output gate; the state is float32."""
     heads, width = whole(raw, "num_attention_heads"), whole(raw, "head_dim")
-    if not (heads and width and "attn_type_list" in raw):
+    if not (heads and width and ("attn_type_list" in raw or raw.get("model_type") == "minimax")):
         return None
-    return State(5 * hidden * heads * width, 0, heads * width * width, _FLOAT32)
+    return State(5 * hidden * heads * width, 0, 0, heads * width * width, _FLOAT32)
 
 
 def _short_convolution(raw: Raw, hidden: int) -> State | None:
     """LFM2 (``short_conv.py``)."""
     kernel = whole(raw, "conv_L_cache")
     width = whole(raw, "conv_dim") or hidden
-    return State(4 * hidden * width, width * (kernel - 1), 0) if kernel else None
+    return State(4 * hidden * width, width, kernel - 1, 0) if kernel else None
 
 
 def _recurrent_bytes(raw: Raw) -> float | None:
