@@ -45,13 +45,29 @@ def _tower(tower: Mapping[str, Any], raw: Raw, hidden: int) -> Encoder | None:
     if not (width and depth):
         return None
     inner = _inner(tower, width)
-    merge = whole(tower, "spatial_merge_size") or whole(raw, "spatial_merge_size") or 1
     gated = tower.get("hidden_act") in _GATED or str(tower.get("model_type")).startswith(_GATED_KINDS)
     layer = 4 * width * width + (3 if gated else 2) * width * inner
-    merged = merge * merge
+    joined, pooled = _joined(tower, raw), _pooled(tower, raw)
     mergers = 1 + len(tower.get("deepstack_visual_indexes") or ())
-    projector = mergers * ((merged * width) ** 2 + merged * width * hidden)
-    return Encoder(depth * layer + projector, width, inner, _pixels(tower), merged, _tokens(raw))
+    projector = mergers * (joined * width) * (min(joined * width, hidden) + hidden)
+    return Encoder(depth * layer + projector, width, inner, _pixels(tower), joined * pooled, _tokens(raw))
+
+
+def _joined(tower: Mapping[str, Any], raw: Raw) -> int:
+    """Patches that the projector reads as one."""
+    kernel = tower.get("merge_kernel_size")
+    side = kernel[0] if isinstance(kernel, list) and kernel else None
+    side = side or whole(tower, "spatial_merge_size") or whole(raw, "spatial_merge_size")
+    ratio = raw.get("downsample_ratio") or tower.get("pixel_shuffle_ratio")
+    return (side or (round(1 / ratio) if isinstance(ratio, float) else 1)) ** 2
+
+
+def _pooled(tower: Mapping[str, Any], raw: Raw) -> int:
+    """Patches whose average is one: a square, or what a fixed number of tokens makes of an image."""
+    if (side := whole(tower, "pooling_kernel_size")) is not None:
+        return side * side
+    image, patch, tokens = whole(tower, "image_size"), whole(tower, "patch_size"), whole(raw, "mm_tokens_per_image")
+    return max(1, (image // patch) ** 2 // tokens) if image and patch and tokens else 1
 
 
 def _pixels(tower: Mapping[str, Any]) -> int:
