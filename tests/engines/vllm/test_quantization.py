@@ -91,3 +91,32 @@ def test_a_checkpoint_may_ask_for_an_eight_bit_cache():
     assert of_config({"quant_method": "modelopt", "kv_cache_quant_algo": "FP8"}).cache_bytes == 1.0
     assert of_config({**COMPRESSED, "kv_cache_scheme": {"num_bits": 8}}).cache_bytes == 1.0
     assert of_config(AWQ).cache_bytes is None
+
+
+ROUND = {
+    "quant_method": "auto-round",
+    "bits": 4,
+    "group_size": 128,
+    "sym": True,
+    "extra_config": {"model.language_model.layers.0.mlp.down_proj": {"bits": 8}, ".*linear_attn.*": {"bits": 16}},
+}
+DYNAMIC = {
+    **{"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True},
+    "dynamic": {"-:.*self_attn.*": {}, "+:.*shared_expert.*": {"bits": 8}},
+}
+
+
+@pytest.mark.parametrize(
+    ("raw", "module", "bits"),
+    [
+        (ROUND, "model.layers.3.mlp.up_proj", 4),
+        (ROUND, "model.layers.0.mlp.down_proj", 8),
+        (ROUND, "model.layers.3.linear_attn.in_proj_qkvz", None),
+        (DYNAMIC, "model.layers.3.mlp.experts.0.up_proj", 4),
+        (DYNAMIC, "model.layers.3.mlp.shared_expert.up_proj", 8),
+        (DYNAMIC, "model.layers.3.self_attn.q_proj", None),
+    ],
+)
+def test_modules_may_have_bits_of_their_own(raw, module, bits):
+    stored = of_config(raw).of_module(module)
+    assert (stored and stored.bits) == bits

@@ -161,8 +161,7 @@ def _mixer(model: Architecture, layer: Layer, tensor: int) -> Iterator[_Module]:
         elif heads is not None:
             yield from _attention(heads, hidden, layer, tensor)
     if layer.mixer in (Mixer.STATE, Mixer.BOTH) and model.state is not None:
-        names = ("linear_attn.in_proj_qkvz", "linear_attn.in_proj_qkv", "mixer.in_proj", "mamba.in_proj")
-        yield _Module((*names, "self_attn.q_proj"), model.state.weights, tensor)
+        yield _Module(model.state.names, model.state.weights, tensor)
 
 
 def _attention(heads: Heads, hidden: int, layer: Layer, tensor: int) -> Iterator[_Module]:

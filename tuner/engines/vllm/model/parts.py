@@ -74,7 +74,8 @@ class State:
     """A layer that keeps a state of fixed size for each request instead of a cache for each token.
 
     Attributes:
-        weights: Its matrices.
+        names: What checkpoints call its matrices, inside its layer.
+        weights: These matrices.
         conv: Width of its convolution.
         kept: Tokens that the convolution looks back.
         recurrent: Numbers in its recurrent state.
@@ -83,6 +84,7 @@ class State:
         groups: Those groups.
     """
 
+    names: tuple[str, ...]
     weights: int
     conv: int
     kept: int

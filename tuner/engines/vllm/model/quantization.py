@@ -21,6 +21,7 @@ _ALIASES = {
     **dict.fromkeys(("mxfp4", "gpt_oss_mxfp4"), "mxfp4"),
     **dict.fromkeys(("fp8", "fbgemm_fp8", "deepseek_v3_fp8"), "fp8"),
 }
+_WHOLE_BITS = 16
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:model|language_model|backbone|llm|text_model|transformer)\.")
 
 
@@ -79,7 +80,10 @@ class Quantization:
         """
         if any(part in _NEVER or part.endswith("norm") for name in names for part in name.split(".")):
             return None
-        if any(_names(pattern, name) for pattern in self.skipped for name in names):
+        whole, patterns = _sorted(self.skipped)
+        if any(not whole.isdisjoint(_parts(name)) for name in names):
+            return None
+        if any(_names(pattern, name) for pattern in patterns for name in names):
             return None
         return next((each for target, each in self.formats if any(_names(target, name) for name in names)), None)
 
@@ -104,8 +108,8 @@ def online(asked: str) -> Quantization | None:
 
 
 def _formats(method: str, raw: Mapping[str, Any]) -> Iterator[tuple[str, Format]]:
-    if method in _INTEGER and "dynamic" not in raw and not raw.get("extra_config"):
-        return _all(_integer(raw))
+    if method in _INTEGER:
+        return _with_exceptions(raw, _integer(raw))
     if method in ("fp8", "fbgemm_fp8"):
         block = raw.get("weight_block_size")
         return _all(Format(8, block=block[0] if isinstance(block, list) and block else None))
@@ -116,6 +120,23 @@ def _formats(method: str, raw: Mapping[str, Any]) -> Iterator[tuple[str, Format]
     if method == "compressed-tensors" or raw.get("config_groups"):
         return _compressed(raw)
     return _optimized(raw)
+
+
+def _with_exceptions(raw: Mapping[str, Any], usual: Format | None) -> Iterator[tuple[str, Format]]:
+    """Modules with bits of their own, as AutoRound and GPTQModel list them; those of 16 bits are ``skipped``."""
+    for name, each in _exceptions(raw):
+        one = _integer({**raw, **each})
+        if usual is not None and one is not None:
+            yield name, one
+    yield from _all(usual)
+
+
+def _exceptions(raw: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Patterns of modules, and what is said of them; nothing for those that are left as they are."""
+    for name, each in (raw.get("extra_config") or {}).items():
+        yield f"re:{name}" if "*" in name else name, each if isinstance(each, Mapping) else {}
+    for name, each in (raw.get("dynamic") or {}).items():
+        yield f"re:.*{name.removeprefix('+:').removeprefix('-:')}", {} if name.startswith("-:") else each or {}
 
 
 def _all(one: Format | None) -> Iterator[tuple[str, Format]]:
@@ -177,7 +198,8 @@ def _algorithm(raw: Mapping[str, Any]) -> Format | None:
 def _skipped(raw: Mapping[str, Any]) -> tuple[str, ...]:
     lists = [raw.get(key) for key in ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")]
     lists.append(raw.get("llm_int8_skip_modules"))
-    return tuple(str(name) for names in lists if isinstance(names, list) for name in names)
+    whole = [name for name, each in _exceptions(raw) if each.get("bits", _WHOLE_BITS) == _WHOLE_BITS]
+    return (*(str(name) for names in lists if isinstance(names, list) for name in names), *whole)
 
 
 def _cache_bytes(raw: Mapping[str, Any]) -> float | None:
@@ -189,6 +211,21 @@ def _cache_bytes(raw: Mapping[str, Any]) -> float | None:
 
 def _group(value: object) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
+
+
+@cache
+def _sorted(names: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Whole names, of which checkpoints list thousands, and patterns, of which they list a few."""
+    patterns = tuple(name for name in names if name.startswith("re:") or "*" in name)
+    return frozenset(_bare(name) for name in names if name not in patterns), patterns
+
+
+@cache
+def _parts(module: str) -> frozenset[str]:
+    """Every run of a module's name that a whole name may stand for."""
+    words = _bare(module).split(".")
+    ends = range(1, len(words) + 1)
+    return frozenset(".".join(words[start:end]) for end in ends for start in range(end))
 
 
 def _names(pattern: str, module: str) -> bool:

@@ -29,6 +29,7 @@ def _delta_net(raw: Raw, hidden: int) -> State | None:
     keys, values = key_heads * key_width, value_heads * value_width
     kernel = whole(raw, "linear_conv_kernel_dim") or 4
     return State(
+        names=("linear_attn.in_proj_qkvz", "linear_attn.in_proj_qkv"),
         weights=hidden * (2 * keys + 3 * values + 2 * value_heads) + (2 * keys + values) * kernel,
         conv=2 * keys + values,
         kept=kernel - 1,
@@ -49,6 +50,7 @@ def _delta_attention(raw: Raw, hidden: int) -> State | None:
     size = heads * width
     gates = 2 * (hidden * width + width * size)
     return State(
+        names=("self_attn.q_proj",),
         weights=4 * hidden * size + gates + hidden * heads + 3 * size * kernel,
         conv=3 * size,
         kept=kernel - 1,
@@ -70,6 +72,7 @@ def _mamba2(raw: Raw, hidden: int) -> State | None:
     inner, shared = heads * width, 2 * groups * size
     default = _FLOAT32 if raw.get("model_type") == "nemotron_h" else None
     return State(
+        names=("mixer.in_proj", "mamba.in_proj"),
         weights=hidden * (2 * inner + shared + heads) + (inner + shared) * kernel + inner * hidden,
         conv=inner + shared,
         kept=kernel - 1,
@@ -88,6 +91,7 @@ def _mamba1(raw: Raw, hidden: int) -> State | None:
     inner = int((raw.get("mamba_expand") or raw.get("expand") or 2) * hidden)
     rank = whole(raw, "mamba_dt_rank", "time_step_rank") or -(-hidden // 16)
     return State(
+        names=("mamba.in_proj",),
         weights=3 * hidden * inner + inner * (kernel + 2 * rank + 3 * size),
         conv=inner,
         kept=kernel - 1,
@@ -100,14 +104,14 @@ def _lightning(raw: Raw, hidden: int) -> State | None:
     heads, width = whole(raw, "num_attention_heads"), whole(raw, "head_dim")
     if not (heads and width and ("attn_type_list" in raw or raw.get("model_type") == "minimax")):
         return None
-    return State(5 * hidden * heads * width, 0, 0, heads * width * width, _FLOAT32)
+    return State(("self_attn.qkv_proj",), 5 * hidden * heads * width, 0, 0, heads * width * width, _FLOAT32)
 
 
 def _short_convolution(raw: Raw, hidden: int) -> State | None:
     """LFM2 (``short_conv.py``)."""
     kernel = whole(raw, "conv_L_cache")
     width = whole(raw, "conv_dim") or hidden
-    return State(4 * hidden * width, width, kernel - 1, 0) if kernel else None
+    return State(("conv.in_proj",), 4 * hidden * width, width, kernel - 1, 0) if kernel else None
 
 
 def _recurrent_bytes(raw: Raw) -> float | None:
