@@ -65,10 +65,12 @@ def weight_bytes(model: Architecture, demand: Demand) -> float:
     rotary = _rotary_bytes(model, demand.element_bytes)
     if model.stored_bytes is not None and demand.online is None:
         placed = model.stored_bytes * placed / _placed(model, quantization, _Placement(), demand.element_bytes)
-    predicting = demand.predicting * _predicting_bytes(model, quantization, placement, demand.element_bytes)
-    return placed * _padding(model, demand) + predicting + rotary + _tower_bytes(model, demand)
+    if demand.predicting:
+        placed += demand.predicting * _predicting_bytes(model, quantization, placement, demand.element_bytes)
+    return placed * _padding(model, demand) + rotary + _tower_bytes(model, demand)
 
 
+@lru_cache(maxsize=64)
 def _predicting_bytes(
     model: Architecture, quantization: Quantization | None, placement: _Placement, element: float
 ) -> float:

@@ -80,7 +80,7 @@ class Architecture:
     mla: Mla | None = None
     experts: Experts | None = None
     quantization: Quantization | None = None
-    plan: tuple[Layer, ...] | None = None
+    plan: tuple[Layer, ...] | None = field(default=None, hash=False)
     window: int | None = None
     state: State | None = None
     encoder: Encoder | None = None

@@ -6,7 +6,7 @@ MXFP4 and bitsandbytes. A dialect that is not known here gives no format, and th
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -64,8 +64,8 @@ class Quantization:
     """
 
     method: str
-    formats: tuple[tuple[str, Format], ...] = ()
-    skipped: tuple[str, ...] = ()
+    formats: tuple[tuple[str, Format], ...] = field(default=(), hash=False)
+    skipped: tuple[str, ...] = field(default=(), hash=False)
     cache_bytes: float | None = None
 
     @property
