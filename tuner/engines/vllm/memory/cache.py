@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tuner.engines.vllm.memory.demand import Demand, at_least
 from tuner.engines.vllm.model.architecture import Architecture
-from tuner.engines.vllm.model.parts import Heads, Mixer, State
+from tuner.engines.vllm.model.parts import Heads, Mixer, Recurrence
 
 GIB = float(1 << 30)
 _MLA_STATE_ALIGNMENT = 128
@@ -132,7 +132,7 @@ def _states(model: Architecture, demand: Demand) -> tuple[int, float]:
     return -(-layers // demand.pipeline_parallel), state_bytes(model.state, demand)
 
 
-def state_bytes(state: State, demand: Demand) -> float:
+def state_bytes(state: Recurrence, demand: Demand) -> float:
     """Both states; groups of Mamba's inputs are copied where ranks do not divide them."""
     ranks, element = demand.tensor_parallel, demand.element_bytes
     extra = state.shared / state.groups * (ranks - state.groups) if state.groups % ranks else 0.0

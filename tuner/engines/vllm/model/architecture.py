@@ -22,7 +22,7 @@ from tuner.engines.vllm.model.checkpoint import stored_bytes
 from tuner.engines.vllm.model.defaults import completed
 from tuner.engines.vllm.model.fields import not_understood
 from tuner.engines.vllm.model.numbers import HIDDEN, VOCAB, whole
-from tuner.engines.vllm.model.parts import Encoder, Experts, Feed, Heads, Layer, Mixer, Mla, State
+from tuner.engines.vllm.model.parts import Encoder, Experts, Feed, Heads, Layer, Mixer, Mla, Recurrence
 from tuner.engines.vllm.model.quantization import Quantization, of_config
 
 _TIED = ("gemma", "cohere", "command", "gpt2", "gpt_bigcode", "falcon", "bloom", "opt", "starcoder2", "mpt")
@@ -82,7 +82,7 @@ class Architecture:
     quantization: Quantization | None = None
     plan: tuple[Layer, ...] | None = field(default=None, hash=False)
     window: int | None = None
-    state: State | None = None
+    state: Recurrence | None = None
     encoder: Encoder | None = None
     per_layer_input: int = 0
     predicting: int = 0

@@ -70,7 +70,7 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Recurrence:
     """A layer that keeps a state of fixed size for each request instead of a cache for each token.
 
     Attributes:
