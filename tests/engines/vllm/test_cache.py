@@ -9,7 +9,7 @@ from tests.engines.vllm.real import asked
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.memory.cache import cache_of
 from tuner.engines.vllm.memory.calibration import Calibration
-from tuner.engines.vllm.memory.sizes import GIB, account, sizes_of
+from tuner.engines.vllm.memory.sizes import GIB, Part, account, sizes_of
 from tuner.engines.vllm.model.architecture import of_mapping
 
 DATA = Path(__file__).parents[2] / "data"
@@ -118,3 +118,36 @@ def test_a_drafting_layer_has_a_cache_of_its_own():
         for each in (args, {"max_model_len": 8192})
     )
     assert with_it.token_bytes - without.token_bytes == 2 * 8 * 128 * 2
+
+
+def towers_peak(name, **args):
+    architecture = model(name)
+    asked_for = asked({"max_num_batched_tokens": 8192, "max_num_seqs": 64, **args}, CARD, "0.19.0", architecture)
+    return sizes_of(architecture, asked_for, CARD)
+
+
+def test_a_film_is_as_long_as_the_context_allows_in_the_profiling_run():
+    """Qwen2.5-VL: 14 frames of 16,384 tokens, two by two, are 114,688; without films one image is 16,384."""
+    long, short, images = (
+        towers_peak("Qwen2.5-VL-7B", **args).parts_gib[Part.IMAGES] * GIB / 3584 / 2
+        for args in ({"max_model_len": 128000}, {"max_model_len": 32768}, {"limit_mm_per_prompt": {"video": 0}})
+    )
+    assert (long, short, images) == (114688, 32768, 16384)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"limit_mm_per_prompt": {"image": 0, "video": 0}},
+        {"limit_mm_per_prompt.image": 0},
+        {"language_model_only": True},
+    ],
+)
+def test_a_model_that_only_reads_has_no_tower(flags):
+    plain, reading = towers_peak("Gemma-3-27B"), towers_peak("Gemma-3-27B", **flags)
+    assert reading.parts_gib[Part.TOWER] == reading.parts_gib[Part.IMAGES] == 0.0
+    assert plain.weights_gib - reading.weights_gib == pytest.approx(0.8, abs=0.05)
+
+
+def test_towers_may_be_left_out_of_the_profiling_run():
+    assert towers_peak("Gemma-3-27B", skip_mm_profiling=True).parts_gib[Part.TOWER] == 0.0

@@ -97,6 +97,8 @@ class Demand:
         prefix_caching: Whether states are kept for prefixes as well.
         state_bytes: Bytes of a number in a recurrent state; ``None`` for the model's own choice.
         language_only: Whether towers for images and sound are left out.
+        profiles_towers: Whether they take part in the profiling run.
+        films: Whether films may be sent.
         one_group: Whether all layers get a cache as large as if none was windowed.
         online: How weights are quantized that are not in the checkpoint.
         batches: Batches that may be under way at once, as far as windowed layers keep blocks for them.
@@ -132,6 +134,8 @@ class Demand:
     prefix_caching: bool
     state_bytes: float | None
     language_only: bool
+    profiles_towers: bool
+    films: bool
     one_group: bool
     online: Quantization | None
     batches: int
@@ -206,6 +210,8 @@ class _Reader:
             prefix_caching=self._prefix_caching,
             state_bytes=_KV_BYTES.get(str(self.args.get("mamba_ssm_cache_dtype"))),
             language_only=self._language_only,
+            profiles_towers=self.args.get("skip_mm_profiling") is not True,
+            films=self._limits().get("video") != 0,
             one_group=self.args.get("disable_hybrid_kv_cache_manager") is True,
             online=self._online,
             batches=self._batches,
@@ -280,9 +286,14 @@ class _Reader:
 
     @property
     def _language_only(self) -> bool:
-        limits = _object(self.args.get("limit_mm_per_prompt"))
-        none = bool(limits) and all(limit == 0 for limit in limits.values())
-        return self.args.get("language_model_only") is True or none
+        limits = self._limits()
+        return self.args.get("language_model_only") is True or (limits.get("image") == 0 and not limits.get("video"))
+
+    def _limits(self) -> Mapping[str, JsonValue]:
+        """How many images, films and sounds a request may have."""
+        flag = "limit_mm_per_prompt"
+        dotted = {name.split(".")[1]: value for name, value in self.args.items() if name.startswith(f"{flag}.")}
+        return {**_object(self.args.get(flag)), **dotted}
 
     def _length(self) -> int | None:
         asked = self.args.get("max_model_len")

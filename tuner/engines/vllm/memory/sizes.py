@@ -201,7 +201,7 @@ class _Formulas:
                 Part.LOGITS: (self.profiled_logits() + self.tokens * self.hidden * self.element) / GIB,
                 Part.STATE: self.states() / GIB,
                 Part.TOWER: self.tower() / GIB,
-                Part.IMAGES: self.encoded_tokens() * self.hidden * self.element / GIB,
+                Part.IMAGES: self.encoded() / GIB,
             },
             non_torch_gib=self.non_torch_gib(),
             graph_estimate_gib=self.graph_estimate() / GIB if self.demand.graphs_counted else 0.0,
@@ -285,10 +285,20 @@ class _Formulas:
         return self.tokens * ((2 + self.eager_copies) * self.hidden + 2 * width) * self.element
 
     def encoded_tokens(self) -> int:
-        """Tokens of images in the profiling run: as many as a batch has, or one of the largest (``profile_run``)."""
-        if self.model.encoder is None or self.demand.language_only:
+        """Tokens of images in the profiling run: as many as a batch holds, or one of the largest (``profile_run``)."""
+        encoder = self.model.encoder
+        if encoder is None or self.demand.language_only or not self.demand.profiles_towers:
             return 0
-        return max(self.tokens, min(self.model.encoder.tokens, self.length))
+        image = min(encoder.tokens, self.length)
+        if not image:
+            return self.tokens
+        film = image * max(1, min(encoder.frames, self.length // image)) if self.demand.films else image
+        return film * max(1, min(self.tokens // film, self.seqs))
+
+    def encoded(self) -> float:
+        """What of them waits for the decoder, all of the run long."""
+        outputs = self.model.encoder.outputs if self.model.encoder else 0
+        return self.encoded_tokens() * outputs * self.hidden * self.element
 
     def tower(self) -> float:
         """A layer of the tower over all their patches: the stream and its copy, and its attention's or MLP's parts.

@@ -17,6 +17,8 @@ _GATED = ("silu", "swish")
 _GATED_KINDS = ("pixtral", "qwen2_5_vl", "gemma4_vision")
 _DYNAMIC_TOKENS = 16384
 """Tokens of the largest image where its size is not fixed: 12.8 million pixels (Qwen's processors)."""
+_FILMED, _FRAMES = ("qwen2_vl", "qwen2_5_vl", "qwen2_5_omni"), 7
+"""Kinds of models that are profiled with a film of 14 frames, of which two are one (``qwen2_vl.py``)."""
 _DYNAMIC = ("qwen", "glm4v", "glm4_6v", "keye", "kimi_k25", "dots")
 
 
@@ -50,7 +52,9 @@ def _tower(tower: Mapping[str, Any], raw: Raw, hidden: int) -> Encoder | None:
     joined, pooled = _joined(tower, raw), _pooled(tower, raw)
     mergers = 1 + len(tower.get("deepstack_visual_indexes") or ())
     projector = mergers * (joined * width) * (min(joined * width, hidden) + hidden)
-    return Encoder(depth * layer + projector, width, inner, _pixels(tower), joined * pooled, _tokens(raw))
+    frames = _FRAMES if str(raw.get("model_type")).startswith(_FILMED) else 1
+    weights, merged = depth * layer + projector, joined * pooled
+    return Encoder(weights, width, inner, _pixels(tower), merged, _tokens(raw), frames, mergers)
 
 
 def _joined(tower: Mapping[str, Any], raw: Raw) -> int:

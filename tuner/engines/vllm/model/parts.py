@@ -145,6 +145,8 @@ class Encoder:
         pixels: Numbers in one patch of the image.
         merged: Patches that become one token.
         tokens: The most tokens of one image; 0 where that is not known.
+        frames: The most of them that a film is profiled with.
+        outputs: How many states of the decoder's width it hands over for a token.
     """
 
     weights: int
@@ -153,3 +155,5 @@ class Encoder:
     pixels: int
     merged: int
     tokens: int = 0
+    frames: int = 1
+    outputs: int = 1
