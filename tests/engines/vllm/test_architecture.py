@@ -6,8 +6,9 @@ import struct
 
 import pytest
 
-from tuner.engines.vllm.model.architecture import Experts, Mla, find, of_mapping
+from tuner.engines.vllm.model.architecture import find, of_mapping
 from tuner.engines.vllm.model.checkpoint import stored_bytes
+from tuner.engines.vllm.model.parts import Experts, Feed, Heads, Mixer, Mla
 
 DENSE = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -30,7 +31,7 @@ def folder(path, config):
 
 def test_a_folder_says_all_that_a_prediction_needs(tmp_path):
     model = find(str(folder(tmp_path / "m", DENSE)))
-    assert (model.layers, model.hidden, model.heads, model.kv_heads, model.head_dim) == (4, 256, 8, 2, 64)
+    assert (model.layers, model.hidden, model.full) == (4, 256, Heads(8, 2, 64, 64))
     assert (model.max_positions, model.mla, model.experts, model.missing) == (8192, None, None, ())
     assert model.source.endswith("m/config.json")
 
@@ -44,8 +45,9 @@ def test_a_field_that_is_not_there_is_missing_and_not_guessed(field):
 def test_the_presets_need_no_files():
     glm, awq = find("zai-org/GLM-4.7-Flash"), find("QuantTrio/GLM-4.7-Flash-AWQ")
     assert glm.mla == Mla(768, 512, 192, 64, 256)
-    assert glm.experts == Experts(64, 4, 1536, 1536, 1)
-    assert (glm.quantization, awq.quantization.bits, awq.layers) == (None, 4, 47)
+    assert glm.experts == Experts(64, 4, 1536, 1536)
+    assert [layer.feed for layer in glm.kinds] == [Feed.MLP] + [Feed.EXPERTS] * 46
+    assert (glm.quantization, awq.quantization.format.bits, awq.layers) == (None, 4, 47)
     assert glm.missing == awq.missing == ()
 
 
@@ -68,10 +70,16 @@ def test_the_cache_of_hugging_face_is_read_at_the_revision_that_main_names(tmp_p
 @pytest.mark.parametrize(
     ("extra", "what"),
     [
-        ({"layer_types": ["linear_attention", "full_attention"]}, "state-space layers"),
-        ({"mamba_d_state": 16}, "state-space layers"),
-        ({"vision_config": {}}, "a second modality"),
+        ({"layer_types": ["linear_attention", "full_attention"] * 2}, "the shape of its state"),
+        ({"layer_types": ["differential_attention"] * 4}, "the kinds of its layers"),
+        ({"mamba_d_state": 16, "mamba_d_conv": 4}, "the kinds of its layers"),
+        ({"vision_config": {"model_type": "new"}}, "the size of its tower"),
         ({"quantization_config": {"quant_method": "mystery"}}, "quantization"),
+        ({"moe_num_experts": 64}, "the number of experts per token"),
+        ({"compress_ratios": [0, 4]}, "the field compress_ratios"),
+        ({"num_thought_layers": 3}, "the field num_thought_layers"),
+        ({"use_cla": True}, "the field use_cla"),
+        ({"is_encoder_decoder": True}, "an encoder"),
     ],
 )
 def test_what_a_formula_would_get_wrong_is_named(extra, what):
@@ -85,10 +93,29 @@ def test_what_a_formula_would_get_wrong_is_named(extra, what):
         ({"rope_type": "llama3", "factor": 8.0}, 8192),
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}, 16384),
         ({"type": "linear", "factor": 2.0}, 16384),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}, 8192),
+        ({"full_attention": {"rope_type": "linear", "factor": 4.0}, "sliding_attention": {}}, 32768),
     ],
 )
 def test_rotary_scaling_stretches_the_context_as_vllm_has_it(scaling, positions):
     assert of_mapping("m", "test", {**DENSE, "rope_scaling": scaling}).max_positions == positions
+
+
+def test_gemma_3s_length_counts_its_scaling_already():
+    scaled = {**DENSE, "model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    assert of_mapping("m", "test", scaled).max_positions == 8192
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"attention_bias": True, "attention_dropout": 0.1, "mlp_bias": True, "num_nextn_predict_layers": 1},
+        {"norm_topk_prob": True, "router_aux_loss_coef": 0.1, "moe_router_enable_expert_bias": True},
+        {"sliding_window": None, "layer_norm_eps": 1e-5, "use_qk_norm": True, "head_dim": 64},
+    ],
+)
+def test_fields_without_weight_say_nothing(harmless):
+    assert of_mapping("m", "test", {**DENSE, **harmless}).missing == ()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +129,8 @@ def test_rotary_scaling_stretches_the_context_as_vllm_has_it(scaling, positions)
     ],
 )
 def test_windowed_layers_are_counted(extra, windowed):
-    assert of_mapping("m", "test", {**DENSE, **extra}).sliding_layers == windowed
+    kinds = of_mapping("m", "test", {**DENSE, **extra}).kinds
+    assert sum(layer.mixer is Mixer.WINDOWED for layer in kinds) == windowed
 
 
 def test_the_decoder_of_a_larger_model_is_found_inside():
@@ -133,3 +161,12 @@ def test_a_checkpoint_that_is_not_complete_says_nothing(tmp_path):
     (tmp_path / "model.safetensors.index.json").unlink()
     (tmp_path / "b.safetensors").write_bytes(b"truncated")
     assert stored_bytes(tmp_path, layers=2) is None
+
+
+@pytest.mark.parametrize(
+    ("tensor", "counted"), [("model.layers.1.w", 5000), ("model.layers.2.w", None), ("mtp.fc.weight", None)]
+)
+def test_an_index_alone_tells_the_size_unless_it_counts_what_is_not_loaded(tensor, counted, tmp_path):
+    index = {"metadata": {"total_size": 5000}, "weight_map": {tensor: "a.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert stored_bytes(tmp_path, layers=2) == counted

@@ -11,6 +11,7 @@ from tuner.engines.causes import Cause
 from tuner.engines.vllm.memory.calibration import Calibration, Start, compare
 from tuner.engines.vllm.memory.margins import margin
 from tuner.engines.vllm.memory.sizes import Stage
+from tuner.engines.vllm.model.architecture import of_mapping
 
 KV_TOLERANCE = 0.005
 
@@ -187,3 +188,78 @@ def test_what_ran_out_of_memory_after_its_kv_cache_is_not_launched_again():
     ruled_out = world.calibration(starts).predict(world.demand({**doomed, "max_num_batched_tokens": 32768})).ruled_out
     assert (ruled_out.stage, ruled_out.cause) == (Stage.WARM_UP, Cause.CUDA_OOM)
     assert world.calibration(starts).predict(world.demand(SITE)).ruled_out is None
+
+
+UNKNOWN = of_mapping("m", "test", {"model_type": "new", "num_thought_layers": 3, "num_hidden_layers": 4})
+SEEN = StartupFacts(
+    weights_gib=20.0,
+    kv_cache_gib=48.0,
+    kv_tokens=480_000,
+    requested_gib=72.85,
+    total_gib=79.18,
+    free_gib=78.66,
+    peak_activation_gib=4.0,
+)
+SMALL = {"max_num_seqs": 64, "max_num_batched_tokens": 8192, "max_model_len": 8192}
+
+
+def test_what_cannot_be_predicted_is_learned_from_the_first_start():
+    """Its own lines tell what all but the cache took; another share of the card leaves so much more, or less."""
+    first, more = (asked({**SMALL, "gpu_memory_utilization": u}, H100, "0.26.0", UNKNOWN) for u in (0.92, 0.97))
+    before, after = Calibration(UNKNOWN, H100), Calibration(UNKNOWN, H100, [Start(first, SEEN)])
+    assert before.predict(first).terms is None
+    assert after.predict(first).terms.kv_gib == pytest.approx(48.0, abs=0.01)
+    grown = after.predict(more).terms
+    assert grown.kv_gib - 48.0 == pytest.approx(0.05 * 79.18, abs=0.01)
+    assert grown.kv_tokens == pytest.approx(10_000 * grown.kv_gib, rel=0.001)
+    assert after.predict(more).unknown
+
+
+def test_a_start_of_another_placement_tells_nothing_of_what_is_unknown():
+    first = asked(SMALL, H100, "0.26.0", UNKNOWN)
+    taught = Calibration(UNKNOWN, replace(H100, gpus=2), [Start(first, SEEN)])
+    assert taught.predict(asked({**SMALL, "tensor_parallel_size": 2}, H100, "0.26.0", UNKNOWN)).terms is None
+
+
+def test_what_is_unknown_is_never_ruled_out_by_what_was_learned():
+    first, less = (asked({**SMALL, "gpu_memory_utilization": u}, H100, "0.26.0", UNKNOWN) for u in (0.92, 0.2))
+    found = Calibration(UNKNOWN, H100, [Start(first, SEEN)]).predict(less)
+    assert found.terms.shortage.cause is Cause.NO_KV_CACHE
+    assert found.ruled_out is None
+
+
+def test_an_estimate_of_no_graphs_is_learned():
+    """An engine that sets nothing aside for them: the figures add up to what was asked for without."""
+    model = model_of("Qwen/Qwen3-30B-A3B")
+    demand = asked(SMALL, H100, "0.26.0", model)
+    plain = Calibration(model, H100).predict(demand).terms
+    assert plain.graph_estimate_gib > 0.05
+    said = replace(SEEN, weights_gib=plain.weights_gib, non_torch_gib=0.25, requested_gib=plain.requested_gib)
+    said = replace(said, kv_cache_gib=plain.requested_gib - plain.weights_gib - 0.25 - 4.0, kv_tokens=None)
+    assert Calibration(model, H100, [Start(demand, said)]).predict(demand).terms.graph_estimate_gib == 0.0
+
+
+def test_counting_in_requests_does_not_corrupt_the_size_of_a_block():
+    """The engine's figure for windowed layers is no capacity: 1.70 GiB for one request where 3.19 are needed."""
+    config = {"model_type": "gpt_oss", "head_dim": 64, "sliding_window": 128, "max_position_embeddings": 131072}
+    config |= {
+        "layer_types": ["sliding_attention", "full_attention"] * 12,
+        "num_hidden_layers": 24,
+        "vocab_size": 201088,
+    }
+    config |= {"hidden_size": 2880, "num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 2880}
+    model = of_mapping("gpt-oss-20b", "test", config)
+    demand = asked({**SMALL, "max_model_len": 131072}, H100, "0.21.0", model)
+    plain = Calibration(model, H100).predict(demand).terms
+    tokens = int(int(48.0 * 2**30 / (16 * 2048 * 12)) / 8713 * 131072)
+    taught = Calibration(model, H100, [Start(demand, replace(SEEN, kv_tokens=tokens))]).predict(demand).terms
+    assert plain.request_gib == taught.request_gib == pytest.approx(3.19, abs=0.01)
+    assert taught.kv_tokens / taught.kv_gib == pytest.approx(tokens / 48.0, rel=0.001)
+
+
+def test_two_decimals_do_not_change_the_size_of_a_block():
+    model = model_of("Qwen/Qwen3-8B")
+    demand = asked(SMALL, H100, "0.26.0", model)
+    rounded = replace(SEEN, kv_cache_gib=2.0, kv_tokens=14_592)
+    taught, plain = (Calibration(model, H100, starts).predict(demand) for starts in ([Start(demand, rounded)], []))
+    assert taught.terms.kv_token_bytes == plain.terms.kv_token_bytes

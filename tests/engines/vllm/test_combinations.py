@@ -164,3 +164,43 @@ def test_the_deployed_configuration_of_every_shipped_world_is_let_through():
 
 def test_rules_have_names_of_their_own():
     assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+STRETCHED = [
+    {"hf_overrides": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}},
+    {"hf_overrides.rope_parameters.factor": 4.0},
+    {"hf_overrides.text_config.max_position_embeddings": 131072},
+    {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}},
+    {"rope_scaling.factor": 4.0},
+]
+
+
+@pytest.mark.parametrize("flags", STRETCHED)
+def test_a_context_that_flags_stretch_is_not_refused(flags):
+    """The route that Qwen3's model card documents."""
+    assert check({"max_model_len": 131072}, model="Qwen/Qwen3-8B") is not None
+    assert check({"max_model_len": 131072, **flags}, model="Qwen/Qwen3-8B") is None
+
+
+def test_gemma_3_with_linear_rope_is_as_long_as_it_says():
+    gemma = {**DENSE, "model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    assert check({"max_model_len": 8192}, model=gemma) is None
+    assert "greater than the derived" in str(check({"max_model_len": 65536}, model=gemma))
+
+
+ERNIE = {**DENSE, "moe_num_experts": 64, "moe_k": 6, "moe_intermediate_size": 1536, "moe_layer_start_index": 1}
+
+
+def test_experts_under_another_name_are_experts():
+    args = {"enable_expert_parallel": True, "tensor_parallel_size": 2}
+    assert check(args, hardware=MANY, model=ERNIE) is None
+    assert "Number of experts" in str(check(args, hardware=MANY, model=DENSE))
+
+
+@pytest.mark.parametrize(("ranks", "expert_parallel", "starts"), [(4, False, True), (8, False, False), (8, True, True)])
+def test_blocks_of_fp8_must_stay_whole_on_a_rank(ranks, expert_parallel, starts):
+    """Qwen3-235B-A22B-FP8: experts of 1,536 are 192 on each of eight ranks, and blocks have 128."""
+    args = {"tensor_parallel_size": ranks, "enable_expert_parallel": expert_parallel}
+    found = check(args, hardware=MANY, version="0.26.0", model="Qwen/Qwen3-235B-A22B-FP8")
+    assert (found is None) is starts
+    assert starts or "not divisible by tensor parallel size (8) in groups of 128" in str(found)

@@ -102,3 +102,55 @@ def test_triton_is_the_only_mla_backend_of_consumer_cards(args, hardware, triton
 def test_what_changes_memory_in_unknown_ways_is_named():
     assert demand({"speculative_config": {"method": "mtp"}}).beyond == ("a draft model",)
     assert demand({"enable_lora": False, "decode_context_parallel_size": 1}).beyond == ()
+
+
+@pytest.mark.parametrize(
+    ("args", "beyond"),
+    [
+        ({"quantization": "awq"}, ()),
+        ({"quantization": "awq_marlin"}, ()),
+        ({"quantization": "fp8"}, ("another quantization",)),
+        ({"hf_overrides": {"rope_parameters": {"factor": 4.0}}}, ()),
+        ({"hf_overrides.rope_parameters.factor": 4.0}, ()),
+        ({"hf_overrides.num_hidden_layers": 4}, ("a changed model",)),
+        ({"hf_overrides": {"text_config": {"num_experts": 4}}}, ("a changed model",)),
+        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 4}}, ()),
+        ({"speculative_config.method": "eagle3", "speculative_config.model": "m"}, ("a draft model",)),
+    ],
+)
+def test_what_changes_no_memory_keeps_nothing_from_being_predicted(args, beyond):
+    assert demand(args, model="QuantTrio/GLM-4.7-Flash-AWQ").beyond == beyond
+
+
+def test_an_unquantized_checkpoint_may_be_quantized_as_it_is_loaded():
+    asked = demand({"quantization": "fp8"}, model="Qwen/Qwen3-8B")
+    assert (asked.beyond, asked.online.format.weight_bytes) == ((), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        ("int8", (1.0, 0.0)),
+        ("int8_per_token_head", (1.0, 4.0)),
+        ("nvfp4", (0.5625, 0.0)),
+        ("turboquant_k8v4", (None, 0)),
+    ],
+)
+def test_a_cached_number_takes_its_bits_and_its_share_of_scales(kind, numbers):
+    asked = demand({"kv_cache_dtype": kind}, model="Qwen/Qwen3-8B")
+    assert (asked.kv_element_bytes, asked.kv_scale_bytes) == numbers
+
+
+@pytest.mark.parametrize(
+    ("version", "args", "batches"),
+    [("0.25.0", {}, 1), ("0.26.0", {}, 2), ("0.26.0", {"async_scheduling": False}, 1)],
+)
+def test_two_batches_are_under_way_where_they_are_scheduled_ahead(version, args, batches):
+    assert demand(args, version=version).batches == batches
+
+
+@pytest.mark.parametrize(
+    ("version", "runner", "counted"), [("0.26.0", "0", True), ("0.26.0", "1", False), ("0.31.0", "1", False)]
+)
+def test_the_second_runner_sets_nothing_aside_for_graphs(version, runner, counted):
+    assert demand(env={"VLLM_USE_V2_MODEL_RUNNER": runner}, version=version).graphs_counted is counted

@@ -10,6 +10,7 @@ import pytest
 from tests.engines.vllm.real import H100, asked
 from tuner.engines.vllm.memory.sizes import GIB, sizes_of, unknown
 from tuner.engines.vllm.model.architecture import of_mapping
+from tuner.engines.vllm.model.parts import Mixer
 
 
 def decoder(
@@ -118,15 +119,16 @@ def test_stages_divide_layers_weights_and_cache():
 
 
 def test_a_window_bounds_what_a_request_needs():
-    """Mistral 7B looks back 4,096 tokens in every layer: 32k of context need no more than window and batch."""
+    """Mistral 7B looks back 4,096 tokens in every layer: 32k of context need no more than window and two batches."""
     request = sizes(MISTRAL_7B).cache
     assert request.token_bytes == 131_072
-    assert request.blocks_per_request * 16 == pytest.approx(4096 + 8192, abs=32)
+    assert request.blocks_per_request * 16 == pytest.approx(4096 + 2 * 8192, abs=32)
 
 
 def test_gemma_2_alternates_between_full_and_windowed_layers():
     cache = sizes(GEMMA2_9B).cache
-    assert of_mapping("m", "test", GEMMA2_9B).sliding_layers == 21
+    windowed = [layer.mixer is Mixer.WINDOWED for layer in of_mapping("m", "test", GEMMA2_9B).kinds]
+    assert windowed == [True, False] * 21
     assert cache.token_bytes == 42 * 2 * 8 * 256 * 2
     assert of_mapping("m", "test", GEMMA2_9B).tied_embeddings
 

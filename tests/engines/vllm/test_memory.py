@@ -89,7 +89,7 @@ def test_the_sampler_of_vllm_33920_fails_first_and_its_index_takes_302_mib():
     assert 256 * 154_880 * 8 / 2**20 == 302.5
     fewer = terms({"tensor_parallel_size": 2, "gpu_memory_utilization": 0.9, "max_num_seqs": 255}, _LINUX, "0.15.0")
     one_sequence_mib = (found.sampler_gib - fewer.sampler_gib) * 1024
-    assert one_sequence_mib * 256 == pytest.approx(302.5 * 18 / 8)
+    assert one_sequence_mib * 256 == pytest.approx(302.5 * 38 / 8)
 
 
 REAL_LAUNCHES = [
@@ -197,9 +197,9 @@ def test_what_is_not_known_is_not_predicted():
     model = model_of(GLM)
     nobody = Hardware("?", 1)
     assert unknown(model, asked({}, nobody, None, model)) == ("max_num_seqs", "max_num_batched_tokens")
-    fp4 = asked({"kv_cache_dtype": "nvfp4"}, H100, "0.33.0", model)
-    assert unknown(model, fp4) == ("the size of nvfp4",)
-    assert sizes_of(model, fp4, H100) is None
+    packed = asked({"kv_cache_dtype": "turboquant_k8v4"}, H100, "0.33.0", model)
+    assert unknown(model, packed) == ("the size of turboquant_k8v4",)
+    assert sizes_of(model, packed, H100) is None
     sizes = {"max_num_seqs": 8, "max_num_batched_tokens": 2048}
     without_gpu = account(
         sizes_of(model, asked(sizes, nobody, None, model), nobody), asked(sizes, nobody, None, model), nobody

@@ -19,6 +19,8 @@ from tuner.space import Settings
 
 _MLA_BLOCKS = {"FLASHMLA": 64, "CUTLASS_MLA": 128}
 """Backends whose kernels take one block size only (``v1/attention/backends/mla``)."""
+_LENGTHS = ("hf_overrides", "rope_scaling", "rope_theta", "hf_config_path")
+"""Flags, also of parts of them (``hf_overrides.rope_parameters.factor``), that may stretch the model's context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ def _active_sequences(launch: Launch) -> Refusal | None:
 def _derived_length(launch: Launch) -> Refusal | None:
     """``config/model.py::_get_and_verify_max_len``."""
     asked, derived = launch.number("max_model_len"), launch.model.max_positions if launch.model else None
-    allowed = launch.settings.env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") == "1" or launch.given("hf_overrides")
+    allowed = launch.settings.env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") == "1" or _stretches(launch)
     if asked is None or derived is None or asked <= derived or allowed:
         return None
     return Refusal(
@@ -176,6 +178,11 @@ def _derived_length(launch: Launch) -> Refusal | None:
         "lower max_model_len to the derived one",
         {"max_model_len": asked, "derived_max_model_len": derived},
     )
+
+
+def _stretches(launch: Launch) -> bool:
+    """Whether the model's own length may be another: by its rotary scaling, or by its configuration's fields."""
+    return any(name.split(".")[0] in _LENGTHS and launch.given(name) for name in launch.settings.args)
 
 
 def _block_size(launch: Launch) -> Refusal | None:
@@ -297,7 +304,7 @@ def _kv_heads(launch: Launch) -> Refusal | None:
 
 
 def _widths(launch: Launch) -> Refusal | None:
-    """``distributed/utils.py::divide``, and 4-bit kernels that need whole groups on each rank."""
+    """``distributed/utils.py::divide``, and kernels that need whole groups, or blocks, of weights on each rank."""
     for module, name, width, ranks in _cut_widths(launch):
         group = _group(launch, module)
         if width % ranks == 0 and (ranks == 1 or (width // ranks) % group == 0):
@@ -317,7 +324,7 @@ def _cut_widths(launch: Launch) -> list[tuple[str, str, int, int]]:
     if model is None:
         return []
     found = []
-    if model.intermediate and (model.experts is None or model.experts.dense_layers):
+    if model.intermediate and model.has_mlp:
         found.append(("model.layers.0.mlp.up_proj", "intermediate size", model.intermediate, ranks))
     if model.experts and not launch.demand.expert_parallel:
         width = model.experts.intermediate
@@ -326,11 +333,15 @@ def _cut_widths(launch: Launch) -> list[tuple[str, str, int, int]]:
 
 
 def _group(launch: Launch, module: str) -> int:
-    """How many neighbouring weights must stay together on a rank: those that share a scale, in 4-bit formats."""
+    """How many neighbouring weights must stay together on a rank: those that share a scale.
+
+    In 4-bit formats as far as kernels need it, in FP8 whole blocks (``fp8.py::create_weights``).
+    """
     quantization = launch.model.quantization if launch.model else None
-    if quantization is None or quantization.bits != 4 or not quantization.covers(module):
+    stored = quantization.of_module(module) if quantization else None
+    if stored is None or (stored.block is None and stored.bits != 4):
         return 1
-    return min(quantization.group_size or 1, 64)
+    return stored.block or min(stored.group or 1, 64)
 
 
 def _stages(launch: Launch) -> Refusal | None:

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
+from tuner.engines.vllm.memory.anchor import Anchors
+from tuner.engines.vllm.memory.cache import Cache
 from tuner.engines.vllm.memory.demand import Demand
 from tuner.engines.vllm.memory.late import Late, Need
 from tuner.engines.vllm.memory.margins import margin
 from tuner.engines.vllm.memory.peak import ROUNDING_GIB, PeakFit
 from tuner.engines.vllm.memory.sizes import (
     COMPILER_GIB,
-    GIB,
     Part,
     Shortage,
     Sizes,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 WEIGHTS_PRIOR, WEIGHTS_FLOOR = 0.02, 0.002
 GRAPHS_PRIOR, GRAPHS_FLOOR = 0.5, 0.05
 NON_TORCH_PRIOR_GIB, NON_TORCH_FLOOR_GIB = 0.25, 0.01
+_TELLING_BLOCKS, _ROUNDED_GIB = 100, 0.005
+"""Of so few blocks one more or less says nothing; a figure of two decimals is off by so much."""
 TUNING_GIB = 0.4
 """Sizes that are compiled on their own are compiled after the KV cache: so much of a failure may be the compiler's."""
 
@@ -147,9 +150,10 @@ class _Factor:
     def learn(self, formula: float, logged: float, kind: Hashable = None) -> None:
         """Note how wrong the prediction was, and put it right for the next."""
         predicted = self.corrected(formula, kind)
-        if self.relative and not (formula > 0 and logged > 0):
+        if self.relative and not (formula > 0 and logged >= 0):
             return
-        self.errors.append(predicted / logged - 1 if self.relative else predicted - logged)
+        error = (predicted / logged - 1 if logged else 1.0) if self.relative else predicted - logged
+        self.errors.append(error)
         self.learned[kind] = logged / formula if self.relative else logged - formula
 
     @property
@@ -172,6 +176,7 @@ class _Learned:
     sure: PeakFit = field(default_factory=PeakFit)
     """From warm ones."""
     late: Late = field(default_factory=Late)
+    anchors: Anchors = field(default_factory=Anchors)
 
     def copied(self) -> "_Learned":
         """The same with containers of its own; what they hold is never changed."""
@@ -222,7 +227,7 @@ class Calibration:
         refused = free_shortage(demand, self.hardware)
         if self.model is None or unknown(self.model, demand):
             absent = unknown(self.model, demand) if self.model else ("the model's config.json",)
-            return Prediction(None, None, refused, starts, absent)
+            return Prediction(self._learned.anchors.terms(demand, self.hardware), None, refused, starts, absent)
         terms = account(self._best(demand), demand, self.hardware)
         favourable = account(self._least(demand), demand, self.hardware)
         spare = None if terms.kv_gib is None or favourable.kv_gib is None else favourable.kv_gib - terms.kv_gib
@@ -265,7 +270,12 @@ class Calibration:
 
     def _corrected(self, sizes: Sizes, demand: Demand) -> Sizes:
         """All terms but the peak as starts have them."""
-        cache = replace(sizes.cache, block_bytes=self._learned.cache.corrected(sizes.cache.block_bytes))
+        grown = self._learned.cache.corrected(1.0, _placement(demand))
+        cache = replace(
+            sizes.cache,
+            block_bytes=sizes.cache.block_bytes * grown,
+            token_bytes=sizes.cache.token_bytes * grown,
+        )
         return replace(
             sizes,
             weights_gib=self._learned.weights.corrected(sizes.weights_gib, _placement(demand)),
@@ -299,6 +309,7 @@ class Calibration:
 
     def _learn(self, start: Start) -> None:
         if self.model is None or unknown(self.model, start.demand):
+            self._learn_anchor(start)
             return
         terms = account(self._best(start.demand), start.demand, self.hardware)
         self.history.append(compare(terms, start.facts))
@@ -311,13 +322,19 @@ class Calibration:
             self._learned.graphs.learn(formulas.graph_gib, logged.graph_gib)
         if logged.estimate_gib is not None:
             self._learned.estimate.learn(formulas.graph_estimate_gib, logged.estimate_gib)
-        if logged.token_bytes is not None:
-            self._learned.cache.learn(formulas.cache.token_bytes, logged.token_bytes)
+        if (ratio := logged.block_ratio(formulas.cache)) is not None:
+            self._learned.cache.learn(1.0, ratio, _placement(start.demand))
         peak = logged.activation_gib(self._corrected(formulas, start.demand), self.hardware.total_gib)
         if peak is not None:
             self._learn_peak(start, peak)
         self._learn_late(start, formulas)
         self._compiled.add(start.demand)
+
+    def _learn_anchor(self, start: Start) -> None:
+        """What no formula is known for teaches all the same."""
+        terms = self._learned.anchors.terms(start.demand, self.hardware)
+        self.history.append(compare(terms, start.facts) if terms else ())
+        self._learned.anchors.learn(start.demand, start.facts)
 
     def _learn_peak(self, start: Start, peak_gib: float) -> None:
         cold = start.facts.compile_cache_hit is False
@@ -366,11 +383,13 @@ class _Logged:
             return self.facts.non_torch_gib
         return self.facts.consumed_gib - self.weights_gib
 
-    @property
-    def token_bytes(self) -> float | None:
-        """What a token really takes of the cache; a few tokens are lost to whole blocks."""
+    def block_ratio(self, cache: Cache) -> float | None:
+        """By how much a block is larger than the formula has it; 1 where figures of two decimals cannot tell."""
         kv, tokens = self.facts.kv_cache_gib, self.facts.kv_tokens
-        return kv * GIB / tokens if kv and tokens and tokens > 1000 * self.demand.block_size else None
+        if not kv or not tokens or not (expected := cache.tokens(kv)) or cache.blocks(kv) < _TELLING_BLOCKS:
+            return None
+        ratio, unsure = expected / tokens, _ROUNDED_GIB / kv + 1 / cache.blocks(kv)
+        return 1.0 if abs(ratio - 1) <= unsure else ratio
 
     @property
     def estimate_gib(self) -> float | None:
@@ -380,7 +399,7 @@ class _Logged:
             return None
         requested, *terms = (term for term in said if term is not None)
         left = requested - sum(terms) - self.facts.kv_cache_gib
-        return left if left > ROUNDING_GIB else None
+        return left if left > ROUNDING_GIB else 0.0
 
     def activation_gib(self, others: Sizes, total_gib: float | None) -> float | None:
         """The peak: told from 0.10 on by starts that came up; else what the requested memory and the rest leave."""

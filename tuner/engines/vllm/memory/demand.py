@@ -6,21 +6,20 @@ VLLM.md, sections 5 and 7, for older versions). What depends on something unknow
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.model.architecture import Architecture
+from tuner.engines.vllm.model.quantization import Quantization, online
 from tuner.space import Settings
 
 UNPREDICTABLE: Mapping[str, str] = {
-    "speculative_config": "a draft model",
     "enable_lora": "adapters",
     "cpu_offload_gb": "weights on the host",
     "hf_overrides": "a changed model",
-    "quantization": "another quantization",
     "kv_transfer_config": "a KV cache that is shared",
     "enable_eplb": "redundant experts",
     "enable_dbo": "two batches at once",
@@ -33,16 +32,22 @@ Release = tuple[int, ...] | None
 
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _NOTHING = (None, False, 0, 1)
+_GUESSING = ("ngram", "ngram_gpu", "suffix", "[ngram]")
+"""Ways to draft tokens that take no memory of the GPU to speak of."""
 _LARGEST_CAPTURE = 512
 _NEWEST_PATCH = 99
 _KV_BYTES = {
-    "float16": 2.0,
-    "bfloat16": 2.0,
-    "fp8": 1.0,
-    "fp8_e4m3": 1.0,
-    "fp8_e5m2": 1.0,
-    "fp8_inc": 1.0,
+    **dict.fromkeys(("float16", "half", "bfloat16"), 2.0),
+    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "int8"), 1.0),
+    **dict.fromkeys(("nvfp4", "nvfp4_4over6"), 0.5 + 1 / 16),
 }
+_SCALED_KV_BYTES = {"int8_per_token_head": 1.0, "fp8_per_token_head": 1.0, "int4_per_token_head": 0.5}
+_KV_SCALE_BYTES = 4.0
+"""A float32 scale for each token, head and matrix (``v1/attention/backends/triton_attn.py``)."""
+_LENGTH_OVERRIDES = ("rope_parameters", "rope_scaling", "max_position_embeddings", "rope_theta", "model_max_length")
+"""What may be changed of a model's configuration without changing weights or cache."""
+_PREFIXES_BY_DEFAULT = (0, 28)
+"""From here on prefixes of models with a state are cached unless asked otherwise (vllm#50991)."""
 
 
 def release(version: str | None) -> Release:
@@ -76,6 +81,7 @@ class Demand:
         max_num_batched_tokens: Tokens in a batch; likewise.
         block_size: Tokens in a block of the KV cache.
         kv_element_bytes: Bytes of a cached number; ``None`` for a format that is not known here.
+        kv_scale_bytes: Scales of a token's keys, or values, in one head.
         kv_cache_dtype: As it was asked for.
         element_bytes: Bytes of an unquantized weight and of an activation.
         eager: Whether neither torch.compile nor CUDA graphs are used.
@@ -88,6 +94,16 @@ class Demand:
         chunked_prefill: Whether prompts may be cut into pieces.
         triton_mla: Whether MLA decodes with TRITON_MLA.
         v2_runner: Whether the second model runner is used, whose profiling run samples less.
+        prefix_caching: Whether states are kept for prefixes as well.
+        state_bytes: Bytes of a number in a recurrent state; ``None`` for the model's own choice.
+        language_only: Whether towers for images and sound are left out.
+        profiles_towers: Whether they take part in the profiling run.
+        films: Whether films may be sent.
+        one_group: Whether all layers get a cache as large as if none was windowed.
+        online: How weights are quantized that are not in the checkpoint.
+        batches: Batches that may be under way at once, as far as windowed layers keep blocks for them.
+        drafted: Tokens that are drafted ahead.
+        predicting: Layers of the model that draft them.
         beyond: What is asked for that changes memory in ways not known here.
     """
 
@@ -102,6 +118,7 @@ class Demand:
     max_num_batched_tokens: int | None
     block_size: int
     kv_element_bytes: float | None
+    kv_scale_bytes: float
     kv_cache_dtype: str
     element_bytes: float
     eager: bool
@@ -114,6 +131,16 @@ class Demand:
     chunked_prefill: bool
     triton_mla: bool
     v2_runner: bool
+    prefix_caching: bool
+    state_bytes: float | None
+    language_only: bool
+    profiles_towers: bool
+    films: bool
+    one_group: bool
+    online: Quantization | None
+    batches: int
+    drafted: int
+    predicting: int
     beyond: tuple[str, ...] = ()
 
     @property
@@ -167,7 +194,8 @@ class _Reader:
             max_num_batched_tokens=tokens,
             block_size=self._whole("block_size") or 16,
             kv_element_bytes=self._kv_bytes(),
-            kv_cache_dtype=str(self.args.get("kv_cache_dtype") or "auto"),
+            kv_scale_bytes=_KV_SCALE_BYTES if self._kv_kind in _SCALED_KV_BYTES else 0.0,
+            kv_cache_dtype=self._kv_kind,
             element_bytes=self._element_bytes,
             eager=self._eager,
             capture_sizes=sizes,
@@ -179,8 +207,93 @@ class _Reader:
             chunked_prefill=self.args.get("enable_chunked_prefill") is not False,
             triton_mla=self._triton_mla,
             v2_runner=self._v2_runner,
-            beyond=tuple(what for flag, what in UNPREDICTABLE.items() if self.args.get(flag) not in _NOTHING),
+            prefix_caching=self._prefix_caching,
+            state_bytes=_KV_BYTES.get(str(self.args.get("mamba_ssm_cache_dtype"))),
+            language_only=self._language_only,
+            profiles_towers=self.args.get("skip_mm_profiling") is not True,
+            films=self._limits().get("video") != 0,
+            one_group=self.args.get("disable_hybrid_kv_cache_manager") is True,
+            online=self._online,
+            batches=self._batches,
+            drafted=self._drafted,
+            predicting=self.architecture.predicting if self.architecture and self._predicts else 0,
+            beyond=tuple(self._beyond()),
         )
+
+    def _beyond(self) -> Iterator[str]:
+        """What is asked for, and changes memory in ways not known here."""
+        for flag, what in UNPREDICTABLE.items():
+            if self._asks(flag):
+                yield what
+        guessed = self._speculation("method") in _GUESSING
+        if self._asks("speculative_config") and not guessed and not (self._predicts and self._has_predictor):
+            yield "a draft model"
+        asked = self.args.get("quantization")
+        known = self.architecture and self.architecture.quantization
+        if asked is not None and self._online is None and not (known and known.same_as(str(asked))):
+            yield "another quantization"
+
+    @property
+    def _batches(self) -> int:
+        """From 0.26 on the next batch is scheduled before this one is done (``max_in_flight_tokens``, vllm#49878)."""
+        return 2 if at_least(self.version, 0, 26) and self.args.get("async_scheduling") is not False else 1
+
+    def _speculation(self, key: str) -> JsonValue:
+        dotted = f"speculative_config.{key}"
+        return self.args[dotted] if dotted in self.args else _object(self.args.get("speculative_config")).get(key)
+
+    @property
+    def _predicts(self) -> bool:
+        """Whether the model's own layers draft; a model that is named besides is another's."""
+        method = str(self._speculation("method") or "")
+        return (method == "mtp" or method.endswith("_mtp")) and self._speculation("model") is None
+
+    @property
+    def _has_predictor(self) -> bool:
+        return self.architecture is not None and self.architecture.predicting > 0
+
+    @property
+    def _drafted(self) -> int:
+        return whole(self._speculation("num_speculative_tokens")) or 0
+
+    def _asks(self, flag: str) -> bool:
+        """Whether a flag, or a dotted part of it, is given; parts of a model's length change no memory."""
+        if flag == "hf_overrides":
+            return bool(self._overrides() - set(_LENGTH_OVERRIDES))
+        return self.args.get(flag) not in _NOTHING or any(name.startswith(f"{flag}.") for name in self.args)
+
+    def _overrides(self) -> set[str]:
+        """The fields of the model's configuration that are overridden, whole or in part."""
+        whole_names = set(_object(self.args.get("hf_overrides")))
+        dotted = (name.split(".") for name in self.args if name.startswith("hf_overrides."))
+        inner = {part for parts in dotted for part in parts[1:2]}
+        return (whole_names | inner) - {"text_config"} | self._inner_overrides()
+
+    def _inner_overrides(self) -> set[str]:
+        inside = _object(self.args.get("hf_overrides")).get("text_config")
+        dotted = [name.split(".")[2] for name in self.args if name.startswith("hf_overrides.text_config.")]
+        return {*(inside if isinstance(inside, dict) else ()), *dotted}
+
+    @property
+    def _online(self) -> Quantization | None:
+        plain = self.architecture is not None and self.architecture.quantization is None
+        return online(str(self.args.get("quantization"))) if plain else None
+
+    @property
+    def _prefix_caching(self) -> bool:
+        asked = self.args.get("enable_prefix_caching")
+        return at_least(self.version, *_PREFIXES_BY_DEFAULT) if asked is None else asked is True
+
+    @property
+    def _language_only(self) -> bool:
+        limits = self._limits()
+        return self.args.get("language_model_only") is True or (limits.get("image") == 0 and not limits.get("video"))
+
+    def _limits(self) -> Mapping[str, JsonValue]:
+        """How many images, films and sounds a request may have."""
+        flag = "limit_mm_per_prompt"
+        dotted = {name.split(".")[1]: value for name, value in self.args.items() if name.startswith(f"{flag}.")}
+        return {**_object(self.args.get(flag)), **dotted}
 
     def _length(self) -> int | None:
         asked = self.args.get("max_model_len")
@@ -216,9 +329,18 @@ class _Reader:
     def _element_bytes(self) -> float:
         return 4.0 if self.args.get("dtype") in ("float32", "float") else 2.0
 
+    @property
+    def _kv_kind(self) -> str:
+        return str(self.args.get("kv_cache_dtype") or "auto")
+
     def _kv_bytes(self) -> float | None:
-        kind = str(self.args.get("kv_cache_dtype") or "auto")
-        return self._element_bytes if kind == "auto" else _KV_BYTES.get(kind)
+        """What is asked for; else what the checkpoint has scales for, from 0.12 on; else the model's own format."""
+        kind = self._kv_kind
+        if kind != "auto":
+            return _KV_BYTES.get(kind) or _SCALED_KV_BYTES.get(kind)
+        own = self.architecture.quantization if self.architecture else None
+        scaled = own.cache_bytes if own and at_least(self.version, 0, 12) else None
+        return scaled or self._element_bytes
 
     @property
     def _eager(self) -> bool:
@@ -234,7 +356,7 @@ class _Reader:
         if isinstance(given, list):
             return tuple(sorted({size for size in given if isinstance(size, int) and size <= tokens}))
         asked = self._whole("max_cudagraph_capture_size")
-        largest = min(asked or min(2 * seqs, _LARGEST_CAPTURE), tokens)
+        largest = min(asked or min(2 * seqs * (1 + self._drafted), _LARGEST_CAPTURE), tokens)
         return tuple(default_capture_sizes(largest))
 
     def _graphs(self, sizes: tuple[int, ...], seqs: int | None) -> int:
@@ -269,9 +391,9 @@ class _Reader:
 
     @property
     def _graphs_counted(self) -> bool:
-        """The second runner of 0.26 estimates none (``v1/worker/gpu/model_runner.py::profile_cudagraph_memory``)."""
+        """The second runner estimates none before 0.32 (``v1/worker/gpu/model_runner.py``)."""
         switch = self.env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
-        if self._v2_runner and not at_least(self.version, 0, 27):
+        if self._v2_runner and not at_least(self.version, 0, 32):
             return False
         return at_least(self.version, 0, 20) and switch in (None, "1")
 

@@ -13,6 +13,8 @@ ROUNDING_GIB = 0.01
 
 _PART_PRIORS: Mapping[Part, tuple[float, float]] = {
     **{part: (1.0, 0.3) for part in Part},
+    # what sorting takes was reckoned from three starts
+    Part.LOGITS: (1.0, 0.4),
     # the profiling run of 0.26 does not see it; that of another version may
     Part.SPLIT_KV: (0.0, 0.5),
     Part.OTHER: (0.0, 0.15),
@@ -23,6 +25,9 @@ _LEAST = 0.2
 """Of a part's first factor: what no start is believed to have shown."""
 _DEVIATIONS = 3.0
 """Standard deviations that a peak may be off where no start was near."""
+_UNLIKELY = 1e-12
+_BOUND_NOISE = 0.2
+"""How exactly a peak that was predicted too high is known to be the one that was logged: it may be lower still."""
 _SWEEPS, _SETTLED = 60, 1e-4
 _RECENT = 8
 
@@ -53,7 +58,10 @@ class PeakFit:
         """Note how wrong the prediction was, and fit the factors anew."""
         expected = self.corrected(sizes)
         self._note(expected.peak, (expected.activation_gib - logged_gib) / self._deviation(sizes, PEAKS[expected.peak]))
-        self._add(sizes, expected.peak, logged_gib)
+        shown = self._likely_peak(sizes, logged_gib)
+        self._add(sizes, shown, logged_gib, _noise_gib(logged_gib))
+        if expected.peak is not shown:
+            self._add(sizes, expected.peak, logged_gib, _BOUND_NOISE * logged_gib)
         for _ in range(_SWEEPS):
             before = dict(self.factors)
             for part in Part:
@@ -62,13 +70,24 @@ class PeakFit:
                 break
         self._covariance = _inverse(self._products)
 
+    def _likely_peak(self, sizes: Sizes, logged_gib: float) -> Peak:
+        """The moment that a logged peak speaks of: one that comes out at it, while no other need be above it.
+
+        The moment predicted to be the highest is often another than the real one, where its parts were never seen.
+        """
+        expected = self.corrected(sizes)
+        deviations = {peak: self._deviation(sizes, PEAKS[peak]) for peak in Peak}
+        off = {peak: (logged_gib - expected.peak_gib(peak)) / deviations[peak] for peak in Peak}
+        below = {peak: math.log(max(0.5 * (1 + math.erf(off[peak] / math.sqrt(2))), _UNLIKELY)) for peak in Peak}
+        return max(Peak, key=lambda peak: -(off[peak] ** 2) / 2 - math.log(deviations[peak]) - below[peak])
+
     def _note(self, peak: Peak, surprise: float) -> None:
         kind = peak is Peak.COMPILER
         self._surprises = {**self._surprises, kind: [*self._surprises[kind], surprise][-_RECENT:]}
 
-    def _add(self, sizes: Sizes, peak: Peak, logged_gib: float) -> None:
-        """One equation: that peak's parts add up to what was logged, as exactly as two decimals and noise allow."""
-        weight = 1 / _noise_gib(logged_gib) ** 2
+    def _add(self, sizes: Sizes, peak: Peak, logged_gib: float, noise_gib: float) -> None:
+        """One equation: that peak's parts add up to what was logged, as exactly as this noise allows."""
+        weight = 1 / noise_gib**2
         row = {part: _size(sizes, part) for part in PEAKS[peak]}
         for part, value in row.items():
             self._targets[part] = self._targets.get(part, 0.0) + weight * value * logged_gib

@@ -15,17 +15,22 @@ from enum import StrEnum
 
 from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
+from tuner.engines.vllm.memory.cache import GIB, Cache, cache_of
 from tuner.engines.vllm.memory.demand import Demand, at_least
 from tuner.engines.vllm.memory.weights import weight_bytes
 from tuner.engines.vllm.model.architecture import Architecture
+from tuner.engines.vllm.model.parts import Feed, Mixer
 
-GIB = float(1 << 30)
 MIB = float(1 << 20)
 
 NON_TORCH_GIB = 0.25
 """What CUDA's libraries take after the engine's first look at its memory (0.23 to 0.25 in three H100 runs)."""
 NON_TORCH_RANK_GIB = 0.12
-"""What each further rank adds to it: 0.6 GiB with four H100s (vllm#48601), about 0.36 with two 4090s (DEPLOYMENT)."""
+"""What each further rank adds to it: 0.6 GiB with four H100s (0.26, vllm#48601), 0.36 with two 4090s (DEPLOYMENT)."""
+LINKED_GIB, LINKED_UNTIL = 1.85, (0, 26)
+"""What ranks behind NVLink take besides, up to that version: 2.1 GiB in all on H100s with 0.19, whatever their number.
+NCCL and the custom all-reduce allocate it during the profiling run; other cards talk through the host."""
+LINKED_CAPABILITIES = ((8, 0), (9, 0), (10, 0), (10, 3))
 GRAPH_MIB, GRAPH_LAYER_MIB = 4.9, 0.186
 """One captured CUDA graph, and each layer in it (three H100 runs: 9 and 30 graphs of 12 layers, 30 of 47)."""
 ESTIMATE_MIB, ESTIMATE_GRAPH_MIB, ESTIMATE_LAYER_MIB = 61.0, 2.3, 0.177
@@ -33,8 +38,9 @@ ESTIMATE_MIB, ESTIMATE_GRAPH_MIB, ESTIMATE_LAYER_MIB = 61.0, 2.3, 0.177
 COMPILER_GIB = 1.3
 """Peak of the compiler's own buffers, where nothing was compiled before (1.29 GiB for Qwen3-8B on an H200, 1.34 in
 syv-ai/qwen38-27b-rtx3090#75)."""
-FRAGMENTS = 1.35
-"""What the sampler's warm-up leaves reserved and unusable, as a multiple of its buffers (914 MiB in vllm#33920)."""
+FRAGMENTS, FRAGMENTS_GIB = 1.35, 2.0
+"""What a sampler that sorts leaves reserved and unusable after its warm-up, as a multiple of its buffers (914 MiB in
+vllm#33920), and the most of it: starts with 5.6 GiB of buffers came up in less room than twice that."""
 
 PREFILL_TOKENS = 64 * 1024
 """Most tokens of context that MLA's chunked prefill gathers at once (``determine_chunked_prefill_workspace_size``)."""
@@ -43,8 +49,11 @@ EXPERT_CHUNK_TOKENS = 16 * 1024
 WORK_PER_SPLIT = 512
 """Tokens of context in one split of TRITON_MLA's decoding (``triton_mla.py::_compute_num_kv_splits``)."""
 SPLITS_PER_MULTIPROCESSOR = 2
-INDEX_BYTES = 8
-"""A 64-bit index, of which sorting makes one for each logit."""
+SORTED_BYTES = 4 + 8
+"""A sorted logit and its 64-bit index."""
+SORTING_BYTES = 4 + 8 + 8
+"""What sorting rows takes while it does: both once more, and the order that it began with (5.64 GiB of peak with 1,024
+sequences and 151,936 tokens of vocabulary)."""
 
 
 class Part(StrEnum):
@@ -56,6 +65,9 @@ class Part(StrEnum):
     SHARED = "the shared experts' intermediate"
     MLP = "the MLP's intermediate"
     LOGITS = "the sampler's buffers"
+    STATE = "the states' intermediate"
+    TOWER = "the tower's activations"
+    IMAGES = "encoded images"
     SPLIT_KV = "TRITON_MLA's split-KV workspace"
     OTHER = "other buffers"
     COMPILER = "the compiler's buffers"
@@ -69,52 +81,22 @@ class Peak(StrEnum):
     EXPERTS = "experts"
     MLP = "MLP"
     SAMPLER = "sampler"
+    STATE = "state"
+    TOWER = "tower"
     COMPILER = "compilation"
 
 
-_ALWAYS = (Part.SPLIT_KV, Part.OTHER)
+_ALWAYS = (Part.IMAGES, Part.SPLIT_KV, Part.OTHER)
 PEAKS: Mapping[Peak, tuple[Part, ...]] = {
     Peak.ATTENTION: (Part.TOKENS, Part.EXPERTS, Part.PREFILL, *_ALWAYS),
     Peak.EXPERTS: (Part.SHARED, Part.EXPERTS, *_ALWAYS),
     Peak.MLP: (Part.MLP, *_ALWAYS),
     Peak.SAMPLER: (Part.LOGITS, Part.EXPERTS, *_ALWAYS),
+    Peak.STATE: (Part.STATE, Part.EXPERTS, *_ALWAYS),
+    Peak.TOWER: (Part.TOWER, *_ALWAYS),
     Peak.COMPILER: (Part.COMPILER, Part.TUNING),
 }
 """What is allocated together. The experts' workspace stays once it was there (``v1/worker/workspace.py``)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cache:
-    """How the KV cache is laid out.
-
-    Attributes:
-        block_bytes: One block of all layers that share it.
-        block_tokens: Context tokens that one block stands for; a model with two kinds of layers needs several blocks
-            for the same tokens.
-        blocks_per_request: Blocks that one request of the full context length needs; ``None`` without a length.
-    """
-
-    block_bytes: float
-    block_tokens: float
-    blocks_per_request: int | None
-
-    @property
-    def token_bytes(self) -> float:
-        """KV cache of one token."""
-        return self.block_bytes / self.block_tokens
-
-    def tokens(self, kv_gib: float) -> int:
-        """How many tokens so much memory holds."""
-        return int(self.blocks(kv_gib) * self.block_tokens)
-
-    def blocks(self, kv_gib: float) -> int:
-        """How many whole blocks so much memory holds."""
-        return max(0, int(kv_gib * GIB // self.block_bytes))
-
-    @property
-    def request_gib(self) -> float:
-        """What one request of the full context length needs; 0 without a length."""
-        return (self.blocks_per_request or 0) * self.block_bytes / GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +177,10 @@ class _Formulas:
         self.demand = demand
         self.hardware = hardware
         self.hidden = _known(model.hidden)
-        self.heads = -(-_known(model.heads) // demand.tensor_parallel)
-        self.kv_heads = max(1, _known(model.kv_heads) // demand.tensor_parallel)
-        self.head_dim = _known(model.head_dim)
+        assert model.full is not None
+        self.heads = -(-model.full.queries // demand.tensor_parallel)
+        self.kv_heads = max(1, model.full.keys // demand.tensor_parallel)
+        self.full = model.full
         self.seqs = _known(demand.max_num_seqs)
         self.tokens = _known(demand.max_num_batched_tokens)
         self.length = demand.max_model_len or _known(model.max_positions)
@@ -216,16 +199,26 @@ class _Formulas:
                 Part.SHARED: self.shared_experts() / GIB,
                 Part.MLP: self.mlp() / GIB,
                 Part.LOGITS: (self.profiled_logits() + self.tokens * self.hidden * self.element) / GIB,
+                Part.STATE: self.states() / GIB,
+                Part.TOWER: self.tower() / GIB,
+                Part.IMAGES: self.encoded() / GIB,
             },
-            non_torch_gib=NON_TORCH_GIB + NON_TORCH_RANK_GIB * (self.demand.world_size - 1),
+            non_torch_gib=self.non_torch_gib(),
             graph_estimate_gib=self.graph_estimate() / GIB if self.demand.graphs_counted else 0.0,
             graph_gib=self.demand.graphs * (GRAPH_MIB + GRAPH_LAYER_MIB * self.layers) * MIB / GIB,
             kept_gib=self.expert_workspace() / GIB,
             split_kv_gib=self.split_kv() / GIB,
             gather_gib=self.gathered() / GIB,
-            warm_up_gib=self.logits() * (1 + FRAGMENTS) / GIB,
-            cache=self.cache(),
+            warm_up_gib=self.warm_up_gib(),
+            cache=cache_of(self.model, self.demand, self.length),
         )
+
+    def non_torch_gib(self) -> float:
+        """CUDA's libraries, and what ranks need to talk to each other."""
+        further = self.demand.world_size - 1
+        linked = self.demand.tensor_parallel > 1 and self.hardware.capability in LINKED_CAPABILITIES
+        linked = linked and not at_least(self.demand.version, *LINKED_UNTIL)
+        return NON_TORCH_GIB + (LINKED_GIB if linked else NON_TORCH_RANK_GIB * further)
 
     @property
     def eager_copies(self) -> int:
@@ -241,7 +234,7 @@ class _Formulas:
         if self.mla:
             heads = self.heads * (self.mla.nope + self.mla.rope + self.mla.v) + self.mla.kv_rank + self.mla.rope
         else:
-            heads = 3 * (self.heads + self.kv_heads) * self.head_dim
+            heads = (3 * (self.heads + self.kv_heads) + (self.full.projections - 1) * self.heads) * self.full.width
         return self.tokens * ((2 + self.eager_copies) * self.hidden + heads) * self.element
 
     def expert_workspace(self) -> float:
@@ -254,10 +247,11 @@ class _Formulas:
         if experts is None:
             return 0.0
         cut = 1 if self.demand.expert_parallel else self.demand.tensor_parallel
-        width = -(-experts.intermediate // cut)
+        width, hidden = -(-experts.intermediate // cut), experts.latent or self.hidden
         chunked = not at_least(self.demand.version, 0, 20)
         tokens = min(self.tokens, EXPERT_CHUNK_TOKENS) if chunked else self.tokens
-        return tokens * experts.active * (max(width, self.hidden) + max(2 * width, self.hidden)) * self.element
+        up = (experts.matrices - 1) * width
+        return tokens * experts.active * (max(width, hidden) + max(up, hidden)) * self.element
 
     def prefill_tokens(self) -> int:
         """Tokens of cached context that MLA's chunked prefill takes at once."""
@@ -277,10 +271,46 @@ class _Formulas:
 
     def mlp(self) -> float:
         """An ordinary MLP: input, residual and output, gate and up together, and their product."""
-        if self.model.experts and not self.model.experts.dense_layers:
+        widths = [layer.width or self.model.intermediate or 0 for layer in self.model.kinds if layer.feed in _MLPS]
+        if not widths:
             return 0.0
-        width = (self.model.intermediate or 0) / self.demand.tensor_parallel
-        return self.tokens * ((3 + self.eager_copies) * self.hidden + 3 * width) * self.element
+        width = max(widths) / self.demand.tensor_parallel
+        return self.tokens * ((3 + self.eager_copies) * self.hidden + self.model.matrices * width) * self.element
+
+    def states(self) -> float:
+        """A layer with a state: the stream and its copy, what goes into the convolution, and its parts in a row."""
+        if self.model.state is None or not any(layer.mixer in _STATES for layer in self.model.kinds):
+            return 0.0
+        width = self.model.state.weights / self.hidden / self.demand.tensor_parallel
+        return self.tokens * ((2 + self.eager_copies) * self.hidden + 2 * width) * self.element
+
+    def encoded_tokens(self) -> int:
+        """Tokens of images in the profiling run: as many as a batch holds, or one of the largest (``profile_run``)."""
+        encoder = self.model.encoder
+        if encoder is None or self.demand.language_only or not self.demand.profiles_towers:
+            return 0
+        image = min(encoder.tokens, self.length)
+        if not image:
+            return self.tokens
+        film = image * max(1, min(encoder.frames, self.length // image)) if self.demand.films else image
+        return film * max(1, min(self.tokens // film, self.seqs))
+
+    def encoded(self) -> float:
+        """What of them waits for the decoder, all of the run long."""
+        outputs = self.model.encoder.outputs if self.model.encoder else 0
+        return self.encoded_tokens() * outputs * self.hidden * self.element
+
+    def tower(self) -> float:
+        """A layer of the tower over all their patches: the stream and its copy, and its attention's or MLP's parts.
+
+        The patches themselves stay, as float32 and in the model's format.
+        """
+        encoder = self.model.encoder
+        if encoder is None:
+            return 0.0
+        inner = max(4 * encoder.hidden, 2 * encoder.intermediate) / self.demand.tensor_parallel
+        patch = (2 * encoder.hidden + inner + encoder.pixels) * self.element + encoder.pixels * 4
+        return self.encoded_tokens() * encoder.merged * patch
 
     def shared_experts(self) -> float:
         """What an expert layer keeps next to the workspace: input, residual, output, and the shared experts' MLP."""
@@ -292,15 +322,25 @@ class _Formulas:
     def logits(self) -> float:
         """The sampler's buffers for every sequence (``v1/sample/ops/topk_topp_sampler.py``).
 
-        The caller's logits, their float32 copy, and: with sorting (up to 0.16), sorted logits and 64-bit indices; from
-        0.17 on, where a Triton kernel replaced sorting (vllm#33538), probabilities and noise, and a row of logits for
-        each of the kernel's programs.
+        The caller's logits, their float32 copy, and: with sorting (up to 0.16), what comes of it and what it needs;
+        from 0.17 on, where a Triton kernel replaced sorting (vllm#33538), probabilities and noise, and a row of logits
+        for each of the kernel's programs.
         """
         vocab = _known(self.model.vocab)
-        if not at_least(self.demand.version, 0, 17):
-            return self.seqs * vocab * (self.element + 4 + 4 + INDEX_BYTES)
+        if self.sorts:
+            return self.seqs * vocab * (self.element + 4 + SORTED_BYTES + SORTING_BYTES)
         programs = min(self.hardware.multiprocessors or self.seqs, 1 << (self.seqs - 1).bit_length())
         return self.seqs * vocab * (self.element + 4 + 4 + 4) + programs * vocab * 4
+
+    @property
+    def sorts(self) -> bool:
+        """Whether the sampler sorts."""
+        return not at_least(self.demand.version, 0, 17)
+
+    def warm_up_gib(self) -> float:
+        """The sampler's buffers once more, next to the KV cache, and what sorting leaves in pieces."""
+        buffers = self.logits() / GIB
+        return buffers + min(FRAGMENTS * buffers, FRAGMENTS_GIB) if self.sorts else buffers
 
     def profiled_logits(self) -> float:
         """What of it the profiling run sees: the second runner's samples without top-k and top-p."""
@@ -328,41 +368,9 @@ class _Formulas:
             return 0.0
         return (ESTIMATE_MIB + self.demand.graphs * (ESTIMATE_GRAPH_MIB + ESTIMATE_LAYER_MIB * self.layers)) * MIB
 
-    def layer_bytes(self) -> float:
-        """KV cache of one token in one layer on one rank.
 
-        MLA's latent is replicated on every rank (``v1/kv_cache_interface.py::MLAAttentionSpec``); heads are sharded,
-        and replicated where there are fewer than ranks.
-        """
-        element = self.demand.kv_element_bytes or 0.0
-        if self.mla:
-            return (self.mla.kv_rank + self.mla.rope) * element
-        if self.model.mla:
-            return self.heads * 2 * (self.model.mla.nope + self.model.mla.rope) * element
-        return self.kv_heads * 2 * self.head_dim * element
-
-    def cache(self) -> Cache:
-        """Layers of one kind share a block; two kinds are cut into groups of equally many layers.
-
-        ``v1/core/kv_cache_utils.py::_get_kv_cache_groups_uniform_page_size``. A windowed layer needs blocks for its
-        window and one batch only.
-        """
-        block = self.demand.block_size
-        windowed = -(-self.model.sliding_layers // self.demand.pipeline_parallel)
-        full = self.layers - windowed
-        group = min(full, windowed) or self.layers
-        group = max(full, windowed) if max(full, windowed) < 1.5 * group else group
-        full_groups, windowed_groups = -(-full // group), -(-windowed // group)
-        needed = full_groups * -(-self.length // block) + windowed_groups * self._window_blocks()
-        return Cache(
-            block_bytes=self.layer_bytes() * block * group,
-            block_tokens=block / (full_groups + windowed_groups),
-            blocks_per_request=needed if self.demand.max_model_len else None,
-        )
-
-    def _window_blocks(self) -> int:
-        window = (self.model.sliding_window or 1) - 1 + self.tokens
-        return -(-min(window, self.length) // self.demand.block_size) + 1
+_MLPS = (Feed.MLP, Feed.BOTH)
+_STATES = (Mixer.STATE, Mixer.BOTH)
 
 
 def _known(value: int | None) -> int:

@@ -17,54 +17,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tuner.engines.vllm.model import attention, encoder, experts, layers, rope, state
 from tuner.engines.vllm.model.checkpoint import stored_bytes
+from tuner.engines.vllm.model.defaults import completed
+from tuner.engines.vllm.model.fields import not_understood
+from tuner.engines.vllm.model.numbers import HIDDEN, VOCAB, whole
+from tuner.engines.vllm.model.parts import Encoder, Experts, Feed, Heads, Layer, Mixer, Mla, Recurrence
 from tuner.engines.vllm.model.quantization import Quantization, of_config
 
-_STATE_SPACE = ("linear_attention", "mamba", "conv", "recurrent")
-_KEPT_LENGTH = (None, "default", "llama3", "su", "longrope", "mrope")
-"""Kinds of rotary scaling that leave ``max_position_embeddings`` as the length (``config/model.py``)."""
-_EVERY_NTH_FULL = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4}
-"""Kinds of models whose every so many-th layer is not windowed, though an older ``config.json`` does not say so."""
-_TIED = ("gemma", "cohere", "command")
+_TIED = ("gemma", "cohere", "command", "gpt2", "gpt_bigcode", "falcon", "bloom", "opt", "starcoder2", "mpt")
 """Kinds of models whose output head is the embedding, unless ``config.json`` says otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mla:
-    """Multi-head latent attention: one latent vector a token is cached, whatever the number of heads.
-
-    Attributes:
-        q_rank: Rank of the queries' projection; ``None`` where queries are projected directly.
-        kv_rank: Rank of the cached latent.
-        nope: Width of a head's part without rotary embedding.
-        rope: Width of the part with it, cached next to the latent.
-        v: Width of a head's values.
-    """
-
-    q_rank: int | None
-    kv_rank: int
-    nope: int
-    rope: int
-    v: int
-
-
-@dataclass(frozen=True, slots=True)
-class Experts:
-    """A mixture of experts.
-
-    Attributes:
-        count: Routed experts in a layer.
-        active: Routed experts that a token visits.
-        intermediate: Width of one expert.
-        shared_intermediate: Width of all shared experts of a layer together; 0 without.
-        dense_layers: Layers that have an ordinary MLP instead.
-    """
-
-    count: int
-    active: int
-    intermediate: int
-    shared_intermediate: int = 0
-    dense_layers: int = 0
+_UNTIED = ("falcon_h1", "falcon_mamba")
+_DECODERS = ("text_config", "llm_config", "language_config", "thinker_config")
+"""Where a model with a tower keeps the fields of its decoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,53 +40,93 @@ class Architecture:
         name: The model as it was asked for.
         source: Where this was read: a path, or ``tuner's table``.
         kind: The class that vLLM resolves, ``Glm4MoeLiteForCausalLM``.
+        family: The decoder's ``model_type``.
         layers: Hidden layers.
         hidden: Width of the residual stream.
         vocab: Size of the vocabulary.
-        heads: Query heads.
-        kv_heads: Key and value heads.
-        head_dim: Width of one head.
+        full: The heads of layers that see all tokens.
+        windowed: The heads of those that do not.
         intermediate: Width of the ordinary MLP.
+        matrices: Matrices of the ordinary MLP.
         max_positions: Longest context, rotary scaling included.
         tied_embeddings: Whether the output head is the embedding.
         mla: Latent attention, if it has it.
         experts: Mixture of experts, if it is one.
         quantization: How weights are quantized, ``None`` where they are not.
-        sliding_window: Tokens that the windowed layers look back, if there are such layers.
-        sliding_layers: How many layers are windowed.
+        plan: Every layer; ``None`` where a layer's kind is not known.
+        window: Tokens that windowed layers, or those that attend within chunks, look back.
+        state: What layers without a cache keep.
+        encoder: The tower for images or sound.
+        per_layer_input: Width of the embedding that each layer has of its own; 0 without.
+        predicting: Layers that predict further tokens, where they are asked for.
         stored_bytes: What the checkpoint's tensors take, layers beyond ``layers`` left out; ``None`` without a
             checkpoint on this disk.
-        unsupported: What keeps this model from being predicted: ``state-space layers``, ``a vision tower``.
+        unsupported: What keeps this model from being predicted: ``an encoder``, ``the field compress_ratios``.
     """
 
     name: str
     source: str
     kind: str | None = None
+    family: str | None = None
     layers: int | None = None
     hidden: int | None = None
     vocab: int | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    head_dim: int | None = None
+    full: Heads | None = None
+    windowed: Heads | None = None
     intermediate: int | None = None
+    matrices: int = 3
     max_positions: int | None = None
     tied_embeddings: bool = False
     mla: Mla | None = None
     experts: Experts | None = None
     quantization: Quantization | None = None
-    sliding_window: int | None = None
-    sliding_layers: int = 0
+    plan: tuple[Layer, ...] | None = field(default=None, hash=False)
+    window: int | None = None
+    state: Recurrence | None = None
+    encoder: Encoder | None = None
+    per_layer_input: int = 0
+    predicting: int = 0
     stored_bytes: int | None = None
     unsupported: tuple[str, ...] = field(default=())
 
     @property
+    def heads(self) -> int | None:
+        """Query heads."""
+        return self.full.queries if self.full else None
+
+    @property
+    def kv_heads(self) -> int | None:
+        """Key and value heads."""
+        return self.full.keys if self.full else None
+
+    @property
+    def kinds(self) -> tuple[Layer, ...]:
+        """The layers that there are."""
+        return (self.plan or ())[: self.layers]
+
+    @property
+    def predicting_layer(self) -> Layer:
+        """A layer that predicts: it sees all tokens, and ends as most layers do."""
+        feeds = [layer.feed for layer in self.kinds if layer.feed is not Feed.NONE]
+        return Layer(Mixer.FULL, max(feeds, key=feeds.count, default=Feed.MLP))
+
+    @property
+    def has_mlp(self) -> bool:
+        """Whether any layer has an ordinary MLP of the model's own width."""
+        return any(layer.feed in (Feed.MLP, Feed.BOTH) and layer.width is None for layer in self.kinds)
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """What a prediction of memory would need and does not have; empty when it can be made."""
-        needed = ("layers", "hidden", "vocab", "heads", "kv_heads", "head_dim", "max_positions")
+        needed = ("layers", "hidden", "vocab", "full", "max_positions")
         absent = [name for name in needed if getattr(self, name) is None]
-        if self.intermediate is None and (self.experts is None or self.experts.dense_layers):
+        if self.plan is None:
+            absent.append("the kinds of its layers")
+        if self.has_mlp and self.intermediate is None:
             absent.append("intermediate")
-        if self.quantization and self.quantization.weight_bytes is None and self.stored_bytes is None:
+        if self.state is None and any(layer.mixer in (Mixer.STATE, Mixer.BOTH) for layer in self.kinds):
+            absent.append("the shape of its state")
+        if self.quantization and self.quantization.format is None and self.stored_bytes is None:
             absent.append("quantization")
         return (*absent, *self.unsupported)
 
@@ -143,11 +148,20 @@ def find(model: str, env: Mapping[str, str] | None = None) -> Architecture | Non
 def read(name: str, folder: Path) -> Architecture | None:
     """The architecture in a model's folder; ``None`` if its ``config.json`` cannot be read."""
     path = folder / "config.json"
+    raw = _json(path)
+    if raw is None:
+        return None
+    beside = _json(folder / "hf_quant_config.json")
+    raw = {"quantization_config": beside, **raw} if beside else raw
+    return of_mapping(name, str(path), raw, folder)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
     try:
         raw = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return of_mapping(name, str(path), raw, folder) if isinstance(raw, dict) else None
+    return raw if isinstance(raw, dict) else None
 
 
 def cached_folder(model: str, env: Mapping[str, str]) -> Path | None:
@@ -172,98 +186,56 @@ def of_mapping(name: str, source: str, raw: Mapping[str, Any], folder: Path | No
         raw: The contents.
         folder: Where the checkpoint is, if it is here.
     """
-    text = {**raw, **raw["text_config"]} if isinstance(raw.get("text_config"), dict) else dict(raw)
-    layers, heads, hidden = (_whole(text, key) for key in ("num_hidden_layers", "num_attention_heads", "hidden_size"))
-    window, windowed = _windows(text, layers)
+    text = completed(_decoder(raw))
+    count, hidden = layers.count_of(text), whole(text, *HIDDEN)
     return Architecture(
         name=name,
         source=source,
         kind=next(iter(raw.get("architectures") or ()), None),
-        layers=layers,
+        family=text.get("model_type"),
+        layers=count,
         hidden=hidden,
-        vocab=_whole(text, "vocab_size"),
-        heads=heads,
-        kv_heads=_whole(text, "num_key_value_heads") or heads,
-        head_dim=_whole(text, "head_dim") or (hidden // heads if hidden and heads else None),
-        intermediate=_whole(text, "intermediate_size"),
-        max_positions=_max_positions(text),
+        vocab=whole(text, *VOCAB),
+        full=attention.heads_of(text),
+        windowed=attention.windowed_heads_of(text),
+        intermediate=experts.mlp_width(text),
+        matrices=experts.matrices(text),
+        max_positions=rope.max_positions(text),
         tied_embeddings=_tied(raw, text),
-        mla=_mla(text),
-        experts=_experts(text),
+        mla=attention.mla_of(text),
+        experts=experts.experts_of(text),
         quantization=of_config(raw.get("quantization_config") or text.get("quantization_config")),
-        sliding_window=window,
-        sliding_layers=windowed,
-        stored_bytes=stored_bytes(folder, layers) if folder and layers else _whole(raw, "stored_bytes"),
-        unsupported=tuple(_unsupported(raw, text)),
+        plan=layers.layers_of(text),
+        window=layers.window_of(text),
+        state=state.state_of(text),
+        encoder=encoder.encoder_of(raw, hidden or 0),
+        per_layer_input=whole(text, "hidden_size_per_layer_input") or 0,
+        predicting=whole(text, "num_nextn_predict_layers", "mtp_num_hidden_layers") or 0,
+        stored_bytes=stored_bytes(folder, count) if folder and count else whole(raw, "stored_bytes"),
+        unsupported=tuple(_unsupported(raw, text, hidden)),
     )
 
 
-def _whole(raw: Mapping[str, Any], key: str) -> int | None:
-    value = raw.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+def _decoder(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the decoder, over those of the whole model."""
+    inner = next((raw[key] for key in _DECODERS if isinstance(raw.get(key), dict)), None)
+    return dict(raw) if inner is None else {**raw, **_decoder(inner)}
 
 
 def _tied(raw: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
-    usual = str(text.get("model_type", "")).startswith(_TIED)
+    family = str(text.get("model_type", ""))
+    usual = family.startswith(_TIED) and not family.startswith(_UNTIED)
     return bool(raw.get("tie_word_embeddings", text.get("tie_word_embeddings", usual)))
 
 
-def _mla(raw: Mapping[str, Any]) -> Mla | None:
-    kv_rank, rope, v = (_whole(raw, key) for key in ("kv_lora_rank", "qk_rope_head_dim", "v_head_dim"))
-    nope = raw.get("qk_nope_head_dim")
-    if not (kv_rank and rope and v and isinstance(nope, int)):
-        return None
-    return Mla(_whole(raw, "q_lora_rank"), kv_rank, nope, rope, v)
-
-
-def _experts(raw: Mapping[str, Any]) -> Experts | None:
-    count = _whole(raw, "n_routed_experts") or _whole(raw, "num_experts") or _whole(raw, "num_local_experts")
-    active = _whole(raw, "num_experts_per_tok")
-    width = _whole(raw, "moe_intermediate_size") or _whole(raw, "intermediate_size")
-    if not (count and active and width):
-        return None
-    shared = (_whole(raw, "n_shared_experts") or 0) * width
-    dense = raw.get("first_k_dense_replace") or len(raw.get("mlp_only_layers") or ())
-    return Experts(count, active, width, _whole(raw, "shared_expert_intermediate_size") or shared, int(dense))
-
-
-def _max_positions(raw: Mapping[str, Any]) -> int | None:
-    """The derived length: scaled kinds of rotary embedding stretch it (``_get_and_verify_max_len``)."""
-    length = _whole(raw, "max_position_embeddings")
-    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
-    if length is None or kind in _KEPT_LENGTH or not isinstance(factor, int | float):
-        return length
-    if kind == "yarn":
-        length = _whole(scaling, "original_max_position_embeddings") or length
-    return int(length * factor)
-
-
-def _windows(raw: Mapping[str, Any], layers: int | None) -> tuple[int | None, int]:
-    """The window, and in how many layers it is used."""
-    window = _whole(raw, "sliding_window")
-    if window is None or layers is None or raw.get("use_sliding_window") is False:
-        return None, 0
-    kinds = raw.get("layer_types")
-    if isinstance(kinds, list):
-        windowed = sum(kind == "sliding_attention" for kind in kinds)
-    else:
-        pattern = _whole(raw, "sliding_window_pattern") or _EVERY_NTH_FULL.get(str(raw.get("model_type")))
-        windowed = layers - layers // pattern if pattern else layers
-    return (window, windowed) if windowed else (None, 0)
-
-
-def _unsupported(raw: Mapping[str, Any], text: Mapping[str, Any]) -> list[str]:
-    kinds = " ".join(str(kind) for kind in text.get("layer_types") or text.get("layers_block_type") or ())
-    state_space = any(word in kinds for word in _STATE_SPACE)
-    state_space = state_space or any("mamba" in key or key.startswith(("ssm_", "linear_num_")) for key in text)
-    found = ["state-space layers"] if state_space or "full_attention_interval" in text else []
-    if any(key in raw for key in ("vision_config", "audio_config", "vision_tower")):
-        found.append("a second modality")
+def _unsupported(raw: Mapping[str, Any], text: Mapping[str, Any], hidden: int | None) -> list[str]:
+    found = [f"the field {name}" for name in not_understood(text)]
+    if encoder.speaks_of_one(raw) and encoder.encoder_of(raw, hidden or 0) is None:
+        found.append("the size of its tower")
     if raw.get("is_encoder_decoder"):
         found.append("an encoder")
-    if text.get("attention_chunk_size") or text.get("index_topk"):
-        found.append("chunked or sparse attention")
+    if (unread := experts.unread(text)) is not None:
+        found.append(f"the number of {unread}")
     return found
 
 
