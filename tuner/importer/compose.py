@@ -1,7 +1,7 @@
 """Compose files: one or several, with what they extend and include, their variables filled in.
 
-Read by tuner's own means, which need no Docker; ``docker compose config`` says the same (tests compare them where it is
-installed).
+Where ``docker compose config`` can be asked, it has the last word; elsewhere tuner's own reading, which needs no
+Docker, says the same.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 from tuner import documents
 from tuner.errors import ConfigError
-from tuner.importer import dotenv
+from tuner.importer import dotenv, judge
 from tuner.importer.interpolation import Variables
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -53,8 +53,13 @@ def is_compose(tree: Any) -> bool:
     return isinstance(tree, Mapping) and isinstance(tree.get("services"), Mapping) and "apiVersion" not in tree
 
 
-def load(paths: Sequence[Path], environ: Mapping[str, str] | None = None) -> Project:
+def load(paths: Sequence[Path], environ: Mapping[str, str] | None = None, *, ask: bool = True) -> Project:
     """The project of these files; of a file under its usual name also what Compose itself would add to it.
+
+    Args:
+        paths: The files, the later on top of the earlier.
+        environ: The variables that they may name, besides those of ``.env``.
+        ask: Whether Compose is asked, where it is installed.
 
     Raises:
         ConfigError: A file cannot be read.
@@ -64,13 +69,28 @@ def load(paths: Sequence[Path], environ: Mapping[str, str] | None = None) -> Pro
     own = _dotenv(folder / ".env", outside)
     variables = Variables({**own, **outside})
     merged: dict[str, Any] = {}
-    for path in _all_files(paths, variables.values):
+    files = _all_files(paths, variables.values)
+    for path in files:
         merged = _merged(merged, _file(path, variables))
     name = str(merged.get("name") or variables.values.get("COMPOSE_PROJECT_NAME") or _project_name(folder))
     project = Project(name, folder, variables, volumes=dict(merged.get("volumes") or {}))
     project.active = frozenset(filter(None, variables.values.get("COMPOSE_PROFILES", "").split(",")))
     project.services = {str(key): value for key, value in (merged.get("services") or {}).items() if value is not None}
+    if ask:
+        _judge(project, files, outside)
     return project
+
+
+def _judge(project: Project, files: Sequence[Path], outside: Mapping[str, str]) -> None:
+    """Put what Compose reads in the place of what we do; what it refuses is said of every service."""
+    try:
+        judged = judge.services(files, outside)
+    except judge.Refused as refused:
+        for name in project.services:
+            project.variables.about = name
+            project.variables.note(f"docker compose config refuses the file: {refused}")
+        return
+    project.services |= {name: service for name, service in judged.items() if name in project.services}
 
 
 def environment(project: Project, name: str) -> dict[str, str | None]:

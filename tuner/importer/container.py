@@ -71,6 +71,7 @@ class Container:
     Attributes:
         service: Its name.
         image: Its image; ``None`` for a process, or where the image is built.
+        base: The image that it is built from.
         entrypoint: What its source puts in place of the image's entrypoint.
         command: The words after that.
         env: Its variables; ``None`` for one whose value is not known.
@@ -86,6 +87,7 @@ class Container:
 
     service: str | None
     image: str | None = None
+    base: str | None = None
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] = ()
     env: Mapping[str, str | None] = field(default_factory=dict)

@@ -67,7 +67,7 @@ def _request(request: Mapping[str, Any]) -> Gpus:
     ids = request.get("device_ids")
     if ids:
         names = [str(one) for one in (ids if isinstance(ids, list) else [ids])]
-        return _by_name(names) if any(_CDI.fullmatch(name) for name in names) else indices(",".join(names))
+        return _by_name(names) if any(_CDI.fullmatch(name) for name in names) else of_ids(",".join(names))
     return of_text(str(request.get("count") or "all"))
 
 

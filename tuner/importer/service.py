@@ -5,20 +5,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.importer import gpus, notation
+from tuner.importer import dockerfile, gpus, notation
 from tuner.importer.compose import Project, environment, mapping
 from tuner.importer.container import Container, Gpus, Mount, Options, Port
+from tuner.importer.dockerfile import Built
 
 
 def container(project: Project, name: str) -> Container:
     """What a service says of its container."""
     service = project.services[name]
-    env = environment(project, name)
+    env, built = environment(project, name), _built(project, service)
+    own = words(service.get("entrypoint"))
     return Container(
         service=name,
         image=service.get("image") or None,
-        entrypoint=words(service.get("entrypoint")),
-        command=words(service.get("command")) or (),
+        base=built.base,
+        entrypoint=built.entrypoint if own is None else own,
+        command=words(service.get("command")) or (built.command if own is None else None) or (),
         env=env,
         secrets={_named(one): "a Docker secret" for one in service.get("secrets") or []},
         ports=tuple(ports(service.get("ports") or [])),
@@ -26,7 +29,7 @@ def container(project: Project, name: str) -> Container:
         gpus=_gpus(service, env),
         mounts=tuple(_mounts(project, service)),
         options=options(service),
-        unread=tuple([*project.variables.of(name), *_built(service)]),
+        unread=tuple([*project.variables.of(name), *_unnamed(service)]),
     )
 
 
@@ -48,7 +51,17 @@ def split(text: str) -> tuple[str, ...]:
         return tuple(joined.split())
 
 
-def _built(service: Mapping[str, Any]) -> Iterator[str]:
+def _built(project: Project, service: Mapping[str, Any]) -> Built:
+    """What the image that is built for a service runs by itself."""
+    build = service.get("build")
+    if not build:
+        return Built()
+    named: Mapping[str, Any] = build if isinstance(build, Mapping) else {"context": build}
+    context = project.folder / str(named.get("context") or ".")
+    return dockerfile.read(context / str(named.get("dockerfile") or "Dockerfile"))
+
+
+def _unnamed(service: Mapping[str, Any]) -> Iterator[str]:
     if service.get("build") and not service.get("image"):
         yield "the image is built from a Dockerfile and has no name of its own"
 
@@ -77,7 +90,8 @@ def _gpus(service: Mapping[str, Any], env: Mapping[str, str | None]) -> Gpus:
         requests = [one for one in asked if isinstance(one, Mapping)] if isinstance(asked, list) else []
         given = gpus.of_requests(requests) if requests else gpus.of_text(str(asked))
     if given is None:
-        given = gpus.of_runtime(service.get("runtime"), env)
+        named = "nvidia" if env.get("NVIDIA_VISIBLE_DEVICES") else service.get("runtime")  # the default may be nvidia's
+        given = gpus.of_runtime(named, env)
     return gpus.visible(given, env, _devices(service))
 
 

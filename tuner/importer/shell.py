@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -75,7 +76,10 @@ def script_of(words: Sequence[str]) -> tuple[str, tuple[str, ...]] | None:
     option = next((one for one in range(at + 1, len(words)) if re.fullmatch(r"-[a-z]*c[a-z]*", words[one])), None)
     if option is None or option + 1 >= len(words):
         return None
-    return words[option + 1], tuple(words[option + 3 :])
+    text, rest = words[option + 1], tuple(words[option + 2 :])
+    if rest and not re.search(r"\s", text):  # an entrypoint of `sh -c` before a command that Compose has cut into words
+        return shlex.join([text, *rest]), ()
+    return text, rest[1:]
 
 
 def read(text: str, env: Mapping[str, str | None], arguments: Sequence[str] = ()) -> Script:

@@ -8,7 +8,8 @@ from pydantic import Field, JsonValue
 
 from tuner.engines.base import Flag, ServeCommand
 from tuner.engines.registry import DEFAULT, ENGINES
-from tuner.importer import gpus, shell
+from tuner.errors import ConfigError
+from tuner.importer import gpus, settings_file, shell
 from tuner.importer.container import Container, Mount
 from tuner.importer.shell import Command, Script
 from tuner.schema import Schema
@@ -44,6 +45,24 @@ class Understood(Schema):
 
 
 @dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """The file that ``--config`` names, if there is one and it can be read.
+
+    Attributes:
+        command: Its settings, as a command line would have them.
+        said: Why they could not be read.
+    """
+
+    command: ServeCommand | None = None
+    said: tuple[str, ...] = ()
+
+    def model_of(self, command: ServeCommand | None) -> str | None:
+        """The model: the command line's own, else the file's."""
+        own = command.model if command else None
+        return own if own is not None or self.command is None else self.command.model
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """A deployment with what its trials need to know besides.
 
@@ -54,6 +73,7 @@ class Deployment:
         container: How it is run.
         where: Says where something stands in its source.
         wrapper: What runs in front of the program in its container.
+        settings: What ``--config`` names.
         env: Its variables with their values; secrets are among them.
     """
 
@@ -63,6 +83,7 @@ class Deployment:
     container: Container
     where: "Where" = field(repr=False)
     wrapper: tuple[str, ...] = ()
+    settings: SettingsFile = SettingsFile()
     env: Mapping[str, str | None] = field(repr=False, default_factory=dict)
 
 
@@ -95,13 +116,23 @@ def understand(container: Container, where: Where) -> Deployment | None:
 
 def _engine_in(container: Container, engine: str) -> _Found | None:
     words = (*(container.entrypoint or ()), *container.command)
-    image = None if container.entrypoint else container.image
+    image = None if container.entrypoint else container.image or container.base
+    if not words:
+        return _in_the_image(container, engine)
     if script := shell.script_of(words):
         return _in_script(*script, container, engine)
     serving = ENGINES[engine].conventions.serving
     if command := serving(words, image):
         return _Found(replace(command, remarks=_remarks(command, container, engine)), {})
     return _wrapped(words, container, engine)
+
+
+def _in_the_image(container: Container, engine: str) -> _Found | None:
+    """A container without a command of its own: its names must say what it is."""
+    named = [container.image, container.base, container.service if container.image is None else None]
+    if not any(ENGINES[engine].conventions.serving((), name) for name in named):
+        return None
+    return _Found(None, {}, ("its command stands in its image: `docker inspect` of the running container shows it",))
 
 
 def _remarks(command: ServeCommand, container: Container, engine: str) -> tuple[str, ...]:
@@ -118,19 +149,19 @@ def _wrapped(words: Sequence[str], container: Container, engine: str) -> _Found 
     at = next((at for at, word in enumerate(words) if word.endswith(".sh") or word.startswith(("/", "./"))), None)
     if at is None or (container.entrypoint is None and at > 1):
         return None
-    text = _script_file(words[at], container.mounts)
+    text = _script_file(words[at], container)
     if text is not None:
         return _in_script(text, tuple(words[at + 1 :]), container, engine, file=words[at])
-    command = ENGINES[engine].conventions.serving(words[at + 1 :], container.image)
+    command = ENGINES[engine].conventions.serving(words[at + 1 :], container.image or container.base)
     if command is None:
         return None
     said = f"what {words[at]} does is not known: its arguments are read as the engine's"
     return _Found(command, {}, (said,), tuple(words[: at + 1]))
 
 
-def _script_file(word: str, mounts: Sequence[Mount]) -> str | None:
-    """The text of a script of the host that is mounted."""
-    path = on_host(word, mounts)
+def _script_file(word: str, container: Container) -> str | None:
+    """The text of a script of the host, mounted where a container runs it."""
+    path = on_host(word, container.mounts) if container.container else Path(word)
     if path is None or not path.is_file() or path.stat().st_size > _LARGEST_SCRIPT:
         return None
     return path.read_text("utf-8", "replace")
@@ -186,10 +217,12 @@ def _deployment(container: Container, engine: str, found: _Found, where: Where) 
     flags = found.command.flags if found.command else ()
     own = ENGINES[engine].conventions.trials_own - {"served_model_name"}
     shown = [flag for flag in flags if not _hidden(flag, own)]
+    settings = _settings(container, engine, flags)
+    said = (*container.unread, *found.said, *(found.command.remarks if found.command else ()), *settings.said)
     understood = Understood(
         service=container.service,
         image=container.image,
-        argv=tuple(_argv(found.command, shown)),
+        argv=tuple(_argv(settings.model_of(found.command), shown)),
         env={
             name: None if name in container.secrets or _is_secret(name, value) else value for name, value in env.items()
         },
@@ -197,16 +230,29 @@ def _deployment(container: Container, engine: str, found: _Found, where: Where) 
         host_port=_host_port(container, flags),
         gpus=gpus.visible(container.gpus, found.env) if found.env else container.gpus,
         mounts=tuple(map(str, container.mounts)),
-        unread=tuple(
-            dict.fromkeys([*container.unread, *found.said, *(found.command.remarks if found.command else ())])
-        ),
+        unread=tuple(dict.fromkeys(said)),
     )
-    return Deployment(understood, engine, found.command, container, where, found.wrapper, env)
+    return Deployment(understood, engine, found.command, container, where, found.wrapper, settings, env)
 
 
-def _argv(command: ServeCommand | None, flags: Sequence[Flag]) -> Iterator[str]:
-    if command and command.model is not None:
-        yield command.model
+def _settings(container: Container, engine: str, flags: Sequence[Flag]) -> SettingsFile:
+    """What ``--config`` names."""
+    named = next((flag.values[0] for flag in flags if flag.name == "--config" and flag.values), None)
+    if named is None:
+        return SettingsFile()
+    path = on_host(named, container.mounts) if container.container else Path(named)
+    if path is None or not path.is_file():
+        return SettingsFile(said=(f"the settings in {named} are not read: no mount says where that file is",))
+    try:
+        words = settings_file.words(path, engine)
+    except ConfigError as error:
+        return SettingsFile(said=(f"the settings in {named} are not read: {error}",))
+    return SettingsFile(ENGINES[engine].conventions.serving(("vllm", "serve", *words), None))
+
+
+def _argv(model: str | None, flags: Sequence[Flag]) -> Iterator[str]:
+    if model is not None:
+        yield model
     for flag in flags:
         yield flag.name
         yield from (MASK_IN_FILES if has_shape(value) else value for value in flag.values)

@@ -105,7 +105,11 @@ def serving(words: Sequence[str], image: str | None) -> ServeCommand | None:
 
 
 def from_file(settings: Mapping[str, JsonValue]) -> tuple[str, ...]:
-    """The flags of a ``--config`` file, as vLLM itself makes words of it."""
+    """The flags of a ``--config`` file, as vLLM itself makes words of it; none where its keys are not vLLM's flags."""
+    names = {name.replace("_", "-") for name in settings}
+    known = {name for name in names if f"--{name}" in all_flags()}
+    if not known & {"model", *_TELLING} or 2 * len(known) < len(names):
+        return ()
     return tuple(word for name, value in settings.items() for word in _setting(f"--{name}", value))
 
 
@@ -158,7 +162,11 @@ def _gone(flags: Sequence[Flag], image: str | None) -> Iterator[str]:
 def _start(words: Sequence[str]) -> int | None:
     """Where the program's own words end."""
     for at, word in enumerate(words):
-        if os.path.basename(word) == "vllm" and at + 1 < len(words) and words[at + 1] == "serve":
+        if (
+            (os.path.basename(word) == "vllm" or word == "vllm.entrypoints.cli.main")
+            and at + 1 < len(words)
+            and words[at + 1] == "serve"
+        ):
             return at + 2
         if _MODULE.fullmatch(word) and ("vllm" in word or "/" in word or at == 0 or words[at - 1] == "-m"):
             return at + 1
@@ -167,7 +175,8 @@ def _start(words: Sequence[str]) -> int | None:
 
 def _by_the_image(words: Sequence[str], image: str | None) -> bool:
     """Whether an image that serves is given nothing but arguments."""
-    flags = {_long(word.partition("=")[0].split(" ")[0]).removeprefix("--") for word in words if _FLAG.fullmatch(word)}
+    named = (re.split(r"[=\s]", word.strip(), maxsplit=1)[0] for word in words)
+    flags = {_long(word).removeprefix("--") for word in named if _FLAG.fullmatch(word)}
     first = words[0] if words else ""
     if image and _IMAGE.search(image) and not _NO_SERVER.search(image):
         return (
