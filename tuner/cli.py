@@ -143,7 +143,7 @@ def study_start(
     """Run a study, or resume the one of that name."""
     from tuner.composing import load
 
-    config = load(overrides or [], config_dir)
+    config = load(overrides or [], config_dir, say=_say)
     if cfg:
         return _print(config.to_yaml().rstrip())
     if dry_run:

@@ -78,12 +78,14 @@ class ServeCommand:
         model: The model, if the command names one.
         flags: The flags, in their order.
         remarks: What is read otherwise than it is written, a sentence each.
+        repeats: Whether the program stands again what the image's entrypoint is already.
     """
 
     program: tuple[str, ...]
     model: str | None
     flags: tuple[Flag, ...]
     remarks: tuple[str, ...] = ()
+    repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ _QUIET = frozenset(
     | {"true", ":", "shift", "unset", "tee", "local", "readonly", "declare", "cat", "date", "tail", "return"}
 )
 """What changes nothing of how a server runs that is started later on."""
+_SPOKEN = _QUIET - {"cd", "source", ".", "ulimit", "umask", "mkdir", "true", ":"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,15 @@ class Script:
 
     def others(self, chosen: Command) -> list[str]:
         """Commands in front of one that may matter to it."""
-        found = self.commands[: self.commands.index(chosen)]
-        return [" ".join(one.words) for one in found if one.words[0] not in _QUIET | _TESTS]
+        return [" ".join(one.words) for one in self._in_front(chosen) if one.words[0] not in _QUIET | _TESTS]
+
+    def preparations(self, chosen: Command) -> list[str]:
+        """Commands in front of one that have to be run again wherever it is started, as a shell reads them."""
+        kept = [one for one in self._in_front(chosen) if not one.branch and one.words[0] not in _SPOKEN | _TESTS]
+        return [shlex.join(one.words) for one in kept]
+
+    def _in_front(self, chosen: Command) -> list[Command]:
+        return self.commands[: self.commands.index(chosen)]
 
 
 def script_of(words: Sequence[str]) -> tuple[str, tuple[str, ...]] | None:

@@ -73,6 +73,7 @@ class Deployment:
         container: How it is run.
         where: Says where something stands in its source.
         wrapper: What runs in front of the program in its container.
+        before: Commands that a shell runs before it, and that may matter to it.
         settings: What ``--config`` names.
         env: Its variables with their values; secrets are among them.
     """
@@ -83,6 +84,7 @@ class Deployment:
     container: Container
     where: "Where" = field(repr=False)
     wrapper: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
     settings: SettingsFile = SettingsFile()
     env: Mapping[str, str | None] = field(repr=False, default_factory=dict)
 
@@ -95,6 +97,7 @@ class _Found:
     env: Mapping[str, str]
     said: tuple[str, ...] = ()
     wrapper: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
 
 
 Where = Callable[[str], str]
@@ -192,7 +195,7 @@ def _in_script(
         listed = "; ".join(" ".join(one.words) for one, _ in found)
         return _Found(None, {}, (*script.noted, f"{name} starts an engine in {len(found)} places: {listed}"))
     ((one, command),) = found
-    return _Found(command, one.env, tuple(_said(script, one, name)))
+    return _Found(command, one.env, tuple(_said(script, one, name)), before=tuple(script.preparations(one)))
 
 
 def _opened(one: Command, container: Container, engine: str) -> ServeCommand | None:
@@ -215,10 +218,10 @@ def _said(script: Script, chosen: Command, name: str) -> Iterator[str]:
 def _deployment(container: Container, engine: str, found: _Found, where: Where) -> Deployment:
     env = {**container.env, **found.env}
     flags = found.command.flags if found.command else ()
-    own = ENGINES[engine].conventions.trials_own - {"served_model_name"}
-    shown = [flag for flag in flags if not _hidden(flag, own)]
+    shown = [flag for flag in flags if not hidden(flag, engine)]
     settings = _settings(container, engine, flags)
-    said = (*container.unread, *found.said, *(found.command.remarks if found.command else ()), *settings.said)
+    remarks = found.command.remarks if found.command else ()
+    said = (*container.unread, *found.said, *remarks, *settings.said, *_weakened(container))
     understood = Understood(
         service=container.service,
         image=container.image,
@@ -232,7 +235,7 @@ def _deployment(container: Container, engine: str, found: _Found, where: Where) 
         mounts=tuple(map(str, container.mounts)),
         unread=tuple(dict.fromkeys(said)),
     )
-    return Deployment(understood, engine, found.command, container, where, found.wrapper, settings, env)
+    return Deployment(understood, engine, found.command, container, where, found.wrapper, found.before, settings, env)
 
 
 def _settings(container: Container, engine: str, flags: Sequence[Flag]) -> SettingsFile:
@@ -250,6 +253,14 @@ def _settings(container: Container, engine: str, flags: Sequence[Flag]) -> Setti
     return SettingsFile(ENGINES[engine].conventions.serving(("vllm", "serve", *words), None))
 
 
+def _weakened(container: Container) -> Iterator[str]:
+    """What overrides the hardening of each trial's container."""
+    options = container.options
+    given = [f"security_opt {one}" for one in options.security_opt] + [f"cap_add {one}" for one in options.cap_add]
+    for one in [*(["privileged"] if options.privileged else []), *given]:
+        yield f"{one} is carried into each trial's container, and overrides its hardening"
+
+
 def _argv(model: str | None, flags: Sequence[Flag]) -> Iterator[str]:
     if model is not None:
         yield model
@@ -258,9 +269,10 @@ def _argv(model: str | None, flags: Sequence[Flag]) -> Iterator[str]:
         yield from (MASK_IN_FILES if has_shape(value) else value for value in flag.values)
 
 
-def _hidden(flag: Flag, own: frozenset[str]) -> bool:
+def hidden(flag: Flag, engine: str) -> bool:
+    """Whether each launch has it for itself, or it is a secret."""
     name = flag.name.removeprefix("--").replace("-", "_")
-    return name in own or is_secret(name)
+    return name in ENGINES[engine].conventions.trials_own - {"served_model_name"} or is_secret(name)
 
 
 def _is_secret(name: str, value: str | None) -> bool:

@@ -44,6 +44,8 @@ _FLAG = re.compile(r"--?[A-Za-z][\w.+-]*(?:=.*)?", re.DOTALL)
 _OPTIMIZATION = re.compile(r"-O=?(\d|[a-z]+)")
 _MODULE = re.compile(r"(?:.*[./])?api_server(?:\.py)?")
 _IMAGE = re.compile(r"vllm", re.IGNORECASE)
+_SERVES = re.compile(r"vllm-openai|vllm-cpu-release")
+"""Images whose entrypoint is the server."""
 _NO_SERVER = re.compile(r"litellm|open-webui|bench|router|exporter|proxy|omni-front", re.IGNORECASE)
 _SWITCH = re.compile(
     r"--(?:no-|enable-|use-|return-|skip-|trust-|disable-(?!access-log-for)|enforce-eager|async-scheduling|headless"
@@ -98,10 +100,13 @@ def serving(words: Sequence[str], image: str | None) -> ServeCommand | None:
     if again is not None:
         remarks.append(f"`{' '.join(own[:again])}` stands twice; the second is left out")
         own = own[again:]
+    repeats = bool(program) and _SERVES.search(image or "") is not None
+    if repeats:
+        remarks.append(f"`{' '.join(program)}` stands again what the image's entrypoint is already, and counts once")
     own = list(_items(own, remarks))
     model, flags = _taken_apart(own, remarks)
     remarks += _gone(flags, image)
-    return ServeCommand(program, model, tuple(flags), tuple(remarks))
+    return ServeCommand(program, model, tuple(flags), tuple(remarks), repeats)
 
 
 def from_file(settings: Mapping[str, JsonValue]) -> tuple[str, ...]:
