@@ -1,7 +1,7 @@
 """The contract between tuner and a program that serves a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -101,6 +101,7 @@ class Conventions:
         discloses: What a user sets so that a running server tells more of its settings; empty where nothing does.
         serving: Takes a command apart, given its image as well; ``None`` if it starts no server of this engine.
         from_file: The flags that stand in a file of settings of this engine, as a command line would have them.
+        gone: Which of these flags the version does not have that an image is of, a sentence each.
         settings: Flags as values by name with underscores, as ``model.args`` has them.
     """
 
@@ -112,6 +113,7 @@ class Conventions:
     discloses: str = ""
     serving: Callable[[Sequence[str], str | None], ServeCommand | None] = lambda words, image: None
     from_file: Callable[[Mapping[str, JsonValue]], tuple[str, ...]] = lambda settings: ()
+    gone: Callable[[Sequence[Flag], str | None], Iterable[str]] = lambda flags, image: ()
     settings: Callable[[Sequence[Flag]], dict[str, JsonValue]] = lambda flags: {}
 
 

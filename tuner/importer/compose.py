@@ -98,7 +98,7 @@ def environment(project: Project, name: str) -> dict[str, str | None]:
     service, values = project.services[name], project.variables.values
     project.variables.about = name
     found: dict[str, str | None] = {}
-    for path, required in _env_files(project, service):
+    for path, required in env_files(project, service):
         if path.exists():
             found |= {
                 name: values.get(name) if text is None else text for name, text in dotenv.read(path, values).items()
@@ -120,7 +120,8 @@ def mapping(raw: Any) -> dict[str, str | None]:
     return {name: value if sign else None for name, sign, value in pairs}
 
 
-def _env_files(project: Project, service: Mapping[str, Any]) -> Iterator[tuple[Path, bool]]:
+def env_files(project: Project, service: Mapping[str, Any]) -> Iterator[tuple[Path, bool]]:
+    """The files of variables that a service names, and whether each must be there."""
     for one in _list(service.get("env_file")):
         path, required = (one.get("path"), one.get("required")) if isinstance(one, Mapping) else (one, None)
         yield project.folder / Path(str(path)).expanduser(), required != "false"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 Gpus = list[int | str] | int | str | dict[str, list[int | str]] | None
 """Indices (or UUIDs), a count, ``all``, ``{"hip": [4, 5]}``, ``{"devices": ["/dev/dri"]}``, or nothing."""
@@ -82,6 +83,7 @@ class Container:
         mounts: Folders and volumes.
         options: What else it needs.
         container: Whether it is one.
+        files: Files of variables that were read for it.
         unread: What could not be read, or is read otherwise than it is written, a sentence each.
     """
 
@@ -98,4 +100,5 @@ class Container:
     mounts: tuple[Mount, ...] = ()
     options: Options = Options()
     container: bool = True
+    files: tuple[Path, ...] = ()
     unread: tuple[str, ...] = ()

@@ -70,6 +70,7 @@ def container(words: Sequence[str], outside: Mapping[str, str], folder: Path) ->
         gpus=gpus.visible(granted, env, devices),
         mounts=tuple(_mounts(given, outside, folder)),
         options=_options(given, devices),
+        files=tuple(file for file in _env_files(given, outside, folder) if file.is_file()),
         unread=tuple(unread),
     )
 
@@ -111,17 +112,21 @@ def _short(word: str) -> tuple[str, str, str]:
 def _environment(
     given: Mapping[str, list[str]], outside: Mapping[str, str], folder: Path, unread: list[str]
 ) -> Iterator[tuple[str, str | None]]:
-    for path in given.get("env-file", []):
-        file = Path(notation.host_path(path, folder, outside.get("HOME", "~")))
+    for file in _env_files(given, outside, folder):
         if file.is_file():
             yield from ((name, text or outside.get(name)) for name, text in dotenv.read(file, {}).items())
         else:
-            unread.append(f"the env-file {path} is not there")
+            unread.append(f"the env-file {file} is not there")
     for one in given.get("env", []):
         name, sign, value = one.partition("=")
         if not sign and name not in outside:
             unread.append(f"{name} is passed through, and is not set here")
         yield name, value if sign else outside.get(name)
+
+
+def _env_files(given: Mapping[str, list[str]], outside: Mapping[str, str], folder: Path) -> list[Path]:
+    home = outside.get("HOME", "~")
+    return [Path(notation.host_path(path, folder, home)) for path in given.get("env-file", [])]
 
 
 def _ports(given: Mapping[str, list[str]]) -> Iterator[Port]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.importer import dockerfile, gpus, notation
-from tuner.importer.compose import Project, environment, mapping
+from tuner.importer.compose import Project, env_files, environment, mapping
 from tuner.importer.container import Container, Gpus, Mount, Options, Port
 from tuner.importer.dockerfile import Built
 
@@ -29,6 +29,7 @@ def container(project: Project, name: str) -> Container:
         gpus=_gpus(service, env),
         mounts=tuple(_mounts(project, service)),
         options=options(service),
+        files=tuple(path for path, _ in env_files(project, service) if path.is_file()),
         unread=tuple([*project.variables.of(name), *_unnamed(service)]),
     )
 

@@ -25,6 +25,8 @@ def words(path: Path, engine: str) -> tuple[str, ...]:
 def container(path: Path, tree: Mapping[str, Any], engine: str) -> Container | None:
     """The server that the file describes; ``None`` if its keys are no flags of an engine."""
     flags = ENGINES[engine].conventions.from_file(tree)
+    if not flags:
+        return None
     beside = next((file for name in _BESIDE if (file := path.parent / name).is_file()), None)
     script = shell.read(documents.text_of(beside) + "\n:\n", {}) if beside else shell.Script()
     env: dict[str, str | None] = dict(script.commands[-1].env) if script.commands else {}

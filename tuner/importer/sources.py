@@ -38,7 +38,8 @@ class Source:
         """Says where a word stands: a file and a line, behind the service's own name where it stands there."""
 
         def found(word: str) -> str:
-            for path, text in self.texts.items():
+            more = {path: documents.text_of(path) for path in container.files}
+            for path, text in {**self.texts, **more}.items():
                 if (line := _line_of(word, text.splitlines(), container.service)) is not None:
                     return f"{path.name}:{line}"
             return next((path.name for path in self.texts), "")

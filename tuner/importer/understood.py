@@ -1,7 +1,7 @@
 """What a deployment runs, in one form whatever it was written as."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field, JsonValue
@@ -126,7 +126,7 @@ def _engine_in(container: Container, engine: str) -> _Found | None:
         return _in_script(*script, container, engine)
     serving = ENGINES[engine].conventions.serving
     if command := serving(words, image):
-        return _Found(replace(command, remarks=_remarks(command, container, engine)), {})
+        return _Found(command, {})
     return _wrapped(words, container, engine)
 
 
@@ -136,15 +136,6 @@ def _in_the_image(container: Container, engine: str) -> _Found | None:
     if not any(ENGINES[engine].conventions.serving((), name) for name in named):
         return None
     return _Found(None, {}, ("its command stands in its image: `docker inspect` of the running container shows it",))
-
-
-def _remarks(command: ServeCommand, container: Container, engine: str) -> tuple[str, ...]:
-    """An entrypoint of the file's own hides the image, whose version flags are checked against."""
-    if not container.entrypoint:
-        return command.remarks
-    words = (*(container.entrypoint or ()), *container.command)
-    again = ENGINES[engine].conventions.serving(words, container.image)
-    return again.remarks if again else command.remarks
 
 
 def _wrapped(words: Sequence[str], container: Container, engine: str) -> _Found | None:
@@ -220,12 +211,15 @@ def _deployment(container: Container, engine: str, found: _Found, where: Where) 
     flags = found.command.flags if found.command else ()
     shown = [flag for flag in flags if not hidden(flag, engine)]
     settings = _settings(container, engine, flags)
-    remarks = found.command.remarks if found.command else ()
-    said = (*container.unread, *found.said, *remarks, *settings.said, *_weakened(container))
+    model = settings.model_of(found.command)
+    said = [*container.unread, *found.said, *settings.said, *_weakened(container)]
+    if found.command:
+        gone = ENGINES[engine].conventions.gone(flags, container.image or container.base)
+        said += [*found.command.remarks, *gone, *([] if model else ["no model is named"])]
     understood = Understood(
         service=container.service,
         image=container.image,
-        argv=tuple(_argv(settings.model_of(found.command), shown)),
+        argv=tuple(_argv(model, shown)),
         env={
             name: None if name in container.secrets or _is_secret(name, value) else value for name, value in env.items()
         },

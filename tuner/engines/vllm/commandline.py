@@ -14,7 +14,7 @@ from string import Template
 from pydantic import JsonValue
 
 from tuner.engines.base import CommandLine, Conventions
-from tuner.engines.vllm.serving import from_file, serving, settings
+from tuner.engines.vllm.serving import from_file, gone, serving, settings
 from tuner.engines.vllm.sizes import size
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ash"})
@@ -168,6 +168,7 @@ CONVENTIONS = Conventions(
     discloses="VLLM_SERVER_DEV_MODE=1",
     serving=serving,
     from_file=from_file,
+    gone=gone,
     settings=settings,
 )
 """How vLLM's command lines and environments are written."""

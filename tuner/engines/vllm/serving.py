@@ -105,7 +105,6 @@ def serving(words: Sequence[str], image: str | None) -> ServeCommand | None:
         remarks.append(f"`{' '.join(program)}` stands again what the image's entrypoint is already, and counts once")
     own = list(_items(own, remarks))
     model, flags = _taken_apart(own, remarks)
-    remarks += _gone(flags, image)
     return ServeCommand(program, model, tuple(flags), tuple(remarks), repeats)
 
 
@@ -154,7 +153,7 @@ def _value(flag: str, text: str) -> JsonValue:
     return found if found is not None else text
 
 
-def _gone(flags: Sequence[Flag], image: str | None) -> Iterator[str]:
+def gone(flags: Sequence[Flag], image: str | None) -> Iterator[str]:
     """Flags that the image's version does not have, with what took their place."""
     version = _VERSION.search(image or "")
     if not version:
@@ -226,7 +225,7 @@ def _taken_apart(words: Sequence[str], remarks: list[str]) -> tuple[str | None, 
     while at < len(words):
         flag, at = _flag(words, at)
         if flag.name == "--model" and flag.values:
-            model, flag = flag.values[0], Flag(flag.name, flag.values[1:], flag.written)
+            model, flag = flag.values[0] or None, Flag(flag.name, flag.values[1:], flag.written)
             if not flag.values:
                 continue
             remarks.append(f"{' '.join(flag.values)} stands behind the model, and belongs to no flag")
