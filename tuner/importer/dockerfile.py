@@ -23,6 +23,11 @@ class Built:
     command: tuple[str, ...] | None = None
 
 
+def is_dockerfile(path: Path) -> bool:
+    """Whether a file is one."""
+    return path.name.startswith(("Dockerfile", "Containerfile")) or path.suffix == ".Dockerfile"
+
+
 def read(path: Path) -> Built:
     """The last stage of a Dockerfile; nothing where there is none."""
     if not path.is_file():

@@ -30,7 +30,28 @@ _QUIET = frozenset(
         "exit",
         "wait",
     }
-    | {"true", ":", "shift", "unset", "tee", "local", "readonly", "declare", "cat", "date", "tail", "return"}
+    | {
+        "true",
+        ":",
+        "ls",
+        "pwd",
+        "whoami",
+        "which",
+        "nvidia-smi",
+        "rocm-smi",
+        "printenv",
+        "hostname",
+        "shift",
+        "unset",
+        "tee",
+        "local",
+        "readonly",
+        "declare",
+        "cat",
+        "date",
+        "tail",
+        "return",
+    }
 )
 """What changes nothing of how a server runs that is started later on."""
 _SPOKEN = _QUIET - {"cd", "source", ".", "ulimit", "umask", "mkdir", "true", ":"}

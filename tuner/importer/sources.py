@@ -4,14 +4,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tuner import documents
 from tuner.engines.registry import DEFAULT
 from tuner.errors import ConfigError
-from tuner.importer import compose, inspected, kubernetes, lines, service, settings_file, systemd
+from tuner.importer import compose, dockerfile, inspected, kubernetes, lines, running, service, settings_file, systemd
 from tuner.importer.container import Container
 from tuner.importer.understood import NO_ENGINE, Deployment, understand
 
@@ -28,11 +28,13 @@ class Source:
         containers: Everything that it starts.
         texts: The text of each file that was read, for where things stand.
         idle: Names of what it starts only if asked to.
+        named: How it is called where it is no file.
     """
 
     containers: tuple[Container, ...]
     texts: Mapping[Path, str] = field(default_factory=dict)
     idle: frozenset[str] = frozenset()
+    named: str = ""
 
     def where(self, container: Container) -> Callable[[str], str]:
         """Says where a word stands: a file and a line, behind the service's own name where it stands there."""
@@ -42,7 +44,7 @@ class Source:
             for path, text in {**self.texts, **more}.items():
                 if (line := _line_of(word, text.splitlines(), container.service)) is not None:
                     return f"{path.name}:{line}"
-            return next((path.name for path in self.texts), "")
+            return next((path.name for path in self.texts), self.named)
 
         return found
 
@@ -67,7 +69,28 @@ def read(paths: Sequence[Path], named: str | None = None, environ: Mapping[str, 
         ConfigError: It cannot be read.
     """
     outside = dict(os.environ if environ is None else environ)
-    return chosen(source_of([_file(path) for path in paths], outside), named)
+    if len(paths) == 1 and (container := _container_of(paths[0])):
+        return chosen(Source((container,), named=str(paths[0])), named)
+    found = chosen(source_of([_file(path) for path in paths], outside), named)
+    return found if found.command else _off_the_container(found)
+
+
+def _container_of(path: Path) -> Container | None:
+    """The container of the Docker engine that is named in place of a file."""
+    if path.exists() or len(path.parts) != 1 or path.suffix or str(path) == "-":
+        return None
+    return running.container(str(path))
+
+
+def _off_the_container(found: Deployment) -> Deployment:
+    """A command that the file does not tell is read off the running container, if there is one."""
+    name = found.container.service
+    seen = running.container(name) if name else None
+    read = understand(seen, found.where) if seen else None
+    if seen is None or read is None or read.command is None:
+        return found
+    said = f"the command line is read off the running container {name}"
+    return understand(replace(seen, unread=(*found.container.unread, said)), found.where) or found
 
 
 def chosen(source: Source, named: str | None) -> Deployment:
@@ -80,6 +103,7 @@ def chosen(source: Source, named: str | None) -> Deployment:
     if named is not None:
         return _named(source, found, named)
     started = [one for one in found if one.container.service not in source.idle] or found
+    started = [one for one in started if one.command] or started
     if len(started) == 1:
         return started[0]
     if not found:
@@ -143,6 +167,10 @@ def source_of(paths: Sequence[Path], outside: Mapping[str, str]) -> Source:
     """
     texts = {path: sys.stdin.read() if str(path) == "-" else documents.text_of(path) for path in paths}
     path, text = next(iter(texts.items()))
+    if dockerfile.is_dockerfile(path):
+        built = dockerfile.read(path)
+        made = Container(None, base=built.base, entrypoint=built.entrypoint, command=built.command or ())
+        return Source((made,), texts)
     if systemd.is_unit(text):
         return Source(tuple(systemd.containers(text, path, outside)), texts)
     trees = list(_trees(text, path))
