@@ -42,7 +42,7 @@ def test_a_compose_service_becomes_model_launcher_and_gpus():
 
 def test_what_a_rocm_container_needs_travels_into_each_trial():
     asked = load("rocm/compose.yaml").launcher
-    assert (asked.devices, asked.group_add) == (("/dev/kfd", "/dev/dri"), ("video", "109"))
+    assert (asked.devices, asked.group_add) == (("/dev/kfd:/dev/kfd:rwm", "/dev/dri:/dev/dri:rwm"), ("video", "109"))
     assert (asked.security, asked.cap_add) == (["seccomp=unconfined", "no-new-privileges:true"], ("SYS_PTRACE",))
     assert load("rocm/compose.yaml").hardware.gpus == ()
     assert load("rocm/compose.yaml").model.env["HIP_VISIBLE_DEVICES"] == "4,5"

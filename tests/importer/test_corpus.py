@@ -75,7 +75,7 @@ def test_our_own_reading_of_compose_files_is_composes(path, compose_installed):
         return
     for one in ours.services:
         own, judged = service.container(ours, one), service.container(theirs, one)
-        for field in ("image", "entrypoint", "command", "env", "ports", "gpus", "mounts"):
+        for field in ("image", "entrypoint", "command", "env", "ports", "gpus", "mounts", "options"):
             assert getattr(own, field) == getattr(judged, field), field
 
 

@@ -155,7 +155,7 @@ def _options(given: Mapping[str, list[str]], devices: Sequence[str]) -> Options:
     last = {name: values[-1] for name, values in given.items()}
     limits = (re.fullmatch(r"(\w+)=(-?\d+)(?::(-?\d+))?", one) for one in given.get("ulimit", []))
     return Options(
-        devices=tuple(one for one in devices if one.startswith("/")),
+        devices=notation.devices(devices),
         group_add=tuple(given.get("group-add", [])),
         security_opt=tuple(given.get("security-opt", [])),
         cap_add=tuple(given.get("cap-add", [])),

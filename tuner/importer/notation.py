@@ -1,7 +1,7 @@
 """Small things that several sources write alike: sizes, ports, mounts."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tuner.importer.container import Mount, Port
@@ -18,6 +18,12 @@ def size(text: str) -> int | None:
     """``16gb``, ``8G``, ``1073741824`` in bytes; ``None`` for anything else."""
     found = _SIZE.fullmatch(text)
     return round(float(found[1]) * _SCALE[found[2].lower()]) if found else None
+
+
+def devices(given: Iterable[str]) -> tuple[str, ...]:
+    """Devices of the host by path, ``HOST:CONTAINER:rwm`` each; those that CDI names are GPUs, and left out."""
+    parts = (one.split(":") for one in given if one.startswith("/"))
+    return tuple(":".join([*each, *[each[0], "rwm"][len(each) - 1 :]]) for each in parts)
 
 
 def port(text: str) -> Port | None:

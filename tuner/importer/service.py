@@ -145,7 +145,7 @@ def _long(one: Mapping[str, Any], folder: Path, home: str, names: Mapping[str, s
 def options(service: Mapping[str, Any]) -> Options:
     """What travels into each trial's container."""
     return Options(
-        devices=tuple(one for one in _devices(service) if one.startswith("/")),
+        devices=notation.devices(_devices(service)),
         group_add=_texts(service.get("group_add")),
         security_opt=_texts(service.get("security_opt")),
         cap_add=_texts(service.get("cap_add")),

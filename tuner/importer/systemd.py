@@ -158,7 +158,7 @@ def _quadlet(unit: Unit, path: Path, outside: Mapping[str, str]) -> Container:
         gpus=gpus.visible(None, env, devices),
         mounts=tuple(filter(None, mounts)),
         options=Options(
-            devices=tuple(one for one in devices if one.startswith("/")),
+            devices=notation.devices(devices),
             group_add=tuple(unit.all("Container", "GroupAdd")),
             user=unit.last("Container", "User"),
             shm_bytes=notation.size(unit.last("Container", "ShmSize") or ""),
