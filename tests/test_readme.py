@@ -144,7 +144,9 @@ def overview():
         if line.startswith("    tuner "):
             _, group, *rest = re.split(r"\s{2,}", line.strip())[0].split()
             names = [word for word in rest if re.fullmatch("[a-z]+", word)]
-            yield from ([group, name] for name in names) if group in ("study", "profile", "bench", "sim") else ([group],)
+            yield from (
+                ([group, name] for name in names) if group in ("study", "profile", "bench", "sim") else ([group],)
+            )
 
 
 @pytest.mark.parametrize("words", list(overview()), ids=" ".join)

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tuner.errors import ConfigError
 from tuner.importer import compose, service, sources
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +62,35 @@ def test_no_secrets_value_is_shown(path):
             "secretpassword",
         ):
             assert secret not in shown
+
+
+@pytest.mark.parametrize("name", ["anchors/compose.yaml", "kubernetes/deployment.yaml", "inspected/inspect.json"])
+def test_whatever_stands_in_the_wrong_place_ends_in_a_sentence(name, tmp_path):
+    documents = list(yaml.safe_load_all((CORPUS / name).read_text()))
+    for number, document in enumerate(documents):
+        for place in places(document):
+            for wrong in ("x", [None]):
+                changed = [*documents]
+                changed[number] = replaced(document, place, wrong)
+                file = tmp_path / Path(name).name
+                file.write_text(json.dumps(changed[0]) if file.suffix == ".json" else yaml.safe_dump_all(changed))
+                with suppress(ConfigError):
+                    sources.read([file], None, {"HOME": HOME})
+
+
+def places(tree, above=()):
+    """Every place in a tree, as a path of keys."""
+    keys = tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    for key in keys:
+        yield (*above, key)
+        yield from places(tree[key], (*above, key))
+
+
+def replaced(tree, place, new):
+    key, *rest = place
+    copy = dict(tree) if isinstance(tree, dict) else list(tree)
+    copy[key] = replaced(tree[key], rest, new) if rest else new
+    return copy
 
 
 @pytest.fixture(scope="module")

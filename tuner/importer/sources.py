@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,25 @@ def read(paths: Sequence[Path], named: str | None = None, environ: Mapping[str, 
     outside = dict(os.environ if environ is None else environ)
     if len(paths) == 1 and (container := _container_of(paths[0])):
         return chosen(Source((container,), named=str(paths[0])), named)
-    found = chosen(source_of([_file(path) for path in paths], outside), named)
+    files = [_file(path) for path in paths]
+    with _shaped(files[0]):
+        found = chosen(source_of(files, outside), named)
     return found if found.command else _off_the_container(found)
+
+
+@contextmanager
+def _shaped(path: Path) -> Iterator[None]:
+    """A file that is valid YAML or JSON may have a text where a list belongs, at any place: that is its own mistake.
+
+    No schema of Compose's, Docker's or Kubernetes' is at hand, and what the reader meets first is as good a place to
+    name as any.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, LookupError, ValueError) as error:
+        said = " ".join(str(error).split())
+        fix = "check it with its own program (`docker compose config`, `kubectl apply --dry-run=client`)"
+        raise ConfigError(f"something in it is not what belongs there: {said}", place=str(path), fix=fix) from error
 
 
 def _container_of(path: Path) -> Container | None:
@@ -108,8 +126,14 @@ def chosen(source: Source, named: str | None) -> Deployment:
         return started[0]
     if not found:
         raise NoEngine(_nothing(source))
-    names = ", ".join(str(one.container.service) for one in started)
+    names = ", ".join(map(_called, started))
     raise NoEngine(f"{len(started)} services run an engine: {names}", fix="name one of them with --service")
+
+
+def _called(deployment: Deployment) -> str:
+    """Its name, or what it serves where it has none."""
+    container, command = deployment.container, deployment.command
+    return container.service or (command.model if command else None) or container.image or " ".join(container.command)
 
 
 def _named(source: Source, found: Sequence[Deployment], named: str) -> Deployment:

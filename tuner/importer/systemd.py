@@ -80,6 +80,7 @@ def _lines(text: str) -> Iterator[str]:
 def _service(unit: Unit, path: Path, command: str, outside: Mapping[str, str]) -> Container:
     env: dict[str, str] = {}
     unread = [f"%{found} in {path.name} is filled in by systemd" for found in _specifiers(command)]
+    unread += _restarted(unit, path.name)
     for one in unit.all("Service", "EnvironmentFile"):
         env |= _file(one, unread)
     for one in unit.all("Service", "Environment"):
@@ -98,6 +99,13 @@ def _service(unit: Unit, path: Path, command: str, outside: Mapping[str, str]) -
         container=False,
         unread=tuple(unread),
     )
+
+
+def _restarted(unit: Unit, name: str) -> Iterator[str]:
+    """A study that needs its GPUs must not meet it again."""
+    policy = unit.last("Service", "Restart")
+    if policy in ("always", "on-failure"):
+        yield f"systemd starts it again whenever it ends (Restart={policy}): `systemctl stop {name}` for a study's time"
 
 
 def _file(named: str, unread: list[str]) -> dict[str, str]:
