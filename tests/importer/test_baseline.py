@@ -10,6 +10,7 @@ import pytest
 
 from tuner import composing
 from tuner.errors import ConfigError
+from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.study.assembly import make_engine
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +111,8 @@ def test_a_process_is_started_as_one():
 
 
 def test_models_in_the_hosts_own_cache_are_shared_without_its_token():
-    asked = composing.load([f"deployment={CORPUS / 'docker-run' / 'run.sh'}"]).launcher
+    asked = load("docker-run/run.sh").launcher
+    assert isinstance(asked, DockerLauncherConfig)
     assert (asked.hf_home, asked.mounts) == (f"{Path.home()}/.cache/huggingface", ())
 
 

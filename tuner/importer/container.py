@@ -84,6 +84,7 @@ class Container:
         options: What else it needs.
         container: Whether it is one.
         files: Files of variables that were read for it.
+        before: Commands of its shell in front of it that have to be run again wherever it is started.
         unread: What could not be read, or is read otherwise than it is written, a sentence each.
     """
 
@@ -101,4 +102,5 @@ class Container:
     options: Options = Options()
     container: bool = True
     files: tuple[Path, ...] = ()
+    before: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()

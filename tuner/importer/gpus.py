@@ -24,7 +24,7 @@ def visible(given: Gpus, env: Mapping[str, str | None], devices: Sequence[str] =
     paths = [path for path in (one.split(":")[0] for one in devices) if _DEVICE.match(path)]
     amd = next((env[name] for name in _AMD if env.get(name)), None)
     cuda = env.get("CUDA_VISIBLE_DEVICES")
-    if given is None and (paths or amd) and (amd or cuda):
+    if amd or (given is None and paths and cuda):
         return {"hip": indices(str(amd or cuda))}
     if given is None and paths:
         return {"devices": [*paths]}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.importer import dockerrun, gpus, shell
+from tuner.importer import composed, dockerrun, gpus, shell
 from tuner.importer.container import Container
 
 _PROMPT = re.compile(
@@ -15,6 +15,7 @@ _PROMPT = re.compile(
     re.MULTILINE,
 )
 """What a history or a prompt puts in front of a command."""
+_ENVIRONMENT = frozenset({"cd", "source", ".", "conda", "mamba", "micromamba", "module", "ulimit", "umask"})
 _FENCE = re.compile(r"^[ \t]*```.*$", re.MULTILINE)
 
 
@@ -29,7 +30,15 @@ def containers(text: str, folder: Path, outside: Mapping[str, str]) -> list[Cont
     env: dict[str, str | None] = {**outside, "PWD": str(folder)}
     script = shell.read(_FENCE.sub("", _PROMPT.sub("", text)), env)
     found = [(command, made) for command in script.commands for made in _opened(command, env, folder)]
-    return [replace(made, unread=_said(script, command, made)) for command, made in found]
+    return [
+        replace(made, unread=_said(script, command, made), before=() if made.container else _before(script, command))
+        for command, made in found
+    ]
+
+
+def _before(script: shell.Script, command: shell.Command) -> tuple[str, ...]:
+    """Of a shell's earlier commands, those that make the environment of the later ones."""
+    return tuple(each for each in script.preparations(command) if each.split()[0] in _ENVIRONMENT)
 
 
 def _opened(command: shell.Command, env: Mapping[str, str | None], folder: Path) -> Iterator[Container]:
@@ -39,6 +48,8 @@ def _opened(command: shell.Command, env: Mapping[str, str | None], folder: Path)
         yield dockerrun.container(behind, outside, folder)
     elif os.path.basename(command.words[0]) in ("ssh", "git"):
         return
+    elif (started := composed.containers(command.words, outside, folder)) is not None:
+        yield from started
     else:
         own: dict[str, str | None] = {**_words_env(command.words), **command.env}
         yield Container(None, command=command.words, env=own, gpus=gpus.visible(None, own), container=False)

@@ -11,6 +11,8 @@ from tuner.importer.lexer import Lexer, Scope, Simple, known
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh"})
 _OPENING, _CLOSING = frozenset({"if", "for", "while", "until", "case"}), frozenset({"fi", "done", "esac"})
 _LEADING = frozenset({"then", "else", "elif", "do", "{", "}", "!", "time", "exec", "nohup", "sudo", "command", "eval"})
+_DETACHING = frozenset({"tmux", "screen", "setsid", "nohup", "timeout", "flock", "numactl", "taskset"})
+"""Programs that run what stands behind their options."""
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _TESTS = frozenset({"[", "[[", "test"})
 _QUIET = frozenset(
@@ -99,8 +101,11 @@ class Script:
 
 def script_of(words: Sequence[str]) -> tuple[str, tuple[str, ...]] | None:
     """The text that ``sh -c TEXT NAME ARGUMENT…`` runs, and its arguments; ``None`` if it is no such command."""
+    detached = os.path.basename(words[0]) in _DETACHING if words else False
     at = next((at for at, word in enumerate(words) if os.path.basename(word) in _SHELLS), None)
-    if at is None or any(word not in _LEADING and "env" not in word and "=" not in word for word in words[:at]):
+    if detached and at is None and re.search(r"\s", words[-1]):
+        return words[-1], ()
+    if at is None or not (detached or all(word in _LEADING or "env" in word or "=" in word for word in words[:at])):
         return None
     option = next((one for one in range(at + 1, len(words)) if re.fullmatch(r"-[a-z]*c[a-z]*", words[one])), None)
     if option is None or option + 1 >= len(words):

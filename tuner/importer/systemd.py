@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.errors import ConfigError
-from tuner.importer import dockerrun, dotenv, gpus, notation
+from tuner.importer import composed, dockerrun, dotenv, gpus, notation
 from tuner.importer.container import Container, Options
 from tuner.importer.interpolation import Variables
 
@@ -43,7 +43,7 @@ def containers(text: str, path: Path, outside: Mapping[str, str]) -> list[Contai
     unit = _parsed("\n".join([text, *_drop_ins(path)]))
     if unit.last("Container", "Image"):
         return [_quadlet(unit, path, outside)]
-    return [_service(unit, path, command, outside) for command in unit.all("Service", "ExecStart")]
+    return [each for command in unit.all("Service", "ExecStart") for each in _started(unit, path, command, outside)]
 
 
 def _drop_ins(path: Path) -> Iterator[str]:
@@ -75,6 +75,16 @@ def _lines(text: str) -> Iterator[str]:
         yield begun
         begun = ""
     yield begun
+
+
+def _started(unit: Unit, path: Path, command: str, outside: Mapping[str, str]) -> list[Container]:
+    """What one ``ExecStart`` starts: the services of a compose file, or one server."""
+    folder = Path(unit.last("Service", "WorkingDirectory") or path.absolute().parent)
+    several = composed.containers(_split(command.lstrip(_PREFIXES)), outside, folder)
+    if several is None:
+        return [_service(unit, path, command, outside)]
+    said = tuple(_restarted(unit, path.name))
+    return [replace(one, unread=(*said, *one.unread)) for one in several]
 
 
 def _service(unit: Unit, path: Path, command: str, outside: Mapping[str, str]) -> Container:

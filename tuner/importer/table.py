@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from tuner.importer.understood import Deployment
+from tuner.importer.understood import Deployment, masked
 
 Row = tuple[str, str, str]
 
@@ -41,7 +41,7 @@ def _flags(deployment: Deployment) -> Iterator[Row]:
         yield "model", command.model, deployment.where(command.model)
     for flag in command.flags:
         if flag.name in shown:
-            yield flag.name, " ".join(flag.values) or "on", deployment.where(flag.written)
+            yield flag.name, " ".join(map(masked, flag.values)) or "on", deployment.where(flag.written)
 
 
 def _variables(deployment: Deployment) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """What a deployment runs, in one form whatever it was written as."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tuner.importer import gpus, settings_file, shell
 from tuner.importer.container import Container, Mount
 from tuner.importer.shell import Command, Script
 from tuner.schema import Schema
-from tuner.secrets import MASK_IN_FILES, has_shape, is_secret
+from tuner.secrets import MASK_IN_FILES, has_shape, is_secret, redact, redacted
 
 DEFAULT_PORT = 8000
 _LARGEST_SCRIPT = 1 << 18
@@ -227,9 +227,19 @@ def _deployment(container: Container, engine: str, found: _Found, where: Where) 
         host_port=_host_port(container, flags),
         gpus=gpus.visible(container.gpus, found.env) if found.env else container.gpus,
         mounts=tuple(map(str, container.mounts)),
-        unread=tuple(dict.fromkeys(said)),
+        unread=tuple(dict.fromkeys(_without_secrets(said, env))),
     )
-    return Deployment(understood, engine, found.command, container, where, found.wrapper, found.before, settings, env)
+    return Deployment(
+        understood,
+        engine,
+        found.command,
+        container,
+        where,
+        found.wrapper,
+        (*container.before, *found.before),
+        settings,
+        env,
+    )
 
 
 def _settings(container: Container, engine: str, flags: Sequence[Flag]) -> SettingsFile:
@@ -260,7 +270,18 @@ def _argv(model: str | None, flags: Sequence[Flag]) -> Iterator[str]:
         yield model
     for flag in flags:
         yield flag.name
-        yield from (MASK_IN_FILES if has_shape(value) else value for value in flag.values)
+        yield from map(masked, flag.values)
+
+
+def masked(value: str) -> str:
+    """A flag's value, unless it looks like a key."""
+    return MASK_IN_FILES if has_shape(value) else value
+
+
+def _without_secrets(sentences: Iterable[str], env: Mapping[str, str | None]) -> Iterator[str]:
+    """A sentence may quote a command, and a command may hold a key."""
+    known = [value for name, value in env.items() if value and _is_secret(name, value)]
+    yield from (redacted(redact(sentence, known)) for sentence in sentences)
 
 
 def hidden(flag: Flag, engine: str) -> bool:

@@ -105,7 +105,7 @@ def serving(words: Sequence[str], image: str | None) -> ServeCommand | None:
         remarks.append(f"`{' '.join(program)}` stands again what the image's entrypoint is already, and counts once")
     own = list(_items(own, remarks))
     model, flags = _taken_apart(own, remarks)
-    return ServeCommand(program, model, tuple(flags), tuple(remarks), repeats)
+    return ServeCommand(program, model, tuple(_of_its_time(flags, image)), tuple(remarks), repeats)
 
 
 def from_file(settings: Mapping[str, JsonValue]) -> tuple[str, ...]:
@@ -151,6 +151,17 @@ def _value(flag: str, text: str) -> JsonValue:
     except ValueError:
         return text
     return found if found is not None else text
+
+
+def _of_its_time(flags: Sequence[Flag], image: str | None) -> Iterator[Flag]:
+    """``-O3`` was a compilation config before it became a level of its own."""
+    version = _VERSION.search(image or "")
+    early = version is not None and "--optimization-level" not in known_flags(version[1])
+    for flag in flags:
+        if early and flag.name == "--optimization-level" and flag.written.startswith("-O"):
+            yield Flag("--compilation-config", flag.values, flag.written)
+        else:
+            yield flag
 
 
 def gone(flags: Sequence[Flag], image: str | None) -> Iterator[str]:
