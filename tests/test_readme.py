@@ -45,7 +45,15 @@ def here(tmp_path_factory):
     (folder / "mine" / "model").mkdir(parents=True)
     (folder / "mine" / "model" / "my-glm.yaml").write_text(re.sub(r"^ {7}", "", own, flags=re.MULTILINE))
     (folder / "LOG").write_text("INFO vLLM API server version 0.15.0\n")
+    (folder / "compose.yaml").write_text(example("services:"))
     return folder
+
+
+def example(first):
+    """An example of the page on importing, by how it begins."""
+    page = PAGES[ROOT / "docs" / "import.md"]
+    begin = page.index(f"    {first}")
+    return textwrap.dedent(page[begin:].split("\n\n")[0]) + "\n"
 
 
 def run(here, words, *more):
@@ -61,7 +69,7 @@ def of(prefix):
     return chosen
 
 
-HANDLED = ("tuner study", "tuner doctor", "tuner clean", "make ", "TUNER_TEST_DOCKER=")
+HANDLED = ("tuner study", "tuner profile", "tuner doctor", "tuner clean", "make ", "TUNER_TEST_DOCKER=")
 ELSEWHERE = {
     "docker compose -f studies/glm-flash/compose.yaml": "tests/export/test_compose.py",
     "TUNER_STUDY=$PWD/studies/demo jupyter": "tests/test_notebooks.py",
@@ -86,6 +94,12 @@ def test_studies_can_be_planned(here, command):
     # what the newcomer has and this machine has not: vLLM, Docker, GPUs
     missing = ("vllm is not there", "no Docker engine", "Docker", "there is no GPU", "is held by")
     assert done.returncode == 0 or any(said in done.stderr for said in missing), done.stderr
+
+
+@pytest.mark.parametrize("command", of("tuner profile import"))
+def test_a_deployment_is_imported_as_the_page_shows(here, command):
+    done = run(here, shlex.split(command))
+    assert (done.returncode, done.stdout) == (0, example("service                    qwen"))
 
 
 SHOWN = [command for name in ("list", "status", "report", "export") for command in of(f"tuner study {name}")]
@@ -130,7 +144,9 @@ def overview():
         if line.startswith("    tuner "):
             _, group, *rest = re.split(r"\s{2,}", line.strip())[0].split()
             names = [word for word in rest if re.fullmatch("[a-z]+", word)]
-            yield from ([group, name] for name in names) if group in ("study", "bench", "sim") else ([group],)
+            yield from (
+                ([group, name] for name in names) if group in ("study", "profile", "bench", "sim") else ([group],)
+            )
 
 
 @pytest.mark.parametrize("words", list(overview()), ids=" ".join)

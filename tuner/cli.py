@@ -29,8 +29,10 @@ app = typer.Typer(
 )
 study_app = typer.Typer(help="Run a study and look at its results.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure a server that runs already.", no_args_is_help=True)
+profile_app = typer.Typer(help="A deployment that runs already, or is to run.", no_args_is_help=True)
 sim_app = typer.Typer(help="The simulated engine.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
+app.add_typer(profile_app, name="profile")
 app.add_typer(sim_app, name="sim")
 app.add_typer(bench_app, name="bench")
 
@@ -91,6 +93,7 @@ def _root(
 
 
 @bench_app.callback()
+@profile_app.callback()
 @sim_app.callback()
 def _group() -> None:
     """Typer would make a group of a single command that command itself."""
@@ -140,7 +143,7 @@ def study_start(
     """Run a study, or resume the one of that name."""
     from tuner.composing import load
 
-    config = load(overrides or [], config_dir)
+    config = load(overrides or [], config_dir, say=_say)
     if cfg:
         return _print(config.to_yaml().rstrip())
     if dry_run:
@@ -405,6 +408,37 @@ def bench_export(
         return _print(text)
     output.write_text(text + "\n")
     return None
+
+
+@profile_app.command("import")
+def profile_import(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="A compose file (or several, merged), a shell line or script, vLLM's config.yml, the output of"
+            " `docker inspect`, a systemd unit or a Kubernetes manifest; - for standard input.",
+        ),
+    ],
+    service: Annotated[str | None, typer.Option("--service", help="Which one, where the file has several.")] = None,
+    as_table: Annotated[bool, typer.Option("--print", help="A table: setting, value, where it stood.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a deployment's own file says, as a study would take it over; nothing is started or changed."""
+    from tuner.importer import sources, table
+    from tuner.importer.understood import Understood
+
+    try:
+        deployment = sources.read(files, service)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        _print(Understood(service=service, unread=(str(error),)).model_dump_json(indent=1))
+        raise typer.Exit(error.exit_code) from error
+    if as_json:
+        return _print(deployment.understood.model_dump_json(indent=1))
+    _print(table.text(deployment))
+    return None if as_table else _say(f"`tuner study start deployment={files[0]}` makes it trial 0")
 
 
 @sim_app.command(

@@ -4,7 +4,7 @@ Every mistake ends here, before trial 0: nothing else in tuner ever sees a ``Dic
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +17,7 @@ from tuner import documents
 from tuner.catalog import conf_dir, groups
 from tuner.config import Config
 from tuner.errors import ConfigError
+from tuner.importer.baseline import KEY, Baseline, asked, baseline
 from tuner.load.deciding import unmeasurable
 from tuner.schema import config_error
 from tuner.secrets import has_shape, hide, is_plain, is_secret
@@ -40,7 +41,10 @@ def _remedy_for(place: str) -> str:
 
 
 def load(
-    overrides: Sequence[str], config_dir: Path | None = None, measured: Mapping[str, JsonValue] | None = None
+    overrides: Sequence[str],
+    config_dir: Path | None = None,
+    measured: Mapping[str, JsonValue] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Config:
     """Compose and validate.
 
@@ -49,11 +53,14 @@ def load(
         config_dir: A folder with groups of the user's own, in addition to tuner's.
         measured: Values by dotted key that a server or another program gave. They fill keys that the configuration
             leaves open, and are data: no grammar reads them.
+        say: Told what could not be read of a deployment's own file (``deployment=PATH``).
 
     Raises:
         ConfigError: Anything is wrong; it names the place, the value and the valid ones.
     """
-    config = validate(_compose(overrides, config_dir, measured or {}))
+    own, named = asked(overrides)
+    deployed = None if named is None else _deployed(own, named, say)
+    config = validate(_compose(own, config_dir, measured or {}, deployed))
     _check_folder(config.study.path)
     _check_space(config.space)
     hide(config.secrets.known().hidden)
@@ -63,6 +70,29 @@ def load(
     if refused := unmeasurable(config.workload, config.objective.deciding):
         raise ConfigError(refused[0], place="objective", fix=refused[1])
     return config
+
+
+def _deployed(overrides: Sequence[str], named: str, say: Callable[[str], None]) -> Baseline:
+    """A deployment's own file; the user's own choices and keys count more than it."""
+    keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    if "model" in keys:
+        raise ConfigError("the model is the deployment's own", place=KEY, fix="leave model=… or deployment=… out")
+    found = baseline(named)
+    for sentence in found.said:
+        say(f"{named}: {sentence}")
+    preset = {"hardware", "space"} if "experiment" in keys else set()
+    choices = {group: choice for group, choice in found.choices.items() if group not in preset | {*keys}}
+    sections = {"hardware", "launcher"} - set(choices)
+    if "engine" in keys:
+        sections.add("engine")
+    values = {
+        key: value
+        for key, value in found.values.items()
+        if key.split(".")[0] not in sections and not any(key == one or key.startswith(f"{one}.") for one in keys)
+    }
+    if "experiment" in keys:
+        values.pop("study.name", None)
+    return Baseline(choices, values, found.said)
 
 
 def _check_secrets(config: Config) -> None:
@@ -135,7 +165,12 @@ def _misnamed(raw: Any, error: ValidationError) -> ConfigError | None:
     return None
 
 
-def _compose(overrides: Sequence[str], config_dir: Path | None, measured: Mapping[str, JsonValue]) -> Mapping[str, Any]:
+def _compose(
+    overrides: Sequence[str],
+    config_dir: Path | None,
+    measured: Mapping[str, JsonValue],
+    deployed: Baseline | None,
+) -> Mapping[str, Any]:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -143,7 +178,9 @@ def _compose(overrides: Sequence[str], config_dir: Path | None, measured: Mappin
 
     search_path = _search_path(config_dir)
     group_names = frozenset(group.name for group in groups(config_dir))
-    adapted = [_adapted(override, group_names) for override in overrides]
+    chosen = [f"{group}={choice}" for group, choice in deployed.choices.items()] if deployed else []
+    adapted = [_adapted(override, group_names) for override in (*chosen, *overrides)]
+    said = deployed.values if deployed else {}
     try:
         with (
             _environment_for_secrets_only(),
@@ -151,7 +188,7 @@ def _compose(overrides: Sequence[str], config_dir: Path | None, measured: Mappin
         ):
             tree = compose("config", overrides=[*search_path, *adapted])
             open_keys = [key for key in measured if OmegaConf.select(tree, key) is None]  # ??? or null
-            for key in open_keys:
+            for key in (*open_keys, *(key for key in said if OmegaConf.is_missing(*_parent(tree, key)))):
                 OmegaConf.update(tree, key, "")  # a stand-in: what came from outside must not be interpolated
             resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
@@ -167,7 +204,27 @@ def _compose(overrides: Sequence[str], config_dir: Path | None, measured: Mappin
         raise AssertionError(f"Hydra composed {type(resolved).__name__}")
     for key in open_keys:
         _put(resolved, key, measured[key])
+    for key, value in said.items():
+        _put_below(resolved, key, value)
     return {str(key): value for key, value in resolved.items() if key != "experiment"}
+
+
+def _parent(tree: Any, key: str) -> tuple[Any, str]:
+    """The mapping that a dotted key is in, and its last word; of what is not there, an empty one."""
+    from omegaconf import OmegaConf
+
+    section, _, leaf = key.rpartition(".")
+    found = OmegaConf.select(tree, section)
+    return (OmegaConf.create({leaf: None}) if found is None else found), leaf
+
+
+def _put_below(tree: dict[Any, Any], key: str, value: JsonValue) -> None:
+    """Put a value in, below what the user set of its keys."""
+    *path, leaf = key.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+    there = tree.get(leaf)
+    tree[leaf] = {**value, **there} if isinstance(value, dict) and isinstance(there, dict) else value
 
 
 def _put(tree: dict[Any, Any], key: str, value: JsonValue) -> None:

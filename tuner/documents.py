@@ -4,8 +4,9 @@ The limits are far beyond any configuration of ours: they are there for a file t
 that is made to exhaust memory (aliases of aliases, thousands of levels).
 """
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -90,3 +91,43 @@ def _check_size(text: str, place: str) -> None:
             raise ConfigError(f"more than {_MOST_LEVELS} levels deep", place=place, fix=_REPAIR)
         if size > _MOST_VALUES:
             raise ConfigError(f"stands for more than {_MOST_VALUES:,} values", place=place, fix=_REPAIR)
+
+
+class _Texts(_Loader):  # type: ignore[valid-type, misc]
+    """A YAML loader that leaves every scalar the text that it is written as, except null."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+for _tag, _pattern, _first in (("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]), ("merge", r"<<", ["<"])):
+    _Texts.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+def _tagged(loader: Any, suffix: str, node: yaml.Node) -> Any:
+    """What stands behind a tag of somebody's own; ``!reset`` takes it away."""
+    if suffix == "reset":
+        return None
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_scalar(node)
+
+
+_Texts.add_multi_constructor("!", _tagged)
+
+
+def texts(text: str, place: str) -> list[Any]:
+    """What each document in a YAML text says, with numbers, switches and dates as they are written.
+
+    Another program's configuration is read so: ``yes`` or ``8000:22`` mean something to YAML that they do not to it.
+
+    Raises:
+        ConfigError: As ``parsed`` does.
+    """
+    try:
+        _check_size(text, place)
+        return list(yaml.load_all(text, Loader=_Texts))  # a safe loader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"not YAML: {said}", place=place, fix=_REPAIR) from error

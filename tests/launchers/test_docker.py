@@ -155,6 +155,47 @@ def test_the_deployments_own_security_options_devices_and_user_count_more(make, 
     assert [device["PathInContainer"] for device in host["Devices"]] == ["/dev/mine"]
 
 
+def test_what_else_the_deployments_container_has_is_carried_over(make, spec, engine):
+    asked = {
+        "group_add": ("44",),
+        "cap_add": ("SYS_PTRACE",),
+        "ulimits": {"nofile": (4096, 8192)},
+        "extra_hosts": ("models.internal:10.1.2.3",),
+        "ipc": "private",
+        "shm_gib": 1,
+    }
+    with make(**asked).launch(spec()):
+        host = only(engine).attrs["HostConfig"]
+        assert (host["GroupAdd"], host["CapAdd"]) in ((["44"], ["SYS_PTRACE"]), (["44"], ["CAP_SYS_PTRACE"]))
+        assert [(limit["Name"], limit["Soft"], limit["Hard"]) for limit in host["Ulimits"]] == [("nofile", 4096, 8192)]
+        assert host["ExtraHosts"] == ["models.internal:10.1.2.3"]
+        assert host["ShmSize"] == 1 << 30
+
+
+def test_a_volume_that_is_there_already_is_mounted_and_stays(make, spec, engine):
+    volume = engine.volumes.create("tuner-test-there-already")
+    try:
+        with make(volumes=("tuner-test-there-already:/there:ro",)).launch(spec()):
+            (mount,) = only(engine).attrs["Mounts"]
+            assert (mount["Name"], mount["Destination"], mount["RW"]) == (volume.name, "/there", False)
+        assert engine.volumes.get(volume.name)
+    finally:
+        volume.remove()
+
+
+def test_an_entrypoint_of_the_images_own_runs_in_front_of_the_engine(make, tmp_path, engine, base_image):
+    wrapper = engine.containers.create(base_image)
+    image = wrapper.commit("tuner-test/wrapped", "1", changes='ENTRYPOINT ["env", "WRAPPED=yes"]')
+    wrapper.remove()
+    program = "import os, sys; print(sys.argv[1:], os.environ['WRAPPED'])"
+    try:
+        launcher = make(image=image.id, wrapped=True)
+        with launcher.launch(LaunchSpec("t/0", ("python3", "-c", program, "argument"), tmp_path / "log")) as server:
+            assert shown(server) == ["['argument'] yes"]
+    finally:
+        engine.images.remove(image.id, force=True)
+
+
 def test_a_server_is_reached_on_the_loopback_interface_and_from_no_other_container(make, spec, engine, base_image):
     ask = "import socket, sys; socket.create_connection((sys.argv[1], 8000), 2); print('reached')"
     with make().launch(spec()) as server:

@@ -1,7 +1,7 @@
 """The contract between tuner and a program that serves a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -57,6 +57,40 @@ class CommandLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag of a command line.
+
+    Attributes:
+        name: Its long name, with two dashes in front and dashes in it.
+        values: The words behind it, as they stand there.
+        written: How the name stands there.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    written: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServeCommand:
+    """A command that starts a server, taken apart.
+
+    Attributes:
+        program: The words in front of the model; none where the image's own entrypoint is meant.
+        model: The model, if the command names one.
+        flags: The flags, in their order.
+        remarks: What is read otherwise than it is written, a sentence each.
+        repeats: Whether the program stands again what the image's entrypoint is already.
+    """
+
+    program: tuple[str, ...]
+    model: str | None
+    flags: tuple[Flag, ...]
+    remarks: tuple[str, ...] = ()
+    repeats: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Conventions:
     """How command lines and environments of an engine are written, by tuner and by anybody else.
 
@@ -67,6 +101,10 @@ class Conventions:
         variables: How the names of the variables begin that the engine reads.
         launchers_own: How the names of those begin that a launcher sets, so that they are not compared.
         discloses: What a user sets so that a running server tells more of its settings; empty where nothing does.
+        serving: Takes a command apart, given its image as well; ``None`` if it starts no server of this engine.
+        from_file: The flags that stand in a file of settings of this engine, as a command line would have them.
+        gone: Which of these flags the version does not have that an image is of, a sentence each.
+        settings: Flags as values by name with underscores, as ``model.args`` has them.
     """
 
     switch: Callable[[str, bool], str]
@@ -75,6 +113,10 @@ class Conventions:
     variables: tuple[str, ...] = ()
     launchers_own: tuple[str, ...] = ()
     discloses: str = ""
+    serving: Callable[[Sequence[str], str | None], ServeCommand | None] = lambda words, image: None
+    from_file: Callable[[Mapping[str, JsonValue]], tuple[str, ...]] = lambda settings: ()
+    gone: Callable[[Sequence[Flag], str | None], Iterable[str]] = lambda flags, image: ()
+    settings: Callable[[Sequence[Flag]], dict[str, JsonValue]] = lambda flags: {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,12 +70,13 @@ def _comment(name: str, export: Export, origin: str, profiles: Sequence[str]) ->
 
 
 def _service(config: Config, export: Export, settings: Settings) -> dict[str, Any]:
-    entrypoint, *command = _argv(config, export, settings)
+    argv = _argv(config, export, settings)
+    entrypoint, command = ([], argv) if export.wrapped else (argv[:1], argv[1:])
     own = config.model.service
     return {
         "image": export.image,
         "container_name": service_name(config),
-        "entrypoint": [plain(entrypoint)],
+        **({"entrypoint": [plain(word) for word in entrypoint]} if entrypoint else {}),
         "command": [plain(word) for word in command],
         "environment": _environment(config, export),
         "ports": [f"{own.listen}:{own.port}:{export.port}"],

@@ -16,6 +16,7 @@ class Export:
         environment: All variables of the server; Compose's escapes are still to be made.
         service: Further keys of the service, as they stand in the file.
         volumes: The file's named volumes, likewise.
+        wrapped: Whether the image's own entrypoint stays in front of the command line.
     """
 
     image: str
@@ -24,6 +25,7 @@ class Export:
     environment: Mapping[str, str]
     service: Mapping[str, Any] = field(default_factory=dict)
     volumes: Mapping[str, Any] = field(default_factory=dict)
+    wrapped: bool = False
 
 
 def plain(text: str) -> str:

@@ -100,14 +100,14 @@ def _flags(config: Config) -> Iterator[str]:
         return
     if not config.study.preflight:
         yield "study.preflight=false launches everything"
-    elif not config.launcher.engine_here and config.engine.version is None:
+        return
+    ground = ground_of(config, make_engine(config))
+    if error := impossible(ground):
+        raise error
+    if not config.launcher.engine_here and config.engine.version is None:
         yield "the vLLM inside the image is asked for its flags at the start"
-    else:
-        ground = ground_of(config, make_engine(config))
-        if error := impossible(ground):
-            raise error
-        if ground.flags is None:
-            yield "the engine does not say which it has"
+    elif ground.flags is None:
+        yield "the engine does not say which it has"
 
 
 def _prompts(config: Config) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """What a study would do, before it does it: ``--dry-run``."""
 
-from pydantic import JsonValue
+import shlex
+
+from pydantic import Field, JsonValue
 
 from tuner import words
 from tuner.config import Config
@@ -9,6 +11,7 @@ from tuner.records.outcome import Outcome
 from tuner.records.verdict import shown_by
 from tuner.schema import Schema
 from tuner.space import Choice, Range
+from tuner.study.assembly import make_engine
 from tuner.study.checks import Checks
 from tuner.study.pace import Pace
 
@@ -38,6 +41,10 @@ class StudyPlan(Schema):
     model: str
     hardware: str
     launcher: str
+    command: tuple[str, ...] = ()
+    """The command line of trial 0, as the deployment's; ``{port}`` is the launcher's."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Its variables."""
     objective: str
     workload: str
     search: str
@@ -77,8 +84,13 @@ class StudyPlan(Schema):
             f"study      {self.study} in {self.folder}",
             f"model      {self.model} on {self.hardware}",
             f"launcher   {self.launcher}",
+            f"trial 0    {self._trial_0()}",
             f"objective  {self.objective}, workload {self.workload}, search {self.search}",
         ]
+
+    def _trial_0(self) -> str:
+        env = (f"{name}={shlex.quote(value)}" for name, value in self.env.items())
+        return " ".join([*env, shlex.join(self.command)]) or "the server that runs already"
 
     def _parameter_lines(self) -> list[str]:
         width = max((len(parameter.name) for parameter in self.parameters), default=0)
@@ -129,6 +141,8 @@ def plan_of(config: Config, checks: Checks | None = None, differences: tuple[str
         model=config.model.id,
         hardware=config.hardware.name,
         launcher=_launcher(config),
+        command=_command(config),
+        env=config.model.env,
         objective=config.objective.name,
         workload=config.workload.name,
         search=config.search.kind,
@@ -197,6 +211,12 @@ def _measured_s(config: Config) -> float | None:
 def _launcher(config: Config) -> str:
     launcher = config.launcher
     return f"{launcher.kind}: {launcher.where or ' '.join(config.engine.executable)}"
+
+
+def _command(config: Config) -> tuple[str, ...]:
+    if not config.launcher.starts_servers:
+        return ()
+    return make_engine(config).command(config.model.args, {}, None).argv
 
 
 def _parameter(config: Config, name: str) -> PlannedParameter:

@@ -14,6 +14,8 @@ from string import Template
 from pydantic import JsonValue
 
 from tuner.engines.base import CommandLine, Conventions
+from tuner.engines.vllm.serving import from_file, gone, serving, settings
+from tuner.engines.vllm.sizes import size
 
 _SHELLS = frozenset({"sh", "bash", "dash", "ash"})
 _SHORT: Mapping[str, str] = {
@@ -36,9 +38,6 @@ _SPELLINGS: Mapping[str, JsonValue] = {
 }
 _FLAG = re.compile(r"--?(?P<name>[A-Za-z][\w.-]*)(?:=(?P<value>.*))?", re.DOTALL)
 _OPTIMIZATION = re.compile(r"-O(?:=)?(\d)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
-_DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _OFF_BY_DEFAULT = frozenset(
     {
         "disable_custom_all_reduce",
@@ -128,8 +127,8 @@ def _value(text: str) -> JsonValue:
     """A word as the value that it stands for."""
     if text in _SPELLINGS:
         return _SPELLINGS[text]
-    if size := _SIZE.fullmatch(text):
-        return round(float(size[1]) * {**_DECIMAL, **_BINARY}[size[2]])
+    if (number := size(text)) is not None:
+        return number
     try:
         found: JsonValue = json.loads(text)
     except ValueError:
@@ -167,5 +166,9 @@ CONVENTIONS = Conventions(
     variables=("VLLM_", "OMP_", "MKL_", "NCCL_", "TORCH", "PYTORCH_", "TRITON_", "FLASHINFER_", "CUDA_"),
     launchers_own=("VLLM_HOST_IP", "VLLM_PORT", "VLLM_NO_USAGE_STATS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
     discloses="VLLM_SERVER_DEV_MODE=1",
+    serving=serving,
+    from_file=from_file,
+    gone=gone,
+    settings=settings,
 )
 """How vLLM's command lines and environments are written."""

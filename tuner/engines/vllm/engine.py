@@ -22,6 +22,8 @@ QUIET: Mapping[str, str] = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 """A trial reports to nobody: neither vLLM's usage statistics nor those of its libraries. A user's own values win."""
 
 _OURS = ("host", "port")
+_MODULES = ("api_server", "api_server.py")
+"""Programs that take the model behind a flag only."""
 _PHASES = Shapes(lambda lines: phases.phase_of(lines))
 
 
@@ -66,7 +68,8 @@ class VllmEngine(Engine):
         settings = _merge_dotted(args)
         settings["served_model_name"] = self._names(settings.get("served_model_name"), alias)
         flags = (word for name, value in settings.items() if name not in _OURS for word in _flag(name, value))
-        argv = (*self.executable, self.model, *flags, "--host", "{host}", "--port", "{port}")
+        named = ("--model",) if self.executable[-1].endswith(_MODULES) else ()
+        argv = (*self.executable, *named, self.model, *flags, "--host", "{host}", "--port", "{port}")
         return Command(argv=argv, env={**QUIET, **env})
 
     def phase(self, line: str) -> Phase | None:

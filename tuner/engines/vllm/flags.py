@@ -85,6 +85,11 @@ def known_flags(version: str) -> frozenset[str]:
     return frozenset(name for name, entry in _table().flags.items() if _has(entry, at))
 
 
+def all_flags() -> frozenset[str]:
+    """The long flags that any version in the table takes, or took."""
+    return frozenset(_table().flags)
+
+
 def known_choices(version: str) -> Mapping[str, tuple[str, ...]]:
     """The values that a flag is limited to, of the same version as ``known_flags``.
 

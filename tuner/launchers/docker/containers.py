@@ -15,7 +15,7 @@ from pathlib import Path
 from docker import DockerClient
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
-from docker.types import DeviceRequest, LogConfig, Mount
+from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from tuner.errors import EngineUnavailable
 from tuner.host.owner import Owner
@@ -84,8 +84,8 @@ def create(client: DockerClient, contents: Contents, spec: LaunchSpec, launch_id
     with translated("creating the container"):
         return client.containers.create(
             contents.image,
-            entrypoint=argv[:1],
-            command=argv[1:],
+            entrypoint=None if options.wrapped else argv[:1],
+            command=argv if options.wrapped else argv[1:],
             name=f"tuner-{launch_id}",
             labels=known_by,
             environment=_environment(client, contents, spec),
@@ -100,7 +100,12 @@ def create(client: DockerClient, contents: Contents, spec: LaunchSpec, launch_id
             pids_limit=options.pids,
             security_opt=options.security,
             cap_drop=["ALL"] if options.drop_capabilities else None,
+            cap_add=list(options.cap_add),
+            privileged=options.privileged,
             user=options.user,
+            group_add=list(options.group_add),
+            ulimits=[Ulimit(name=name, soft=soft, hard=hard) for name, (soft, hard) in options.ulimits.items()],
+            extra_hosts=dict(host.split(":", 1) for host in options.extra_hosts),
             init=True,
             # the engine's default may write where nothing can be read back from
             log_config=LogConfig(type=LogConfig.types.JSON),
@@ -132,7 +137,8 @@ def mounts(options: DockerLauncherConfig, hub: str | None) -> list[Mount]:
     binds = [Mount(m.target, str(m.source), type="bind", read_only=m.read_only) for m in options.binds]
     models = [Mount(HUB_FOLDER, hub, type="bind")] if hub else []
     caches = [Mount(target, volume_name(name), type="volume") for name, target in options.caches.items()]
-    return [*binds, *models, *caches]
+    volumes = [Mount(v.target, v.name, type="volume", read_only=v.read_only) for v in options.named_volumes]
+    return [*binds, *volumes, *models, *caches]
 
 
 def published_port(container: Container) -> int | None:

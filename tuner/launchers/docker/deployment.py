@@ -31,8 +31,15 @@ def exported(options: DockerLauncherConfig, image: StudyImage, gpus: tuple[int, 
         port=CONTAINER_PORT,
         environment={**options.environment, **image.env, **own, **gpu_env(gpus, image.wsl)},
         service={"volumes": _volumes(options), **_limits(options), **_gpus(gpus)},
-        volumes={cache: {"name": volume_name(cache)} for cache in options.caches},
+        volumes={
+            **{one.name: {"name": one.name, "external": True} for one in options.named_volumes},
+            **{cache: {"name": volume_name(cache)} for cache in options.caches},
+        },
+        wrapped=options.wrapped,
     )
+
+
+_LISTS = ("devices", "group_add", "cap_add", "security_opt", "extra_hosts")
 
 
 def _limits(options: DockerLauncherConfig) -> Mapping[str, Any]:
@@ -40,15 +47,23 @@ def _limits(options: DockerLauncherConfig) -> Mapping[str, Any]:
         **({"ipc": "host"} if options.ipc == "host" else {"shm_size": f"{options.shm_gib:g}gb"}),
         **({"mem_limit": f"{options.memory_gib:g}gb"} if options.memory_gib else {}),
         **({"user": options.user} if options.user else {}),
-        **({"devices": list(options.devices)} if options.devices else {}),
-        **({"security_opt": list(options.security_opt)} if options.security_opt else {}),
+        **{name: list(values) for name in _LISTS if (values := getattr(options, name))},
+        **({"privileged": True} if options.privileged else {}),
+        **(
+            {"ulimits": {name: _ulimit(*limits) for name, limits in options.ulimits.items()}} if options.ulimits else {}
+        ),
     }
+
+
+def _ulimit(soft: int, hard: int) -> Mapping[str, int]:
+    return {"soft": soft, "hard": hard}
 
 
 def _volumes(options: DockerLauncherConfig) -> list[Mapping[str, Any]]:
     binds = [_bind(plain(str(one.source)), one.target, one.read_only) for one in options.binds]
     caches = [{"type": "volume", "source": name, "target": target} for name, target in options.caches.items()]
-    return [*binds, *_models(options), *caches]
+    volumes = [_volume(one.name, one.target, one.read_only) for one in options.named_volumes]
+    return [*binds, *volumes, *_models(options), *caches]
 
 
 def _models(options: DockerLauncherConfig) -> list[Mapping[str, Any]]:
@@ -56,6 +71,10 @@ def _models(options: DockerLauncherConfig) -> list[Mapping[str, Any]]:
         return []
     home = "${HF_HOME:-~/.cache/huggingface}" if options.hf_home == "auto" else plain(options.hf_home)
     return [_bind(f"{home}/hub", HUB_FOLDER, False)]
+
+
+def _volume(name: str, target: str, read_only: bool) -> Mapping[str, Any]:
+    return {"type": "volume", "source": name, "target": target, **({"read_only": True} if read_only else {})}
 
 
 def _bind(source: str, target: str, read_only: bool) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tuner.space import Settings
 
 _MOUNT = re.compile(r"^(?P<source>[^:]+):(?P<target>/[^:]*)(?::(?P<mode>ro|rw))?$")
+_VOLUME = re.compile(r"^(?P<source>[A-Za-z0-9][\w.-]*):(?P<target>/[^:]*)(?::(?P<mode>ro|rw))?$")
 _CACHE_NAME = r"^[a-z0-9][a-z0-9_.-]*$"
 
 CONTAINER_PORT = 8000
@@ -48,6 +49,14 @@ class BindMount(Schema):
     read_only: bool
 
 
+class VolumeMount(Schema):
+    """A volume of Docker's inside the container."""
+
+    name: str
+    target: str
+    read_only: bool
+
+
 class DockerLauncherConfig(LauncherConfig):
     """The server is a container of the Docker engine on this host."""
 
@@ -63,6 +72,8 @@ class DockerLauncherConfig(LauncherConfig):
     Null where the server needs no model files, or finds them in ``mounts``."""
     mounts: tuple[str, ...] = ()
     """``HOST:CONTAINER`` or ``HOST:CONTAINER:ro``."""
+    volumes: tuple[str, ...] = ()
+    """Docker's volumes that are there already, ``NAME:CONTAINER`` or ``NAME:CONTAINER:ro``."""
     caches: dict[Annotated[str, Field(pattern=_CACHE_NAME)], Annotated[str, Field(pattern="^/")]] = Field(
         default_factory=dict
     )
@@ -71,7 +82,7 @@ class DockerLauncherConfig(LauncherConfig):
     """Variables of every container, the deployment's too: they say where these caches lie, wherever its home is."""
     ipc: Literal["host", "private"] = "host"
     """vLLM's workers speak through shared memory: the host's, or ``shm_gib`` of their own."""
-    shm_gib: Annotated[float, Field(ge=8)] = 8
+    shm_gib: PositiveFloat = 8
     memory_gib: PositiveFloat | None = None
     """The most host memory that a container may use."""
     port: Annotated[int, Field(ge=1024, le=65535)] | None = None
@@ -91,6 +102,18 @@ class DockerLauncherConfig(LauncherConfig):
     """The user that the program runs as, ``UID:GID``; null takes the image's."""
     devices: tuple[str, ...] = ()
     """Devices of the host, ``HOST:CONTAINER:rwm``, besides the GPUs."""
+    group_add: tuple[str, ...] = ()
+    """Further groups of that user, such as those that own the devices."""
+    cap_add: tuple[str, ...] = ()
+    """Capabilities that the deployment adds; they count more than ``drop_capabilities``."""
+    privileged: bool = False
+    """Whether the container may do everything, as the deployment's may; it overrides all hardening."""
+    ulimits: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    """Limits of the deployment by name, soft and hard: ``memlock: [-1, -1]``."""
+    extra_hosts: tuple[str, ...] = ()
+    """Names of hosts that the container knows, ``NAME:ADDRESS``."""
+    wrapped: bool = False
+    """Whether the image's own entrypoint runs in front of the engine's command line."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"Docker"})
 
@@ -108,6 +131,15 @@ class DockerLauncherConfig(LauncherConfig):
             )
         return mounts
 
+    @field_validator("volumes")
+    @classmethod
+    def _volumes_parse(cls, volumes: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [volume for volume in volumes if not _VOLUME.match(volume)]:
+            raise ValueError(
+                f"{wrong[0]!r} is not NAME:CONTAINER or NAME:CONTAINER:ro, with CONTAINER an absolute path"
+            )
+        return volumes
+
     @field_validator("network")
     @classmethod
     def _can_be_published(cls, network: str | None) -> str | None:
@@ -117,9 +149,10 @@ class DockerLauncherConfig(LauncherConfig):
 
     @model_validator(mode="after")
     def _one_each(self) -> "DockerLauncherConfig":
-        targets = [one.target.rstrip("/") for one in self.binds] + [one.rstrip("/") for one in self.caches.values()]
+        given = [bind.target for bind in self.binds] + [volume.target for volume in self.named_volumes]
+        targets = [one.rstrip("/") for one in (*given, *self.caches.values())]
         if twice := {target for target in targets if targets.count(target) > 1}:
-            raise ValueError(f"mounts and caches name {min(twice)} twice; null removes one that is inherited")
+            raise ValueError(f"mounts, volumes and caches name {min(twice)} twice; null removes one that is inherited")
         return self
 
     @property
@@ -131,6 +164,12 @@ class DockerLauncherConfig(LauncherConfig):
             for m in found
             if m
         )
+
+    @property
+    def named_volumes(self) -> tuple[VolumeMount, ...]:
+        """``volumes``, taken apart."""
+        found = [_VOLUME.match(volume) for volume in self.volumes]
+        return tuple(VolumeMount(name=v["source"], target=v["target"], read_only=v["mode"] == "ro") for v in found if v)
 
     @property
     def security(self) -> list[str]:

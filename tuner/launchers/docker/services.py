@@ -103,6 +103,18 @@ def described(attrs: Mapping[str, Any], image_env: Collection[str]) -> Deployed:
     )
 
 
+def inspected(client: DockerClient, name: str) -> tuple[Mapping[str, Any], list[str]] | None:
+    """What ``docker inspect`` says of a container by its name or compose service, and its image's variables.
+
+    A running one counts more than one that has ended; ``None`` if there is none.
+    """
+    with translated():
+        found = client.containers.list(all=True, ignore_removed=True)
+        matching = [one for one in found if name in (one.name, one.short_id, one.id, one.labels.get(_COMPOSE_SERVICE))]
+        matching.sort(key=lambda one: one.status != "running")
+        return next(((one.attrs, _image_env(client, one.attrs["Image"])) for one in matching), None)
+
+
 def _image_env(client: DockerClient, image: str) -> list[str]:
     """The variables that an image sets; none where it was removed under a container that is still there."""
     try:
