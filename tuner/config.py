@@ -69,6 +69,9 @@ class Budget(Schema):
     the search. What is ruled out before a launch is free."""
     hours: PositiveFloat | None = None
     """Wall-clock hours, over all runs of the study, the proof included."""
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """The search ends where another launch is expected to gain less than this share (``search.kind=auto``); 0 for
+    never."""
     run_minutes: PositiveFloat | None = None
     """Wall-clock minutes of one run of the command, for a machine that is lent: no launch begins that would not end
     within them if it took as long as the slowest so far. The same command resumes the study."""

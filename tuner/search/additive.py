@@ -59,7 +59,7 @@ class AdditiveSearch:
         def fresh(candidate: Candidate) -> bool:
             return candidate.digest not in met and not self.space.violated(candidate, self.deployed)
 
-        free = [name for name, p in self.space.params.items() if p.levels != 1 and name not in settled]
+        free = self._free(settled)
         pool = Pool(self.space, free, settled, fresh, dice, self.hints)
         start = self._start(seen)
         launched = [each for each in seen if not each.screened]
@@ -71,6 +71,25 @@ class AdditiveSearch:
             (each for each in pool.anything_else() if admits(each)), None
         )
 
+    def expected_gain(
+        self,
+        seen: Sequence[Observation],
+        candidates: Sequence[Candidate],
+        settled: Mapping[str, JsonValue] = NOTHING,
+    ) -> float | None:
+        """What the most promising of some candidates is expected to gain, in logs.
+
+        ``None`` while nothing ran, or a choice was never launched: nothing is known of what it gains.
+        """
+        model, launched = self.model(seen), [each for each in seen if not each.screened]
+        pool = Pool(self.space, self._free(settled), settled, anything, random.Random(0), self.hints)
+        if model.best is None or pool.untried(launched):
+            return None
+        return float(np.max(model.expected_improvement(candidates)))
+
+    def _free(self, settled: Mapping[str, JsonValue]) -> list[str]:
+        return [name for name, p in self.space.params.items() if p.levels != 1 and name not in settled]
+
     def recommend(self, seen: Sequence[Observation]) -> Candidate | None:
         """The launched candidate that the model holds to be the best and to keep its limits; ``None`` if none ran."""
         model = self.model(seen)
@@ -78,7 +97,7 @@ class AdditiveSearch:
 
     def model(self, seen: Sequence[Observation]) -> Surrogate:
         """What is held of the whole space."""
-        return self._model([name for name, p in self.space.params.items() if p.levels != 1], seen)
+        return self._model(self._free(NOTHING), seen)
 
     def _model(self, names: Sequence[str], seen: Sequence[Observation]) -> Surrogate:
         """The last one is kept: a study asks for its best and then for the next candidate."""

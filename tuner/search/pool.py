@@ -35,8 +35,7 @@ class Pool:
 
     def with_new_choices(self, seen: Sequence[Observation], start: Candidate) -> Iterator[Candidate]:
         """The start with choices that were never measured; what died with several is blamed on none of them."""
-        unseen = {name: values for name in self._free if (values := self._unseen(name, seen))}
-        if not unseen:
+        if not (unseen := self.untried(seen)):
             return
         survived = bool(seen) and seen[-1].values is not None
         count = len(unseen) if survived else 1
@@ -45,6 +44,10 @@ class Pool:
             candidate = self._made({**start.params, **{name: self._dice.choice(unseen[name]) for name in names}})
             if self._fresh(candidate):
                 yield candidate
+
+    def untried(self, seen: Sequence[Observation]) -> dict[str, list[JsonValue]]:
+        """The choices of switches that were never measured, by parameter."""
+        return {name: values for name in self._free if (values := self._unseen(name, seen))}
 
     def _unseen(self, name: str, seen: Sequence[Observation]) -> list[JsonValue]:
         """Choices of a switch that were neither measured nor died twice."""

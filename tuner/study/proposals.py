@@ -4,9 +4,13 @@ All of it follows from the records alone, so a resumed study continues as if it 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import expm1, log1p
 
+from pydantic import JsonValue
+
+from tuner import words
 from tuner.config import Config
 from tuner.engines.forecast import Forecast
 from tuner.engines.registry import kind_of
@@ -16,6 +20,7 @@ from tuner.records.idle import Idle, idle_parameters, ran
 from tuner.records.outcome import Outcome
 from tuner.records.readings import LIKELY, Readings
 from tuner.records.record import ProofTerms, Role, TrialRecord
+from tuner.search.additive import AdditiveSearch
 from tuner.search.base import CANNOT_RUN, Observation, anything
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
@@ -145,8 +150,29 @@ class Proposer:
         if candidate is None:
             self._tell("the space holds no other configuration: the search ends here")
             return None
+        if self._gains_too_little(seen, candidate, screening, settled):
+            return None
         asked_s = (time.perf_counter_ns() - asked_ns) / 1e9
         return Proposal(Role.SEARCH, self._plain(candidate), asked_s, screening=screening)
+
+    def _gains_too_little(
+        self,
+        seen: Sequence[Observation],
+        candidate: Candidate,
+        screening: Screening | None,
+        settled: Mapping[str, JsonValue],
+    ) -> bool:
+        """Whether another launch is not worth its time by what is known."""
+        if not isinstance(self._search, AdditiveSearch):
+            return False
+        screened = [each.candidate for each in screening.screens] if screening else []
+        gain = self._search.expected_gain(seen, [candidate, *screened], settled)
+        if gain is None or gain >= log1p(self._config.budget.min_gain):
+            return False
+        expected, least = words.percent(expm1(gain)), words.percent(self._config.budget.min_gain)
+        why = f"another launch is expected to gain {expected}, less than budget.min_gain ({least})"
+        self._tell(f"{why}: the search ends here")
+        return True
 
     def _plain(self, candidate: Candidate) -> Candidate:
         """Without settings that say what the engine does anyway: they are no changes, and worth no launch."""
