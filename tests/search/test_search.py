@@ -145,13 +145,30 @@ def test_a_grid_visits_everything_once_and_ends():
     seen: list[Observation] = []
     while (candidate := grid.propose(seen)) is not None:
         seen.append(Observation(candidate, (1.0,), 0.0))
-    assert [(o.candidate.params["a"], o.candidate.params["b"]) for o in seen] == [
-        (1, 1),
-        (1, 2),
-        (1, 3),
-        (2, 2),
-        (2, 3),
-    ]
+    visited = [(o.candidate.params["a"], o.candidate.params["b"]) for o in seen]
+    assert sorted(visited) == [(1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
+
+
+def test_a_grid_that_is_stopped_has_varied_every_parameter():
+    large = SearchSpace.model_validate({"params": {f"p{n}": {"choices": [1, 2, 3]} for n in range(8)}})
+    grid = make_search(SearchConfig(kind="grid"), large, ["maximize"], Settings(), 0)
+    seen: list[Observation] = []
+    for _ in range(12):
+        seen.append(Observation(grid.propose(seen), (1.0,), 0.0))
+    counted = [[[o.candidate.params[name] for o in seen].count(value) for value in (1, 2, 3)] for name in large.params]
+    assert all(2 <= count <= 6 for counts in counted for count in counts)
+
+
+def test_another_launch_is_expected_to_gain_little_once_nothing_was_found_to_matter():
+    flat = SearchSpace.model_validate({"params": {"a": {"low": 1, "high": 9}, "b": {"choices": ["x", "y", "z"]}}})
+    searcher = make_search(SearchConfig(), flat, ["maximize"], Settings(), 0)
+    seen, gains = [Observation(flat.candidate({"a": 5, "b": "x"}), (100.0,), 0.0)], []
+    for _ in range(16):
+        proposed = searcher.propose(seen)
+        gains.append(searcher.expected_gain(seen, [proposed]))
+        seen.append(Observation(proposed, (100.0,), 0.0))
+    assert gains[0] is None, "choices of b were never launched"
+    assert gains[2] > 0.01 > gains[-1]
 
 
 @pytest.mark.parametrize("kind", ["auto", "tpe", "random"])
