@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from tuner.engines.base import Hints
 from tuner.objective import Direction
 from tuner.search.base import Observation
-from tuner.search.gaussian import Array, Axes, GaussianProcess, Precision, Prior, Variances
+from tuner.search.gaussian import NOWHERE, Array, Axes, GaussianProcess, Precision, Prior, Variances
 from tuner.search.view import is_ordered
 from tuner.space import Candidate, Choice, SearchSpace
 
@@ -29,7 +29,16 @@ _LEAST = 1e-12
 
 
 class Surrogate:
-    """What was seen, as processes over the space: the goal, each limit, and whether it runs."""
+    """What was seen, as processes over the space: the goal, each limit, and whether it runs.
+
+    Args:
+        space: The parameters.
+        names: Those that can vary.
+        direction: Of the goal.
+        hints: What is known of the engine's settings.
+        seen: What was launched.
+        apart: Whether a parameter adds nothing where it does not act; else it is where its default is.
+    """
 
     def __init__(
         self,
@@ -38,12 +47,14 @@ class Surrogate:
         direction: Direction,
         hints: Hints,
         seen: Sequence[Observation],
+        *,
+        apart: bool = False,
     ) -> None:
         self._space, self._names, self._hints = space, names, hints
         self._sign = 1 if direction == "maximize" else -1
         ordered = tuple(is_ordered(space.params[name]) for name in names)
         self._axes = Axes(ordered, tuple(hints.weights.get(space.target(name)[1], 1.0) for name in names))
-        self._seen = seen
+        self._seen, self._apart = seen, apart
         self.measured = [each for each in seen if each.values]
         self._coordinates: dict[tuple[str, str], float] = {}
 
@@ -115,6 +126,10 @@ class Surrogate:
         points = self._points(each.candidate for each in self.measured)
         return GaussianProcess(self._axes, points, np.array(values), np.zeros(len(points)), _LAUNCHES)
 
+    def keeps(self, candidates: Sequence[Candidate]) -> Array:
+        """The chance that each keeps its limits."""
+        return self._keeps(self._points(candidates))
+
     def _keeps(self, points: Array) -> Array:
         """The chance that all limits are kept."""
         from scipy.stats import norm
@@ -145,6 +160,8 @@ class Surrogate:
         return np.array(rows, dtype=float).reshape(len(rows), len(self._names))
 
     def _coordinate(self, name: str, candidate: Candidate) -> float:
+        if self._apart and name not in candidate.params:
+            return NOWHERE
         key = name, repr(candidate.params.get(name))
         if key not in self._coordinates:
             self._coordinates[key] = self._place(name, candidate.params.get(name))
