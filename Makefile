@@ -47,7 +47,7 @@ bench-proof: $(VENV)/.dev  ## simulate the proof's error rates (10 minutes); fai
 bench-search: $(VENV)/.dev  ## launches until each search is near the optimum, on landscapes whose truth is known
 	$(BIN)/python -m tests.bench.search 10
 
-bench-effects: $(VENV)/.dev  ## how often a passenger is held to matter, and a true effect is found (half an hour)
+bench-effects: $(VENV)/.dev  ## how often a passenger is held to matter, and a true effect is found (15 minutes)
 	$(BIN)/python -m tests.bench.effects
 
 ROUNDS ?= 3
