@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-proof bench-search faults lock clean
+.PHONY: help demo test check format bench bench-proof bench-search bench-effects faults lock clean
 
 help:  ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 # Two stamps: what a user needs, and what a developer needs on top.
 $(VENV)/.user: requirements.lock pyproject.toml
@@ -46,6 +46,9 @@ bench-proof: $(VENV)/.dev  ## simulate the proof's error rates (10 minutes); fai
 
 bench-search: $(VENV)/.dev  ## launches until each search is near the optimum, on landscapes whose truth is known
 	$(BIN)/python -m tests.bench.search 10
+
+bench-effects: $(VENV)/.dev  ## how often a passenger is held to matter, and a true effect is found (15 minutes)
+	$(BIN)/python -m tests.bench.effects
 
 ROUNDS ?= 3
 faults: $(VENV)/.dev  ## try faults on purpose: kills, disks, files, servers, secrets (minutes; ROUNDS=1 is short)

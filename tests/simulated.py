@@ -17,39 +17,50 @@ from tuner.records.compare import proof_of
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.records.record import Failure, PhaseSpan, Role, State, TrialRecord
+from tuner.search.base import anything
 from tuner.sim import flags
 from tuner.sim.memory import MemoryPlan, StartupFailure
 from tuner.sim.noise import Noise
 from tuner.sim.settings import Rejected, Site, resolve
-from tuner.space import Candidate
 from tuner.study.assembly import make_engine
+from tuner.study.minimal import without_passengers
 
 _NOISE = Noise()
 _BEGUN = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
 
-def simulated_study(folder, trials, *overrides, seed=0):
+def simulated_study(folder, trials, *overrides, seed=0, proven=True, noise=_NOISE):
     """A finished study of the demo's deployment on so many candidates at random, its winner launched again.
+
+    Args:
+        folder: Where studies lie.
+        trials: Of the search.
+        overrides: Of the configuration.
+        seed: Draws the candidates.
+        proven: Whether the proof is made as well.
+        noise: Of the simulated machine.
 
     Returns:
         Its ``Outcome``; the folder holds all that a real study's folder holds but server logs and Optuna's storage.
     """
     budget = ["study.confirm.max=4", f"budget.trials={max(2, trials) + 8}"]
     asked = composing.load(["experiment=demo", f"study.folder={folder}", *budget, *overrides])
-    maker = _Maker(asked, StudyFolder(asked.study.path), random.Random(seed))
+    maker = _Maker(asked, StudyFolder(asked.study.path), random.Random(seed), noise)
     maker.folder.write(maker.folder.config, asked.to_yaml())
     maker.search(trials)
-    maker.confirm()
+    if proven:
+        maker.confirm()
     return Outcome.of(maker.folder)
 
 
 class _Maker:
     """Makes one record after the other."""
 
-    def __init__(self, asked, folder, dice):
+    def __init__(self, asked, folder, dice, noise):
         self.asked = asked
         self.folder = folder
         self.dice = dice
+        self.noise = noise
         self.deployed = asked.space.deployed(asked.model.settings)
         self.baseline = None
         self.clock = _BEGUN
@@ -66,12 +77,13 @@ class _Maker:
                 self.made.append(self._trial(number, role, candidate, self.folder.trial(number)))
 
     def confirm(self):
-        while terms := Outcome.of(self.folder).next_terms():
-            best = next(r for r in self.made if r.digest == terms.candidate)
+        while terms := (outcome := Outcome.of(self.folder)).next_terms():
+            terms = without_passengers(outcome, terms, anything, lambda text: None)
+            finalist = outcome.finalist(terms)
             proof = proof_of(self.asked, terms, (), {})
             while not proof.decision.over:
                 role = proof.next_role(self.asked.study.seed)
-                candidate = self.deployed if role is Role.CONFIRM_BASELINE else Candidate(best.params)
+                candidate = self.deployed if role is Role.CONFIRM_BASELINE else finalist
                 number = len(self.folder.confirmations())
                 self._trial(number, role, candidate, self.folder.confirmation(number), terms)
                 proof = Outcome.of(self.folder).proofs[-1]
@@ -111,7 +123,7 @@ class _Maker:
             settings = resolve(model, flags.parse(site.version, [model, *words]), command.env, site)
         except Rejected as refused:
             return self._dead([f"vllm serve: error: {refused}"], 2, 8.0, common)
-        stages = served_load(self.asked.workload, settings, launch_id)
+        stages = served_load(self.asked.workload, settings, launch_id, self.noise)
         if isinstance(stages, StartupFailure):
             return self._dead(list(stages.lines), 1, 40.0 + 10 * self.dice.random(), common)
         plan, results = stages

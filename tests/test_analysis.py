@@ -192,20 +192,6 @@ def test_the_pareto_front_holds_what_no_other_beats_in_both(points, front):
     assert analysis.pareto_front(points) == front
 
 
-def test_importance_names_every_parameter_that_varied_by_both_methods(outcome):
-    shares = analysis.importance_of(outcome)
-    assert sum(shares.ped_anova.values()) == pytest.approx(1)
-    assert set(shares.ped_anova) == set(shares.fanova)
-    assert {trace.name for trace in analysis.importance(outcome).data} == {
-        "to be among the best (PED-ANOVA)",
-        "to make a difference (fANOVA)",
-    }
-
-
-def test_too_few_trials_have_no_importance(outcome):
-    assert analysis.importance(replace(outcome, records=outcome.records[:3])) is None
-
-
 def test_a_slice_leaves_out_trials_in_which_the_parameter_did_not_act(outcome):
     name = "VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE"
     acted = [record for record in outcome.records if name in record.params and record.measurement]
@@ -230,7 +216,7 @@ def test_the_timeline_of_a_large_study_draws_means(outcome):
 
 def test_a_study_without_trials_has_nothing_to_show(outcome):
     empty = replace(outcome, records=(), relaunches=())
-    figures = (analysis.history, analysis.importance, analysis.parallel, analysis.tradeoff, analysis.timeline)
+    figures = (analysis.history, analysis.parallel, analysis.tradeoff, analysis.timeline)
     assert [figure(empty) for figure in figures] == [None] * len(figures)
 
 

@@ -8,12 +8,14 @@ import pytest
 
 from tests.browser import browser, needs_chromium, pictures
 from tests.simulated import simulated_study
+from tuner import words
 from tuner.engines.base import Degradation
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.engines.forecast import Forecast
 from tuner.load.plan import Skipped
 from tuner.records.record import Failure, State
 from tuner.report import findings, launches, method, report_html
+from tuner.study.minimal import effects_of
 from tuner.study.provenance import Machine, Sitting, append
 from tuner.terminal.closing import write_results
 
@@ -73,11 +75,28 @@ def test_baseline_and_winner_stand_side_by_side_with_the_gains_interval(outcome)
 
 
 def test_what_changes_is_a_diff_of_what_one_types(outcome):
-    said = read(findings.changes(outcome))
+    assert '+ --compilation-config {"compile_sizes": [' in read(findings.changes(outcome))
+    whole = replace(outcome, relaunches=())
+    said = read(findings.changes(whole))
     was, best = outcome.config.model.settings.args, outcome.best.params
     name = next(n for n in ("max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization") if was[n] != best[n])
     flag = name.replace("_", "-")
     assert f"- --{flag} {was[name]} + --{flag} {best[name]}" in said
+
+
+def test_what_each_change_earns_stands_with_its_interval_and_what_became_of_it(outcome):
+    said = read(findings.changes(outcome))
+    (kept,) = (each for each in effects_of(outcome).settings if each.kept)
+    goal = kept.goals["output_tokens_per_s"]
+    sizes = words.value(kept.value)
+    assert f"compile_sizes unset {sizes} throughput +{goal.gain:.1%} [+{goal.low:.1%}, +{goal.high:.1%}]" in said
+    assert "went back to the deployed value" in said
+    assert f"No other change of trial {outcome.best.number} is shown to earn more than 1.0%: " in said
+    assert "90 % intervals" in said
+
+
+def test_no_importance_of_methods_that_mislead_here_stands_in_the_report(text):
+    assert "ANOVA" not in text
 
 
 def test_every_trial_stands_in_the_table_with_what_it_gave(outcome):
@@ -149,11 +168,12 @@ def test_a_dimension_that_never_did_anything_is_named(outcome):
             name="block_size", requested=value, effective=16, status=Status.OVERRIDDEN, by="the attention backend"
         )
 
-    found = with_trial(with_trial(outcome, 1, effective=(asked(32),)), 2, effective=(asked(64),))
+    whole = replace(outcome, relaunches=())
+    found = with_trial(with_trial(whole, 1, effective=(asked(32),)), 2, effective=(asked(64),))
     said = read(launches.otherwise(found))
     assert "block_size does nothing here: whatever is asked, 16 runs (the attention backend)." in said
     assert "Known to do nothing here: block_size." in read(findings.changes(found))
-    assert "Known to do nothing" not in read(findings.changes(outcome))
+    assert "Known to do nothing" not in read(findings.changes(whole))
 
 
 def test_slower_ways_of_running_are_listed_and_whether_the_deployed_one_has_them_too(outcome):
@@ -262,7 +282,7 @@ def look(chromium, url, name, tmp_path, **how):
 def test_every_figure_is_drawn_in_the_readers_light_or_dark_without_an_error_or_a_request(
     chromium, written, look_as, how, tmp_path
 ):
-    assert look(chromium, written, f"report-{look_as}", tmp_path, **how) == 20
+    assert look(chromium, written, f"report-{look_as}", tmp_path, **how) == 19
 
 
 @needs_chromium
@@ -281,7 +301,7 @@ def test_on_paper_no_figure_is_wider_than_the_sheet(chromium, written, tmp_path)
 def test_a_thousand_trials_are_drawn_as_well(chromium, tmp_path):
     outcome = simulated_study(tmp_path, 1000)
     write_results(outcome)
-    assert look(chromium, outcome.folder.report.as_uri(), "report-1000", tmp_path) == 20
+    assert look(chromium, outcome.folder.report.as_uri(), "report-1000", tmp_path) == 19
 
 
 def test_a_stage_that_did_not_fit_is_called_skipped_where_its_number_would_be(outcome):

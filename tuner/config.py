@@ -49,6 +49,9 @@ class StudyConfig(Schema):
     """The proof of the finalist."""
     min_gain: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """A gain below this share is not worth a change: "no difference above 2 %"."""
+    min_effect: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """A changed setting of the winner goes back to the deployed value before the proof, unless it is shown to earn more
+    than this share."""
     control_every: Annotated[int, Field(ge=0)] = 8
     """After so many launches of the search the deployed configuration is launched again, so that the machine's noise
     and drift are known; 0 for never."""

@@ -18,6 +18,7 @@ from tuner.export.compose import compose_of, compose_text
 from tuner.launchers.docker.deployment import exported
 from tuner.launchers.docker.image import StudyImage
 from tuner.launchers.docker.options import DockerLauncherConfig
+from tuner.records.record import Role
 from tuner.testing.launcher import until
 
 PROFILE = Path(__file__).parents[2] / "dockerfiles" / "medium-glm.yml"
@@ -93,9 +94,10 @@ def test_what_is_written_is_the_proven_winner_as_it_ran(tmp_path):
     assert outcome.proven
     text = compose_of(outcome)
     (found,) = yaml.safe_load(text)["services"].values()
-    assert [*found["entrypoint"], *found["command"]] == _without_ours(outcome.best.argv)
+    again = next(record for record in outcome.relaunches if record.role is Role.CONFIRM_BEST)
+    assert [*found["entrypoint"], *found["command"]] == _without_ours(again.argv)
     ours = ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK")
-    ran = {name: value for name, value in outcome.best.env.items() if name not in ours}
+    ran = {name: value for name, value in again.env.items() if name not in ours}
     # no launcher made this record: what it tells every container is not in it
     assert found["environment"] == {**outcome.config.launcher.environment, **ran}
     assert f"trial {outcome.best.number} of study demo" in text

@@ -43,8 +43,10 @@ def ending(outcome, kind, **numbers):
 def test_a_proven_gain_is_said_with_its_interval(outcome):
     goal = outcome.decision.goals["output_tokens_per_s"]
     said = f"throughput +{goal.gain:.1%} [+{goal.low:.1%}, +{goal.high:.1%}]"
-    number = outcome.best.number
-    assert outcome.sentence.startswith(f"Trial {number} is better than the deployed configuration: {said}, over 4 ")
+    subject = (
+        f"Trial {outcome.best.number} with {len(outcome.reduced)} of its {len(outcome.changes(outcome.best))} changes"
+    )
+    assert outcome.sentence.startswith(f"{subject} is better than the deployed configuration: {said}, over 4 ")
     assert outcome.proven
 
 
@@ -88,7 +90,8 @@ def test_a_gain_that_was_not_measured_again_is_no_win(outcome):
 
 def test_a_best_that_does_not_start_again_is_unproven(outcome):
     said = failing(outcome).sentence
-    assert said.startswith(f"Not decided: trial {outcome.best.number} is not to be relied on: a relaunch died")
+    assert said.startswith(f"Not decided: trial {outcome.best.number} with ")
+    assert "changes is not to be relied on: a relaunch died" in said
     assert "GPU memory ran out" in said
 
 

@@ -14,8 +14,6 @@ from tuner.analysis.export import FORMATS, TABLES, export
 from tuner.analysis.figures import (
     LATENCIES,
     history,
-    importance,
-    importance_of,
     latencies,
     launches_a_bar,
     pareto_front,
@@ -39,8 +37,6 @@ __all__ = [
     "export",
     "failures",
     "history",
-    "importance",
-    "importance_of",
     "latencies",
     "launches_a_bar",
     "parallel",

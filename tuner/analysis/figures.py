@@ -33,9 +33,7 @@ from tuner.load.records import RequestRecord
 from tuner.objective import Direction, metric
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
-from tuner.search.base import Observation
-from tuner.search.importance import Importances, importances
-from tuner.space import Candidate, Choice, Range
+from tuner.space import Choice, Range
 
 _PHASES: Mapping[Phase, str] = {
     Phase.STARTING: "#a7b0be",
@@ -88,34 +86,6 @@ def slice_of(outcome: Outcome, name: str, goal: int = 0) -> go.Figure | None:
     setting = words.setting(outcome.config.space, name)
     said = goal_of(outcome, goal)[1]
     return styled(figure, x=wrapped(setting), y=f"{said.short} ({said.unit})", legend=False, height=300)
-
-
-def importance(outcome: Outcome, goal: int = 0) -> go.Figure | None:
-    """Which parameters mattered, by two methods that answer different questions."""
-    shares = importance_of(outcome, goal)
-    if shares is None:
-        return None
-    order = sorted(shares.ped_anova, key=lambda name: shares.ped_anova[name])
-    names = [wrapped(words.setting(outcome.config.space, name)) for name in order]
-    figure = go.Figure()
-    if shares.fanova is not None:
-        anywhere = rounded(shares.fanova[n] for n in order)
-        figure.add_bar(y=names, x=anywhere, name="to make a difference (fANOVA)", marker_color=GREY)
-    ped = rounded(shares.ped_anova[n] for n in order)
-    figure.add_bar(y=names, x=ped, name="to be among the best (PED-ANOVA)", marker_color=BLUE)
-    figure.update_traces(orientation="h", hovertemplate="%{y}: %{x:.1%}<extra>%{fullData.name}</extra>")
-    figure.update_layout(barmode="group", bargap=0.3)
-    figure.update_xaxes(tickformat=".0%", rangemode="tozero")
-    styled(figure, x="share of the differences", y="", height=140 + 34 * len(names))
-    return figure.update_layout(legend_traceorder="reversed")
-
-
-def importance_of(outcome: Outcome, goal: int = 0) -> Importances | None:
-    """The numbers behind ``importance``."""
-    name = goal_of(outcome, goal)[0]
-    seen = [Observation(Candidate(r.params), (reached(r, goal),), 0.0) for r in outcome.searched if r.verdict]
-    direction: Direction = outcome.config.objective.goals[name]
-    return importances(outcome.config.space, direction, seen, outcome.config.study.seed)
 
 
 def tradeoff(outcome: Outcome) -> go.Figure | None:

@@ -15,6 +15,7 @@ from tuner.objective import direction
 from tuner.proof.decision import Effect
 from tuner.records.outcome import Outcome
 from tuner.records.record import Role, TrialRecord
+from tuner.space import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +219,7 @@ def settings(outcome: Outcome) -> pd.DataFrame:
     config = outcome.config
     switch = kind_of(config.engine).conventions.switch
     old = words.lines(config.model.settings, switch)
-    best = outcome.best.params if outcome.best else {}
-    tried = config.space.settings(config.space.candidate(best))
+    tried = config.space.settings(outcome.chosen) if outcome.chosen else Settings()
     new = words.lines(config.model.settings.merged(tried), switch)
     names = list(dict.fromkeys([*old, *new]))
     table = {"deployed": [old.get(name) for name in names], "best": [new.get(name) for name in names]}

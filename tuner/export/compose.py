@@ -25,13 +25,13 @@ _HEALTH = "import urllib.request as http; http.urlopen('http://127.0.0.1:{port}/
 
 def compose_of(outcome: Outcome) -> str | None:
     """The compose file of what a study recommends; ``None`` where it did not run in containers, or says nothing."""
-    chosen, config = recommended(outcome), outcome.config
-    if chosen is None:
+    trial, chosen, config = recommended(outcome), outcome.chosen, outcome.config
+    if trial is None or chosen is None:
         return None
     settings = settings_of(outcome, chosen)
     if (export := config.launcher.export(config, settings)) is None:
         return None
-    origin = f"trial {chosen.number} of study {config.study.name}. {outcome.sentence}"
+    origin = f"trial {trial.number} of study {config.study.name}. {outcome.sentence}"
     return compose_text(config, export, settings, origin, () if outcome.proven else (NOT_SHOWN,))
 
 

@@ -10,7 +10,8 @@ from tuner.proof.decision import Decision, Kind
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 from tuner.schema import Schema, Stored
-from tuner.space import Settings
+from tuner.space import Candidate, Settings
+from tuner.study.minimal import WinnerEffects, effects_of
 
 
 class ProfileEngine(Schema):
@@ -76,6 +77,9 @@ class Profile(Stored):
     trial: int
     """Number of the trial that found this configuration."""
     verdict: ProfileVerdict
+    effects: WinnerEffects | None = None
+    """What each of that trial's changes earns, and which of them are in this configuration; null where too little was
+    measured to say."""
 
     def to_yaml(self) -> str:
         """The file's text."""
@@ -85,20 +89,21 @@ class Profile(Stored):
 
 def profile_of(outcome: Outcome) -> Profile | None:
     """The profile of a winner; ``None`` where the verdict is to keep what is deployed."""
-    chosen, decision = recommended(outcome), outcome.decision
-    if chosen is None or decision is None:
+    trial, chosen, decision = recommended(outcome), outcome.chosen, outcome.decision
+    if trial is None or chosen is None or decision is None:
         return None
     settings = settings_of(outcome, chosen)
     return Profile(
         engine=ProfileEngine(
-            kind=outcome.config.engine.kind, version=chosen.facts.engine_version if chosen.facts else None
+            kind=outcome.config.engine.kind, version=trial.facts.engine_version if trial.facts else None
         ),
         model=outcome.config.model.id,
         args=nested(settings.args),
         env={name: value for name, value in settings.env.items() if value is not None},
-        study=_study(outcome, chosen),
-        trial=chosen.number,
+        study=_study(outcome, trial),
+        trial=trial.number,
         verdict=ProfileVerdict(kind=decision.kind, deploy=outcome.proven, sentence=outcome.sentence, decision=decision),
+        effects=effects_of(outcome),
     )
 
 
@@ -109,17 +114,17 @@ def recommended(outcome: Outcome) -> TrialRecord | None:
     return outcome.best if decided else None
 
 
-def settings_of(outcome: Outcome, chosen: TrialRecord) -> Settings:
-    """All flags and variables of a trial's configuration, the deployment's own included."""
+def settings_of(outcome: Outcome, candidate: Candidate) -> Settings:
+    """All flags and variables of a configuration, the deployment's own included."""
     config = outcome.config
-    return config.model.settings.merged(config.space.settings(config.space.candidate(chosen.params)))
+    return config.model.settings.merged(config.space.settings(config.space.candidate(candidate.params)))
 
 
-def _study(outcome: Outcome, chosen: TrialRecord) -> ProfileStudy:
+def _study(outcome: Outcome, trial: TrialRecord) -> ProfileStudy:
     config = outcome.config
     return ProfileStudy(
         name=config.study.name,
-        tuner_version=chosen.tuner_version,
+        tuner_version=trial.tuner_version,
         hardware=config.hardware.name,
         objective=config.objective.name,
         workload=config.workload.name,

@@ -1,7 +1,7 @@
 """What a study has found, read from its folder: the same for the closing table, the report and the profile."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from tuner.records.compare import Proof, alpha_left, proofs
 from tuner.records.folder import StudyFolder
 from tuner.records.readings import Readings
 from tuner.records.record import ProofTerms, Role, State, TrialRecord
+from tuner.space import Candidate
 
 SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR, Role.CONTROL)
 """Roles of the trials of the search; all of them count against the budget."""
@@ -140,11 +141,42 @@ class Outcome:
 
     @cached_property
     def best(self) -> TrialRecord | None:
-        """The candidate of the proof that decides; before there is one, the best trial that rather keeps its limits."""
-        if self.proof and (proven := self._trial_of(self.proof.terms.candidate)):
+        """The trial that the deciding proof is about; before there is one, the best that rather keeps its limits."""
+        if self.proof and (proven := self._trial_of(self.proof.terms.winner or self.proof.terms.candidate)):
             return proven
         # not the first of `ranked`: how likely limits are kept is asked of few configurations only, after every trial
         return next(filter(self.within, self._by_worth), None)
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The configuration that the verdict is about: the best trial's, or what its proof has kept of it."""
+        if self.proof:
+            return self.finalist(self.proof.terms)
+        return None if self.best is None else self.plain(Candidate(self.best.params))
+
+    @property
+    def reduced(self) -> tuple[str, ...] | None:
+        """What is kept of the best trial's changes, by name; ``None`` if the verdict is about all of them."""
+        return self.proof.terms.kept if self.proof and self.proof.terms.winner else None
+
+    def finalist(self, terms: ProofTerms) -> Candidate:
+        """What is launched in a proof: a trial's configuration, or a part of its changes."""
+        trial = self._trial_of(terms.winner or terms.candidate)
+        assert trial is not None
+        return self.partly(trial, terms.kept) if terms.winner else Candidate(trial.params)
+
+    def partly(self, trial: TrialRecord, kept: Iterable[str]) -> Candidate:
+        """The deployed configuration with some of a trial's changes."""
+        values = {name: trial.params[name] for name in kept}
+        return self.plain(self.config.space.candidate({**self.deployed, **values}))
+
+    def plain(self, candidate: Candidate) -> Candidate:
+        """Without settings that say what the engine does anyway."""
+        return self.config.space.plain(candidate, self.deployed)
+
+    def changes(self, trial: TrialRecord) -> dict[str, JsonValue]:
+        """What a trial set otherwise than the deployment, by parameter."""
+        return self.config.space.changes(trial.params, self.deployed)
 
     def _trial_of(self, digest: str) -> TrialRecord | None:
         return next((record for record in self.searched if record.digest == digest and record.measurement), None)

@@ -74,6 +74,10 @@ class ProofTerms(Schema):
     """The error rate that it may spend."""
     most: int
     """Launches of each configuration at the most."""
+    winner: str = ""
+    """Digest of the trial's configuration whose changes the candidate has in part; empty if it has all of its own."""
+    kept: tuple[str, ...] = ()
+    """Which of them: the others went back to the deployed values."""
 
 
 class Failure(Schema):

@@ -72,14 +72,28 @@ def _decided(outcome: Outcome, best: TrialRecord, decision: Decision) -> str:
     gains, of_each = effects(decision), f"over {launches(decision)} of each"
     match decision.kind:
         case Kind.BETTER:
-            return f"Trial {best.number} is better than the deployed configuration: {gains}, {of_each}."
+            return (
+                f"{_subject(outcome, best).capitalize()} is better than the deployed configuration: {gains}, {of_each}."
+            )
         case Kind.LIMIT_NOT_SHOWN:
-            return f"Trial {best.number} is better, but {_but(outcome, decision)}: {gains}, {of_each}."
+            return (
+                f"{_subject(outcome, best).capitalize()} is better, but {_but(outcome, decision)}: {gains}, {of_each}."
+            )
         case Kind.NO_DIFFERENCE:
             least = words.percent(outcome.config.study.min_gain)
-            return f"No difference above {least}: keep yours. Trial {best.number}: {gains}, {of_each}."
+            return (
+                f"No difference above {least}: keep yours. {_subject(outcome, best).capitalize()}: {gains}, {of_each}."
+            )
         case Kind.NOT_DECIDED:
             return _undecided(outcome, best, decision)
+
+
+def _subject(outcome: Outcome, best: TrialRecord) -> str:
+    """What the verdict is about: a trial, or a part of what it changes."""
+    kept = outcome.reduced
+    if kept is None:
+        return f"trial {best.number}"
+    return f"trial {best.number} with {len(kept)} of its {len(outcome.changes(best))} changes"
 
 
 def _but(outcome: Outcome, decision: Decision) -> str:
@@ -103,18 +117,19 @@ def _sacrifice(decision: Decision, name: str) -> str:
 
 def _undecided(outcome: Outcome, best: TrialRecord, decision: Decision) -> str:
     if decision.died:
-        return f"Not decided: trial {best.number} is not to be relied on: a relaunch died ({decision.died[0]})."
+        return f"Not decided: {_subject(outcome, best)} is not to be relied on: a relaunch died ({decision.died[0]})."
     if not decision.over:
         most = outcome.proof.terms.most if outcome.proof else 0
-        return f"Trial {best.number} is being launched again: {launches(decision)} of each so far, of up to {most}."
+        so_far = f"{launches(decision)} of each so far, of up to {most}"
+        return f"{_subject(outcome, best).capitalize()} is being launched again: {so_far}."
     gains, of_each = effects(decision), f"over {launches(decision)} of each"
     if broken := [name for name, bound in decision.limits.items() if bound.broken]:
         limits = " and ".join(bounded(outcome, name) for name in broken)
-        return f"Not decided: trial {best.number} breaks its limit on {limits}: keep yours ({gains}, {of_each})."
+        return f"Not decided: {_subject(outcome, best)} breaks its limit on {limits}: keep yours ({gains}, {of_each})."
     varied = "by more than can be told" if decision.noise is None else f"by {words.percent(decision.noise)}"
     return (
         f"Not decided: this machine varied {varied} between launches of one configuration; "
-        f"trial {best.number}: {gains}, {of_each}: keep yours, or {_remedy(outcome, decision)}."
+        f"{_subject(outcome, best)}: {gains}, {of_each}: keep yours, or {_remedy(outcome, decision)}."
     )
 
 

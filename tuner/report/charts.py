@@ -9,7 +9,6 @@ from tuner.analysis import figures, frames
 from tuner.analysis.parallel import parallel
 from tuner.records.outcome import Outcome
 from tuner.report.markup import NOTHING, Html, html, joined, table, tag
-from tuner.search.importance import has_forests
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -52,7 +51,6 @@ def _of_goal(outcome: Outcome, goal: int, of: str) -> Iterator[Chart]:
         "The dashed line is the deployed configuration.",
         _some(figures.history(outcome, goal)),
     )
-    yield Chart(f"Which settings mattered?{of}", _importance_caption(), _some(figures.importance(outcome, goal)))
     varied = [name for name, parameter in outcome.config.space.params.items() if parameter.levels != 1]
     yield Chart(
         f"What does each setting do?{of}",
@@ -68,14 +66,6 @@ def _of_goal(outcome: Outcome, goal: int, of: str) -> Iterator[Chart]:
         _some(parallel(outcome, goal)),
         kind="wide",
     )
-
-
-def _importance_caption() -> str:
-    text = "PED-ANOVA asks what it takes to be among the best; fANOVA asks what makes a difference anywhere. "
-    text += "With few trials both are rough, and they may well differ."
-    if not has_forests():
-        text += " fANOVA is missing: it needs scikit-learn (pip install -e '.[fanova]')."
-    return text
 
 
 def _of_study(outcome: Outcome) -> Iterator[Chart]:

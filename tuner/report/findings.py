@@ -18,6 +18,8 @@ from tuner.records.record import Ending, Role, TrialRecord
 from tuner.report import launches
 from tuner.report.launches import numbers
 from tuner.report.markup import NOTHING, Html, folded, html, joined, table, tag
+from tuner.study import earned
+from tuner.study.minimal import SettingEffect, effects_of
 
 _LEGEND = "Grey: as deployed. –: has no effect with the other settings."
 _WHOLE, _SHOWN = 40, 25
@@ -132,12 +134,12 @@ def _sampled(sample: Sample | None, unit: str, skipped: str) -> str:
 
 def changes(outcome: Outcome) -> Html:
     """The settings that differ, as a diff of what one types."""
-    if not outcome.improved or outcome.best is None:
+    if not outcome.improved or outcome.chosen is None:
         return tag("p", "Nothing: the deployed configuration stays as it is.")
     config = outcome.config
     switch = kind_of(config.engine).conventions.switch
     old = words.lines(config.model.settings, switch)
-    tried = config.space.settings(config.space.candidate(outcome.best.params))
+    tried = config.space.settings(outcome.chosen)
     new = words.lines(config.model.settings.merged(tried), switch)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     lines = []
@@ -145,7 +147,23 @@ def changes(outcome: Outcome) -> Html:
         lines += [tag("del", f"- {old[name]}")] if name in old else []
         lines += [tag("ins", f"+ {new[name]}")] if name in new else []
     said = " ".join(filter(None, (_advice(outcome), _moot(outcome, names))))
-    return joined([tag("pre", *lines, class_="diff"), tag("p", said, class_="caption")])
+    return joined([tag("pre", *lines, class_="diff"), tag("p", said, class_="caption"), _earnings(outcome)])
+
+
+def _earnings(outcome: Outcome) -> Html:
+    """What each change of the winner earns, with its interval."""
+    effects = effects_of(outcome)
+    if effects is None:
+        return NOTHING
+    rows = [_earning(each) for each in (*effects.kept, *effects.went_back)]
+    head = ("setting", "deployed", f"trial {effects.trial}", "earns", "")
+    said = f"{earned.others(effects)} {earned.bar(effects)}"
+    return joined([tag("h3", "What each change earns"), table(head, rows), tag("p", said, class_="caption")])
+
+
+def _earning(effect: SettingEffect) -> tuple[str, ...]:
+    gains = tag("span", earned.earned(effect.goals), class_="better" if effect.resolved else "same")
+    return effect.name, words.value(effect.deployed), words.value(effect.value), gains, ", ".join(earned.became(effect))
 
 
 def _advice(outcome: Outcome) -> str:

@@ -1,10 +1,11 @@
 """What settings earn, with intervals: the difference between two configurations, by all that was launched.
 
 The surrogate at its likeliest variances is too sure of itself: with 20 to 60 launches the variances are hardly known.
-So differences are averaged over variances that explain the launches as well (the Laplace approximation of their
-posterior, as in Rue, Martino and Chopin, "Approximate Bayesian inference for latent Gaussian models", JRSS B 71, 2009).
-That a winner was chosen for its reading biases nothing: its reading is one observation among all, and no more than its
-noise allows is made of it. Hints of what hardly matters have no part in it.
+So differences are averaged over variances that explain the launches as well: the Laplace approximation of their
+posterior, as in Rue, Martino and Chopin, "Approximate Bayesian inference for latent Gaussian models", JRSS B 71, 2009.
+That a winner was chosen for its reading is no harm: its reading is one observation among all, and no more than its
+noise allows is made of it. A parameter adds nothing where its condition does not hold. What is held to matter little
+beforehand is still shown to matter by launches that agree on it (``make bench-effects``).
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,9 +23,10 @@ from tuner.search.gaussian import Array, GaussianProcess, Precision, Prior
 from tuner.search.surrogate import Surrogate
 from tuner.space import Candidate, SearchSpace
 
-_SPARSE = Prior(effect=0.1, pairs=0.03, spread=1.5)
-"""Most settings do little, and pairs less: what a search is to find out is here to be shown."""
-_DRAWS = 48
+_SPARSE = Prior(effect=0.07, pairs=0.03, spread=2.0)
+"""Most settings do little, and pairs less; but any may do a lot."""
+_DRAWS, _LEAST_DRAWS, _MANY = 48, 6, 150
+"""Draws of the variances; fewer of more configurations, which know the variances better and cost more."""
 _SEED = 0
 _FEWEST = 1e-3
 """No launch is known better than that, whatever repeats say by chance."""
@@ -53,7 +55,7 @@ class Effects:
         direction: Of the goal.
         seen: Measured configurations with that goal's value alone.
         noise: Between launches of one configuration, as far as it is known.
-        level: The probability that is left on each side of an interval.
+        hints: What is known of the engine's settings.
     """
 
     def __init__(
@@ -63,24 +65,35 @@ class Effects:
         seen: Sequence[Observation],
         noise: Noise,
         hints: Hints,
-        level: float = 0.025,
     ) -> None:
         names = [name for name, parameter in space.params.items() if parameter.levels != 1]
-        self._surrogate = Surrogate(space, names, direction, hints, seen)
-        self._noise, self._level = noise, level
+        self._surrogate = Surrogate(space, names, direction, hints, seen, apart=True)
+        self._noise = noise
 
-    def over(self, one: Candidate, others: Iterable[Candidate]) -> list[Difference]:
-        """By how much one configuration is better than each of some others."""
+    def over(self, one: Candidate, others: Iterable[Candidate], level: float) -> list[Difference]:
+        """By how much one configuration is better than each of some others.
+
+        Args:
+            one: The one.
+            others: The others.
+            level: The probability that is left on each side of an interval.
+        """
         several = list(others)
         drawn = [process.difference(*self._surrogate.against(several, one)) for process in self._processes]
         means, deviations = -np.array([mean for mean, _ in drawn]), np.array([deviation for _, deviation in drawn])
-        low, high = (_quantile(means, deviations, at) for at in (self._level, 1 - self._level))
+        low, high = (_quantile(means, deviations, at) for at in (level, 1 - level))
         return [Difference(*map(float, each)) for each in zip(np.mean(means, axis=0), low, high, strict=True)]
+
+    def keep(self, candidates: Iterable[Candidate]) -> Array:
+        """The chance that each keeps its limits."""
+        return self._surrogate.keeps(list(candidates))
 
     @cached_property
     def _processes(self) -> list[GaussianProcess]:
         precision = self._precision
-        drawn = self._surrogate.process(precision, _SPARSE).posterior.draws(_DRAWS, _SEED)
+        share = min(1.0, (_MANY / max(1, len(self._surrogate.measured))) ** 2)
+        count = max(_LEAST_DRAWS, round(_DRAWS * share))
+        drawn = self._surrogate.process(precision, _SPARSE).posterior.draws(count, _SEED)
         return [self._surrogate.process(precision, _SPARSE, variances) for variances in drawn]
 
     @property

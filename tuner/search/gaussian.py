@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+NOWHERE = -10.0
+"""The place of a parameter that does not act: it adds nothing there, and is like none of its values."""
 _LENGTH = 0.5
 """Over which share of an ordered parameter's range its effect changes."""
 _BASE = 1.0
@@ -45,10 +47,15 @@ class Axes:
         return np.array(parts).reshape(len(parts), len(one), len(other))
 
     def _alike(self, one: Array, other: Array, by_distance: bool) -> Array:
+        act = (one != NOWHERE) & (other != NOWHERE)
         if not by_distance:
-            return np.asarray(one == other, dtype=float)
+            return np.asarray(act & (one == other), dtype=float)
         scaled = np.sqrt(5.0) * np.abs(one - other) / _LENGTH  # Matérn 5/2
-        return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled))
+        return np.asarray(act * (1 + scaled + scaled**2 / 3) * np.exp(-scaled))
+
+    def acting(self, points: Array) -> Array:
+        """How alike each point is to itself, (d, n, 1): not at all on what does not act there."""
+        return np.asarray(points.T[:, :, None] != NOWHERE, dtype=float)
 
 
 @dataclass(frozen=True)
@@ -158,11 +165,15 @@ class GaussianProcess:
         covariance[np.diag_indices_from(covariance)] += noise
         return np.asarray(np.linalg.inv(covariance))
 
+    def _own(self, points: Array) -> Array:
+        """The variance of each point before anything was observed, (m,)."""
+        return self.variances.kernel(self._axes.acting(points))[:, 0]
+
     def at(self, points: Array, mean: Array) -> tuple[Array, Array]:
         """Mean and standard deviation at some points, (m,) each."""
         across = self.variances.kernel(self._axes.alike(points, self._points))
         expected = mean + self._level + across @ self._inverse @ (self._rest - self._level)
-        variance = self.variances.whole - np.einsum("ij,jk,ik->i", across, self._inverse, across, optimize=True)
+        variance = self._own(points) - np.einsum("ij,jk,ik->i", across, self._inverse, across, optimize=True)
         return np.asarray(expected), np.sqrt(np.maximum(variance, 1e-12))
 
     def difference(self, points: Array, one: Array, mean: Array, mean_of_one: float) -> tuple[Array, Array]:
@@ -171,7 +182,7 @@ class GaussianProcess:
         across = self.variances.kernel(self._axes.alike(both, self._points))
         expected = np.append(mean, mean_of_one) + across @ self._inverse @ (self._rest - self._level)
         weighted = across @ self._inverse
-        variances = self.variances.whole - np.einsum("ij,ij->i", weighted, across)
+        variances = self._own(both) - np.einsum("ij,ij->i", weighted, across)
         shared = self.variances.kernel(self._axes.alike(points, one[None, :]))[:, 0] - weighted[:-1] @ across[-1]
         variance = variances[:-1] + variances[-1] - 2 * shared
         return np.asarray(expected[:-1] - expected[-1]), np.sqrt(np.maximum(variance, 1e-12))

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from tuner.engines.base import Hints
 from tuner.objective import Direction
 from tuner.search.base import Observation
-from tuner.search.gaussian import Array, Axes, GaussianProcess, Precision, Prior, Variances
+from tuner.search.gaussian import NOWHERE, Array, Axes, GaussianProcess, Precision, Prior, Variances
 from tuner.search.view import is_ordered
 from tuner.space import Candidate, Choice, SearchSpace
 
@@ -36,7 +36,16 @@ _SCREENED = 0.4
 
 
 class Surrogate:
-    """What was seen, as processes over the space: the goal, each limit, and whether it runs."""
+    """What was seen, as processes over the space: the goal, each limit, and whether it runs.
+
+    Args:
+        space: The parameters.
+        names: Those that can vary.
+        direction: Of the goal.
+        hints: What is known of the engine's settings.
+        seen: What was launched.
+        apart: Whether a parameter adds nothing where it does not act; else it is where its default is.
+    """
 
     def __init__(
         self,
@@ -45,6 +54,8 @@ class Surrogate:
         direction: Direction,
         hints: Hints,
         seen: Sequence[Observation],
+        *,
+        apart: bool = False,
     ) -> None:
         self._space, self._names, self._hints = space, names, hints
         self._sign = 1 if direction == "maximize" else -1
@@ -52,6 +63,7 @@ class Surrogate:
         self._flags = [0.0] if any(each.screened for each in seen) else []
         weights = [self._weight(space.target(name)[1]) for name in names]
         self._axes = Axes((*ordered, *(False for _ in self._flags)), (*weights, *(_SCREENED for _ in self._flags)))
+        self._apart = apart
         self._seen = [each for each in seen if not each.screened]
         self._ran = [each for each in self._seen if each.values]
         self.measured = [each for each in seen if each.values]
@@ -143,6 +155,10 @@ class Surrogate:
             points[:, -1] = [each.screened for each in self.measured]
         return points
 
+    def keeps(self, candidates: Sequence[Candidate]) -> Array:
+        """The chance that each keeps its limits."""
+        return self._keeps(self._points(candidates))
+
     def _keeps(self, points: Array) -> Array:
         """The chance that all limits are kept."""
         from scipy.stats import norm
@@ -174,6 +190,8 @@ class Surrogate:
         return np.array(rows, dtype=float).reshape(len(rows), len(self._names) + len(self._flags))
 
     def _coordinate(self, name: str, candidate: Candidate) -> float:
+        if self._apart and name not in candidate.params:
+            return NOWHERE
         key = name, repr(candidate.params.get(name))
         if key not in self._coordinates:
             self._coordinates[key] = self._place(name, candidate.params.get(name))

@@ -23,11 +23,11 @@ from tuner.records.folder import StudyFolder, TrialFolder
 from tuner.records.outcome import Outcome, named
 from tuner.records.record import Failure, ProofTerms, Role, State, TrialRecord
 from tuner.site.clean import left_overs
-from tuner.space import Candidate
 from tuner.study import events, provenance, resume
 from tuner.study.assembly import workbench
 from tuner.study.blame import Blame, Circumstances, blame, settled
 from tuner.study.checks import check_prompts
+from tuner.study.minimal import launchable, without_passengers
 from tuner.study.pace import Pace, left_s
 from tuner.study.proposals import Proposal, Proposer
 from tuner.trial.run import Assignment, Workbench, never, run_trial
@@ -266,12 +266,16 @@ class _Run:
     def _terms(self) -> ProofTerms | None:
         """What is to be proven next: what an earlier run has begun comes first."""
         outcome = self.outcome
-        return outcome.open_proof.terms if outcome.open_proof else outcome.next_terms()
+        if begun := outcome.open_proof:
+            return begun.terms
+        if (terms := outcome.next_terms()) is None:
+            return None
+        admitted = launchable(self._proposer.known(outcome))
+        return without_passengers(outcome, terms, admitted, lambda text: self._listener(events.Noted(text)))
 
     def _prove(self, terms: ProofTerms) -> None:
         """Launch a finalist and the baseline in turns until it is decided."""
-        finalist = next(record for record in self.outcome.searched if record.digest == terms.candidate)
-        candidates = {Role.CONFIRM_BASELINE: self._deployed, Role.CONFIRM_BEST: Candidate(finalist.params)}
+        candidates = {Role.CONFIRM_BASELINE: self._deployed, Role.CONFIRM_BEST: self.outcome.finalist(terms)}
         while not self._paused and not (proof := self._proof(terms)).decision.over:
             role, outcome = proof.next_role(self._config.study.seed), self.outcome
             foreseen = self._proposer.foreseen(Proposal(role, candidates[role]), self._proposer.known(outcome))

@@ -19,8 +19,8 @@ from tuner.host import nvidia as driver
 from tuner.schema import Schema
 from tuner.secrets import redacted
 
-_LIBRARIES = ("optuna", "aiohttp", "uvloop", "torch", "scikit-learn")
-"""What has a hand in the numbers: search, load, importances."""
+_LIBRARIES = ("optuna", "aiohttp", "uvloop", "torch")
+"""What has a hand in the numbers: search and load."""
 
 
 class Machine(Schema):

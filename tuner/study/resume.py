@@ -16,6 +16,7 @@ _HARMLESS: Mapping[str, str] = {
     "study.retries": "applies from the next trial",
     "study.confirm": "applies from the next proof",
     "study.min_gain": "the verdict is worded by it",
+    "study.min_effect": "applies from the next proof",
     "study.control_every": "applies from the next trial",
     "objective.guard": "the verdict is judged by it",
     "objective.unguarded": "the verdict is judged by it",

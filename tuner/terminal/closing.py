@@ -18,6 +18,8 @@ from tuner.records.outcome import Outcome, named
 from tuner.records.record import Role, TrialRecord
 from tuner.records.screened import agreement
 from tuner.secrets import redacted
+from tuner.study import earned
+from tuner.study.minimal import effects_of
 from tuner.study.pace import left_s
 
 _LINE = 160
@@ -103,16 +105,23 @@ def _finalists(outcome: Outcome) -> list[tuple[str, str]]:
     """Deployed and best by their relaunches; by their own trials only until there are any."""
     decision = outcome.decision
     rows = [("deployed", _described(outcome, outcome.baseline))]
-    if not (outcome.improved and outcome.best and outcome.baseline):
+    if not (outcome.improved and outcome.best and outcome.chosen and outcome.baseline):
         return rows
-    changed = ("  changed", outcome.config.space.changed(outcome.best.params, outcome.deployed))
+    changed = ("  changed", outcome.config.space.changed(outcome.chosen.params, outcome.deployed))
     if decision is None or not decision.launches:
-        return [*rows, ("best", f"trial {outcome.best.number}: {_described(outcome, outcome.best)}"), changed]
+        best = ("best", f"trial {outcome.best.number}: {_described(outcome, outcome.best)}")
+        return [*rows, best, changed, *_earned(outcome)]
     rows = [("deployed", _relaunched(outcome, Role.CONFIRM_BASELINE))]
     rows.append(("best", f"trial {outcome.best.number}: {_relaunched(outcome, Role.CONFIRM_BEST)}"))
     said = f"{verdict.effects(decision)}, over {verdict.launches(decision)} of each ({verdict.title(decision)})"
     limits = [f"{text}: {'kept' if bound.kept else 'not shown'}" for text, bound in verdict.limits(outcome)]
-    return [*rows, changed, ("relaunched", said), *_headed("limits", limits)]
+    return [*rows, changed, ("relaunched", said), *_headed("limits", limits), *_earned(outcome)]
+
+
+def _earned(outcome: Outcome) -> list[tuple[str, str]]:
+    """What each change of the winner earns."""
+    effects = effects_of(outcome)
+    return _headed("earns", [*earned.lines(effects), earned.bar(effects)]) if effects else []
 
 
 def _relaunched(outcome: Outcome, role: Role) -> str:
@@ -193,6 +202,7 @@ def overview(outcomes: Sequence[Outcome]) -> Table:
 
 def summary(outcome: Outcome) -> dict[str, JsonValue]:
     """Where a study stands, for ``--json``."""
+    effects = effects_of(outcome)
     return {
         "study": outcome.config.study.name,
         "folder": str(outcome.folder.path),
@@ -211,6 +221,7 @@ def summary(outcome: Outcome) -> dict[str, JsonValue]:
         "proven": outcome.proven,
         "kind": outcome.decision.kind if outcome.decision else None,
         "decision": outcome.decision.model_dump(mode="json") if outcome.decision else None,
+        "effects": effects.model_dump(mode="json") if effects else None,
         "worse": list(verdict.worse(outcome)),
         "near_misses": [*(record.number for record in outcome.near_misses)],
         "pruned": dict(outcome.causes),

@@ -1,0 +1,66 @@
+"""What a winner's changes earn, in words: the same for terminal, report and notes."""
+
+from collections.abc import Iterator, Mapping
+
+from tuner import words
+from tuner.proof.decision import Effect
+from tuner.records import verdict
+from tuner.study.minimal import Earned, SettingEffect, WinnerEffects
+
+
+def lines(effects: WinnerEffects) -> Iterator[str]:
+    """Each change that is kept or shown to earn something, with what it earns; then what is known of the others."""
+    for each in (*effects.kept, *(each for each in effects.went_back if each.resolved)):
+        yield f"{setting(each)}: {earned(each.goals)}{', '.join(['', *became(each)])}"
+    yield others(effects)
+
+
+def became(effect: SettingEffect) -> Iterator[str]:
+    """What there is to know of a change that is not simply shown and kept."""
+    if not effect.kept:
+        yield "went back to the deployed value"
+    elif not effect.resolved:
+        yield "not shown by itself"
+
+
+def setting(effect: SettingEffect) -> str:
+    """``max_num_seqs 64 → 32``."""
+    return f"{effect.name} {words.value(effect.deployed)} → {words.value(effect.value)}"
+
+
+def earned(goals: Mapping[str, Earned]) -> str:
+    """Every goal with its interval."""
+    found = ((goal, Effect(gain=each.gain, low=each.low, high=each.high)) for goal, each in goals.items())
+    return "; ".join(verdict.changed(goal, effect) for goal, effect in found)
+
+
+def others(effects: WinnerEffects) -> str:
+    """What can be said of all changes that are not known to earn anything."""
+    unknown = [each for each in effects.settings if not each.resolved]
+    least = words.percent(effects.min_effect)
+    if not unknown:
+        return f"Each of them is shown to earn more than {least}."
+    names = ", ".join(f"{each.name} (at most {words.percent(_most(each), sign=True)})" for each in unknown)
+    some = "No change" if len(unknown) == len(effects.settings) else "No other change"
+    text = f"{some} of trial {effects.trial} is shown to earn more than {least}: {names}"
+    if effects.returned is None:
+        return f"{text}."
+    count = len(effects.went_back)
+    return f"{text}. {_those(count)} to the deployed value; in all they had earned {earned(effects.returned)}."
+
+
+def _those(count: int) -> str:
+    return "1 went back" if count == 1 else f"{count} went back"
+
+
+def bar(effects: WinnerEffects) -> str:
+    """What it takes to be shown."""
+    least, from_ = words.percent(effects.min_effect), words.percent(effects.resolves)
+    return (
+        f"Estimated from all launches, with 90 % intervals. A change is shown to earn something if its "
+        f"interval excludes less than {least} (study.min_effect); at this study's noise that takes about {from_}."
+    )
+
+
+def _most(effect: SettingEffect) -> float:
+    return max(each.high for each in effect.goals.values())

@@ -1,0 +1,269 @@
+"""A winner without passengers: what each of its changes earns, and the fewest of them that are worth a proof.
+
+Every change goes back to the deployed value unless its interval excludes less than ``study.min_effect``. More are kept
+only where those that are left need them: for the space's rules, for memory, for a limit, or because all that would go
+back is shown to earn more than that together. Where no change is resolved, the whole winner is proven.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations, islice
+from math import expm1, log, log1p, sqrt
+from statistics import fmean, median
+
+from pydantic import JsonValue
+
+from tuner.engines.registry import kind_of
+from tuner.foresight.preflight import Preflight
+from tuner.records.idle import ran
+from tuner.records.outcome import Outcome
+from tuner.records.readings import LIKELY, Readings
+from tuner.records.record import ProofTerms, TrialRecord
+from tuner.schema import Schema
+from tuner.search.base import Admits, Observation, anything
+from tuner.search.effects import Difference, Effects
+from tuner.space import Candidate
+from tuner.study.proposals import observations
+
+_LEVEL = 0.05
+"""The probability that an effect is below its interval, shared by the goals; as much again is left above it."""
+_SURE = 0.01
+"""Likewise for what several changes earn together, of which many combinations are looked at."""
+_FEWEST = 4
+"""Of fewer measured configurations nothing is said."""
+_ENDS = 2 * 1.96
+"""Standard errors between the ends of a measurement's 95 % interval."""
+_MOST_TRIED = 4096
+"""Subsets of one size that are looked at."""
+
+
+class Earned(Schema):
+    """By which share something makes a goal better; negative where it is worse."""
+
+    gain: float
+    low: float
+    high: float
+    """The interval: the truth is below it with a probability of 5 %, and above it with the same."""
+
+
+class SettingEffect(Schema):
+    """What one changed setting of a winner earns: the winner against the winner with the deployed value of it."""
+
+    name: str
+    deployed: JsonValue
+    value: JsonValue
+    goals: dict[str, Earned]
+    resolved: bool
+    """Whether the interval of a goal excludes less than ``study.min_effect``."""
+    kept: bool
+    """Whether it is in the configuration that is proven."""
+
+
+class WinnerEffects(Schema):
+    """What the changes of a winner earn, by all launches of the search."""
+
+    trial: int
+    settings: tuple[SettingEffect, ...]
+    min_effect: float
+    """``study.min_effect``."""
+    resolves: float
+    """From which reading on this study's noise lets an effect be told from less than that."""
+    returned: dict[str, Earned] | None
+    """What those that went back earn together; null if none did."""
+
+    @property
+    def kept(self) -> list[SettingEffect]:
+        """The changes that are in the configuration that is proven, what earns most first."""
+        return [each for each in self._by_gain if each.kept]
+
+    @property
+    def went_back(self) -> list[SettingEffect]:
+        """The changes that went back to the deployed values."""
+        return [each for each in self._by_gain if not each.kept]
+
+    @property
+    def _by_gain(self) -> list[SettingEffect]:
+        return sorted(self.settings, key=lambda each: -max(earned.gain for earned in each.goals.values()))
+
+
+def effects_of(outcome: Outcome) -> WinnerEffects | None:
+    """What the changes of a study's winner earn; ``None`` where there is no winner, or too little was measured."""
+    if not outcome.improved or outcome.best is None:
+        return None
+    winner = _Winner(outcome, outcome.best)
+    return winner.effects(outcome.reduced) if winner.told else None
+
+
+def without_passengers(outcome: Outcome, terms: ProofTerms, admitted: Admits, say: Callable[[str], None]) -> ProofTerms:
+    """The terms of a proof of what is worth proving of a trial; the same terms where that is all of it.
+
+    Args:
+        outcome: The study.
+        terms: Of a proof of a trial's whole configuration.
+        admitted: Whether a configuration is expected to run.
+        say: Told what became of the trial's changes.
+    """
+    trial = next(record for record in outcome.searched if record.digest == terms.candidate and record.measurement)
+    tried = {proof.terms.candidate for proof in outcome.proofs}
+    winner = _Winner(outcome, trial)
+    if any(proof.terms.winner == terms.candidate for proof in outcome.proofs) or not winner.told:
+        return terms
+    if not (kept := winner.kept(admitted)):
+        say(f"no change of trial {trial.number} could be told from nothing: all of them are proven together")
+        return terms
+    candidate = outcome.partly(trial, kept)
+    if candidate.digest in tried or set(kept) == set(winner.changed):
+        return terms
+    back = ", ".join(name for name in winner.changed if name not in kept)
+    part = f"{len(kept)} of its {len(winner.changed)} changes ({', '.join(kept)})"
+    say(f"trial {trial.number} is proven with {part}; not shown to be worth a change: {back}")
+    return terms.model_copy(update={"candidate": candidate.digest, "winner": trial.digest, "kept": tuple(kept)})
+
+
+def launchable(known: Preflight | None) -> Admits:
+    """Which configurations are expected to run, by what is known of launches."""
+    if known is None:
+        return anything
+    return lambda candidate: known.check(candidate) is None and known.fits(candidate)
+
+
+@dataclass(frozen=True)
+class _Winner:
+    """A trial that is to be proven, and what launches say of its changes."""
+
+    outcome: Outcome
+    trial: TrialRecord
+
+    @property
+    def told(self) -> bool:
+        """Whether anything can be said of its changes."""
+        return bool(self.changed) and len(self._seen) >= _FEWEST
+
+    @cached_property
+    def changed(self) -> list[str]:
+        """The parameters that it sets otherwise than the deployment."""
+        return list(self.outcome.changes(self.trial))
+
+    def effects(self, kept: Sequence[str] | None) -> WinnerEffects:
+        """What each change earns, and what those earn together that are not kept."""
+        proven = self.changed if kept is None else kept
+        back = [name for name in self.changed if name not in proven]
+        reaches = [each.mean - each.low for name in self.changed for each in self._alone[name].values()]
+        return WinnerEffects(
+            trial=self.trial.number,
+            settings=tuple(self._effect(name, name in proven) for name in self.changed),
+            min_effect=self.outcome.config.study.min_effect,
+            resolves=expm1(self._bar + median(reaches)),
+            returned={goal: _earned(found[0]) for goal, found in self._over([proven]).items()} if back else None,
+        )
+
+    def _effect(self, name: str, kept: bool) -> SettingEffect:
+        return SettingEffect(
+            name=name,
+            deployed=self.outcome.deployed.get(name),
+            value=self.trial.params[name],
+            goals={goal: _earned(each) for goal, each in self._alone[name].items()},
+            resolved=self._resolved(name),
+            kept=kept,
+        )
+
+    def kept(self, admitted: Admits) -> list[str]:
+        """The fewest of its changes that are worth a proof: what is resolved and what that needs; or none."""
+        if not (resolved := [name for name in self.changed if self._resolved(name)]):
+            return []
+        rest = [name for name in self.changed if name not in resolved]
+        for more in range(len(rest)):
+            sets = [[*resolved, *extra] for extra in islice(combinations(rest, more), _MOST_TRIED)]
+            found = next((kept for kept in self._ranked(sets) if self._may_run(kept, admitted)), None)
+            if found is not None:
+                return [name for name in self.changed if name in found]
+        return self.changed
+
+    def _may_run(self, kept: Sequence[str], admitted: Admits) -> bool:
+        """As far as is known: by the rules, by what was predicted, and by what became of it if it was launched."""
+        candidate, config = self.outcome.partly(self.trial, kept), self.outcome.config
+        refuted = {record.digest for record in self.outcome.searched if not self.outcome.within(record)}
+        legal = config.space.violated(candidate, config.model.settings) is None
+        return legal and candidate.digest not in refuted and admitted(candidate)
+
+    def _ranked(self, sets: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
+        """Those that are not shown to lose against the whole and that rather keep their limits, the best first."""
+        losses = self._over(sets, _SURE)
+        lost = [max(found[n].low for found in losses.values()) > self._bar for n in range(len(sets))]
+        mean = [fmean(found[n].mean for found in losses.values()) for n in range(len(sets))]
+        chance = self._any.keep([self._model(kept) for kept in sets])
+        enough = min(LIKELY, float(self._any.keep([self._model(self.changed)])[0]))
+        fine = [n for n in range(len(sets)) if not lost[n] and chance[n] >= enough]
+        yield from (sets[n] for n in sorted(fine, key=mean.__getitem__))
+
+    # what launches say
+
+    @property
+    def _bar(self) -> float:
+        return log1p(self.outcome.config.study.min_effect)
+
+    def _resolved(self, name: str) -> bool:
+        return any(each.low > self._bar for each in self._alone[name].values())
+
+    @cached_property
+    def _alone(self) -> Mapping[str, Mapping[str, Difference]]:
+        """By change and goal: the winner over the winner without it."""
+        found = self._over([[name for name in self.changed if name != one] for one in self.changed])
+        return {name: {goal: each[n] for goal, each in found.items()} for n, name in enumerate(self.changed)}
+
+    def _over(self, sets: Sequence[Sequence[str]], level: float = _LEVEL) -> Mapping[str, Sequence[Difference]]:
+        """By goal, which share the level: the winner over each configuration that has some of its changes."""
+        whole, parts = self._model(self.changed), [self._model(kept) for kept in sets]
+        return {goal: effects.over(whole, parts, level / len(self._effects)) for goal, effects in self._effects.items()}
+
+    def _model(self, kept: Iterable[str]) -> Candidate:
+        """The deployed configuration with some of the changes, by what really ran in both."""
+        space, baseline = self.outcome.config.space, self.outcome.baseline
+        base = {**self.outcome.deployed, **(ran(baseline, space).params if baseline else {})}
+        top = ran(self.trial, space).params
+        return space.candidate({**base, **{name: top[name] for name in kept}})
+
+    @property
+    def _any(self) -> Effects:
+        return next(iter(self._effects.values()))
+
+    @cached_property
+    def _effects(self) -> Mapping[str, Effects]:
+        config, readings = self.outcome.config, self._readings
+        hints = kind_of(config.engine).hints
+        return {
+            goal: Effects(config.space, direction, self._of_goal(n, goal), readings.noise(goal), hints)
+            for n, (goal, direction) in enumerate(config.objective.goals.items())
+        }
+
+    @cached_property
+    def _seen(self) -> list[Observation]:
+        every = observations(self._readings.records, self.outcome.config.space, self._readings)
+        return [each for each in every if each.values and not each.screened]
+
+    @cached_property
+    def _readings(self) -> Readings:
+        """Of all launches, the relaunches of earlier proofs among them."""
+        again, readings = [each for each in self.outcome.confirmations if each.measurement], self.outcome.readings
+        return Readings(readings.objective, [*readings.records, *again], readings.deployed) if again else readings
+
+    def _of_goal(self, number: int, goal: str) -> list[Observation]:
+        """What was measured, with that goal's value alone and how well it is known."""
+        return [self._with(each, number, goal) for each in self._seen]
+
+    def _with(self, seen: Observation, number: int, goal: str) -> Observation:
+        assert seen.values
+        errors = [_error(record, goal) for record in self._readings.records if record.digest == seen.asked]
+        error = sqrt(fmean(each**2 for each in errors))
+        return replace(seen, values=(seen.values[number],), launches=len(errors), error=error)
+
+
+def _error(record: TrialRecord, goal: str) -> float:
+    """How well a launch knows a metric: standard error of its log by its own interval."""
+    interval = record.measurement.intervals.get(goal) if record.measurement else None
+    return log(interval.high / interval.low) / _ENDS if interval and interval.low > 0 else 0.0
+
+
+def _earned(difference: Difference) -> Earned:
+    return Earned(gain=expm1(difference.mean), low=expm1(difference.low), high=expm1(difference.high))
