@@ -67,7 +67,7 @@ def baseline(text: str) -> Baseline:
         raise ConfigError(f"{path}: its command line cannot be read: {said}", place=KEY, fix=fix)
     hide(value for name, value in deployment.env.items() if value and is_secret(name))
     groups = {"model": "deployed", "hardware": "unknown", "space": "serving"}
-    launcher = "docker" if deployment.container.image else "process"
+    launcher = "docker" if deployment.container.container else "process"
     return Baseline(
         {**groups, "launcher": launcher},
         dict(_values(deployment, path)),
@@ -94,7 +94,7 @@ def _values(deployment: Deployment, path: Path) -> Iterator[tuple[str, JsonValue
     program = _program(deployment)
     if program != ("vllm", "serve"):
         yield "engine.executable", [*program]
-    if deployment.container.image:
+    if deployment.container.container:
         yield from _docker(deployment, program)
 
 
@@ -141,15 +141,31 @@ def _secrets(deployment: Deployment, path: Path) -> Iterator[tuple[str, JsonValu
 def _gpus(deployment: Deployment) -> tuple[int, ...]:
     """Indices on this host; none where it is given none, or none of NVIDIA's."""
     given = deployment.understood.gpus
-    seen = tuple(gpu.index for gpu in nvidia.read())
+    here = nvidia.read()
+    seen = tuple(gpu.index for gpu in here)
     match given:
         case list():
-            return tuple(sorted(one for one in given if isinstance(one, int)))
+            return tuple(sorted(_index(one, here) for one in given))
         case int():
             return seen[:given] or tuple(range(given))
         case "all":
             return seen or tuple(range(_ranks(deployment)))
     return ()
+
+
+def _index(named: JsonValue, here: Sequence[nvidia.Gpu]) -> int:
+    """A GPU's index on this host, whether it is named by that or by its UUID.
+
+    Raises:
+        ConfigError: This host has no GPU of this UUID.
+    """
+    if isinstance(named, int):
+        return named
+    found = next((gpu.index for gpu in here if gpu.uuid.startswith(str(named))), None)
+    if found is None:
+        fix = "say hardware.gpus=[…], as `nvidia-smi -L` numbers them"
+        raise ConfigError(f"there is no GPU {named} on this host", place=KEY, fix=fix)
+    return found
 
 
 def _ranks(deployment: Deployment) -> int:
@@ -179,7 +195,8 @@ def _program(deployment: Deployment) -> tuple[str, ...]:
 def _docker(deployment: Deployment, program: Sequence[str]) -> Iterator[tuple[str, JsonValue]]:
     container = deployment.container
     options, kept = container.options, list(container.mounts)
-    yield "launcher.image", container.image
+    if container.image:
+        yield "launcher.image", container.image
     hub = _hub(container)
     if hub:
         kept.remove(hub)
@@ -187,7 +204,7 @@ def _docker(deployment: Deployment, program: Sequence[str]) -> Iterator[tuple[st
     elif any("huggingface" in mount.target for mount in kept) or {"HF_HOME", "HF_HUB_CACHE"} & set(container.env):
         yield "launcher.hf_home", None
         yield "secrets.trial", [name for name in container.env if is_secret(name) and not is_api_key(name)]
-    yield "launcher.mounts", [str(mount) for mount in kept if mount.volume is None]
+    yield "launcher.mounts", [str(mount) for mount in kept if mount.is_path]
     yield "launcher.volumes", [_volume(mount) for mount in kept if mount.volume is not None]
     for mount in kept:
         if mount.target.rstrip("/") in _CACHES:
@@ -214,7 +231,7 @@ def _hub(container: Container) -> Mount | None:
     """The mount of the host's Hugging Face folder at its usual place: trials share its models, and not its token."""
     if {"HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"} & set(container.env):
         return None
-    return next((one for one in container.mounts if one.volume is None and _is_home(one.target)), None)
+    return next((one for one in container.mounts if one.is_path and _is_home(one.target)), None)
 
 
 def _is_home(target: str) -> bool:

@@ -24,6 +24,11 @@ class Mount:
     read_only: bool = False
     volume: str | None = None
 
+    @property
+    def is_path(self) -> bool:
+        """Whether it is a folder or file of this host; a cluster's volume is neither that nor one of Docker's."""
+        return self.volume is None and not self.source[:1].isalnum()
+
     def __str__(self) -> str:
         return f"{self.source}:{self.target}{':ro' if self.read_only else ''}"
 

@@ -64,6 +64,8 @@ def _container(
     unread: list[str] = []
     secrets: dict[str, str] = {}
     env = dict(_environment(one, config, secrets, unread))
+    claims = [mount.source for mount in _mounts(one, pod) if not mount.is_path]
+    unread += [f"the volume {claim} is the cluster's: this host does not have it" for claim in claims]
     host = next((_port(port) for port in one.get("ports") or [] if port.get("hostPort")), None)
     entrypoint = one.get("command")
     return Container(
@@ -163,7 +165,7 @@ def _mounts(one: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[Mount]:
         if path := _at(volume, "hostPath", "path"):
             yield Mount(str(path), target, read_only)
         elif claim := _at(volume, "persistentVolumeClaim", "claimName"):
-            yield Mount(str(claim), target, read_only, str(claim))
+            yield Mount(str(claim), target, read_only)
 
 
 def _options(one: Mapping[str, Any], pod: Mapping[str, Any]) -> Options:

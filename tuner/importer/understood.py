@@ -164,7 +164,7 @@ def _script_file(word: str, container: Container) -> str | None:
 def on_host(inside: str, mounts: Sequence[Mount]) -> Path | None:
     """Where a file of the container is on this host; ``None`` if no mount says."""
     for mount in sorted(mounts, key=lambda one: len(one.target), reverse=True):
-        if mount.volume is None and Path(inside).is_relative_to(mount.target):
+        if mount.is_path and Path(inside).is_relative_to(mount.target):
             return Path(mount.source) / Path(inside).relative_to(mount.target)
     return None
 

@@ -105,6 +105,7 @@ def serving(words: Sequence[str], image: str | None) -> ServeCommand | None:
         remarks.append(f"`{' '.join(program)}` stands again what the image's entrypoint is already, and counts once")
     own = list(_items(own, remarks))
     model, flags = _taken_apart(own, remarks)
+    remarks += _twice(flags)
     return ServeCommand(program, model, tuple(_of_its_time(flags, image)), tuple(remarks), repeats)
 
 
@@ -151,6 +152,14 @@ def _value(flag: str, text: str) -> JsonValue:
     except ValueError:
         return text
     return found if found is not None else text
+
+
+def _twice(flags: Sequence[Flag]) -> Iterator[str]:
+    """Of a flag that stands several times, the last counts; some add to what stands before them."""
+    names = [flag.name for flag in flags if flag.name.removeprefix("--") not in _SEVERAL]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            yield f"{name} stands {names.count(name)} times: the last counts"
 
 
 def _of_its_time(flags: Sequence[Flag], image: str | None) -> Iterator[Flag]:
