@@ -43,9 +43,10 @@ class ToyLauncher:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         argv = [word.replace("{host}", "127.0.0.1").replace("{port}", str(port)) for word in spec.argv]
+        env = spec.seeing(spec.env, str(spec.folder)) if spec.folder else dict(spec.env)
         with (
             spec.log_path.open("ab") as log,
-            subprocess.Popen(argv, stdout=log, stderr=log, env=dict(spec.env)) as process,
+            subprocess.Popen(argv, stdout=log, stderr=log, env=env) as process,
         ):
             try:
                 yield ToyServer(f"http://127.0.0.1:{port}", ServerLog(spec.log_path), process)

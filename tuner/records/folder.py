@@ -298,6 +298,8 @@ class StudyFolder:
             for draft in self.path.glob(pattern):
                 with suppress(OSError):  # whoever writes there next says what is wrong with it
                     draft.unlink()
+        for shared in self.path.glob("trials/*/live"):
+            shutil.rmtree(shared, ignore_errors=True)
 
 
 def studies(folder: Path) -> list[StudyFolder]:

@@ -139,6 +139,22 @@ class LauncherContract:
             commands = [_command(pid) for pid in cpu.family(cpu.processes(), server.pids)]
         assert any("echo server ready" in command for command in commands)
 
+    def test_a_folder_is_seen_by_the_server_and_its_modules_can_be_imported(
+        self, launcher: Launcher, spec: Callable[..., LaunchSpec], tmp_path: Path
+    ) -> None:
+        """Also where the configuration has a ``PYTHONPATH`` of its own."""
+        self._must_start_servers()
+        wanted, folder = spec(), tmp_path / "shared"
+        folder.mkdir()
+        (folder / "shared_by_tuner.py").write_text('import os\nprint("found in", os.environ["FOLDER"], flush=True)\n')
+        argv = tuple(word.replace(ECHO_SERVER, f"import shared_by_tuner{ECHO_SERVER}") for word in wanted.argv)
+        env = {**wanted.env, "FOLDER": "{folder}", "PYTHONPATH": "/also"}
+        with launcher.launch(replace(wanted, argv=argv, env=env, folder=folder)) as server:
+            answer(server)
+            until(lambda: server.log.read_new() is not None and "echo server ready" in server.log.lines)
+        (found,) = [line for line in server.log.lines if line.startswith("found in")]
+        assert "{" not in found
+
     def test_workers_that_left_the_session_are_ended_too(
         self, launcher: Launcher, spec: Callable[..., LaunchSpec], footprint: Callable[[], object]
     ) -> None:

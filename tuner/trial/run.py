@@ -21,7 +21,7 @@ from tuner.engines.base import Command, Engine, Phase, StartupFacts
 from tuner.engines.effective import EffectiveSetting
 from tuner.engines.forecast import Forecast
 from tuner.engines.tolerance import Policy, Tolerance
-from tuner.errors import InfeasibleConfig, LiveBroke, TrialError
+from tuner.errors import InfeasibleConfig, LiveBroke, MeasurementError, TrialError
 from tuner.host.limits import HostConfig, disturbance
 from tuner.host.state import StageHost
 from tuner.host.watch import watching
@@ -39,7 +39,7 @@ from tuner.records.folder import TrialFolder
 from tuner.records.record import Failure, ProofTerms, Role, Screened, State, TrialRecord
 from tuner.space import Candidate, Settings
 from tuner.trial.readiness import Probe, Stopwatch, Watch, wait_until_ready
-from tuner.trial.screening import LiveServer, Screen, Screening, loads, settling
+from tuner.trial.screening import LiveServer, NotInForce, Screen, Screening, brief, loads, settling
 
 _AGAIN = 1 << 31
 """Added to the seed of what is measured once more, a multiple of it to that of a screened setting: its prompts are new
@@ -212,12 +212,23 @@ class _Trial:
             return
         self.stopwatch.enter(Phase.SCREENING)
         live = LiveServer(self.assignment.screening.live, self._folder, watch, self._probe(server))
+        load = brief(self.bench.workload)
         try:
             for number, screen in enumerate(self.assignment.screening.screens, 1):
-                self.screened += (
-                    self._screened(live, server, screen, self._plan(context, number * _AGAIN + self.assignment.seed)),
-                )
+                planned = self._plan(context, self.assignment.seed + number * _AGAIN, load)
+                with self._unmeasured_noted():
+                    self.screened += (self._screened(live, server, screen, planned),)
         except TrialError as error:
+            self.unscreened = error.message
+
+    @contextmanager
+    def _unmeasured_noted(self) -> Iterator[None]:
+        """A setting that has no numbers is left out; one that is not in force ends the screening."""
+        try:
+            yield
+        except NotInForce:
+            raise
+        except MeasurementError as error:
             self.unscreened = error.message
 
     def _screened(self, live: LiveServer, server: Server, screen: Screen, planned: Plan) -> Screened:
@@ -288,10 +299,10 @@ class _Trial:
         self.folder.save_requests(self.results)
         self.measurement = pooled(self.measurement, self._measured(again))
 
-    def _plan(self, context: int | None, seed: int) -> Plan:
+    def _plan(self, context: int | None, seed: int, workload: Workload | None = None) -> Plan:
         assert self.warm_up is not None
         return plan(
-            self.bench.workload,
+            workload or self.bench.workload,
             seed=seed,
             context_tokens=context,
             kv_tokens=self._kv_tokens,

@@ -15,12 +15,15 @@ from tuner.load.counters import parse
 from tuner.load.deciding import CONCURRENT, Deciding, stage_of
 from tuner.load.plan import Plan
 from tuner.load.stage import Stage
+from tuner.load.workload import Workload
 from tuner.space import Candidate
 from tuner.trial.readiness import Probe, Watch
 
 _WITHIN_S = 30.0
 """How long a server may take to be idle, and to put a change in force."""
 _POLL_S = 0.02
+_SETTLING = 16
+"""Tokens of an answer that is not counted."""
 
 
 class NotInForce(MeasurementError):
@@ -113,14 +116,26 @@ class LiveServer:
             time.sleep(_POLL_S)
 
 
+def brief(workload: Workload) -> Workload:
+    """The traffic as a screened setting gets it: as long, and with as few requests as its metrics allow."""
+    if not workload.min_duration_s:
+        return workload  # its requests are all that makes it last
+    alone = workload.single_user.model_copy(update={"requests": 1})
+    return workload.model_copy(update={"requests": workload.concurrency, "single_user": alone})
+
+
 def loads(planned: Plan, deciding: Deciding) -> Iterator[Stage]:
-    """The stages that decide, of a plan of this setting's own."""
+    """The stages that decide."""
     needed = {stage_of(name) for name in deciding.names}
     return (stage for stage in planned.stages if stage.name in needed)
 
 
 def settling(planned: Plan) -> Iterator[Stage]:
-    """A load that is not counted: the first after a change, which may disturb."""
+    """A short load that is not counted: the first after a change may be disturbed."""
     for stage in planned.stages:
         if stage.name == CONCURRENT:
-            yield replace(stage, requests=stage.requests[: stage.streams], rule=None)
+            first = (
+                replace(request, seed=f"{request.seed}/settling", output_tokens=min(request.output_tokens, _SETTLING))
+                for request in stage.requests[: stage.streams]
+            )
+            yield replace(stage, requests=tuple(first), rule=None)

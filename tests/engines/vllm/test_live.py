@@ -11,10 +11,15 @@ LIVE = VllmLive(("max_num_seqs", "max_num_batched_tokens"))
 MOST = '(EngineCore_DP0 pid=7) INFO 11-30 02:08:56 [x.py:37] live settings: at most {"max_num_seqs": 64}'
 
 
+def settings_of(version):
+    live = live_of(version, {})
+    assert isinstance(live, VllmLive)
+    return live.settings
+
+
 def test_older_versions_take_fewer():
-    assert live_of("0.33.0", {}).settings == (*LIVE.settings, "long_prefill_token_threshold")
-    assert live_of("0.31.0", {}).settings == (*LIVE.settings, "long_prefill_token_threshold")
-    assert live_of("0.26.0", {}).settings == LIVE.settings
+    assert settings_of("0.33.0") == settings_of("0.31.0") == (*LIVE.settings, "long_prefill_token_threshold")
+    assert settings_of("0.26.0") == settings_of("0.15.0") == LIVE.settings
 
 
 @pytest.mark.parametrize(
@@ -34,7 +39,7 @@ def test_a_change_replaces_the_file_and_the_scheduler_lies_next_to_it(tmp_path):
     LIVE.ask(tmp_path, 3, {"max_num_seqs": 4})
     assert LIVE.env("/seen") == {"TUNER_LIVE_SETTINGS": "/seen/settings.json"}
     assert json.loads((tmp_path / "settings.json").read_text()) == {"change": 3, "setting": {"max_num_seqs": 4}}
-    module, _, name = LIVE.args["scheduler_cls"].partition(".")
+    module, _, name = str(LIVE.args["scheduler_cls"]).partition(".")
     assert f"def {name}(" in (tmp_path / f"{module}.py").read_text()
     assert "tuner." not in "".join(
         line for line in (tmp_path / f"{module}.py").read_text().splitlines() if line.startswith(("import", "from"))

@@ -1,0 +1,160 @@
+"""Live settings on real vLLM, on a CPU: one server for all of it, and one study that screens."""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tuner import composing
+from tuner.engines.base import Command
+from tuner.engines.live import Heard, Live
+from tuner.engines.vllm.engine import VllmEngine
+from tuner.engines.vllm.live import live_of
+from tuner.launchers.base import LaunchSpec, Server
+from tuner.launchers.process.launcher import ProcessLauncher
+from tuner.records.screened import agreement
+from tuner.study.loop import run_study
+from tuner.testing.launcher import until
+
+HERE = os.environ.get("TUNER_TEST_VLLM")
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        not HERE, reason="needs real vLLM: TUNER_TEST_VLLM=DIR make test (DIR/venv/bin/vllm, DIR/models)"
+    ),
+]
+
+ARGS: Mapping[str, str | int] = {
+    "served_model_name": "glm",
+    "load_format": "dummy",
+    "optimization_level": 0,
+    "max_model_len": 2048,
+    "max_num_batched_tokens": 2048,
+    "max_num_seqs": 16,
+}
+ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_MLA_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
+
+
+class Changing:
+    """A running server, and the folder over which it is changed."""
+
+    def __init__(self, live: Live, folder: Path, server: Server) -> None:
+        self.live, self.folder, self.server = live, folder, server
+
+    def ask(self, change: int, **setting: int) -> None:
+        self.live.ask(self.folder, change, setting)
+
+    def heard(self, change: int) -> Heard:
+        while self.server.log.unread:
+            self.server.log.read_new()
+        return self.live.heard(self.server.log.lines, change)
+
+    def answers(self, tokens: int = 1) -> bool:
+        body = {"model": "glm", "prompt": "so far so good", "max_tokens": tokens, "ignore_eos": True}
+        return httpx.post(f"{self.server.url}/v1/completions", json=body, timeout=120).status_code == 200
+
+    def running(self) -> int:
+        lines = httpx.get(f"{self.server.url}/metrics", timeout=10).text.splitlines()
+        return int(float(next(line for line in lines if line.startswith("vllm:num_requests_running")).split()[-1]))
+
+    @contextmanager
+    def loaded(self, count: int, tokens: int) -> Iterator[None]:
+        """So many requests side by side, all answered at the end."""
+        threads = [threading.Thread(target=self.answers, args=(tokens,)) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        yield
+        for thread in threads:
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("live")
+    live = live_of("0.32.0", {})
+    assert isinstance(live, Live)
+    live.prepare(folder)
+    engine = VllmEngine((f"{HERE}/venv/bin/vllm", "serve"), f"{HERE}/models/glm-tiny")
+    command: Command = engine.command({**ARGS, **live.args}, {**ENV, **live.env("{folder}")}, None)
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    spec = LaunchSpec("live/0000", command.argv, log, command.env, folder=folder)
+    with ProcessLauncher().launch(spec) as server:
+        until(lambda: not server.life().running or _healthy(server), timeout_s=300)
+        yield Changing(live, folder, server)
+        assert server.life().running
+
+
+def _healthy(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.url}/health", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_it_runs_on_top_of_the_schedulers_own_choice(changing):
+    heard = changing.heard(0)
+    most = {"max_num_seqs": 16, "max_num_batched_tokens": 2048, "long_prefill_token_threshold": 2048}
+    assert (heard.most, heard.engines) == (most, 1)
+    assert changing.answers()
+
+
+def test_lowered_in_mid_load_and_raised_again(changing):
+    with changing.loaded(12, 600):
+        until(lambda: changing.running() == 12)
+        changing.ask(1, max_num_seqs=2)
+        until(lambda: changing.heard(1).confirmed == 1)
+        with changing.loaded(8, 300):
+            until(lambda: changing.running() == 2, timeout_s=60)
+            changing.ask(2, max_num_seqs=16)
+            until(lambda: changing.heard(2).confirmed == 1)
+            until(lambda: changing.running() > 2)
+
+
+def test_changed_on_an_idle_server(changing):
+    until(lambda: changing.running() == 0)
+    changing.ask(3, max_num_seqs=1, max_num_batched_tokens=64, long_prefill_token_threshold=32)
+    assert changing.heard(3).confirmed == 0
+    assert changing.answers()
+    until(lambda: changing.heard(3).confirmed == 1)
+    with changing.loaded(4, 40):
+        pass
+    assert changing.answers()
+
+
+@pytest.mark.parametrize("setting", [{"max_num_seqs": 17}, {"max_num_batched_tokens": 4096}, {"block_size": 32}])
+def test_beyond_the_envelope_is_refused_and_the_server_lives_on(changing, setting):
+    change = 10 + len(next(iter(setting)))
+    changing.ask(change, **setting)
+    assert changing.answers()
+    until(lambda: changing.heard(change).refused)
+    assert changing.heard(change).confirmed == 0
+    assert changing.answers()
+
+
+def test_a_study_screens_in_one_launch_what_it_launches_later(tmp_path):
+    asked = composing.load(
+        [
+            "experiment=vllm-cpu",
+            f"engine.executable=[{HERE}/venv/bin/vllm,serve]",
+            f"model.id={HERE}/models/glm-tiny",
+            f"study.folder={tmp_path}",
+            "study.confirm=0",
+            "objective.limits=null",
+            "workload={min_duration_s: 3, requests: 16, single_user: {requests: 1}, ttft_prompt_tokens: []}",
+            "workload.warm_up={longest_tokens: 200, max_rounds: 2}",
+            "budget.trials=3",
+        ]
+    )
+    outcome = run_study(asked, lambda event: None)
+    baseline, envelope, _ = outcome.launched
+    assert (baseline.params["max_num_seqs"], envelope.params["max_num_seqs"]) == (4, 16)
+    assert len(envelope.screened) >= 4
+    found = {each.setting["max_num_seqs"]: each.measurement.output_tokens_per_s for each in envelope.screened}
+    assert found[1] < found[16]
+    assert agreement(outcome).settings >= 4
