@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from tests.simulated import simulated_study
+from tuner import words
 from tuner.analysis import frames as analysis
 from tuner.export.profile import profile_of
 from tuner.load.records import FailureKind, Spoiled
@@ -21,6 +22,7 @@ from tuner.records import verdict
 from tuner.records.folder import StudyFolder
 from tuner.records.record import Role, State
 from tuner.report import report_html
+from tuner.study.minimal import effects_of
 from tuner.terminal import closing
 from tuner.testing.launcher import until
 
@@ -64,6 +66,25 @@ def test_the_table_shows_the_relaunches_and_never_the_searchs_own_reading(outcom
     assert f"relaunched throughput +{goal.gain:.1%} {interval}, over 4 launches of each (better)" in said
     assert "limits TPOT p50 (× 0." in said
     assert "now complete" in said
+
+
+def test_what_each_change_earns_is_in_the_table_in_json_and_in_the_profile(outcome):
+    effects = effects_of(outcome)
+    said = shown(closing.table(outcome))
+    (kept,) = effects.kept
+    gain = kept.goals["output_tokens_per_s"]
+    assert f"changed {outcome.config.space.changed(outcome.chosen.params, outcome.deployed)} " in said
+    assert f"earns compile_sizes unset → {words.value(kept.value)}: throughput +{gain.gain:.1%} [" in said
+    assert f"No other change of trial {outcome.best.number} is shown to earn more than 1.0%: " in said
+    assert "excludes less than 1.0% (study.min_effect); at this study's noise that takes about" in said
+    told = closing.summary(outcome)["effects"]
+    assert {each["name"]: (each["kept"], each["resolved"]) for each in told["settings"]} == {
+        each.name: (each.name == "compile_sizes",) * 2 for each in effects.settings
+    }
+    profile = profile_of(outcome)
+    assert profile.effects == effects
+    assert profile.args["compilation_config"] == {"compile_sizes": kept.value}
+    assert profile.args["max_num_batched_tokens"] == outcome.config.model.args["max_num_batched_tokens"]
 
 
 def test_what_got_worse_stands_under_the_verdict(outcome):
