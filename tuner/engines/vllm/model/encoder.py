@@ -13,9 +13,7 @@ from tuner.engines.vllm.model.numbers import Raw, whole
 from tuner.engines.vllm.model.parts import Encoder
 
 _TOWERS = ("vision_config", "audio_config", "sound_config", "vit_config")
-_DEPTHS = (
-    *("depth", "num_hidden_layers", "layers", "encoder_layers", "vt_num_hidden_layers", "conf_num_hidden_layers"),
-)
+_DEPTHS = ("depth", "num_hidden_layers", "layers", "encoder_layers", "vt_num_hidden_layers", "conf_num_hidden_layers")
 _MILLIONS = {"vit_huge": 632, "so400m": 428, "clip-l": 304, "sam_vit_b": 96}
 """Millions of weights of towers that files only name."""
 _GATED = ("silu", "swish")
