@@ -7,10 +7,10 @@ import pytest
 
 from tests.engines.vllm.real import asked
 from tuner.engines.hardware import Hardware
-from tuner.engines.vllm.memory.cache import cache_of
+from tuner.engines.vllm.memory.cache import GIB, cache_of
 from tuner.engines.vllm.memory.calibration import Calibration
 from tuner.engines.vllm.memory.demand import demand_of, release
-from tuner.engines.vllm.memory.sizes import GIB, Part, account, sizes_of
+from tuner.engines.vllm.memory.sizes import Part, account, sizes_of
 from tuner.engines.vllm.model.architecture import of_mapping
 from tuner.space import Settings
 
