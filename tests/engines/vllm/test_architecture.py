@@ -170,3 +170,19 @@ def test_an_index_alone_tells_the_size_unless_it_counts_what_is_not_loaded(tenso
     index = {"metadata": {"total_size": 5000}, "weight_map": {tensor: "a.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert stored_bytes(tmp_path, layers=2) == counted
+
+
+def test_towers_are_found_inside_what_thinks_and_by_their_names():
+    """Qwen-Omni keeps decoder and towers one level deeper; NVIDIA's RADIO says no dimensions, but a name."""
+    sound = {"d_model": 1280, "encoder_layers": 32, "encoder_ffn_dim": 5120}
+    omni = {"model_type": "qwen2_5_omni", "thinker_config": {"text_config": DENSE, "audio_config": sound}}
+    assert of_mapping("m", "test", omni).encoder.weights == pytest.approx(32 * 19.66e6, rel=0.01)
+    named = {"text_config": DENSE, "vision_config": {"args": {"model": "vit_huge_patch16_224"}}}
+    assert of_mapping("m", "test", named).encoder.weights == 632_000_000
+
+
+def test_a_field_of_chunks_alone_makes_no_layer_chunked():
+    """MiMo-V2-Flash says one next to its windows."""
+    windows = {"sliding_window": 128, "attention_chunk_size": 128, "hybrid_layer_pattern": [0, 1, 1, 1]}
+    kinds = of_mapping("m", "test", {**DENSE, **windows}).kinds
+    assert [layer.mixer for layer in kinds] == [Mixer.FULL] + [Mixer.WINDOWED] * 3

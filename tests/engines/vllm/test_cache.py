@@ -7,10 +7,12 @@ import pytest
 
 from tests.engines.vllm.real import asked
 from tuner.engines.hardware import Hardware
-from tuner.engines.vllm.memory.cache import cache_of
+from tuner.engines.vllm.memory.cache import GIB, cache_of
 from tuner.engines.vllm.memory.calibration import Calibration
-from tuner.engines.vllm.memory.sizes import GIB, Part, account, sizes_of
+from tuner.engines.vllm.memory.demand import demand_of, release
+from tuner.engines.vllm.memory.sizes import Part, account, sizes_of
 from tuner.engines.vllm.model.architecture import of_mapping
+from tuner.space import Settings
 
 DATA = Path(__file__).parents[2] / "data"
 CONFIGS = {model["name"]: model["config"] for model in json.loads((DATA / "models.json").read_text("utf-8"))}
@@ -36,7 +38,8 @@ def predicted(start):
     architecture = model(start["model"], **start.get("config", {}))
     name, count, total, free, capability, multiprocessors = start["card"]
     hardware = Hardware(name, count, total, free, tuple(capability), multiprocessors)
-    demand = asked(start["args"], hardware, start["version"], architecture)
+    settings = Settings(start["args"], start.get("env", {}))
+    demand = demand_of(settings, hardware, release(start["version"]), architecture)
     return account(sizes_of(architecture, demand, hardware), demand, hardware), demand, architecture, hardware
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.engines.vllm.real import H100, asked
-from tuner.engines.vllm.memory.sizes import GIB, sizes_of, unknown
+from tuner.engines.vllm.memory.cache import GIB
+from tuner.engines.vllm.memory.sizes import sizes_of, unknown
 from tuner.engines.vllm.model.architecture import of_mapping
 from tuner.engines.vllm.model.parts import Mixer
 

@@ -9,6 +9,7 @@ percent at most.
 import json
 import sys
 from ast import BinOp, Constant, Expression, expr, parse
+from collections.abc import Callable
 from operator import add, mul, truediv
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import pytest
 
 from tests.engines.vllm.real import asked
 from tuner.engines.hardware import Hardware
+from tuner.engines.vllm.memory.cache import GIB
 from tuner.engines.vllm.memory.calibration import Calibration
-from tuner.engines.vllm.memory.sizes import GIB, account, sizes_of, unknown
+from tuner.engines.vllm.memory.sizes import account, sizes_of, unknown
 from tuner.engines.vllm.model.architecture import of_mapping
 
 H100 = Hardware("H100", 8, 79.18, 78.66, (9, 0), 132)
@@ -27,7 +29,7 @@ UNKNOWN = [model for model in MODELS if "weights" not in model]
 LOOSE = {"Llama-4-Scout": 0.015}
 """Its table of sines is 2.5 GiB long: ten million positions."""
 ASKED = {"max_num_seqs": 256, "max_num_batched_tokens": 8192, "gpu_memory_utilization": 0.92}
-_OPERATORS = {"Add": add, "Mult": mul, "Div": truediv, "Pow": pow}
+_OPERATORS: dict[str, Callable[[float, float], float]] = {"Add": add, "Mult": mul, "Div": truediv, "Pow": pow}
 
 
 def names(models):

@@ -383,11 +383,16 @@ class _Reader:
 
     @property
     def _v2_runner(self) -> bool:
-        """Seen in 0.26.0: the default for models without experts (``config/vllm.py::use_v2_model_runner``)."""
+        """The default from 0.32 on (``config/vllm.py::use_v2_model_runner``), and in 0.26 for most models.
+
+        Seen there: not with experts, and asked for by hand with states (vllm#48601).
+        """
         asked = self.env.get("VLLM_USE_V2_MODEL_RUNNER")
         if asked is not None:
             return asked == "1"
-        return at_least(self.version, 0, 26) and self.architecture is not None and self.architecture.experts is None
+        model = self.architecture
+        plain = model is not None and model.experts is None and model.state is None
+        return at_least(self.version, 0, 32) or (at_least(self.version, 0, 26) and plain)
 
     @property
     def _graphs_counted(self) -> bool:

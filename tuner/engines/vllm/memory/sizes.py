@@ -38,7 +38,7 @@ ESTIMATE_MIB, ESTIMATE_GRAPH_MIB, ESTIMATE_LAYER_MIB = 61.0, 2.3, 0.177
 COMPILER_GIB = 1.3
 """Peak of the compiler's own buffers, where nothing was compiled before (1.29 GiB for Qwen3-8B on an H200, 1.34 in
 syv-ai/qwen38-27b-rtx3090#75)."""
-FRAGMENTS, FRAGMENTS_GIB = 1.35, 2.0
+FRAGMENTS, FRAGMENTS_GIB = 1.1, 1.6
 """What a sampler that sorts leaves reserved and unusable after its warm-up, as a multiple of its buffers (914 MiB in
 vllm#33920), and the most of it: starts with 5.6 GiB of buffers came up in less room than twice that."""
 

@@ -208,7 +208,7 @@ def of_mapping(name: str, source: str, raw: Mapping[str, Any], folder: Path | No
         plan=layers.layers_of(text),
         window=layers.window_of(text),
         state=state.state_of(text),
-        encoder=encoder.encoder_of(raw, hidden or 0),
+        encoder=encoder.encoder_of(_towers(raw, text), hidden or 0),
         per_layer_input=whole(text, "hidden_size_per_layer_input") or 0,
         predicting=whole(text, "num_nextn_predict_layers", "mtp_num_hidden_layers") or 0,
         stored_bytes=stored_bytes(folder, count) if folder and count else whole(raw, "stored_bytes"),
@@ -222,6 +222,11 @@ def _decoder(raw: Mapping[str, Any]) -> dict[str, Any]:
     return dict(raw) if inner is None else {**raw, **_decoder(inner)}
 
 
+def _towers(raw: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of its towers, wherever they are, under the name of the whole model."""
+    return {**text, "model_type": raw.get("model_type")}
+
+
 def _tied(raw: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
     family = str(text.get("model_type", ""))
     usual = family.startswith(_TIED) and not family.startswith(_UNTIED)
@@ -230,7 +235,8 @@ def _tied(raw: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
 
 def _unsupported(raw: Mapping[str, Any], text: Mapping[str, Any], hidden: int | None) -> list[str]:
     found = [f"the field {name}" for name in not_understood(text)]
-    if encoder.speaks_of_one(raw) and encoder.encoder_of(raw, hidden or 0) is None:
+    towers = _towers(raw, text)
+    if encoder.speaks_of_one(towers) and encoder.encoder_of(towers, hidden or 0) is None:
         found.append("the size of its tower")
     if raw.get("is_encoder_decoder"):
         found.append("an encoder")

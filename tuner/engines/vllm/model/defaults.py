@@ -33,6 +33,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "qwen3_next": {"head_dim": 256},
     "gpt_oss": {"head_dim": 64, "sliding_window": 128},
     "glm_moe_dsa": {"index_topk": 2048, "index_head_dim": 128, "index_n_heads": 32},
+    "llama4_text": {"no_rope_layers": [], "attention_chunk_size": 8192, "head_dim": 128},
     "phi3": {"num_key_value_heads": 32},
 }
 

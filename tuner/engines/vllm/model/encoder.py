@@ -13,6 +13,9 @@ from tuner.engines.vllm.model.numbers import Raw, whole
 from tuner.engines.vllm.model.parts import Encoder
 
 _TOWERS = ("vision_config", "audio_config", "sound_config", "vit_config")
+_DEPTHS = ("depth", "num_hidden_layers", "layers", "encoder_layers", "vt_num_hidden_layers", "conf_num_hidden_layers")
+_MILLIONS = {"vit_huge": 632, "so400m": 428, "clip-l": 304, "sam_vit_b": 96}
+"""Millions of weights of towers that files only name."""
 _GATED = ("silu", "swish")
 _GATED_KINDS = ("pixtral", "qwen2_5_vl", "gemma4_vision")
 _DYNAMIC_TOKENS = 16384
@@ -40,8 +43,7 @@ def speaks_of_one(raw: Raw) -> bool:
 
 def _tower(tower: Mapping[str, Any], raw: Raw, hidden: int) -> Encoder | None:
     width = whole(tower, "embed_dim", "hidden_size", "width", "d_model", "vt_hidden_size")
-    depth = whole(tower, "depth", "num_hidden_layers", "layers", "encoder_layers", "vt_num_hidden_layers")
-    depth = depth or whole(tower, "conf_num_hidden_layers")
+    depth = whole(tower, *_DEPTHS)
     if (weights := _by_name(tower)) is not None:
         return Encoder(weights, width or hidden, width or hidden, 0, 1, _tokens(raw))
     if not (width and depth):
@@ -82,9 +84,12 @@ def _pixels(tower: Mapping[str, Any]) -> int:
 
 
 def _by_name(tower: Mapping[str, Any]) -> int | None:
-    """Weights that a tower's name tells, ``mobilenetv5_300m_enc``."""
+    """Weights that a tower's name tells, ``mobilenetv5_300m_enc``; without dimensions, the names inside it."""
     named = re.search(r"_(\d+)m(?:_|$)", str(tower.get("architecture")))
-    return int(named[1]) * 10**6 if named else None
+    if named:
+        return int(named[1]) * 10**6
+    inside = sum(weights for name, weights in _MILLIONS.items() if name in str(tower))
+    return inside * 10**6 if inside and whole(tower, *_DEPTHS) is None else None
 
 
 def _inner(tower: Mapping[str, Any], width: int) -> int:

@@ -154,7 +154,7 @@ def _windowed(raw: Raw, count: int) -> Mixers | None:
 
 def _chunked(raw: Raw, count: int) -> Mixers | None:
     """Layers without rotary embedding see all tokens (``models/llama4.py``)."""
-    if whole(raw, "attention_chunk_size") is None:
+    if whole(raw, "attention_chunk_size") is None or "no_rope_layers" not in raw:
         return None
     rotary = raw.get("no_rope_layers")
     marks = rotary if isinstance(rotary, list) and rotary else [(n + 1) % 4 for n in range(count)]
