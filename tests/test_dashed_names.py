@@ -23,11 +23,11 @@ params:
 
 @pytest.fixture
 def compose(tmp_path):
-    def load(model):
+    def load(model, *overrides):
         for group, text in (("model", model), ("space", SPACE)):
-            (tmp_path / group).mkdir()
+            (tmp_path / group).mkdir(exist_ok=True)
             (tmp_path / group / "mine.yaml").write_text(text)
-        return composing.load(["experiment=demo", "model=mine", "space=mine"], tmp_path)
+        return composing.load(["experiment=demo", "model=mine", "space=mine", *overrides], tmp_path)
 
     return load
 
@@ -48,3 +48,10 @@ def test_dashes_are_read_as_underscores_wherever_a_flag_is_named(compose):
 def test_two_spellings_of_one_flag_are_refused(compose):
     with pytest.raises(ConfigError, match=r"model\.args: max_num_seqs is given twice"):
         compose(WITH_DASHES.replace("args:", "args:\n  max_num_seqs: 64"))
+
+
+def test_a_key_on_the_command_line_may_have_dashes_too(compose):
+    asked = compose(WITH_DASHES.replace("max-num-seqs: 16", "max_num_seqs: 16"), "model.args.max-num-seqs=8")
+    assert asked.model.args["max_num_seqs"] == 8
+    narrowed = compose(WITH_DASHES, "space.params.max-num-batched-tokens={choices: [1024, 2048]}")
+    assert "max_num_batched_tokens" in narrowed.space.params

@@ -19,7 +19,7 @@ from tuner.config import Config
 from tuner.errors import ConfigError
 from tuner.importer.baseline import KEY, Baseline, asked, baseline
 from tuner.load.deciding import unmeasurable
-from tuner.schema import config_error
+from tuner.schema import config_error, flag_name
 from tuner.secrets import has_shape, hide, is_plain, is_secret
 from tuner.space import SearchSpace
 
@@ -277,8 +277,13 @@ def _search_path(config_dir: Path | None) -> list[str]:
     return [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
 
 
+_FLAG_KEY = re.compile(r"^([+~]*(?:model\.args|engine\.launch_args|space\.params)\.)([^.=@]+)")
+"""A flag in a key may be written with dashes, as on the engine's command line."""
+
+
 def _adapted(override: str, group_names: frozenset[str]) -> str:
     """Let Hydra take any key: whether it exists is pydantic's to say, since only pydantic knows the valid ones."""
+    override = _FLAG_KEY.sub(lambda found: f"{found[1]}{flag_name(found[2])}", override, count=1)
     key, sign, _ = override.partition("=")
     if not sign:
         if override.startswith("~"):

@@ -49,8 +49,14 @@ class Project:
 
 
 def is_compose(tree: Any) -> bool:
-    """Whether a YAML document is a compose file."""
-    return isinstance(tree, Mapping) and isinstance(tree.get("services"), Mapping) and "apiVersion" not in tree
+    """Whether a YAML document is a compose file; those of the first version name their services at the top."""
+    if not isinstance(tree, Mapping) or "apiVersion" in tree:
+        return False
+    return isinstance(tree.get("services"), Mapping) or _is_first_version(tree)
+
+
+def _is_first_version(tree: Mapping[str, Any]) -> bool:
+    return bool(tree) and all(isinstance(one, Mapping) and {"image", "build"} & set(one) for one in tree.values())
 
 
 def load(paths: Sequence[Path], environ: Mapping[str, str] | None = None, *, ask: bool = True) -> Project:
@@ -155,6 +161,8 @@ def _file(path: Path, variables: Variables) -> dict[str, Any]:
     found = documents.texts(documents.text_of(path), str(path))
     if not found or not is_compose(found[0]):
         raise ConfigError("is no compose file: it has no services", place=str(path))
+    if _is_first_version(found[0]):
+        found[0] = {"services": found[0]}
     services = found[0]["services"]
     tree: dict[str, Any] = _filled({key: value for key, value in found[0].items() if key != "services"}, variables)
     whole: dict[str, Any] = {}

@@ -28,7 +28,7 @@ def visible(given: Gpus, env: Mapping[str, str | None], devices: Sequence[str] =
         return {"hip": indices(str(amd or cuda))}
     if given is None and paths:
         return {"devices": [*paths]}
-    if cuda is None:
+    if cuda is None or cuda.strip() in ("", "all"):  # empty: a variable that is not set where the file is read
         return given
     return _narrowed(given, cuda)
 
@@ -47,7 +47,8 @@ def of_runtime(runtime: str | None, env: Mapping[str, str | None]) -> Gpus:
     """What the older NVIDIA runtime gives: what NVIDIA_VISIBLE_DEVICES says, which CUDA's images set to all."""
     if runtime != "nvidia":
         return None
-    asked = str(env.get("NVIDIA_VISIBLE_DEVICES") or "all")
+    own = env.get("NVIDIA_VISIBLE_DEVICES")
+    asked = "all" if own is None else own.strip()
     return None if asked in _NONE else of_ids(asked)
 
 

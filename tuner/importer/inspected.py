@@ -50,6 +50,7 @@ def container(attrs: Mapping[str, Any], image_env: Collection[str] | None = None
         gpus=gpus.visible(_gpus(host, config.get("Env") or []), env, devices),
         mounts=tuple(_mounts(attrs, host)),
         options=_options(config, host, devices),
+        unread=tuple(_left_out(config.get("Env") or [], env)) if image_env is None else (),
     )
 
 
@@ -58,6 +59,12 @@ def _own(env: Collection[str], image_env: Collection[str] | None) -> dict[str, s
     if image_env is not None:
         return {name: value for name, value in pairs if f"{name}={value}" not in image_env}
     return {name: value for name, value in pairs if not _IMAGES_OWN.fullmatch(name)}
+
+
+def _left_out(env: Collection[str], kept: Mapping[str, str | None]) -> Iterator[str]:
+    names = [name for one in env if (name := one.partition("=")[0]) not in kept]
+    if names:
+        yield f"what images of vLLM set by themselves is left out: {', '.join(names)}"
 
 
 def _gpus(host: Mapping[str, Any], env: Collection[str]) -> Gpus:

@@ -137,7 +137,7 @@ def _called(deployment: Deployment) -> str:
 
 
 def _named(source: Source, found: Sequence[Deployment], named: str) -> Deployment:
-    if (one := next((each for each in found if each.container.service == named), None)) is not None:
+    if (one := next((each for each in found if _called(each) == named), None)) is not None:
         return one
     names = [str(each.service) for each in source.containers if each.service]
     if named in names:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, JsonValue
 
 from tuner.engines.base import Flag, ServeCommand
-from tuner.engines.registry import DEFAULT, ENGINES
+from tuner.engines.registry import ENGINES
 from tuner.errors import ConfigError
 from tuner.importer import gpus, settings_file, shell
 from tuner.importer.container import Container, Mount
@@ -313,4 +313,4 @@ def _host_port(container: Container, flags: Sequence[Flag]) -> int | None:
     return next(iter(matching or only), None)
 
 
-NO_ENGINE = f"there is no engine in it that tuner can start ({', '.join(ENGINES) or DEFAULT})"
+NO_ENGINE = f"there is no engine in it that tuner can start ({', '.join(ENGINES)})"
