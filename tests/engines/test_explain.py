@@ -60,7 +60,9 @@ def test_what_the_launcher_knows_reaches_the_engine():
     assert explain([], oom_killed=True).cause is Cause.HOST_OOM
 
 
-@pytest.mark.parametrize("diagnose", [ENGINES["llamacpp"].engine(("llama-server",), "x.gguf").diagnose, sglang.diagnose])
+@pytest.mark.parametrize(
+    "diagnose", [ENGINES["llamacpp"].engine(("llama-server",), "x.gguf").diagnose, sglang.diagnose]
+)
 def test_the_other_engines_obey_the_same_rules(diagnose):
     assert diagnose(Evidence(())).cause is Cause.UNKNOWN
     assert diagnose(Evidence(("loading",), stalled_phase="loading weights")).cause is Cause.STALLED

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.engines.vllm.flags import known_flags, unknown_flags
-from tuner.engines.vllm.help import HELP
+from tuner.engines.vllm.help import HELP, of_version
 
 PRINTED = Path(__file__).parents[2] / "data" / "vllm-0.32.0-serve-help.txt.gz"
 HERE = os.environ.get("TUNER_TEST_VLLM")
@@ -82,7 +82,7 @@ def test_a_remembered_answer_that_cannot_be_read_is_asked_for_again(tmp_path):
 
 
 def test_a_version_alone_is_answered_by_the_shipped_table_with_the_choices_of_its_flags():
-    known = help.of_version("0.15")
+    known = of_version("0.15")
     assert known.flags == known_flags("0.15.0")
     assert "fp8" in known.choices["--kv-cache-dtype"]
     assert "0.15" in known.source

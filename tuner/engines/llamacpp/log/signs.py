@@ -19,7 +19,7 @@ WROTE = re.compile(
     r"\bllama[-_](?:server|model_loader|model_load|init|kv_cache|context|new_context)|\bggml_|\bgguf_init"
     r"|\bload_tensors:|\bprint_info: |\bllm_load_|\bsrv +\w+|\bslot +\w+: id|\bcommon_init_from_params\b|GGML_ASSERT"
     r"|\bllama_(?:params_fit|decode|graph)\b|\| tid=\"\d+\"|\bollama\[|llama runner process"
-    r"|couldn't bind (?:to|HTTP) server socket|\berror: (?:invalid|unknown) argument: "
+    r"|couldn't bind (?:to|HTTP) server socket|\berror: (?:invalid|unknown) argument: |error while handling argument \""
 )
 """A line that only llama.cpp writes."""
 
@@ -142,7 +142,7 @@ READING = Reading(
     ready=re.compile(r"server is listening on http|starting the main loop|\bmodel loaded\b|all slots are idle"),
     serving=re.compile(
         r"server is listening on http|starting the main loop|\bmodel loaded\b|all slots are idle"
-        r"|log_server_r\w+: (?:done )?request: \w+ /\S* \S+ \d{3}|print_timing|\bslot +\w+(?:\(\))?: id +\d+ \| task"
+        r"|log_server_r\w+: (?:done )?request: \w+ /\S* \S+ \d{3}|print_timing|\bslot +\w+(?:\(\))?: id +\d+ \| task +\d"
         r"|\blog_server_request\] .*status=\d{3}|\bprompt eval time ="
     ),
     started=_NEVER,
