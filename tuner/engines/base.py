@@ -65,6 +65,7 @@ class Conventions:
         variables: How the names of the variables begin that the engine reads.
         launchers_own: How the names of those begin that a launcher sets, so that they are not compared.
         discloses: What a user sets so that a running server tells more of its settings; empty where nothing does.
+        health: What asks a server for its health in its own container; ``{port}`` stands for its port.
     """
 
     switch: Callable[[str, bool], str]
@@ -73,6 +74,11 @@ class Conventions:
     variables: tuple[str, ...] = ()
     launchers_own: tuple[str, ...] = ()
     discloses: str = ""
+    health: tuple[str, ...] = (
+        "python3",
+        "-c",
+        "import urllib.request as http; http.urlopen('http://127.0.0.1:{port}/health', timeout=5)",
+    )
 
 
 @dataclass(frozen=True, slots=True)

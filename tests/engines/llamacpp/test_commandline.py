@@ -10,7 +10,7 @@ from tuner.engines.llamacpp.engine import LlamaCppEngine
     "line",
     [
         "llama-server -m m.gguf -c 8192 -np 4 -ngl 99 --no-mmap -fa -ctk q8_0",
-        "/app/llama-server --model m.gguf --ctx-size 8192 --parallel 4 --gpu-layers 99 --no-mmap -fa --cache-type-k q8_0",
+        "/app/llama-server --model m.gguf --ctx-size 8192 --parallel 4 --gpu-layers 99 --no-mmap -fa -ctk q8_0",
         "-m m.gguf --cache-type-k=q8_0 --no-mmap --flash-attn -ngl 99 -c 8192 -np 4",
     ],
 )

@@ -137,5 +137,6 @@ CONVENTIONS = Conventions(
     trials_own=frozenset({"host", "port", "alias", "api_key", "metrics", "slots"}),
     variables=("LLAMA_", "GGML_", "CUDA_", "OMP_"),
     launchers_own=("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
+    health=("curl", "-fsS", "http://127.0.0.1:{port}/health"),  # its images have no Python
 )
 """How llama.cpp's command lines and environments are written."""

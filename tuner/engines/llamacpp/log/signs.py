@@ -142,7 +142,8 @@ READING = Reading(
     ready=re.compile(r"server is listening on http|starting the main loop|\bmodel loaded\b|all slots are idle"),
     serving=re.compile(
         r"server is listening on http|starting the main loop|\bmodel loaded\b|all slots are idle"
-        r"|log_server_r\w+: (?:done )?request: \w+ /\S* \S+ \d{3}|print_timing|\bslot +\w+(?:\(\))?: id +\d+ \| task +\d"
+        r"|log_server_r\w+: (?:done )?request: \w+ /\S* \S+ \d{3}|print_timing"
+        r"|\bslot +\w+(?:\(\))?: id +\d+ \| task +\d"
         r"|\blog_server_request\] .*status=\d{3}|\bprompt eval time ="
     ),
     started=_NEVER,
