@@ -56,5 +56,5 @@ class ModelConfig(Schema):
     @property
     def served_name(self) -> str:
         """The name that clients ask for."""
-        names = self.args.get("served_model_name") or self.id
+        names = self.args.get("served_model_name") or self.args.get("alias") or self.id
         return str(names[0]) if isinstance(names, list) else str(names)

@@ -6,9 +6,10 @@ import tracemalloc
 
 import pytest
 
-from tuner.engines import llamacpp, sglang
+from tuner.engines import sglang
 from tuner.engines.causes import Action, Cause, Evidence, consequence_of, described
 from tuner.engines.explain import explain, lines_of
+from tuner.engines.registry import ENGINES
 
 START = ["(APIServer pid=1) INFO 08-01 06:01:10 [utils.py:287] vLLM API server version 0.26.0"]
 READY = ["(APIServer pid=1) INFO:     Application startup complete."]
@@ -59,7 +60,9 @@ def test_what_the_launcher_knows_reaches_the_engine():
     assert explain([], oom_killed=True).cause is Cause.HOST_OOM
 
 
-@pytest.mark.parametrize("diagnose", [llamacpp.diagnose, sglang.diagnose])
+@pytest.mark.parametrize(
+    "diagnose", [ENGINES["llamacpp"].engine(("llama-server",), "x.gguf").diagnose, sglang.diagnose]
+)
 def test_the_other_engines_obey_the_same_rules(diagnose):
     assert diagnose(Evidence(())).cause is Cause.UNKNOWN
     assert diagnose(Evidence(("loading",), stalled_phase="loading weights")).cause is Cause.STALLED

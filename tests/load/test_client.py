@@ -191,6 +191,13 @@ def test_an_error_chunk_inside_http_200_fails_the_request(client, server, answer
         assert (kind, said) == (FailureKind.SSE_ERROR, "EngineCore encountered an issue.")
 
 
+def test_a_refusal_inside_http_200_is_a_refusal(client, server, answer):
+    error = b'error: {"code":400,"message":"the request exceeds the available context size."}\n\ndata: [DONE]\n\n'
+    server.answer = lambda body: answer([(0, error)])
+    kind, said = failure_of(client.run(stage(), server.target))
+    assert (kind, said) == (FailureKind.HTTP, "400 the request exceeds the available context size.")
+
+
 def test_an_error_chunk_is_the_cause_of_a_reset_that_follows_it(client, server, answer):
     error = server.event(error={"message": "engine died", "code": 500})
     server.answer = lambda body: answer([(0, server.delta(content="x")), (0, error), (0.05, b"")], end="reset")

@@ -122,6 +122,12 @@ def test_an_error_chunk_is_an_error_with_or_without_done(chunk, done):
     assert read_in_pieces(data, len(data)).error == "EngineCore encountered an issue."
 
 
+def test_an_error_event_of_llamacpp_is_an_error_with_its_status():
+    data = b'error: {"code":400,"message":"the request exceeds the available context size."}\n\ndata: [DONE]\n\n'
+    reply = read_in_pieces(data, len(data))
+    assert (reply.error, reply.error_code) == ("the request exceeds the available context size.", 400)
+
+
 def test_usage_in_every_chunk_leaves_the_last_one_standing():
     first = choice(content="a") | {"usage": {"prompt_tokens": 9, "completion_tokens": 1}}
     last = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}

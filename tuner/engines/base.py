@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from pydantic import JsonValue
 
@@ -105,6 +105,7 @@ class Conventions:
         from_file: The flags that stand in a file of settings of this engine, as a command line would have them.
         gone: Which of these flags the version does not have that an image is of, a sentence each.
         settings: Flags as values by name with underscores, as ``model.args`` has them.
+        health: What asks a server for its health in its own container; ``{port}`` stands for its port.
     """
 
     switch: Callable[[str, bool], str]
@@ -117,6 +118,11 @@ class Conventions:
     from_file: Callable[[Mapping[str, JsonValue]], tuple[str, ...]] = lambda settings: ()
     gone: Callable[[Sequence[Flag], str | None], Iterable[str]] = lambda flags, image: ()
     settings: Callable[[Sequence[Flag]], dict[str, JsonValue]] = lambda flags: {}
+    health: tuple[str, ...] = (
+        "python3",
+        "-c",
+        "import urllib.request as http; http.urlopen('http://127.0.0.1:{port}/health', timeout=5)",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +187,8 @@ class StartupFacts:
         requested_gib: That fraction in GiB.
         suggested_kv_bytes: The size of the KV cache that would just fill ``requested_gib``, in bytes.
         attention_backend: As the engine names it, ``FLASH_ATTN_MLA``.
+        layers: How many layers the model has, the output's included, where GPU and host divide them.
+        offloaded_layers: How many of them the GPUs hold.
         eager: Whether it runs without torch.compile and CUDA graphs.
         cudagraph_mode: ``FULL_AND_PIECEWISE`` and the like.
         degradations: What it silently does slower than it could.
@@ -205,6 +213,8 @@ class StartupFacts:
     requested_gib: float | None = None
     suggested_kv_bytes: int | None = None
     attention_backend: str | None = None
+    layers: int | None = None
+    offloaded_layers: int | None = None
     eager: bool | None = None
     cudagraph_mode: str | None = None
     degradations: tuple[Degradation, ...] = ()
@@ -235,6 +245,9 @@ class Engine(ABC):
 
     executable: tuple[str, ...]
     model: str
+
+    info_path: ClassVar[str | None] = None
+    """Where a running server tells its configuration; ``None`` if it does not."""
 
     @abstractmethod
     def command(self, args: Mapping[str, JsonValue], env: Mapping[str, str], alias: str | None) -> Command:
@@ -287,6 +300,10 @@ class Engine(ABC):
         """What became of each requested setting: a pure function over what the running server says of itself."""
         settings = {**requested.args, **requested.env}
         return tuple(_unknown(name, value) for name, value in settings.items() if value is not None)
+
+    def context_tokens(self, witness: Witness) -> int | None:
+        """What one request may hold, of a server that does not say it with its models; ``None`` if nothing tells."""
+        return None
 
     def facts(self, log: Sequence[str]) -> StartupFacts:
         """What the start-up lines say of the server."""

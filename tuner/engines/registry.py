@@ -5,17 +5,19 @@ from typing import Annotated
 
 from pydantic import SerializeAsAny
 
-from tuner.engines import llamacpp, sglang
+from tuner.engines import sglang
 from tuner.engines.config import EngineConfig
 from tuner.engines.kind import EngineKind, EngineLog
+from tuner.engines.llamacpp.kind import LLAMACPP
 from tuner.engines.vllm.kind import VLLM
 from tuner.schema import of_kind
 
 ENGINES: dict[str, EngineKind] = {
     "vllm": VLLM,
+    "llamacpp": LLAMACPP,
 }
 
-LOGS: tuple[EngineLog, ...] = (llamacpp.LOG, sglang.LOG)
+LOGS: tuple[EngineLog, ...] = (sglang.LOG,)
 """Of engines whose logs are explained, and which are not tuned."""
 
 DEFAULT = "vllm"

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from tuner.config import Config
+from tuner.engines.registry import kind_of
 from tuner.export.profile import recommended, settings_of
 from tuner.launchers.export import Export, plain
 from tuner.records.outcome import Outcome
@@ -20,7 +21,6 @@ from tuner.study.assembly import make_engine
 
 NOT_SHOWN = "limit-not-shown"
 """The Compose profile of a winner of which something is not shown: without it Compose does not start the service."""
-_HEALTH = "import urllib.request as http; http.urlopen('http://127.0.0.1:{port}/health', timeout=5)"
 
 
 def compose_of(outcome: Outcome) -> str | None:
@@ -84,7 +84,7 @@ def _service(config: Config, export: Export, settings: Settings) -> dict[str, An
         "init": True,
         "restart": "unless-stopped",
         "healthcheck": {
-            "test": ["CMD", "python3", "-c", _HEALTH.format(port=export.port)],
+            "test": ["CMD", *(word.format(port=export.port) for word in kind_of(config.engine).conventions.health)],
             "interval": "10s",
             "timeout": "10s",
             "retries": 3,

@@ -97,7 +97,9 @@ class Attempt:
 
     def looks_failed(self) -> bool:
         """Whether it failed, as far as can be told without decoding: enough to stop sending to a dead server."""
-        return self.failure is not None or self.status != 200 or b'data: {"error"' in self.data[-4096:]
+        tail = self.data[-4096:]
+        told = b'data: {"error"' in tail or tail.startswith(b"error: {") or b"\nerror: {" in tail
+        return self.failure is not None or self.status != 200 or told
 
     def record(self, stage: Stage, start_ns: int, secrets: tuple[str, ...]) -> RequestRecord:
         """The record of it, with the secrets cut out of all texts."""
@@ -129,6 +131,8 @@ class Attempt:
         if self.status not in (None, 200):
             return RequestFailure(FailureKind.HTTP, f"{self.status} {self.data.decode('utf-8', 'replace')}")
         if reply.error is not None:
+            if 400 <= (reply.error_code or 0) < 500:  # refused, and said so when the stream had begun
+                return RequestFailure(FailureKind.HTTP, f"{reply.error_code} {reply.error}")
             return RequestFailure(FailureKind.SSE_ERROR, reply.error)
         return self.failure or _incomplete(reply)
 

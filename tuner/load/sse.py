@@ -31,6 +31,7 @@ class Reply:
         reasoned: Whether any reasoning was streamed.
         characters: Length of all text that was streamed, tool calls not included.
         error: The message of an error chunk.
+        error_code: The HTTP status that it names, had it not come too late to be one.
         malformed: The beginning of the first event that is no chunk.
     """
 
@@ -45,6 +46,7 @@ class Reply:
     reasoned: bool = False
     characters: int = 0
     error: str | None = None
+    error_code: int | None = None
     malformed: str | None = None
 
     @property
@@ -82,6 +84,9 @@ def _events(data: bytes) -> Iterator[tuple[int, bytes]]:
         if line.startswith(b"data:"):
             lines.append(line[5:].strip())
             end = position + len(line)
+        elif line.startswith(b"error: {"):  # llama.cpp of 2025, in a stream of status 200
+            lines.append(b'{"error":' + line[7:].strip() + b"}")
+            end = position + len(line)
         elif not line.strip() and lines:
             yield end, b"\n".join(lines)
             lines = []
@@ -92,7 +97,7 @@ def _events(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _take(reply: Reply, chunk: dict[str, Any], at_ms: float) -> None:
     if "error" in chunk or chunk.get("object") == "error":
-        reply.error = reply.error or _message(chunk)
+        reply.error, reply.error_code = reply.error or _message(chunk), reply.error_code or _code(chunk)
         return
     if usage := chunk.get("usage"):
         _take_usage(reply, usage)
@@ -125,3 +130,9 @@ def _take_usage(reply: Reply, usage: dict[str, Any]) -> None:
 def _message(chunk: dict[str, Any]) -> str:
     error = chunk.get("error") or chunk
     return str(error.get("message") or error) if isinstance(error, dict) else str(error)
+
+
+def _code(chunk: dict[str, Any]) -> int | None:
+    error = chunk.get("error") or chunk
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) else None

@@ -230,12 +230,14 @@ class Probe:
         headers: Headers to send.
         model: The model's name to ask for.
         alias: The name that only this launch answers to; ``None`` for a server that we did not launch.
+        info_path: Where it tells its configuration; ``None`` if it does not.
     """
 
     url: str
     model: str
     headers: Mapping[str, str] = field(default_factory=dict)
     alias: str | None = None
+    info_path: str | None = None
 
     def healthy(self) -> bool:
         """Whether ``/health`` says 200."""
@@ -268,7 +270,7 @@ class Probe:
 
     def witness(self, log: Sequence[str]) -> Witness:
         """What the running server says of itself, as far as it has the endpoints for it."""
-        info = self._text("/server_info?config_format=json")
+        info = self._text(self.info_path) if self.info_path else None
         return Witness(log, server_info=info, metrics=self._text("/metrics"))
 
     def _text(self, path: str) -> str | None:

@@ -175,10 +175,12 @@ class _Trial:
         with self._shared(), self.bench.launcher.launch(self.spec) as server, self._stopping(server):
             watch = Watch(server, self.bench.engine, self.stopwatch, self._tolerance)
             probe = self._probe(server)
-            context_tokens = wait_until_ready(watch, probe, self.bench.limits_s)
+            told = wait_until_ready(watch, probe, self.bench.limits_s)
             self.facts = self.bench.engine.facts(server.log.lines)
             self._tolerance.check(self.facts.degradations)
-            self.effective = self.bench.engine.effective(self.assignment.settings, probe.witness(server.log.lines))
+            witness = probe.witness(server.log.lines)
+            self.effective = self.bench.engine.effective(self.assignment.settings, witness)
+            context_tokens = told or self.bench.engine.context_tokens(witness)
             self._warm_up(server, watch, context_tokens)
             self._measure(server, watch, context_tokens)
             assert self.measurement is not None
@@ -381,7 +383,7 @@ class _Trial:
 
     def _probe(self, server: Server) -> Probe:
         alias = self.alias if self.bench.proves_itself else None
-        return Probe(server.url, self.bench.model, server.headers, alias)
+        return Probe(server.url, self.bench.model, server.headers, alias, self.bench.engine.info_path)
 
     @contextmanager
     def _stopping(self, server: Server) -> Iterator[None]:

@@ -5,19 +5,16 @@ Two command lines that start the same server give equal settings: underscores fo
 """
 
 import json
-import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from string import Template
 
 from pydantic import JsonValue
 
 from tuner.engines.base import CommandLine, Conventions
+from tuner.engines.shell import without_shell
 from tuner.engines.vllm.serving import from_file, gone, serving, settings
 from tuner.engines.vllm.sizes import size
 
-_SHELLS = frozenset({"sh", "bash", "dash", "ash"})
 _SHORT: Mapping[str, str] = {
     "tp": "tensor_parallel_size",
     "pp": "pipeline_parallel_size",
@@ -60,7 +57,7 @@ def read(argv: Sequence[str], env: Mapping[str, str]) -> CommandLine | None:
         argv: The whole command, its program included.
         env: Its environment, for variables that a shell would fill in.
     """
-    words = _own_words(_without_shell(argv, env))
+    words = _own_words(without_shell(argv, env))
     if words is None:
         return None
     positional = words[0] if words and not _is_flag(words[0]) else None
@@ -68,19 +65,6 @@ def read(argv: Sequence[str], env: Mapping[str, str]) -> CommandLine | None:
     model = raw.pop("model", None)
     leaves = (leaf for name, value in raw.items() for leaf in _leaves(name, value))
     return CommandLine(positional or (str(model) if model else None), {n: v for n, v in leaves if _says(n, v)})
-
-
-def _without_shell(argv: Sequence[str], env: Mapping[str, str]) -> Sequence[str]:
-    """The command that a shell is told to run, its variables filled in."""
-    shell = os.path.basename(argv[0]) in _SHELLS if argv else False
-    option = next((at for at, word in enumerate(argv) if re.fullmatch(r"-\w*c", word)), None)
-    if not shell or option is None or option + 1 == len(argv):
-        return argv
-    script = argv[option + 1].replace("\\\n", " ")
-    try:
-        return shlex.split(Template(script).safe_substitute(env), comments=True)
-    except ValueError:  # a quotation that does not end
-        return argv
 
 
 def _own_words(words: Sequence[str]) -> Sequence[str] | None:

@@ -36,6 +36,8 @@ class VllmEngine(Engine):
         model: A repository id or a folder.
     """
 
+    info_path = "/server_info?config_format=json"
+
     @property
     def fallbacks(self) -> Mapping[Cause, str]:
         """The V0 engine still serves."""

@@ -19,8 +19,9 @@ from tuner.engines.foresight import (
 )
 from tuner.engines.hardware import Hardware
 from tuner.engines.log.platform import advise
-from tuner.engines.vllm import help, rules
+from tuner.engines.vllm import rules
 from tuner.engines.vllm.flags import unknown_flags
+from tuner.engines.vllm.help import HELP, of_version
 from tuner.engines.vllm.memory.calibration import Calibration, Prediction, Start
 from tuner.engines.vllm.memory.demand import Demand, demand_of, release
 from tuner.engines.vllm.memory.sizes import Shortage, Terms
@@ -107,10 +108,10 @@ def _known_flags(premises: Premises) -> KnownFlags | None:
     """What the command line takes: as configured, else as the program itself says."""
     executable, inside = premises.engine.executable, premises.inside
     if premises.version is not None:
-        return help.of_version(premises.version)
+        return of_version(premises.version)
     if inside is not None:
-        return help.inside(inside, executable, premises.answers)
-    return help.of_executable(executable, premises.answers) if premises.on_this_host else None
+        return HELP.inside(inside, executable, premises.answers)
+    return HELP.of_executable(executable, premises.answers) if premises.on_this_host else None
 
 
 def _refused_value(flags: KnownFlags, name: str, value: JsonValue) -> LaunchRejected | None:

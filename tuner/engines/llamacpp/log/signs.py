@@ -1,4 +1,4 @@
-"""What tuner reads in the log of llama.cpp's server: the common causes only.
+"""What tuner reads in the log of llama.cpp's server.
 
 llama.cpp gives neither levels nor exceptions that can be relied upon, so the signs are its own sentences. The HTTP
 server listens before the model is loaded; ready is only what is said after it.
@@ -6,11 +6,9 @@ server listens before the model is loaded; ready is only what is said after it.
 
 import re
 
-from tuner.engines.causes import Cause, Diagnosis, Evidence
-from tuner.engines.kind import EngineLog
-from tuner.engines.log import diagnosis, platform
+from tuner.engines.causes import Cause
+from tuner.engines.log import platform
 from tuner.engines.log.diagnosis import LogReader
-from tuner.engines.log.literals import Index
 from tuner.engines.log.reader import Reading
 from tuner.engines.log.signs import Rank, Sign
 
@@ -21,7 +19,7 @@ WROTE = re.compile(
     r"\bllama[-_](?:server|model_loader|model_load|init|kv_cache|context|new_context)|\bggml_|\bgguf_init"
     r"|\bload_tensors:|\bprint_info: |\bllm_load_|\bsrv +\w+|\bslot +\w+: id|\bcommon_init_from_params\b|GGML_ASSERT"
     r"|\bllama_(?:params_fit|decode|graph)\b|\| tid=\"\d+\"|\bollama\[|llama runner process"
-    r"|couldn't bind (?:to|HTTP) server socket|\berror: (?:invalid|unknown) argument: "
+    r"|couldn't bind (?:to|HTTP) server socket|\berror: (?:invalid|unknown) argument: |error while handling argument \""
 )
 """A line that only llama.cpp writes."""
 
@@ -79,6 +77,21 @@ _SIGNS = (
         "Use a newer build of llama.cpp, or a GGUF file made for it.",
     ),
     Sign(
+        Cause.UNSUPPORTED,
+        Rank.EXACT,
+        (
+            r"V cache quantization requires flash_attn|n_seq_max must be <= (?P<most_slots>\d+)",
+            r"llama_init_from_model: .*(?:requires|must be|not (?:supported|compatible))",
+        ),
+        "Correct the setting that the line names.",
+    ),
+    Sign(
+        Cause.BAD_FLAG,
+        Rank.EXACT,
+        (r"load_model: failed to load draft model",),
+        "Correct model_draft, or leave it out.",
+    ),
+    Sign(
         Cause.MODEL_NOT_FOUND,
         Rank.KNOWN,
         (
@@ -129,7 +142,8 @@ READING = Reading(
     ready=re.compile(r"server is listening on http|starting the main loop|\bmodel loaded\b|all slots are idle"),
     serving=re.compile(
         r"server is listening on http|starting the main loop|\bmodel loaded\b|all slots are idle"
-        r"|log_server_r\w+: (?:done )?request: \w+ /\S* \S+ \d{3}|print_timing|\bslot +\w+(?:\(\))?: id +\d+ \| task"
+        r"|log_server_r\w+: (?:done )?request: \w+ /\S* \S+ \d{3}|print_timing"
+        r"|\bslot +\w+(?:\(\))?: id +\d+ \| task +\d"
         r"|\blog_server_request\] .*status=\d{3}|\bprompt eval time ="
     ),
     started=_NEVER,
@@ -142,12 +156,3 @@ READING = Reading(
 def reader() -> LogReader:
     """Reads a llama.cpp log as it grows."""
     return LogReader(READING)
-
-
-def diagnose(evidence: Evidence) -> Diagnosis:
-    """What the evidence says of a llama.cpp server: a pure function, the same for every launcher."""
-    return diagnosis.diagnose(evidence, READING)
-
-
-LOG = EngineLog(reader, Index([(WROTE, True)]))
-"""How its logs are recognised and read."""
