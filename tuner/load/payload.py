@@ -1,6 +1,7 @@
 """The body of a chat completion request, as vLLM and its likes take it."""
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from tuner.load.prompts import text
@@ -22,13 +23,22 @@ def body(request: Request, *, model: str, temperature: float) -> bytes:
     """The JSON to post to ``PATH``."""
     fields: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": "user", "content": text(request.seed, request.words)}],
+        "messages": [{"role": "user", "content": _prompt(request)}],
         "max_tokens": request.output_tokens,
         "temperature": temperature,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     return json.dumps(fields | (_tool_use(request) if request.tool_call else {"ignore_eos": True})).encode()
+
+
+def _prompt(request: Request) -> str:
+    return " ".join([*(_shared(each.seed, each.words) for each in request.prefix), text(request.seed, request.words)])
+
+
+@lru_cache(maxsize=1024)
+def _shared(seed: str, words: int) -> str:
+    return text(seed, words)
 
 
 def _tool_use(request: Request) -> dict[str, Any]:
