@@ -6,6 +6,7 @@ What takes a GPU, minutes or somebody's caches is run as far as that goes withou
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,7 @@ def shapes():
 def test_the_shapes_of_traffic_that_are_shown_are_valid(shape, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lengths.txt").write_text("100\n200\n300\n400\n")
+    shutil.copy(ROOT / "tests" / "data" / "mooncake-sample.jsonl", tmp_path / "trace.jsonl")
     workload = Workload.model_validate({"name": "shown", **yaml.safe_load(shape)})
     calibration = TokenCalibration(tokens_per_word=1.25, overhead_tokens=10)
     made = plan(workload, seed=1, context_tokens=None, kv_tokens=None, calibration=calibration)

@@ -64,7 +64,7 @@ def test_a_file_that_holds_no_lengths_is_named(tmp_path, content):
         ({"prefix": {"tokens": 1000, "hit_rate": 0.5}}, "a prefix of 1000 tokens leaves nothing"),
         ({"classes": [{"name": "chat", "prompt_tokens": 5, "output_tokens": 5}] * 2}, "names a class twice"),
         ({"concurrency": [1, 30]}, "20 requests never reach a concurrency of 30"),
-        ({"arrivals": {"kind": "constant", "rate": 1}, "concurrency": [1, 2]}, "name one of them"),
+        ({"arrivals": {"kind": "constant", "rate": 1}, "concurrency": [1, 2]}, "exclude each other"),
     ],
 )
 def test_a_mistake_in_a_shape_is_named(given, message):

@@ -2,7 +2,7 @@
 
 import time
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tuner.load import sse
 from tuner.load.records import FailureKind, RequestFailure, RequestRecord
@@ -111,7 +111,7 @@ class Attempt:
             stage=stage.name,
             index=self.index,
             stream=self.stream,
-            request=stage.request(self.index),
+            request=replace(stage.request(self.index), said=""),
             started_ms=_ms(self.sent_ns - start_ns),
             duration_ms=_ms(self.ended_ns - self.sent_ns),
             chunk_ms=tuple(reply.chunk_ms),

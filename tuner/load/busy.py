@@ -7,9 +7,10 @@ from tuner.load.arrivals import schedule
 from tuner.load.deciding import CONCURRENT, Deciding, stop_rule
 from tuner.load.prompts import TokenCalibration
 from tuner.load.requests import mixed, stage
-from tuner.load.shapes import Arrivals
+from tuner.load.shapes import Arrivals, Trace
 from tuner.load.stage import Stage, StopRule
 from tuner.load.steady import PATIENCE
+from tuner.load.trace import due_ms, half, replayed
 from tuner.load.workload import Workload
 
 
@@ -39,6 +40,8 @@ def busy_stages(
     def rule(name: str) -> StopRule | None:
         return stop_rule(workload, CONCURRENT, deciding if name == CONCURRENT else Deciding(), clock_scale)
 
+    if workload.trace:
+        return [_replay(workload, workload.trace, f"{seed}/{CONCURRENT}", calibration, clock_scale, held_out)]
     if arrivals := workload.arrivals:
         rungs = [
             (name, rate, _count(workload, arrivals, rate, rule(name), clock_scale))
@@ -55,6 +58,14 @@ def busy_stages(
         replace(requests(name, workload.requests), streams=users, rule=rule(name))
         for name, users in zip(_names("users", workload.rungs), workload.rungs, strict=True)
     ]
+
+
+def _replay(
+    workload: Workload, trace: Trace, seed: str, calibration: TokenCalibration, clock_scale: float, held_out: bool
+) -> Stage:
+    lines = half(trace, held_out)
+    made = replayed(lines, trace, seed=seed, output_tokens=workload.typical[1], calibration=calibration)
+    return replace(stage(workload, CONCURRENT, made), due_ms=due_ms(lines, trace.speed * clock_scale))
 
 
 def _names(what: str, rungs: tuple[float, ...]) -> list[str]:

@@ -9,6 +9,8 @@ from tuner.load.stage import Request
 
 PATH = "/v1/chat/completions"
 
+_NEWS_WORDS = 6
+"""So many words make a beginning that no other measurement has (see ``tuner.load.prompts``)."""
 _TOOL = {
     "type": "function",
     "function": {
@@ -23,13 +25,23 @@ def body(request: Request, *, model: str, temperature: float) -> bytes:
     """The JSON to post to ``PATH``."""
     fields: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": "user", "content": _prompt(request)}],
+        "messages": _messages(request),
         "max_tokens": request.output_tokens,
         "temperature": temperature,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     return json.dumps(fields | (_tool_use(request) if request.tool_call else {"ignore_eos": True})).encode()
+
+
+def _messages(request: Request) -> list[dict[str, Any]]:
+    if not request.said:
+        return [{"role": "user", "content": _prompt(request)}]
+    first, *rest = json.loads(request.said)
+    news = f"{text(request.seed, _NEWS_WORDS)}\n"
+    content = first.get("content") or ""
+    changed = news + content if isinstance(content, str) else [{"type": "text", "text": news}, *content]
+    return [{**first, "content": changed}, *rest]
 
 
 def _prompt(request: Request) -> str:

@@ -93,7 +93,7 @@ def plan(
     Returns:
         All stages that fit, never shortened, and why the others do not.
     """
-    room = Room(context_tokens, kv_tokens)
+    room, left_out = Room(context_tokens, kv_tokens), list[Skipped]()
     busy = busy_stages(
         workload,
         seed=f"{seed}",
@@ -103,6 +103,8 @@ def plan(
         held_out=held_out,
     )
     rule = stop_rule(workload, SINGLE_USER, deciding, clock_scale)
+    if workload.trace:
+        busy, left_out = [_fitting(busy[0], room)], _unfitting(busy[0], room)
     wanted = [*busy, replace(_alone(workload, f"{seed}", calibration), rule=rule)]
     wanted += _once(workload, f"{seed}", calibration)
     refused = {stage.name: reason for stage in wanted if (reason := _objection(room, stage))}
@@ -110,7 +112,7 @@ def plan(
     allowed = workload.max_failed_share * sum(len(stage.requests) for stage in fitting)
     return Plan(
         tuple(replace(stage, max_failures=allowed) for stage in fitting),
-        tuple(Skipped(name, reason) for name, reason in refused.items()),
+        (*left_out, *(Skipped(name, reason) for name, reason in refused.items())),
     )
 
 
@@ -144,7 +146,29 @@ def tool_call(seed: str) -> Request:
     return Request(seed, _TOOL_CALL_WORDS, None, _TOOL_CALL_OUTPUT_TOKENS, tool_call=True)
 
 
+def _fitting(replay: Stage, room: Room) -> Stage:
+    """A trace without the requests that the server cannot take; all of it, to be refused, if none is left."""
+    kept = [place for place, request in enumerate(replay.requests) if not _refusal(room, request)]
+    if not kept:
+        return replay
+    return replace(
+        replay,
+        requests=tuple(replay.requests[place] for place in kept),
+        due_ms=tuple(replay.due_ms[place] for place in kept),
+    )
+
+
+def _unfitting(replay: Stage, room: Room) -> list[Skipped]:
+    reasons = [reason for request in replay.requests if (reason := _refusal(room, request))]
+    if not reasons or len(reasons) == len(replay.requests):
+        return []
+    return [Skipped(f"{len(reasons)} of {len(replay.requests)} requests of the trace", f"the first: {reasons[0]}")]
+
+
 def _objection(room: Room, stage: Stage) -> str | None:
-    request = max(stage.requests, key=lambda each: (each.prompt_tokens or 0) + each.output_tokens)
+    return _refusal(room, max(stage.requests, key=lambda each: (each.prompt_tokens or 0) + each.output_tokens))
+
+
+def _refusal(room: Room, request: Request) -> str | None:
     prompt_tokens = _TOOL_CALL_PROMPT_TOKENS if request.prompt_tokens is None else request.prompt_tokens
     return room.objection(prompt_tokens, request.output_tokens)

@@ -117,3 +117,17 @@ class Arrivals(Documented):
     def rates(self) -> tuple[float, ...]:
         """Those of the stages, in order."""
         return self.rate if isinstance(self.rate, tuple) else (self.rate,)
+
+
+class Trace(Documented):
+    """Recorded traffic: its first half is for tuning, its second one is held out for the proof."""
+
+    file: Path
+    """JSON lines as Mooncake's traces are, ``{timestamp, input_length, output_length, hash_ids}`` with milliseconds, or
+    requests with their texts, ``{timestamp, messages, max_tokens}``."""
+    speed: PositiveFloat = 1.0
+    """How many times faster than recorded it is sent, in the engine's own seconds."""
+    requests: PositiveInt | None = None
+    """How many of each half are sent at most, from its beginning."""
+    block_tokens: PositiveInt = 512
+    """Tokens that one of its ``hash_ids`` stands for."""

@@ -27,6 +27,7 @@ class Request:
         tool_call: Whether to offer a tool and ask for its use.
         traffic: Name of its class, where a workload has several.
         prefix: What the prompt begins with, shared with other requests of the stage.
+        said: Messages to send as they are, in JSON, behind a few words of the seed; nothing of it is kept in records.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -38,6 +39,7 @@ class Request:
     tool_call: bool = False
     traffic: str | None = None
     prefix: tuple[Segment, ...] = ()
+    said: str = ""
 
     def again(self, mark: str) -> "Request":
         """The same with a fresh prompt; requests that shared a beginning share another one."""

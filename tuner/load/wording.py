@@ -7,6 +7,8 @@ from tuner.load.workload import Workload
 def sending(workload: Workload) -> str:
     """Who sends what: ``5 users at once send 20 requests of 1,000 prompt and exactly 256 output tokens``."""
     kinds = " or ".join(map(_kind, workload.kinds))
+    if trace := workload.trace:
+        return f"the requests of {trace.file.name} are sent on schedule, {trace.speed:g} times as fast as recorded"
     if workload.arrivals:
         return f"{_arriving(workload.arrivals)} requests a second, {kinds}, are sent on schedule"
     return f"{_listed(workload.rungs)} users at once send {workload.requests} requests of {kinds}"

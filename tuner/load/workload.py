@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tuner.load import lengths
-from tuner.load.shapes import Arrivals, Documented, Length, Prefix, RequestClass
+from tuner.load.shapes import Arrivals, Documented, Length, Prefix, RequestClass, Trace
 
 _LONGEST = 6
 
@@ -50,6 +50,8 @@ class Workload(Documented):
     several numbers, ``[1, 5, 20]``, each is a stage of its own, and the last one is the concurrent stage."""
     arrivals: Arrivals | None = None
     """An open loop instead of users: requests are sent on schedule, whatever the server does."""
+    trace: Trace | None = None
+    """Recorded traffic instead of either, with its own arrivals and lengths."""
     prompt_tokens: Length = 1000
     """Length of each prompt of the concurrent stage, in tokens: a number or a distribution."""
     output_tokens: Length = 256
@@ -105,8 +107,9 @@ class Workload(Documented):
             raise ValueError("output_tokens should be greater than or equal to 2: one token has no TPOT")
         if len({each.name for each in self.classes}) < len(self.classes):
             raise ValueError("classes names a class twice")
-        if self.arrivals and len(self.rungs) > 1:
-            raise ValueError("arrivals is an open loop and a list of concurrency is closed loops: name one of them")
+        said = {"arrivals": self.arrivals, "trace": self.trace, "a list of concurrency": len(self.rungs) > 1}
+        if len(named := [name for name, given in said.items() if given]) > 1:
+            raise ValueError(f"{' and '.join(named)} exclude each other: name one of them")
         if len(set(self.ttft_prompt_tokens)) < len(self.ttft_prompt_tokens):
             raise ValueError(f"ttft_prompt_tokens {self.ttft_prompt_tokens} names a length twice")
         if self.min_duration_s > self.longest_s:
