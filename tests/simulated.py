@@ -193,7 +193,7 @@ def served_load(load, settings, launch_id, noise=_NOISE):
 
 
 def _asked_stages(load):
-    yield CONCURRENT, load.concurrency, load.requests // load.concurrency, load.prompt_tokens, load.output_tokens
+    yield CONCURRENT, load.users, load.requests // load.users, load.prompt_tokens, load.output_tokens
     single = load.single_user
     yield SINGLE_USER, 1, single.requests, single.prompt_tokens, single.output_tokens
     for length in load.ttft_prompt_tokens:

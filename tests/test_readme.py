@@ -6,6 +6,7 @@ What takes a GPU, minutes or somebody's caches is run as far as that goes withou
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,9 @@ import yaml
 
 from tests.simulated import simulated_study
 from tuner.config import SecretsConfig
+from tuner.load.plan import plan
+from tuner.load.prompts import TokenCalibration
+from tuner.load.workload import Workload
 from tuner.space import SearchSpace
 
 ROOT = Path(__file__).parents[1]
@@ -170,6 +174,25 @@ def block(page, first):
 def test_the_search_space_that_is_shown_is_valid():
     space = SearchSpace.model_validate(block("concepts.md", "params:"))
     assert space.params["max_num_seqs"].accepts(16)
+
+
+def shapes():
+    """Every YAML block of the page on workloads."""
+    text = PAGES[ROOT / "docs" / "workloads.md"]
+    blocks = re.findall(r"(?:^    (?!tuner |\{).*\n)+", text, flags=re.MULTILINE)
+    return [textwrap.dedent(block) for block in blocks]
+
+
+@pytest.mark.parametrize("shape", shapes())
+def test_the_shapes_of_traffic_that_are_shown_are_valid(shape, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lengths.txt").write_text("100\n200\n300\n400\n")
+    shutil.copy(ROOT / "tests" / "data" / "mooncake-sample.jsonl", tmp_path / "trace.jsonl")
+    workload = Workload.model_validate({"name": "shown", **yaml.safe_load(shape)})
+    calibration = TokenCalibration(tokens_per_word=1.25, overhead_tokens=10)
+    made = plan(workload, seed=1, context_tokens=None, kv_tokens=None, calibration=calibration)
+    assert made.stages
+    assert made.skipped == ()
 
 
 def test_the_secrets_that_are_shown_are_valid():

@@ -16,11 +16,16 @@ import aiohttp
 import httpx
 import uvloop
 
+from tuner.load.arrivals import schedule
+from tuner.load.shapes import Arrivals
 from tuner.load.stage import Command, Request, Stage
 from tuner.load.worker import run
 
 STREAMS, CHUNKS, GAP_S = 256, 60, 0.05
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+RATE, SENT = 200, 2000
 
 
 def main():
@@ -30,6 +35,10 @@ def main():
             cpu_s, gaps = apart(client, url)
         error_ms = quantiles((abs(gap - GAP_S) * 1000 for gap in gaps), n=100)[98]
         print(f"  {name:<14} {cpu_s / STREAMS / CHUNKS * 1e6:6.1f} µs of CPU a chunk, gap error p99 {error_ms:6.2f} ms")
+    with Server() as url:
+        sent = on_schedule(url)
+    lag = f"p99 {sent.send_lag_p99_ms:.2f} ms, at most {sent.send_lag_max_ms:.2f} ms"
+    print(f"  open loop, {RATE} requests/s: sent - scheduled {lag}")
 
 
 class Server:
@@ -114,6 +123,13 @@ def with_tuner(url):
     result = run(Command(Stage("bench", STREAMS, requests, 0.7, 60.0, 0), url, {}, "m"))
     gaps, _ = gaps_of([ms / 1000 for ms in record.chunk_ms] for record in result.records)
     return gaps, result.client_cpu_share * result.wall_ms / 1000
+
+
+def on_schedule(url):
+    """An open loop's stage: how late its requests are sent is in the result."""
+    requests = tuple(Request(f"{n}", 100, 130, CHUNKS) for n in range(SENT))
+    due_ms = tuple(due_s * 1000 for due_s in schedule(Arrivals(kind="poisson", rate=RATE), RATE, SENT, "bench"))
+    return run(Command(Stage("bench", 1, requests, 0.7, 60.0, 0, due_ms=due_ms), url, {}, "m"))
 
 
 def with_httpx(url):

@@ -196,6 +196,21 @@ def test_a_client_that_used_up_its_core_is_an_error():
         measured(stage("concurrent", record(), cpu=0.95))
 
 
+def test_a_client_that_could_not_keep_the_schedule_voids_the_stage():
+    late = replace(stage("rate_2", record()), send_lag_p99_ms=80.4, send_lag_max_ms=130.0)
+    measurement = measured(late, BUSY)
+    assert measurement.unreliable == ("rate_2",)
+    assert measurement.send_lag_p99_ms == 80.4
+    assert measurement.warnings[0].startswith(
+        "rate_2: the load client sent 80 ms later than scheduled (p99; at most 130 ms), above 50 ms"
+    )
+
+
+def test_a_concurrent_stage_off_its_schedule_is_an_error():
+    with pytest.raises(MeasurementError, match="sent 80 ms later than scheduled"):
+        measured(replace(BUSY, send_lag_p99_ms=80.0, send_lag_max_ms=90.0))
+
+
 def test_a_client_that_ran_late_is_an_error():
     with pytest.raises(MeasurementError, match="ran 80 ms late"):
         measured(stage("concurrent", record(), lag=80.0))

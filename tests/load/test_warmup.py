@@ -174,4 +174,4 @@ def test_the_whole_warm_up_is_watched(client, quick):
 
     with pytest.raises(ServerDied):
         warm_up(client, quick.target, WORKLOAD, context_tokens=None, kv_tokens=None, seed=1, watch=watch)
-    assert len(quick.bodies) < 6 + 2 * WORKLOAD.concurrency
+    assert len(quick.bodies) < 6 + 2 * WORKLOAD.users

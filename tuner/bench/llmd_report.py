@@ -20,6 +20,7 @@ from tuner.load.estimates import itls_ms, tpot_ms
 from tuner.load.metrics import Measurement
 from tuner.load.percentile import percentile
 from tuner.load.records import RequestRecord
+from tuner.load.shapes import Length
 from tuner.load.workload import Workload
 from tuner.records.record import TrialRecord
 
@@ -97,12 +98,16 @@ def _load(record: TrialRecord, workload: Workload) -> dict[str, JsonValue]:
             "tool": "tuner",
             "tool_version": record.tuner_version,
             "source": "random",
-            "input_seq_len": {"distribution": "fixed", "value": workload.prompt_tokens},
-            "output_seq_len": {"distribution": "fixed", "value": workload.output_tokens},
-            "concurrency": workload.concurrency,
+            "input_seq_len": _lengths(workload.prompt_tokens, workload.typical[0]),
+            "output_seq_len": _lengths(workload.output_tokens, workload.typical[1]),
+            "concurrency": workload.users,
         },
         "native": {"config": config},
     }
+
+
+def _lengths(length: Length, typical: int) -> dict[str, JsonValue]:
+    return {"distribution": "fixed" if isinstance(length, int) else "other", "value": typical}
 
 
 def _aggregate(records: Sequence[RequestRecord], measurement: Measurement) -> dict[str, JsonValue]:

@@ -2,7 +2,7 @@
 
 import time
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tuner.load import sse
 from tuner.load.records import FailureKind, RequestFailure, RequestRecord
@@ -46,6 +46,8 @@ class Attempt:
         failure: What the client itself saw go wrong.
         reused: Whether it was sent on a connection that had carried another request.
         resent: Whether that connection was dead, so that it had to be sent again.
+        due_ns: When it was to be sent; ``None`` in a closed loop.
+        late_ns: How much later it was sent, the first time.
         data: The body so far.
         ends: How long the body was after each read.
         times_ns: When each read returned.
@@ -59,6 +61,8 @@ class Attempt:
     failure: RequestFailure | None = None
     reused: bool = False
     resent: bool = False
+    due_ns: int | None = None
+    late_ns: int = 0
     data: bytearray = field(default_factory=bytearray)
     ends: "array[int]" = field(default_factory=lambda: array("q"))
     times_ns: "array[int]" = field(default_factory=lambda: array("q"))
@@ -109,7 +113,7 @@ class Attempt:
             stage=stage.name,
             index=self.index,
             stream=self.stream,
-            request=stage.request(self.index),
+            request=replace(stage.request(self.index), said=""),
             started_ms=_ms(self.sent_ns - start_ns),
             duration_ms=_ms(self.ended_ns - self.sent_ns),
             chunk_ms=tuple(reply.chunk_ms),
@@ -122,6 +126,7 @@ class Attempt:
             hidden_tokens=reply.hidden_tokens,
             resent=self.resent,
             opened_ms=reply.opened_ms,
+            scheduled_ms=None if self.due_ns is None else _ms(self.due_ns - start_ns),
             status=self.status,
             failure=failure and RequestFailure(failure.kind, redact(failure.text, secrets)[:_TEXT_LIMIT]),
         )

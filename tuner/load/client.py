@@ -136,7 +136,7 @@ class LoadClient:
 
     def _counted(self, stage: Stage, target: Target, watch: Callable[[], None]) -> StageResult:
         """A stage, with what the server counted meanwhile where the stage lasts."""
-        if stage.rule is None:
+        if stage.rule is None and not stage.due_ms:
             return self.run(stage, target, watch)
         with Scraper(target) as scraper:
             result = self.run(stage, target, watch)

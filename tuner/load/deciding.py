@@ -131,7 +131,7 @@ def _needed(workload: Workload, name: str) -> int:
     """How many requests carry a metric."""
     if not SOURCES[name].per_step:
         return support(name)
-    return ceil(support(name) * workload.concurrency / (workload.output_tokens - 1))
+    return ceil(support(name) * workload.users / (workload.typical[1] - 1))
 
 
 def unmeasurable(workload: Workload, deciding: Deciding) -> tuple[str, str] | None:

@@ -155,3 +155,13 @@ def about_counters(result: StageResult, received: float) -> Iterator[str]:
             f"{result.stage}: the server counts {counted:,.0f} generated tokens, the client {received:,.0f}: there is "
             "other traffic on the server, or one of them counts wrongly."
         )
+
+
+def about_schedule(result: StageResult, limit_ms: float) -> str | None:
+    """What a load client that sent too late says of an open loop's stage; ``None`` if it kept the schedule."""
+    if result.send_lag_p99_ms is None or result.send_lag_p99_ms <= limit_ms:
+        return None
+    return (
+        f"{result.stage}: the load client sent {result.send_lag_p99_ms:.0f} ms later than scheduled (p99; at most "
+        f"{result.send_lag_max_ms:.0f} ms), above {limit_ms:g} ms: the server had another traffic than was asked for"
+    )

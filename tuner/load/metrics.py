@@ -15,7 +15,7 @@ it reports zeros.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from math import exp, hypot, log, sqrt
 
@@ -101,6 +101,8 @@ class Measurement(_Model):
     """How late the load client stamped in its worst stage, in wall time, 99th percentile over time."""
     loop_lag_max_ms: float | None = None
     """The same, its maximum."""
+    send_lag_p99_ms: float | None = None
+    """How much later than scheduled the load client sent in its worst open stage, in wall time, 99th percentile."""
     unreliable: tuple[str, ...]
     """Stages whose numbers are ``None``, because the load client stamped them too late to mean anything."""
     clock_scale: float
@@ -208,6 +210,9 @@ def _measurement(results: Sequence[StageResult], workload: Workload, scale: floa
         client_cpu_share=concurrent.client_cpu_share if concurrent else None,
         loop_lag_p99_ms=max((result.loop_lag_p99_ms for result in results), default=None),
         loop_lag_max_ms=max((result.loop_lag_max_ms for result in results), default=None),
+        send_lag_p99_ms=max(
+            (each.send_lag_p99_ms for each in results if each.send_lag_p99_ms is not None), default=None
+        ),
         unreliable=tuple(result.stage for result in results if _is_late(result, workload)),
         clock_scale=scale,
         ramped_output_tokens_per_s=_ramped(concurrent, scale),
@@ -215,7 +220,7 @@ def _measurement(results: Sequence[StageResult], workload: Workload, scale: floa
         intervals=estimates.intervals,
         samples=estimates.samples,
         windows={result.stage: result.window for result in results if result.window},
-        warnings=_warnings(results, every, per_chunk),
+        warnings=(*_off_schedule(results, workload), *_warnings(results, every, per_chunk)),
         engine=concurrent.engine if concurrent else None,
     )
 
@@ -242,6 +247,11 @@ def _warnings(
     doubted = (f"{', '.join(names)}: {sentence}" for sentence, names in stages.items())
     counted = chain.from_iterable(doubts.about_counters(each, arrived_tokens(each)) for each in results)
     return (*doubted, *counted, *doubts.about_bundles(per_chunk), *doubts.about_answers(every))
+
+
+def _off_schedule(results: Sequence[StageResult], workload: Workload) -> Iterator[str]:
+    told = (doubts.about_schedule(result, workload.max_loop_lag_ms) for result in results)
+    return (sentence for sentence in told if sentence)
 
 
 def _scaled(duration_ms: float | None, scale: float) -> float | None:
@@ -281,7 +291,7 @@ def _stage(results: Sequence[StageResult], name: str) -> StageResult | None:
 
 
 def _is_late(result: StageResult, workload: Workload) -> bool:
-    return result.loop_lag_p99_ms > workload.max_loop_lag_ms
+    return max(result.loop_lag_p99_ms, result.send_lag_p99_ms or 0.0) > workload.max_loop_lag_ms
 
 
 def _reject_failures(results: Sequence[StageResult], workload: Workload) -> None:
@@ -315,6 +325,10 @@ def _reject_saturation(results: Sequence[StageResult], workload: Workload) -> No
         raise MeasurementError(
             f"the load client used {share}: it measured itself",
             fix="lower the concurrency, or raise workload.max_client_cpu_share knowingly",
+        )
+    if sentence := doubts.about_schedule(result, workload.max_loop_lag_ms):
+        raise MeasurementError(
+            sentence, fix="leave it a core to itself, lower the rate, or raise workload.max_loop_lag_ms"
         )
     if _is_late(result, workload):
         lag = f"{result.loop_lag_p99_ms:.0f} ms late (p99), above {workload.max_loop_lag_ms:g} ms"

@@ -1,6 +1,7 @@
 """The body of a chat completion request, as vLLM and its likes take it."""
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from tuner.load.prompts import text
@@ -8,6 +9,8 @@ from tuner.load.stage import Request
 
 PATH = "/v1/chat/completions"
 
+_NEWS_WORDS = 6
+"""So many words make a beginning that no other measurement has (see ``tuner.load.prompts``)."""
 _TOOL = {
     "type": "function",
     "function": {
@@ -22,13 +25,32 @@ def body(request: Request, *, model: str, temperature: float) -> bytes:
     """The JSON to post to ``PATH``."""
     fields: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": "user", "content": text(request.seed, request.words)}],
+        "messages": _messages(request),
         "max_tokens": request.output_tokens,
         "temperature": temperature,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     return json.dumps(fields | (_tool_use(request) if request.tool_call else {"ignore_eos": True})).encode()
+
+
+def _messages(request: Request) -> list[dict[str, Any]]:
+    if not request.said:
+        return [{"role": "user", "content": _prompt(request)}]
+    first, *rest = json.loads(request.said)
+    news = f"{text(request.seed, _NEWS_WORDS)}\n"
+    content = first.get("content") or ""
+    changed = news + content if isinstance(content, str) else [{"type": "text", "text": news}, *content]
+    return [{**first, "content": changed}, *rest]
+
+
+def _prompt(request: Request) -> str:
+    return " ".join([*(_shared(each.seed, each.words) for each in request.prefix), text(request.seed, request.words)])
+
+
+@lru_cache(maxsize=1024)
+def _shared(seed: str, words: int) -> str:
+    return text(seed, words)
 
 
 def _tool_use(request: Request) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """A workload turned into stages for one server: what to send, in which order, and what that server cannot take."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from tuner.load.deciding import CONCURRENT, SINGLE_USER, TOOL_CALL, Deciding, stop_rule
+from tuner.load.busy import busy_stages
+from tuner.load.deciding import SINGLE_USER, TOOL_CALL, Deciding, stop_rule
 from tuner.load.prompts import TokenCalibration
+from tuner.load.requests import prompts, stage
 from tuner.load.stage import Request, Stage
 from tuner.load.workload import Workload
 
 SLACK_TOKENS = 16
 """By how much a prompt may miss its length (see ``tuner.load.prompts``): room that a plan leaves free."""
 
-_LASTING = (CONCURRENT, SINGLE_USER)
 _TOOL_CALL_WORDS = 2
 _TOOL_CALL_PROMPT_TOKENS = 250  # the tool's description included
 _TOOL_CALL_OUTPUT_TOKENS = 512  # room for a reasoning model to think first
@@ -73,6 +75,7 @@ def plan(
     calibration: TokenCalibration,
     clock_scale: float = 1.0,
     deciding: Deciding = Deciding(),  # noqa: B008 (frozen)
+    held_out: bool = False,
 ) -> Plan:
     """The stages of one measurement: concurrent, single user, long prompts, tool call.
 
@@ -85,39 +88,45 @@ def plan(
         calibration: From its warm-up.
         clock_scale: Seconds of a simulated engine that pass in one second of wall time.
         deciding: What the objective needs: the stages last until it is known well enough.
+        held_out: Whether lengths and arrivals are those that are kept from tuning, for the proof.
 
     Returns:
         All stages that fit, never shortened, and why the others do not.
     """
-    room = Room(context_tokens, kv_tokens)
-    wanted = [
-        replace(stage, rule=stop_rule(workload, stage.name, deciding, clock_scale)) if stage.name in _LASTING else stage
-        for stage in _stages(workload, f"{seed}", calibration)
-    ]
+    room, left_out = Room(context_tokens, kv_tokens), list[Skipped]()
+    busy = busy_stages(
+        workload,
+        seed=f"{seed}",
+        calibration=calibration,
+        clock_scale=clock_scale,
+        deciding=deciding,
+        held_out=held_out,
+    )
+    rule = stop_rule(workload, SINGLE_USER, deciding, clock_scale)
+    if workload.trace:
+        busy, left_out = [_fitting(busy[0], room)], _unfitting(busy[0], room)
+    wanted = [*busy, replace(_alone(workload, f"{seed}", calibration), rule=rule)]
+    wanted += _once(workload, f"{seed}", calibration)
     refused = {stage.name: reason for stage in wanted if (reason := _objection(room, stage))}
     fitting = [stage for stage in wanted if stage.name not in refused]
     allowed = workload.max_failed_share * sum(len(stage.requests) for stage in fitting)
     return Plan(
         tuple(replace(stage, max_failures=allowed) for stage in fitting),
-        tuple(Skipped(name, reason) for name, reason in refused.items()),
+        (*left_out, *(Skipped(name, reason) for name, reason in refused.items())),
     )
 
 
-def _stages(workload: Workload, seed: str, calibration: TokenCalibration) -> list[Stage]:
-    """All that the workload wants, in order. The concurrent stage first: it says most about a configuration."""
+def _alone(workload: Workload, seed: str, calibration: TokenCalibration) -> Stage:
     single = workload.single_user
-    busy = prompts(
-        f"{seed}/{CONCURRENT}", [workload.prompt_tokens] * workload.requests, workload.output_tokens, calibration
-    )
-    alone = prompts(
-        f"{seed}/{SINGLE_USER}", [single.prompt_tokens] * single.requests, single.output_tokens, calibration
-    )
-    return [
-        stage(workload, CONCURRENT, busy, streams=workload.concurrency),
-        stage(workload, SINGLE_USER, alone),
-        *(_long_prompt(workload, seed, length, calibration) for length in workload.ttft_prompt_tokens),
-        *([stage(workload, TOOL_CALL, (tool_call(f"{seed}/{TOOL_CALL}"),))] if workload.tool_call else []),
-    ]
+    lengths = [single.prompt_tokens] * single.requests
+    return stage(workload, SINGLE_USER, prompts(f"{seed}/{SINGLE_USER}", lengths, single.output_tokens, calibration))
+
+
+def _once(workload: Workload, seed: str, calibration: TokenCalibration) -> Iterator[Stage]:
+    """What does not last: the long prompts and the tool call."""
+    yield from (_long_prompt(workload, seed, length, calibration) for length in workload.ttft_prompt_tokens)
+    if workload.tool_call:
+        yield stage(workload, TOOL_CALL, (tool_call(f"{seed}/{TOOL_CALL}"),))
 
 
 def _long_prompt(workload: Workload, seed: str, length: int, calibration: TokenCalibration) -> Stage:
@@ -132,36 +141,34 @@ def ttft_stage(prompt_tokens: int) -> str:
     return f"ttft_{prompt_tokens}"
 
 
-def stage(
-    workload: Workload, name: str, requests: tuple[Request, ...], *, streams: int = 1, max_failures: float = 0
-) -> Stage:
-    """A stage with the workload's temperature and timeouts."""
-    return Stage(
-        name,
-        streams,
-        requests,
-        workload.temperature,
-        workload.request_timeout_s,
-        max_failures,
-        max_failed_share=workload.max_failed_share,
-        silence_timeout_s=workload.silence_timeout_s,
-    )
-
-
-def prompts(seed: str, lengths: list[int], output_tokens: int, calibration: TokenCalibration) -> tuple[Request, ...]:
-    """Fresh prompts of these lengths in tokens, each with a seed of its own."""
-    return tuple(
-        Request(f"{seed}/{index}", calibration.words(length), length, output_tokens)
-        for index, length in enumerate(lengths)
-    )
-
-
 def tool_call(seed: str) -> Request:
     """A short question that takes one tool call to answer."""
     return Request(seed, _TOOL_CALL_WORDS, None, _TOOL_CALL_OUTPUT_TOKENS, tool_call=True)
 
 
+def _fitting(replay: Stage, room: Room) -> Stage:
+    """A trace without the requests that the server cannot take; all of it, to be refused, if none is left."""
+    kept = [place for place, request in enumerate(replay.requests) if not _refusal(room, request)]
+    if not kept:
+        return replay
+    return replace(
+        replay,
+        requests=tuple(replay.requests[place] for place in kept),
+        due_ms=tuple(replay.due_ms[place] for place in kept),
+    )
+
+
+def _unfitting(replay: Stage, room: Room) -> list[Skipped]:
+    reasons = [reason for request in replay.requests if (reason := _refusal(room, request))]
+    if not reasons or len(reasons) == len(replay.requests):
+        return []
+    return [Skipped(f"{len(reasons)} of {len(replay.requests)} requests of the trace", f"the first: {reasons[0]}")]
+
+
 def _objection(room: Room, stage: Stage) -> str | None:
-    request = stage.requests[0]
+    return _refusal(room, max(stage.requests, key=lambda each: (each.prompt_tokens or 0) + each.output_tokens))
+
+
+def _refusal(room: Room, request: Request) -> str | None:
     prompt_tokens = _TOOL_CALL_PROMPT_TOKENS if request.prompt_tokens is None else request.prompt_tokens
     return room.objection(prompt_tokens, request.output_tokens)

@@ -69,7 +69,7 @@ class RequestRecord:
     Attributes:
         stage: Name of the stage.
         index: Its place in the stage, from 0.
-        stream: Which of the stage's users sent it, from 0.
+        stream: Which of the stage's users sent it, from 0; in an open loop the lowest number that was free.
         request: What was asked.
         started_ms: When it was sent, since the stage began.
         duration_ms: From sending until its last byte, or until it failed.
@@ -87,6 +87,7 @@ class RequestRecord:
         resent: Whether it was sent twice, since its first connection turned out to be closed.
         opened_ms: When the chunk arrived that opens a stream and carries only the role, which ``vllm bench serve``
             takes for the first token; ``None`` if there was none, and in records from before this was kept.
+        scheduled_ms: When it was to be sent, since the stage began; ``None`` in a closed loop.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -109,6 +110,7 @@ class RequestRecord:
     hidden_tokens: int = 0
     resent: bool = False
     opened_ms: float | None = None
+    scheduled_ms: float | None = None
 
     @property
     def completed(self) -> bool:
@@ -175,7 +177,7 @@ class StageResult:
 
     Attributes:
         stage: Its name.
-        streams: How many users it had.
+        streams: How many users it had; of an open loop, how many requests were in flight on average.
         records: Every request that was sent, by index.
         wall_ms: From the first request's sending to the last one's end.
         client_cpu_share: The load worker's CPU time over ``wall_ms``; 1 is one core.
@@ -189,6 +191,8 @@ class StageResult:
         window: Its steady part; ``None`` for a stage that sends a fixed number of requests, which counts as a whole.
         started_ns: When it began, on the clock of ``perf_counter_ns``, which all processes of a machine share.
         engine: What the server itself counted meanwhile; ``None`` if it does not tell.
+        send_lag_p99_ms: How much later than scheduled requests were sent, 99th percentile; ``None`` in a closed loop.
+        send_lag_max_ms: The worst of it.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -206,6 +210,8 @@ class StageResult:
     window: Window | None = None
     started_ns: int | None = None
     engine: EngineCounters | None = None
+    send_lag_p99_ms: float | None = None
+    send_lag_max_ms: float | None = None
 
     @property
     def sample(self) -> tuple[RequestRecord, ...]:

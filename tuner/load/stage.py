@@ -5,16 +5,29 @@ from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a prompt that several requests share: the same seed and length make the same text."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    seed: str
+    words: int
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One chat completion to ask for.
 
     Attributes:
         seed: Seeds the prompt; two requests of the same seed and length send the same prompt.
-        words: Length of the prompt in words; see ``tuner.load.prompts``.
+        words: Length of what is the prompt's own, in words; see ``tuner.load.prompts``.
         prompt_tokens: The length in tokens that those words aim at; ``None`` where any will do. The true one is the
             server's ``usage``.
         output_tokens: How many tokens to generate: exactly so many (``ignore_eos``), or at most for a tool call.
         tool_call: Whether to offer a tool and ask for its use.
+        traffic: Name of its class, where a workload has several.
+        prefix: What the prompt begins with, shared with other requests of the stage.
+        said: Messages to send as they are, in JSON, behind a few words of the seed; nothing of it is kept in records.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -24,6 +37,14 @@ class Request:
     prompt_tokens: int | None
     output_tokens: int
     tool_call: bool = False
+    traffic: str | None = None
+    prefix: tuple[Segment, ...] = ()
+    said: str = ""
+
+    def again(self, mark: str) -> "Request":
+        """The same with a fresh prompt; requests that shared a beginning share another one."""
+        prefix = tuple(Segment(f"{segment.seed}/{mark}", segment.words) for segment in self.prefix)
+        return replace(self, seed=f"{self.seed}/{mark}", prefix=prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +75,11 @@ class StopRule:
 class Stage:
     """A closed loop: each of ``streams`` users sends its next request when its last one is answered.
 
+    With a schedule it is an open loop instead: each request is sent when it is due, whatever the server does.
+
     Attributes:
         name: What is measured; unique within a plan.
-        streams: How many requests are in flight at any time, until none are left to send.
+        streams: How many requests are in flight at any time, until none are left to send; 1 for an open loop.
         requests: What to send, in this order.
         temperature: Of sampling.
         request_timeout_s: After which a request has failed, from sending to its last byte.
@@ -65,6 +88,7 @@ class Stage:
             for one that sends just these requests.
         max_failed_share: As many more failures are allowed, as a share of the fresh requests.
         silence_timeout_s: A request to which nothing has come for so long has failed.
+        due_ms: Of an open loop, when to send each request, in ascending milliseconds since the stage began.
     """
 
     name: str
@@ -76,17 +100,17 @@ class Stage:
     rule: StopRule | None = None
     max_failed_share: float = 0.0
     silence_timeout_s: float = 300.0
+    due_ms: tuple[float, ...] = ()
 
     def request(self, index: int) -> Request:
         """What to send as the ``index``-th request: past the last one they begin again, each with a fresh prompt."""
         lap, place = divmod(index, len(self.requests))
         given = self.requests[place]
-        return replace(given, seed=f"{given.seed}/{lap}") if lap else given
+        return given.again(f"{lap}") if lap else given
 
     def afresh(self, turn: int) -> "Stage":
         """The same load with prompts of its own for each turn; turn 0 is the stage itself."""
-        requests = tuple(replace(request, seed=f"{request.seed}/turn{turn}") for request in self.requests)
-        return replace(self, requests=requests) if turn else self
+        return replace(self, requests=tuple(each.again(f"turn{turn}") for each in self.requests)) if turn else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +135,10 @@ class Command:
 def command(raw: dict[str, Any]) -> Command:
     """A command out of the JSON that ``tuner.load.records.encode`` made of it."""
     stage = raw["stage"]
-    requests = tuple(Request(**request) for request in stage["requests"])
-    rule = stage["rule"] and StopRule(**stage["rule"])
-    return Command(
-        Stage(**{**stage, "requests": requests, "rule": rule}), raw["url"], raw["headers"], raw["model"], raw["ticks"]
-    )
+    requests, rule = tuple(map(_request, stage["requests"])), stage["rule"] and StopRule(**stage["rule"])
+    made = Stage(**{**stage, "requests": requests, "rule": rule, "due_ms": tuple(stage["due_ms"])})
+    return Command(made, raw["url"], raw["headers"], raw["model"], raw["ticks"])
+
+
+def _request(raw: dict[str, Any]) -> Request:
+    return Request(**{**raw, "prefix": tuple(Segment(**segment) for segment in raw["prefix"])})

@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict
 
 from tuner.errors import MeasurementError
 from tuner.load.client import LoadClient, unspoiled
-from tuner.load.plan import Room, Skipped, prompts, stage, tool_call
+from tuner.load.plan import Room, Skipped, tool_call
 from tuner.load.prompts import WORDS, TokenCalibration, calibrate
 from tuner.load.records import StageResult
 from tuner.load.refusals import unusable
+from tuner.load.requests import prompts, stage
 from tuner.load.stage import Request
 from tuner.load.target import Target
 from tuner.load.workload import Workload
@@ -92,7 +93,7 @@ def lengths(workload: Workload, room: Room) -> tuple[tuple[int, ...], tuple[Skip
     """
     wanted = {
         *_steps(workload.warm_up.shortest_tokens, workload.warm_up.longest_tokens),
-        *(workload.prompt_tokens, workload.single_user.prompt_tokens, *workload.ttft_prompt_tokens),
+        *(workload.typical[0], workload.longest[0], workload.single_user.prompt_tokens, *workload.ttft_prompt_tokens),
     }
     reasons = {length: room.objection(length, _OUTPUT_TOKENS) for length in sorted(wanted)}
     skipped = tuple(Skipped(f"warm_up_{length}", reason) for length, reason in reasons.items() if reason)
@@ -155,20 +156,20 @@ class _WarmingUp:
 
     def _rounds(self, fitting: tuple[int, ...], calibration: TokenCalibration) -> list[float]:
         """The median TTFT of each round of short prompts."""
-        short = [length for length in fitting if self._is_short(length)] * self.workload.concurrency
+        short = [length for length in fitting if self._is_short(length)] * self.workload.users
         allowed = floor(self.workload.max_failed_share * len(short))
         medians: list[float] = []
         while short and len(medians) < self.workload.warm_up.max_rounds and not self._settled(medians):
             name = f"round_{len(medians)}"
             requests = prompts(f"{self.seed}/{name}", short, _OUTPUT_TOKENS, calibration)
             self.spoiled()  # what came before is not this round's
-            result = self._send(name, requests, streams=self.workload.concurrency, max_failures=allowed)
+            result = self._send(name, requests, streams=self.workload.users, max_failures=allowed)
             self.spoiled_by = self.spoiled()
             medians.append(_median_ttft_ms(result))
         return medians
 
     def _is_short(self, length: int) -> bool:
-        return length <= _SHORT_TOKENS or length == self.workload.prompt_tokens
+        return length <= _SHORT_TOKENS or length == self.workload.typical[0]
 
     def _settled(self, medians: list[float]) -> bool:
         if len(medians) < 2 or self.spoiled_by:

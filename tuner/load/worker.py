@@ -16,6 +16,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from heapq import heappop, heappush
 from itertools import count
 from types import SimpleNamespace
 
@@ -25,6 +27,7 @@ import uvloop
 from tuner.load.attempt import Attempt, Flooded
 from tuner.load.meter import Meter, lateness_ms
 from tuner.load.payload import PATH, body
+from tuner.load.percentile import percentile
 from tuner.load.priority import realtime
 from tuner.load.progress import EVERY_S, tick
 from tuner.load.records import FailureKind, RequestFailure, StageResult, Window, encode
@@ -70,13 +73,18 @@ class Load:
         with realtime():
             async with self._session() as kept, self._session(force_close=True) as fresh, Meter() as meter:
                 start_ns = time.perf_counter_ns()
-                await self._send_all(kept, fresh)
+                await self._send_all(kept, fresh, start_ns)
         return self._result(start_ns, meter)
 
-    async def _send_all(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession) -> None:
-        self._users = [asyncio.create_task(self._user(kept, fresh, n)) for n in range(self.job.stage.streams)]
+    async def _send_all(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession, start_ns: int) -> None:
+        if self.job.stage.due_ms:
+            self._users = [asyncio.create_task(self._on_schedule(kept, fresh, start_ns))]
+        else:
+            self._users = [asyncio.create_task(self._user(kept, fresh, n)) for n in range(self.job.stage.streams)]
         ticking = asyncio.create_task(self._tick()) if self.job.ticks else None
         await asyncio.wait(self._users)
+        if self.job.stage.due_ms:
+            await asyncio.wait(self._users)  # those that the schedule has added
         if ticking:
             ticking.cancel()
         for user in self._users:
@@ -100,17 +108,34 @@ class Load:
     async def _user(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession, stream: int) -> None:
         await asyncio.sleep(stream * min(_GAP_S, _RAMP_S / self.job.stage.streams))
         while (data := self._next_body(index := next(self._indices))) is not None:
-            attempt = Attempt(index, stream)
-            self.attempts.append(attempt)
-            self._begin(attempt)
-            await self._send(fresh if self._closes else kept, data, attempt)
-            if attempt.lost_before_an_answer():
-                self._closes = attempt.resent = True  # once it has done so, it will do so again
-                attempt.failure = None
-                await self._send(fresh, data, attempt)
-            self._end(attempt)
+            await self._ask(kept, fresh, data, Attempt(index, stream))
             if self.aborted:
                 return
+
+    async def _on_schedule(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession, start_ns: int) -> None:
+        """Send each request when it is due: nothing that the server does delays another one."""
+        free: list[int] = []
+        streams = count()
+        for index, due_ms in enumerate(self.job.stage.due_ms):
+            due_ns = start_ns + round(due_ms * 1e6)
+            if (wait_ns := due_ns - time.perf_counter_ns()) > 0:
+                await asyncio.sleep(wait_ns / 1e9)
+            attempt = Attempt(index, heappop(free) if free else next(streams), due_ns=due_ns)
+            self._users.append(asyncio.create_task(self._ask(kept, fresh, self._made[index], attempt)))
+            self._users[-1].add_done_callback(partial(_freed, free, attempt.stream))
+
+    async def _ask(
+        self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession, data: bytes, attempt: Attempt
+    ) -> None:
+        """Send one request and read its answer to the end."""
+        self.attempts.append(attempt)
+        self._begin(attempt)
+        await self._send(fresh if self._closes else kept, data, attempt)
+        if attempt.lost_before_an_answer():
+            self._closes = attempt.resent = True  # once it has done so, it will do so again
+            attempt.failure = None
+            await self._send(fresh, data, attempt)
+        self._end(attempt)
 
     def _next_body(self, index: int) -> bytes | None:
         """The next request's body; ``None`` when the stage has had all that it needs.
@@ -130,6 +155,7 @@ class Load:
 
     async def _send(self, session: aiohttp.ClientSession, data: bytes, attempt: Attempt) -> None:
         attempt.sent_ns = time.perf_counter_ns()
+        attempt.late_ns = attempt.late_ns or attempt.sent_ns - (attempt.due_ns or attempt.sent_ns)
         try:
             async with session.post(self._url, data=data, trace_request_ctx=attempt) as response:
                 attempt.status = response.status
@@ -186,9 +212,10 @@ class Load:
     def _result(self, start_ns: int, meter: Meter) -> StageResult:
         stage, hidden = self.job.stage, of_headers(self.job.headers)
         ordered = sorted(self.attempts, key=lambda attempt: attempt.index)
+        late_ms = [attempt.late_ns / 1e6 for attempt in ordered if attempt.due_ns is not None]
         return StageResult(
             stage=stage.name,
-            streams=stage.streams,
+            streams=self._streams(meter.wall_ms),
             records=tuple(attempt.record(stage, start_ns, hidden) for attempt in ordered),
             wall_ms=round(meter.wall_ms, 3),
             client_cpu_share=round(meter.cpu_share, 4),
@@ -197,14 +224,39 @@ class Load:
             aborted=self.aborted,
             window=self._window(start_ns),
             started_ns=start_ns,
+            send_lag_p99_ms=_rounded(percentile(late_ms, 99)),
+            send_lag_max_ms=_rounded(max(late_ms, default=None)),
         )
+
+    def _streams(self, wall_ms: float) -> int:
+        """The users; of an open loop, the requests that were in flight on average."""
+        if not self.job.stage.due_ms:
+            return self.job.stage.streams
+        return max(1, round(sum(each.ended_ns - each.sent_ns for each in self.attempts) / 1e6 / wall_ms))
 
     def _window(self, start_ns: int) -> Window | None:
         """The steady part; ``None`` also for a stage that was given up before its window had ended."""
+        if self.job.stage.due_ms:
+            return None if self.aborted else self._open_window(start_ns)
         steady = self._steady
         if steady is None or steady.start_ns is None or steady.end_ns is None:
             return None
         return Window(round((steady.start_ns - start_ns) / 1e6, 3), round((steady.end_ns - start_ns) / 1e6, 3))
+
+    def _open_window(self, start_ns: int) -> Window | None:
+        """From the first answer, when the server is no longer empty, until the last sending, when it begins to be."""
+        filled_ns = min((each.ended_ns for each in self.attempts if not each.looks_failed()), default=start_ns)
+        last_ns = max(each.sent_ns for each in self.attempts)
+        ends = (round((moment_ns - start_ns) / 1e6, 3) for moment_ns in (filled_ns, last_ns))
+        return Window(*ends) if start_ns < filled_ns < last_ns else None
+
+
+def _freed(free: list[int], stream: int, _: asyncio.Task[None]) -> None:
+    heappush(free, stream)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _reuse_noted() -> aiohttp.TraceConfig:

@@ -2,18 +2,15 @@
 
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from tuner.schema import Schema
+from tuner.load import lengths
+from tuner.load.shapes import Arrivals, Documented, Length, Prefix, RequestClass, Trace
 
 _LONGEST = 6
 
 
-class _Documented(Schema):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class SingleUser(_Documented):
+class SingleUser(Documented):
     """One user alone, one request after the other: decode speed as that user feels it."""
 
     prompt_tokens: PositiveInt = 100
@@ -24,7 +21,7 @@ class SingleUser(_Documented):
     """How many requests the sample has, at least."""
 
 
-class WarmUpLimits(_Documented):
+class WarmUpLimits(Documented):
     """How a fresh server is warmed up before anything is measured."""
 
     shortest_tokens: PositiveInt = 50
@@ -43,17 +40,26 @@ class WarmUpLimits(_Documented):
         return self
 
 
-class Workload(_Documented):
+class Workload(Documented):
     """The traffic of a measurement: what is sent, how much of it, and when its numbers would lie."""
 
     name: str
     """What it is called in records and reports."""
-    concurrency: PositiveInt = 5
-    """Users of the concurrent stage; each sends its next request when its last one is answered (closed loop)."""
-    prompt_tokens: PositiveInt = 1000
-    """Length of each prompt of the concurrent stage, in tokens."""
-    output_tokens: Annotated[int, Field(ge=2)] = 256
-    """Tokens generated for each request of the concurrent stage, exactly (``ignore_eos``)."""
+    concurrency: PositiveInt | Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = 5
+    """Users of the concurrent stage; each sends its next request when its last one is answered (closed loop). Of
+    several numbers, ``[1, 5, 20]``, each is a stage of its own, and the last one is the concurrent stage."""
+    arrivals: Arrivals | None = None
+    """An open loop instead of users: requests are sent on schedule, whatever the server does."""
+    trace: Trace | None = None
+    """Recorded traffic instead of either, with its own arrivals and lengths."""
+    prompt_tokens: Length = 1000
+    """Length of each prompt of the concurrent stage, in tokens: a number or a distribution."""
+    output_tokens: Length = 256
+    """Tokens generated for each request of the concurrent stage, exactly (``ignore_eos``); two at least."""
+    prefix: Prefix | None = None
+    """A beginning that the prompts of the concurrent stage share."""
+    classes: tuple[RequestClass, ...] = ()
+    """Several kinds of request in the concurrent stage, in place of the three above."""
     requests: PositiveInt = 20
     """Requests in the sample of the concurrent stage, at least. Three rounds of the users are the fewest that have
     an interval."""
@@ -90,18 +96,60 @@ class Workload(_Documented):
     max_client_cpu_share: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Above this share of one core in the concurrent stage, the load client is what was measured: no measurement."""
     max_loop_lag_ms: PositiveFloat = 50.0
-    """A stage in which the load client stamped later than this (99th percentile over time, in milliseconds of wall)
-    has no numbers; if it is the concurrent stage, there is no measurement."""
+    """A stage in which the load client stamped later than this (99th percentile over time, in milliseconds of wall), or
+    sent later than scheduled, has no numbers; if it is the concurrent stage, there is no measurement."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if self.requests < self.concurrency:
-            raise ValueError(f"{self.requests} requests never reach a concurrency of {self.concurrency}")
+        if self.requests < max(self.rungs):
+            raise ValueError(f"{self.requests} requests never reach a concurrency of {max(self.rungs)}")
+        if any(each.output_tokens == 1 for each in self.kinds):
+            raise ValueError("output_tokens should be greater than or equal to 2: one token has no TPOT")
+        if len({each.name for each in self.classes}) < len(self.classes):
+            raise ValueError("classes names a class twice")
+        said = {"arrivals": self.arrivals, "trace": self.trace, "a list of concurrency": len(self.rungs) > 1}
+        if len(named := [name for name, given in said.items() if given]) > 1:
+            raise ValueError(f"{' and '.join(named)} exclude each other: name one of them")
         if len(set(self.ttft_prompt_tokens)) < len(self.ttft_prompt_tokens):
             raise ValueError(f"ttft_prompt_tokens {self.ttft_prompt_tokens} names a length twice")
         if self.min_duration_s > self.longest_s:
             raise ValueError(f"min_duration_s {self.min_duration_s:g} is above max_duration_s {self.longest_s:g}")
         return self
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The users of each closed loop, in order; the last one is the concurrent stage's."""
+        return self.concurrency if isinstance(self.concurrency, tuple) else (self.concurrency,)
+
+    @property
+    def users(self) -> int:
+        """Those of the concurrent stage."""
+        return self.rungs[-1]
+
+    @property
+    def kinds(self) -> tuple[RequestClass, ...]:
+        """The classes of its requests; a workload without any has one, which has no name."""
+        if self.classes:
+            return self.classes
+        return (
+            RequestClass(
+                name="", prompt_tokens=self.prompt_tokens, output_tokens=self.output_tokens, prefix=self.prefix
+            ),
+        )
+
+    @property
+    def typical(self) -> tuple[int, int]:
+        """Prompt and output tokens of the mean request of the concurrent stage."""
+        weights = [each.weight for each in self.kinds]
+        prompts = (lengths.typical(each.prompt_tokens) * each.weight for each in self.kinds)
+        outputs = (lengths.typical(each.output_tokens) * each.weight for each in self.kinds)
+        return round(sum(prompts) / sum(weights)), round(sum(outputs) / sum(weights))
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Prompt and output tokens of the longest request of the concurrent stage."""
+        ends = [(lengths.longest(each.prompt_tokens), lengths.longest(each.output_tokens)) for each in self.kinds]
+        return max(ends, key=sum)
 
     @property
     def longest_s(self) -> float:

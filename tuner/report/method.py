@@ -1,6 +1,7 @@
 """How a study was made: what was measured and how, with which versions, on which machine, and how to do it again."""
 
 from tuner import words
+from tuner.load.wording import sending
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 from tuner.report.markup import Html, html, joined, table, tag
@@ -43,8 +44,7 @@ def _load(outcome: Outcome) -> str:
     load = outcome.config.workload
     alone, lengths = load.single_user, " and ".join(f"{length:,}" for length in load.ttft_prompt_tokens)
     sentences = (
-        f"Load ({load.name}): {load.concurrency} users at once send {load.requests} requests of {load.prompt_tokens:,} "
-        f"prompt and exactly {load.output_tokens:,} output tokens;",
+        f"Load ({load.name}): {sending(load)};",
         f"then one user alone sends {alone.requests} of {alone.prompt_tokens:,} and {alone.output_tokens:,}.",
         f"Either lasts {load.min_duration_s:g} s at least, with more requests if need be."
         if load.min_duration_s

@@ -60,7 +60,7 @@ def check_prompts(config: Config) -> None:
     if not isinstance(context, int):
         return
     needed = {
-        "workload": workload.prompt_tokens + workload.output_tokens,
+        "workload": sum(workload.longest),
         "workload.single_user": workload.single_user.prompt_tokens + workload.single_user.output_tokens,
     }
     for place, tokens in needed.items():

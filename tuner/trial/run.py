@@ -311,6 +311,7 @@ class _Trial:
             calibration=self.warm_up.calibration,
             clock_scale=self.bench.clock_scale,
             deciding=self.bench.objective.deciding,
+            held_out=self.assignment.proof is not None,
         )
 
     def _send(self, server: Server, watch: Watch, stages: Sequence[Stage], which: str = "") -> tuple[StageResult, ...]:

@@ -23,7 +23,7 @@ def refused_requests(
         )
     context = whole(settings.args.get("max_model_len")) or (model.max_positions if model else None)
     # of the stages that a measurement can do without, those that do not fit are left out
-    prompt, output = workload.prompt_tokens, workload.output_tokens
+    prompt, output = workload.longest
     if context is not None and prompt + output > context:
         yield RefusedRequest(
             f"{prompt} prompt + {output} output tokens exceed the context of {context} tokens (max_model_len)",

@@ -1,0 +1,133 @@
+"""The shapes that traffic can have, as ``conf/workload`` writes them: lengths, arrivals, shared prefixes, classes."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+
+from tuner.schema import Schema
+
+
+class Documented(Schema):
+    """A section whose fields say what they mean."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Uniform(Documented):
+    """Lengths that are equally likely between two bounds, both included."""
+
+    kind: Literal["uniform"]
+    """Which distribution."""
+    low: PositiveInt
+    """The shortest."""
+    high: PositiveInt
+    """The longest."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class Lognormal(Documented):
+    """Lengths of which most are short and a few are long, as people's prompts are."""
+
+    kind: Literal["lognormal"]
+    """Which distribution."""
+    median: PositiveInt
+    """Half of the lengths are below it."""
+    sigma: PositiveFloat
+    """Standard deviation of the logarithm: at 1, one in six is more than 2.7 times the median."""
+    high: PositiveInt
+    """The longest; what would be longer is cut to it."""
+
+
+class FromFile(Documented):
+    """Lengths as they were observed: a whole number a line, drawn with equal chances."""
+
+    kind: Literal["file"]
+    """Which distribution."""
+    file: Path
+    """The file. Its odd lines (the first, third …) are for tuning, its even ones are held out for the proof."""
+
+
+def _kind(raw: Any) -> str:
+    return str(raw.get("kind", "")) if isinstance(raw, dict) else str(getattr(raw, "kind", "fixed"))
+
+
+Length = Annotated[
+    Annotated[PositiveInt, Tag("fixed")]
+    | Annotated[Uniform, Tag("uniform")]
+    | Annotated[Lognormal, Tag("lognormal")]
+    | Annotated[FromFile, Tag("file")],
+    Discriminator(_kind),
+]
+"""A whole number, or a distribution of them."""
+
+
+class Prefix(Documented):
+    """A beginning that requests of one class share: a system prompt, a document."""
+
+    tokens: PositiveInt
+    """Its length, part of the prompt's."""
+    hit_rate: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the requests that begin with a prefix which an earlier request of the same stage has brought. The others
+    bring a new one."""
+
+
+class RequestClass(Documented):
+    """One kind of request among several."""
+
+    name: str
+    """As the records call it."""
+    weight: PositiveFloat = 1.0
+    """Its share of the requests is its weight over the sum of all weights."""
+    prompt_tokens: Length
+    """Length of its prompts."""
+    output_tokens: Length
+    """Tokens generated for each."""
+    prefix: Prefix | None = None
+    """The beginning that its prompts share."""
+
+    @model_validator(mode="after")
+    def _own(self) -> Self:
+        shortest = self.prompt_tokens.low if isinstance(self.prompt_tokens, Uniform) else self.prompt_tokens
+        if self.prefix and isinstance(shortest, int) and self.prefix.tokens >= shortest:
+            raise ValueError(f"a prefix of {self.prefix.tokens} tokens leaves nothing of a prompt of {shortest}")
+        return self
+
+
+class Arrivals(Documented):
+    """An open loop: when requests are sent, whatever the server does."""
+
+    kind: Literal["constant", "poisson", "gamma"]
+    """Evenly spaced; independent of each other; or in bursts."""
+    rate: PositiveFloat | Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    """Requests a second, in the engine's own seconds. Of several, each is a stage of its own, and the last one is the
+    concurrent stage."""
+    until_rate: PositiveFloat | None = None
+    """A stage begins at ``rate`` and grows (or falls) evenly to this one: a ramp."""
+    burstiness: PositiveFloat = 0.25
+    """Of ``gamma``, the shape of the gaps' distribution as vLLM's benchmark has it: 1 is Poisson, less comes in bursts,
+    more is smoother."""
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Those of the stages, in order."""
+        return self.rate if isinstance(self.rate, tuple) else (self.rate,)
+
+
+class Trace(Documented):
+    """Recorded traffic: its first half is for tuning, its second one is held out for the proof."""
+
+    file: Path
+    """JSON lines as Mooncake's traces are, ``{timestamp, input_length, output_length, hash_ids}`` with milliseconds, or
+    requests with their texts, ``{timestamp, messages, max_tokens}``."""
+    speed: PositiveFloat = 1.0
+    """How many times faster than recorded it is sent, in the engine's own seconds."""
+    requests: PositiveInt | None = None
+    """How many of each half are sent at most, from its beginning."""
+    block_tokens: PositiveInt = 512
+    """Tokens that one of its ``hash_ids`` stands for."""

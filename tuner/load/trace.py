@@ -1,0 +1,125 @@
+"""Recorded traffic, sent again with its own arrivals: Mooncake's traces, and requests with their texts.
+
+A trace line is ``{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]}``: milliseconds,
+tokens, and the content of each block of the prompt, so that prompts share what they shared. A request line has
+``messages`` or ``prompt`` in place of the lengths; it is sent behind a few words that are new in each measurement,
+since a server that has seen it would answer from its cache.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, ValidationError, model_validator
+
+from tuner.errors import ConfigError
+from tuner.load.prompts import TokenCalibration
+from tuner.load.shapes import Trace
+from tuner.load.stage import Request, Segment
+
+
+class Line(BaseModel):
+    """One recorded request; what else its line has is of no use here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    timestamp: NonNegativeFloat
+    input_length: PositiveInt | None = None
+    output_length: PositiveInt | None = None
+    hash_ids: tuple[int, ...] = ()
+    messages: tuple[dict[str, Any], ...] = ()
+    prompt: str | None = None
+    max_tokens: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _asks(self) -> "Line":
+        if not (self.input_length or self.messages or self.prompt):
+            raise ValueError("neither input_length nor messages nor prompt")
+        return self
+
+    @property
+    def said(self) -> str:
+        """The messages as JSON; empty where only their length was recorded."""
+        spoken = self.messages or (({"role": "user", "content": self.prompt},) if self.prompt else ())
+        return json.dumps(spoken) if spoken else ""
+
+
+def half(trace: Trace, held_out: bool) -> tuple[Line, ...]:
+    """The first half of a trace, which is for tuning, or its second one, which is for the proof.
+
+    Raises:
+        ConfigError: The file is no trace of two requests at least.
+    """
+    lines = _lines(trace.file)
+    middle = (len(lines) + 1) // 2
+    return (lines[middle:] if held_out else lines[:middle])[: trace.requests]
+
+
+def due_ms(lines: Sequence[Line], speed: float) -> tuple[float, ...]:
+    """When to send them, since the first one."""
+    return tuple(round((line.timestamp - lines[0].timestamp) / speed, 3) for line in lines)
+
+
+def replayed(
+    lines: Iterable[Line], trace: Trace, *, seed: str, output_tokens: int, calibration: TokenCalibration
+) -> tuple[Request, ...]:
+    """The requests of a trace.
+
+    Args:
+        lines: Of it.
+        trace: How it is to be read.
+        seed: Of the texts that stand for recorded lengths: of this measurement.
+        output_tokens: Where a line does not say how many were generated.
+        calibration: From the server's warm-up.
+    """
+    return tuple(
+        Request(seed, 0, None, _asked(line, output_tokens), said=line.said)
+        if line.said
+        else _of_length(line, trace, f"{seed}/{index}", f"{seed}/block", output_tokens, calibration)
+        for index, line in enumerate(lines)
+    )
+
+
+def _asked(line: Line, output_tokens: int) -> int:
+    return max(2, line.output_length or line.max_tokens or output_tokens)
+
+
+def _of_length(
+    line: Line, trace: Trace, own: str, block: str, output_tokens: int, calibration: TokenCalibration
+) -> Request:
+    """The last block is the prompt's own text: as long as what is left, and the same for the same content."""
+    length = line.input_length or 1
+    words = max(1, round(trace.block_tokens / calibration.tokens_per_word))
+    prefix = tuple(Segment(f"{block}/{each}", words) for each in line.hash_ids[:-1])
+    rest = max(1, calibration.words(length) - words * len(prefix))
+    seed = f"{block}/{line.hash_ids[-1]}" if line.hash_ids else own
+    return Request(seed, rest, length, _asked(line, output_tokens), prefix=prefix)
+
+
+@lru_cache(maxsize=4)
+def _lines(path: Path) -> tuple[Line, ...]:
+    found = sorted(_parsed(path), key=lambda line: line.timestamp)
+    if len(found) < 2:
+        raise ConfigError(f"{path} has {len(found)} requests", place="workload.trace.file", fix="two are the fewest")
+    return tuple(found)
+
+
+def _parsed(path: Path) -> Iterable[Line]:
+    try:
+        with path.open("rb") as lines:
+            yield from (_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
+    except OSError as error:
+        fix = "check the path"
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", place="workload.trace.file", fix=fix) from error
+
+
+def _line(line: bytes, where: str) -> Line:
+    try:
+        return Line.model_validate_json(line)
+    except ValidationError as error:
+        what = error.errors(include_url=False)[0]
+        said = ".".join(map(str, what["loc"])) or "the line"
+        fix = "a line is {timestamp, input_length, output_length, hash_ids}, or {timestamp, messages, max_tokens}"
+        raise ConfigError(f"{where}: {said}: {what['msg']}", place="workload.trace.file", fix=fix) from error

@@ -1,0 +1,42 @@
+"""A workload's concurrent stage in a sentence."""
+
+from tuner.load.shapes import Arrivals, FromFile, Length, Lognormal, RequestClass, Uniform
+from tuner.load.workload import Workload
+
+
+def sending(workload: Workload) -> str:
+    """Who sends what: ``5 users at once send 20 requests of 1,000 prompt and exactly 256 output tokens``."""
+    kinds = " or ".join(map(_kind, workload.kinds))
+    if trace := workload.trace:
+        return f"the requests of {trace.file.name} are sent on schedule, {trace.speed:g} times as fast as recorded"
+    if workload.arrivals:
+        return f"{_arriving(workload.arrivals)} requests a second, {kinds}, are sent on schedule"
+    return f"{_listed(workload.rungs)} users at once send {workload.requests} requests of {kinds}"
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return ", then ".join(f"{number:g}" for number in numbers)
+
+
+def _arriving(arrivals: Arrivals) -> str:
+    until = f" to {arrivals.until_rate:g}" if arrivals.until_rate else ""
+    bursts = f" (burstiness {arrivals.burstiness:g})" if arrivals.kind == "gamma" else ""
+    return f"{arrivals.kind} arrivals{bursts} of {_listed(arrivals.rates)}{until}"
+
+
+def _kind(kind: RequestClass) -> str:
+    shared = f", {kind.prefix.tokens:,} of them shared ({kind.prefix.hit_rate:.0%} hits)" if kind.prefix else ""
+    name = f"{kind.name}: " if kind.name else ""
+    return f"{name}{_length(kind.prompt_tokens)} prompt{shared} and exactly {_length(kind.output_tokens)} output tokens"
+
+
+def _length(length: Length) -> str:
+    match length:
+        case Uniform():
+            return f"{length.low:,} to {length.high:,}"
+        case Lognormal():
+            return f"about {length.median:,} (lognormal, at most {length.high:,})"
+        case FromFile():
+            return f"{length.file.name}'s"
+        case _:
+            return f"{length:,}"
