@@ -6,6 +6,7 @@ import pytest
 
 from tuner.engines.base import Hints
 from tuner.errors import ConfigError
+from tuner.search.additive import AdditiveSearch
 from tuner.search.base import Observation, SearchConfig, anything
 from tuner.search.registry import make_search
 from tuner.search.view import View
@@ -161,7 +162,7 @@ def test_a_grid_that_is_stopped_has_varied_every_parameter():
 
 def test_another_launch_is_expected_to_gain_little_once_nothing_was_found_to_matter():
     flat = SearchSpace.model_validate({"params": {"a": {"low": 1, "high": 9}, "b": {"choices": ["x", "y", "z"]}}})
-    searcher = make_search(SearchConfig(), flat, ["maximize"], Settings(), 0)
+    searcher = AdditiveSearch(flat, "maximize", Settings(), 0)
     seen, gains = [Observation(flat.candidate({"a": 5, "b": "x"}), (100.0,), 0.0)], []
     for _ in range(16):
         proposed = searcher.propose(seen)

@@ -77,7 +77,7 @@ def test_what_each_change_earns_is_in_the_table_in_json_and_in_the_profile(outco
     assert f"earns compile_sizes unset → {words.value(kept.value)}: throughput +{gain.gain:.1%} [" in said
     assert f"No other change of trial {outcome.best.number} is shown to earn more than 1.0%: " in said
     assert "excludes less than 1.0% (study.min_effect); at this study's noise that takes about" in said
-    told = closing.summary(outcome)["effects"]
+    told = json.loads(json.dumps(closing.summary(outcome)["effects"]))
     assert {each["name"]: (each["kept"], each["resolved"]) for each in told["settings"]} == {
         each.name: (each.name == "compile_sizes",) * 2 for each in effects.settings
     }

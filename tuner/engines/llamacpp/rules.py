@@ -41,7 +41,7 @@ def refused_requests(workload: Workload, settings: Settings, trained: int | None
     """
     args = canonical(settings.args)
     context, slots = whole(args.get("ctx_size"), 4096) or trained, max(1, whole(args.get("parallel"), 1))
-    prompt, output = workload.prompt_tokens, workload.output_tokens
+    prompt, output = workload.longest
     if context is None or args.get("kv_unified") is True or prompt + output <= context // slots:
         return
     yield RefusedRequest(
