@@ -150,14 +150,16 @@ class Outcome:
     @property
     def chosen(self) -> Candidate | None:
         """The configuration that the verdict is about: the best trial's, or what its proof has kept of it."""
-        if self.proof:
-            return self.finalist(self.proof.terms)
-        return None if self.best is None else self.plain(Candidate(self.best.params))
+        if self.best is None:
+            return None
+        kept = self.reduced
+        return self.plain(Candidate(self.best.params)) if kept is None else self.partly(self.best, kept)
 
     @property
     def reduced(self) -> tuple[str, ...] | None:
         """What is kept of the best trial's changes, by name; ``None`` if the verdict is about all of them."""
-        return self.proof.terms.kept if self.proof and self.proof.terms.winner else None
+        about = self.best is not None and self.proof is not None and self.proof.terms.winner == self.best.digest
+        return self.proof.terms.kept if about and self.proof else None
 
     def finalist(self, terms: ProofTerms) -> Candidate:
         """What is launched in a proof: a trial's configuration, or a part of its changes."""

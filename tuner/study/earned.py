@@ -40,11 +40,14 @@ def others(effects: WinnerEffects) -> str:
     least = words.percent(effects.min_effect)
     if not unknown:
         return f"Each of them is shown to earn more than {least}."
-    names = ", ".join(f"{each.name} (at most {words.percent(_most(each), sign=True)})" for each in unknown)
     some = "No change" if len(unknown) == len(effects.settings) else "No other change"
-    text = f"{some} of trial {effects.trial} is shown to earn more than {least}: {names}"
+    text = f"{some} of trial {effects.trial} is shown to earn more than {least}"
     if effects.returned is None:
         return f"{text}."
+    back = [each for each in effects.went_back if not each.resolved]
+    text += ": " * bool(back) + ", ".join(
+        f"{each.name} (at most {words.percent(_most(each), sign=True)})" for each in back
+    )
     count = len(effects.went_back)
     return f"{text}. {_those(count)} to the deployed value; in all they had earned {earned(effects.returned)}."
 
