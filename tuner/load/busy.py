@@ -3,6 +3,7 @@
 from dataclasses import replace
 from math import ceil
 
+from tuner.load.agents import conversations
 from tuner.load.arrivals import schedule
 from tuner.load.deciding import CONCURRENT, Deciding, stop_rule
 from tuner.load.prompts import TokenCalibration
@@ -53,6 +54,28 @@ def busy_stages(
                 due_ms=_due_ms(schedule(arrivals, rate, count, f"{part}/{name}/arrivals"), clock_scale),
             )
             for name, rate, count in rungs
+        ]
+    if agents := workload.agents:
+        return [
+            replace(
+                stage(
+                    workload,
+                    name,
+                    conversations(
+                        workload,
+                        agents,
+                        workload.requests,
+                        seed=f"{seed}/{name}",
+                        shape=f"{part}/{name}",
+                        calibration=calibration,
+                        clock_scale=clock_scale,
+                        held_out=held_out,
+                    ),
+                    streams=users,
+                ),
+                rule=rule(name),
+            )
+            for name, users in zip(_names("agents", workload.rungs), workload.rungs, strict=True)
         ]
     return [
         replace(requests(name, workload.requests), streams=users, rule=rule(name))

@@ -21,11 +21,11 @@ _TOOL = {
 }
 
 
-def body(request: Request, *, model: str, temperature: float) -> bytes:
-    """The JSON to post to ``PATH``."""
+def body(request: Request, *, model: str, temperature: float, messages: list[dict[str, Any]] | None = None) -> bytes:
+    """The JSON to post to ``PATH``; ``messages`` are those of a conversation that the request continues."""
     fields: dict[str, Any] = {
         "model": model,
-        "messages": _messages(request),
+        "messages": messages or messages_of(request),
         "max_tokens": request.output_tokens,
         "temperature": temperature,
         "stream": True,
@@ -34,7 +34,13 @@ def body(request: Request, *, model: str, temperature: float) -> bytes:
     return json.dumps(fields | (_tool_use(request) if request.tool_call else {"ignore_eos": True})).encode()
 
 
-def _messages(request: Request) -> list[dict[str, Any]]:
+def messages_of(request: Request) -> list[dict[str, Any]]:
+    """The messages of a request that begins a conversation."""
+    if system := request.system:
+        return [
+            {"role": "system", "content": _shared(system.seed, system.words)},
+            {"role": "user", "content": _prompt(request)},
+        ]
     if not request.said:
         return [{"role": "user", "content": _prompt(request)}]
     first, *rest = json.loads(request.said)

@@ -131,3 +131,24 @@ class Trace(Documented):
     """How many of each half are sent at most, from its beginning."""
     block_tokens: PositiveInt = 512
     """Tokens that one of its ``hash_ids`` stands for."""
+
+
+class Agents(Documented):
+    """Users who are agents: a conversation each, into which every answer goes back, with the result of a tool."""
+
+    system_tokens: PositiveInt
+    """The system prompt, tool descriptions included: all agents share it."""
+    turns: Length
+    """Requests of a conversation."""
+    result_tokens: Length
+    """What a tool returns, ahead of each request but the first. The first has the workload's ``prompt_tokens``."""
+    think_ms: Length
+    """Time from an answer to the next request, in the engine's own milliseconds."""
+    context_tokens: PositiveInt
+    """A conversation ends before its prompt and output are longer than this."""
+    scale: PositiveFloat = 1.0
+    """Multiplies all of these but ``turns``, and the lengths of the workload: 0.01 makes a quick try of a long one."""
+
+    def scaled(self, number: int) -> int:
+        """A length or a time as it is sent."""
+        return max(1, round(number * self.scale))

@@ -77,6 +77,16 @@ def read(data: bytes, ends: Sequence[int], times_ms: Sequence[float]) -> Reply:
     return reply
 
 
+def texts(data: bytes) -> Iterator[tuple[str, str]]:
+    """Content and reasoning of each chunk of a whole stream; what is no chunk has none."""
+    for _, event in _events(data):
+        try:
+            delta = json.loads(event)["choices"][0]["delta"]
+            yield delta.get("content") or "", delta.get("reasoning") or delta.get("reasoning_content") or ""
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue
+
+
 def _events(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Each event's data and the position of its end. What a blank line does not close is an event as well."""
     position, end, lines = 0, 0, list[bytes]()

@@ -27,6 +27,9 @@ class Request:
         tool_call: Whether to offer a tool and ask for its use.
         traffic: Name of its class, where a workload has several.
         prefix: What the prompt begins with, shared with other requests of the stage.
+        system: The system prompt: it stays the same for all of a measurement.
+        follows: Whether it continues the conversation of the request in front of it: its text is a tool's result.
+        think_ms: Of one that does, how long after the answer it is sent.
         said: Messages to send as they are, in JSON, behind a few words of the seed; nothing of it is kept in records.
     """
 
@@ -40,6 +43,9 @@ class Request:
     traffic: str | None = None
     prefix: tuple[Segment, ...] = ()
     said: str = ""
+    system: Segment | None = None
+    follows: bool = False
+    think_ms: float = 0.0
 
     def again(self, mark: str) -> "Request":
         """The same with a fresh prompt; requests that shared a beginning share another one."""
@@ -141,4 +147,5 @@ def command(raw: dict[str, Any]) -> Command:
 
 
 def _request(raw: dict[str, Any]) -> Request:
-    return Request(**{**raw, "prefix": tuple(Segment(**segment) for segment in raw["prefix"])})
+    system, prefix = raw["system"] and Segment(**raw["system"]), tuple(Segment(**each) for each in raw["prefix"])
+    return Request(**{**raw, "system": system, "prefix": prefix})

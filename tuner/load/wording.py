@@ -9,6 +9,11 @@ def sending(workload: Workload) -> str:
     kinds = " or ".join(map(_kind, workload.kinds))
     if trace := workload.trace:
         return f"the requests of {trace.file.name} are sent on schedule, {trace.speed:g} times as fast as recorded"
+    if agents := workload.agents:
+        return (
+            f"{_listed(workload.rungs)} agents at once, with a system prompt of {agents.system_tokens:,} tokens and "
+            f"tool results of {_length(agents.result_tokens)}, ask for exactly {_length(workload.output_tokens)} tokens"
+        )
     if workload.arrivals:
         return f"{_arriving(workload.arrivals)} requests a second, {kinds}, are sent on schedule"
     return f"{_listed(workload.rungs)} users at once send {workload.requests} requests of {kinds}"

@@ -25,6 +25,7 @@ import aiohttp
 import uvloop
 
 from tuner.load.attempt import Attempt, Flooded
+from tuner.load.conversation import Conversation
 from tuner.load.meter import Meter, lateness_ms
 from tuner.load.payload import PATH, body
 from tuner.load.percentile import percentile
@@ -59,7 +60,9 @@ class Load:
         self.attempts: list[Attempt] = []
         self.aborted = False
         self._url = job.url + PATH
-        self._made = list(map(self._body, range(len(job.stage.requests))))  # before the clock starts
+        self._follows = [request.follows for request in job.stage.requests]
+        # before the clock starts; what follows an answer has to wait for it
+        self._made = [b"" if follows else self._body(index) for index, follows in enumerate(self._follows)]
         self._indices = count()
         self._steady = Steady(job.stage, job.stage.rule) if job.stage.rule else None
         self._failures = 0
@@ -108,9 +111,36 @@ class Load:
     async def _user(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession, stream: int) -> None:
         await asyncio.sleep(stream * min(_GAP_S, _RAMP_S / self.job.stage.streams))
         while (data := self._next_body(index := next(self._indices))) is not None:
-            await self._ask(kept, fresh, data, Attempt(index, stream))
+            turns = self._further_turns(index)
+            await self._ask(kept, fresh, data, attempt := Attempt(index, stream))
+            if turns:
+                await self._converse(kept, fresh, attempt, turns)
             if self.aborted:
                 return
+
+    def _further_turns(self, index: int) -> list[int]:
+        """The requests that continue the conversation which this one begins; nobody else will send them."""
+        turns: list[int] = []
+        while self._follows[(index + len(turns) + 1) % len(self._follows)]:
+            turns.append(next(self._indices))
+        return turns
+
+    async def _converse(
+        self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession, last: Attempt, turns: list[int]
+    ) -> None:
+        """Continue a conversation until it ends, the stage is over, or a request fails."""
+        stage = self.job.stage
+        talk = Conversation(stage.request(last.index))
+        for index in turns:
+            if self.aborted or self._is_over() or last.looks_failed():
+                return
+            request = stage.request(index)
+            await talk.go_on(bytes(last.data), request)
+            data = body(request, model=self.job.model, temperature=stage.temperature, messages=talk.messages)
+            thought_ms = (time.perf_counter_ns() - last.ended_ns) / 1e6
+            await asyncio.sleep(max(0.0, request.think_ms - thought_ms) / 1000)
+            if not self._is_over():
+                await self._ask(kept, fresh, data, last := Attempt(index, last.stream))
 
     async def _on_schedule(self, kept: aiohttp.ClientSession, fresh: aiohttp.ClientSession, start_ns: int) -> None:
         """Send each request when it is due: nothing that the server does delays another one."""

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tuner.load import lengths
-from tuner.load.shapes import Arrivals, Documented, Length, Prefix, RequestClass, Trace
+from tuner.load.shapes import Agents, Arrivals, Documented, Length, Prefix, RequestClass, Trace
 
 _LONGEST = 6
 
@@ -52,6 +52,8 @@ class Workload(Documented):
     """An open loop instead of users: requests are sent on schedule, whatever the server does."""
     trace: Trace | None = None
     """Recorded traffic instead of either, with its own arrivals and lengths."""
+    agents: Agents | None = None
+    """The users are agents: conversations of many requests, in place of requests that know nothing of each other."""
     prompt_tokens: Length = 1000
     """Length of each prompt of the concurrent stage, in tokens: a number or a distribution."""
     output_tokens: Length = 256
@@ -105,6 +107,8 @@ class Workload(Documented):
             raise ValueError(f"{self.requests} requests never reach a concurrency of {max(self.rungs)}")
         if any(each.output_tokens == 1 for each in self.kinds):
             raise ValueError("output_tokens should be greater than or equal to 2: one token has no TPOT")
+        if self.agents and (self.arrivals or self.trace or self.classes or self.prefix):
+            raise ValueError("agents are users in a closed loop, all of one kind: name no other shape with them")
         if len({each.name for each in self.classes}) < len(self.classes):
             raise ValueError("classes names a class twice")
         said = {"arrivals": self.arrivals, "trace": self.trace, "a list of concurrency": len(self.rungs) > 1}
@@ -140,6 +144,10 @@ class Workload(Documented):
     @property
     def typical(self) -> tuple[int, int]:
         """Prompt and output tokens of the mean request of the concurrent stage."""
+        if self.agents:
+            ends = (self.prompt_tokens, self.output_tokens)
+            task, answer = (self.agents.scaled(lengths.typical(length)) for length in ends)
+            return self.agents.scaled(self.agents.system_tokens) + task, max(2, answer)
         weights = [each.weight for each in self.kinds]
         prompts = (lengths.typical(each.prompt_tokens) * each.weight for each in self.kinds)
         outputs = (lengths.typical(each.output_tokens) * each.weight for each in self.kinds)
@@ -148,6 +156,9 @@ class Workload(Documented):
     @property
     def longest(self) -> tuple[int, int]:
         """Prompt and output tokens of the longest request of the concurrent stage."""
+        if self.agents:
+            answer = self.agents.scaled(lengths.longest(self.output_tokens))
+            return max(1, self.agents.scaled(self.agents.context_tokens) - answer), answer
         ends = [(lengths.longest(each.prompt_tokens), lengths.longest(each.output_tokens)) for each in self.kinds]
         return max(ends, key=sum)
 
