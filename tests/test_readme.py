@@ -84,7 +84,14 @@ def test_studies_can_be_planned(here, command):
     done = run(here, words, "--dry-run")
     assert "launches" in done.stdout, done.stderr
     # what the newcomer has and this machine has not: vLLM, Docker, GPUs
-    missing = ("vllm is not there", "llama-server is not there", "no Docker engine", "Docker", "there is no GPU", "is held by")
+    missing = (
+        "vllm is not there",
+        "llama-server is not there",
+        "no Docker engine",
+        "Docker",
+        "there is no GPU",
+        "is held by",
+    )
     assert done.returncode == 0 or any(said in done.stderr for said in missing), done.stderr
 
 
