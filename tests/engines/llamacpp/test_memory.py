@@ -1,4 +1,4 @@
-"""Memory is predicted from a GGUF file's header as a real server (build 4227c9b, a CPU) printed it, and corrected by it."""
+"""Memory is predicted from a GGUF header as a real server (build 4227c9b, a CPU) printed it, and corrected by it."""
 
 import struct
 
