@@ -145,7 +145,9 @@ def test_a_study_measures_several_settings_in_its_second_launch(tmp_path):
             f"study.folder={tmp_path}",
             "study.confirm=0",
             "objective.limits=null",
-            "workload={min_duration_s: 3, requests: 16, output_tokens: 16, single_user: {requests: 1}, ttft_prompt_tokens: []}",
+            "workload={min_duration_s: 3, requests: 16, output_tokens: 16}",
+            "workload.single_user.requests=1",
+            "workload.ttft_prompt_tokens=[]",
             "workload.warm_up={longest_tokens: 200, max_rounds: 2}",
             "budget.trials=2",
         ]
