@@ -73,6 +73,7 @@ ELSEWHERE = {
     "tuner bench run": "tests/test_bench.py",
     "tuner bench compare": "tests/test_bench_compare.py",
     "tuner bench export": "tests/test_bench_formats.py",
+    "tuner workload show": "tests/test_workload_show.py",
 }
 
 
@@ -134,7 +135,9 @@ def overview():
         if line.startswith("    tuner "):
             _, group, *rest = re.split(r"\s{2,}", line.strip())[0].split()
             names = [word for word in rest if re.fullmatch("[a-z]+", word)]
-            yield from ([group, name] for name in names) if group in ("study", "bench", "sim") else ([group],)
+            yield from (
+                ([group, name] for name in names) if group in ("study", "bench", "sim", "workload") else ([group],)
+            )
 
 
 @pytest.mark.parametrize("words", list(overview()), ids=" ".join)
