@@ -81,6 +81,7 @@ ELSEWHERE = {
     "tuner bench run": "tests/test_bench.py",
     "tuner bench compare": "tests/test_bench_compare.py",
     "tuner bench export": "tests/test_bench_formats.py",
+    "tuner workload show": "tests/test_workload_show.py",
 }
 
 
@@ -149,15 +150,16 @@ def test_make_has_these_targets(command):
     assert done.returncode == 0
 
 
+GROUPS = ("study", "profile", "bench", "sim", "workload")
+
+
 def overview():
     """The commands of the overview, without arguments."""
     for line in README.split("## Commands")[1].splitlines():
         if line.startswith("    tuner "):
             _, group, *rest = re.split(r"\s{2,}", line.strip())[0].split()
             names = [word for word in rest if re.fullmatch("[a-z]+", word)]
-            yield from (
-                ([group, name] for name in names) if group in ("study", "profile", "bench", "sim") else ([group],)
-            )
+            yield from (([group, name] for name in names) if group in GROUPS else ([group],))
 
 
 @pytest.mark.parametrize("words", list(overview()), ids=" ".join)

@@ -29,6 +29,7 @@ def test_a_study_finds_the_most_sequences_and_prunes_what_vllm_rejects(tmp_path)
     asked = composing.load(
         [
             "experiment=vllm-cpu",
+            "search.live=off",
             f"engine.executable=[{vllm}/venv/bin/vllm,serve]",
             f"model.id={vllm}/models/glm-tiny",
             f"study.folder={tmp_path}",
@@ -62,6 +63,7 @@ def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
     asked = composing.load(
         [
             "experiment=vllm-cpu",
+            "search.live=off",
             f"engine.executable=[{vllm}/venv/bin/vllm,serve]",
             f"model.id={vllm}/models/glm-tiny",
             "model.env.VLLM_MLA_DISABLE=0",

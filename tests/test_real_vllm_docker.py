@@ -37,6 +37,7 @@ def asked(tmp_path):
     return composing.load(
         [
             "experiment=vllm-cpu-docker",
+            "search.live=off",
             f"launcher.image={IMAGE}",
             f"launcher.mounts=[{HERE}/{SITE_PACKAGES}:/opt/site:ro,{HERE}/models:/models:ro]",
             "launcher.caches={vllm-cpu: null, vllm-cpu-test: /cache/vllm}",

@@ -30,11 +30,13 @@ app = typer.Typer(
 study_app = typer.Typer(help="Run a study and look at its results.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measure a server that runs already.", no_args_is_help=True)
 profile_app = typer.Typer(help="A deployment that runs already, or is to run.", no_args_is_help=True)
+workload_app = typer.Typer(help="What is sent.", no_args_is_help=True)
 sim_app = typer.Typer(help="The simulated engine.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 app.add_typer(profile_app, name="profile")
 app.add_typer(sim_app, name="sim")
 app.add_typer(bench_app, name="bench")
+app.add_typer(workload_app, name="workload")
 
 
 def main() -> NoReturn:
@@ -94,6 +96,7 @@ def _root(
 
 @bench_app.callback()
 @profile_app.callback()
+@workload_app.callback()
 @sim_app.callback()
 def _group() -> None:
     """Typer would make a group of a single command that command itself."""
@@ -365,6 +368,30 @@ def bench_run(
     if save_vllm:
         save_vllm.write_text(vllm_of(measured).to_json() + "\n")
     _print(record.measurement.model_dump_json(indent=1) if as_json else text(record))
+
+
+@workload_app.command("show")
+def workload_show(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    held_out: Annotated[bool, typer.Option("--held-out", help="What the proof sends, not the search.")] = False,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write a page with figures as well.")] = None,
+) -> None:
+    """Draw the lengths, arrivals and shared prefixes of a workload: workload=agents."""
+    from tuner.composing import load
+    from tuner.load.outline import outlines
+    from tuner.terminal.traffic import text
+
+    asked = overrides or []
+    experiment = [] if any(each.startswith("experiment=") for each in asked) else ["experiment=demo"]
+    config = load([*experiment, *asked], config_dir)
+    stages = outlines(config.workload, config.objective.deciding, held_out=held_out)
+    _print(text(config.workload, stages))
+    if output:
+        from tuner.report.traffic import traffic_html
+
+        output.write_text(traffic_html(config.workload, stages))
+        _say(f"written to {output}")
 
 
 @bench_app.command("compare")

@@ -22,13 +22,13 @@ def agents(more: dict[str, object] | None = None, **given) -> Stage:
 def test_conversations_are_planned_whole_with_contexts_that_grow():
     requests = agents().requests
     assert [request.follows for request in requests] == [False, True, True, True] * 2
-    assert [request.prompt_tokens for request in requests[:4]] == [430, 485, 540, 595]
+    assert [request.prompt_tokens for request in requests[:4]] == [430, 525, 620, 715]
     assert len({request.seed for request in requests}) == 8
     assert len({request.system for request in requests}) == 1
 
 
 def test_a_conversation_ends_before_its_context_is_full():
-    assert [request.follows for request in agents({"context_tokens": 550}).requests] == [False, True, True] * 2
+    assert [request.follows for request in agents({"context_tokens": 650}).requests] == [False, True, True] * 2
 
 
 def test_a_scale_makes_lengths_and_pauses_smaller():

@@ -10,6 +10,9 @@ from tuner.load.shapes import Agents, Length
 from tuner.load.stage import Request, Segment
 from tuner.load.workload import Workload
 
+_CALL_TOKENS = 40
+"""About what the call of a tool adds to the context, with its name, arguments and roles, in addition to its result."""
+
 
 def conversations(
     workload: Workload,
@@ -40,7 +43,7 @@ def conversations(
         context = agents.scaled(agents.system_tokens)
         for turn in range(most):
             said, output = next(results if turn else tasks), max(2, next(outputs))
-            context += said
+            context += said + (_CALL_TOKENS if turn else 0)
             if turn and context + output > agents.scaled(agents.context_tokens):
                 break
             opening = Request(f"{seed}/{number}/{turn}", _words(said, calibration), context, output, system=system)

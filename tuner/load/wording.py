@@ -6,16 +6,17 @@ from tuner.load.workload import Workload
 
 def sending(workload: Workload) -> str:
     """Who sends what: ``5 users at once send 20 requests of 1,000 prompt and exactly 256 output tokens``."""
-    kinds = " or ".join(map(_kind, workload.kinds))
     if trace := workload.trace:
         return f"the requests of {trace.file.name} are sent on schedule, {trace.speed:g} times as fast as recorded"
+    kinds = " or ".join(map(_kind, workload.kinds))
     if agents := workload.agents:
         return (
-            f"{_listed(workload.rungs)} agents at once, with a system prompt of {agents.system_tokens:,} tokens and "
-            f"tool results of {_length(agents.result_tokens)}, ask for exactly {_length(workload.output_tokens)} tokens"
+            f"{_listed(workload.rungs)} agents at once, with a system prompt of {agents.system_tokens:,} tokens, tasks "
+            f"of {_length(workload.prompt_tokens)}, tool results of {_length(agents.result_tokens)} and answers of "
+            f"{_length(workload.output_tokens)} tokens"
         )
     if workload.arrivals:
-        return f"{_arriving(workload.arrivals)} requests a second, {kinds}, are sent on schedule"
+        return f"requests of {kinds} arrive on schedule, {_arriving(workload.arrivals)} a second"
     return f"{_listed(workload.rungs)} users at once send {workload.requests} requests of {kinds}"
 
 
@@ -26,13 +27,14 @@ def _listed(numbers: tuple[float, ...]) -> str:
 def _arriving(arrivals: Arrivals) -> str:
     until = f" to {arrivals.until_rate:g}" if arrivals.until_rate else ""
     bursts = f" (burstiness {arrivals.burstiness:g})" if arrivals.kind == "gamma" else ""
-    return f"{arrivals.kind} arrivals{bursts} of {_listed(arrivals.rates)}{until}"
+    return f"{arrivals.kind}{bursts}: {_listed(arrivals.rates)}{until}"
 
 
 def _kind(kind: RequestClass) -> str:
     shared = f", {kind.prefix.tokens:,} of them shared ({kind.prefix.hit_rate:.0%} hits)" if kind.prefix else ""
     name = f"{kind.name}: " if kind.name else ""
-    return f"{name}{_length(kind.prompt_tokens)} prompt{shared} and exactly {_length(kind.output_tokens)} output tokens"
+    output = f"exactly {kind.output_tokens:,}" if isinstance(kind.output_tokens, int) else _length(kind.output_tokens)
+    return f"{name}{_length(kind.prompt_tokens)} prompt{shared} and {output} output tokens"
 
 
 def _length(length: Length) -> str:

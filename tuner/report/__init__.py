@@ -18,12 +18,17 @@ def report_html(outcome: Outcome) -> str:
     Args:
         outcome: The study, finished or not.
     """
+    found = charts.charts(outcome)
+    main = tag("main", *_sections(outcome), charts.drawn(found), *_method(outcome))
+    return page(f"{outcome.config.study.name}: tuner report", main, script=bool(found))
+
+
+def page(title: str, main: Html, *, script: bool) -> str:
+    """A page of its own; ``script`` draws its figures."""
     from plotly.offline import get_plotlyjs
 
-    found = charts.charts(outcome)
-    scripts = [Html(f"<script>{text}</script>") for text in (get_plotlyjs(), _part("page.js"))] if found else []
-    body = joined([tag("main", *_sections(outcome), charts.drawn(found), *_method(outcome)), *scripts])
-    return f"<!doctype html>\n<html lang=en>{_head(outcome)}<body>{body}</body></html>\n"
+    scripts = [Html(f"<script>{text}</script>") for text in (get_plotlyjs(), _part("page.js"))] if script else []
+    return f"<!doctype html>\n<html lang=en>{_head(title)}<body>{joined([main, *scripts])}</body></html>\n"
 
 
 def _sections(outcome: Outcome) -> list[Html]:
@@ -56,12 +61,12 @@ def _section(title: str, inside: Html) -> Html:
     return tag("section", tag("h2", title), inside)
 
 
-def _head(outcome: Outcome) -> Html:
+def _head(title: str) -> Html:
     return Html(
         '<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="color-scheme" content="light dark">'
-        f'<link rel="icon" href="data:,">{tag("title", outcome.config.study.name + ": tuner report")}'
+        f'<link rel="icon" href="data:,">{tag("title", title)}'
         f"<style>{_part('page.css')}</style></head>"
     )
 
