@@ -82,9 +82,9 @@ def test_a_study_measures_the_slots_and_launches_nothing_that_cannot_run(tmp_pat
     assert baseline.measurement.engine.stage_generation_tokens > 0
     assert one.params["parallel"] == 1
     assert {"unsupported", "bad_flag", "host_oom"} <= {each.failure.cause for each in outcome.ruled_out}
-    assert outcome.decision is not None
+    assert outcome.best in (baseline, one)  # which of them depends on what else the cores do
     write_results(outcome)
-    assert "llama.cpp" in outcome.folder.report.read_text()
+    assert "needs flash attention" in outcome.folder.report.read_text()
 
 
 def test_what_a_real_server_refuses_is_explained_and_learned(tmp_path):
