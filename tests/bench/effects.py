@@ -111,6 +111,7 @@ def _observation(candidate, readings):
 def row(studies):
     """The cells of a row."""
     changes = [change for each in studies for change in each.changes]
+    left = [each.left for each in studies if each.left is not None]
     return [
         *_share([each for each in changes if abs(each.truth) < 1e-9]),
         *_share([each for each in changes if 0.02 < each.truth < 0.05]),
@@ -118,7 +119,7 @@ def row(studies):
         *_share([each for each in changes if each.truth > 0.2]),
         f"{fmean(each.low <= each.truth <= each.high for each in changes):.0%}",
         f"{median(each.high - each.low for each in changes):.1%}",
-        f"{fmean(each.left for each in studies if each.left is not None):.0%}",
+        f"{fmean(left):.0%}" if left else "-",
     ]
 
 
