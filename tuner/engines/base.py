@@ -90,6 +90,11 @@ class ServeCommand:
     repeats: bool = False
 
 
+def starts_nothing(words: Sequence[str], image: str | None) -> ServeCommand | None:
+    """What an engine makes of a command whose deployments are not read."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Conventions:
     """How command lines and environments of an engine are written, by tuner and by anybody else.
@@ -114,7 +119,7 @@ class Conventions:
     variables: tuple[str, ...] = ()
     launchers_own: tuple[str, ...] = ()
     discloses: str = ""
-    serving: Callable[[Sequence[str], str | None], ServeCommand | None] = lambda words, image: None
+    serving: Callable[[Sequence[str], str | None], ServeCommand | None] = starts_nothing
     from_file: Callable[[Mapping[str, JsonValue]], tuple[str, ...]] = lambda settings: ()
     gone: Callable[[Sequence[Flag], str | None], Iterable[str]] = lambda flags, image: ()
     settings: Callable[[Sequence[Flag]], dict[str, JsonValue]] = lambda flags: {}

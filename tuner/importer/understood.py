@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue
 
-from tuner.engines.base import Flag, ServeCommand
+from tuner.engines.base import Flag, ServeCommand, starts_nothing
 from tuner.engines.registry import ENGINES
 from tuner.errors import ConfigError
 from tuner.importer import gpus, settings_file, shell
@@ -313,4 +313,5 @@ def _host_port(container: Container, flags: Sequence[Flag]) -> int | None:
     return next(iter(matching or only), None)
 
 
-NO_ENGINE = f"there is no engine in it that tuner can start ({', '.join(ENGINES)})"
+_READ = [name for name, kind in ENGINES.items() if kind.conventions.serving is not starts_nothing]
+NO_ENGINE = f"there is no engine in it whose deployments tuner reads ({', '.join(_READ)})"
