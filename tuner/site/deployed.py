@@ -158,7 +158,8 @@ def _attached(config: Config, running: Running, engine: Engine) -> Iterator[str]
     who, url = f"the server at {running.url}", running.url
     listed = _listed(url, running.headers)
     yield from _model(who, config, listed)
-    settings = engine.effective(config.model.settings, Probe(url, config.model.id, running.headers).witness(()))
+    probe = Probe(url, config.model.id, running.headers, info_path=engine.info_path)
+    settings = engine.effective(config.model.settings, probe.witness(()))
     told = {"max_model_len"} if any(model.get("max_model_len") for model in listed) else set()
     discloses = kind_of(config.engine).conventions.discloses
     yield from _settings(who, [one for one in settings if one.name not in told], discloses)
