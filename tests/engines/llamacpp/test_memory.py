@@ -10,7 +10,7 @@ from tuner.engines.hardware import Hardware
 from tuner.engines.llamacpp.engine import LlamaCppEngine
 from tuner.engines.llamacpp.foresight import LlamaCppMemory, foresight_of
 from tuner.engines.llamacpp.gguf import find
-from tuner.engines.llamacpp.memory.calibration import Calibration
+from tuner.engines.llamacpp.memory.calibration import BufferCalibration
 from tuner.engines.llamacpp.memory.demand import demand_of
 from tuner.engines.llamacpp.memory.sizes import sizes
 from tuner.space import Settings
@@ -140,7 +140,7 @@ def test_a_cache_of_another_kind_is_not_predicted(tmp_path):
 
 
 def memory(model, room_gib, gpus=0):
-    return LlamaCppMemory(model, gpus, room_gib, False, Calibration())
+    return LlamaCppMemory(model, gpus, room_gib, False, BufferCalibration())
 
 
 def test_a_context_for_which_there_is_no_room_is_ruled_out(tiny):

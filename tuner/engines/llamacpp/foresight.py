@@ -20,7 +20,7 @@ from tuner.engines.foresight import (
 from tuner.engines.hardware import Hardware
 from tuner.engines.llamacpp import flags, rules
 from tuner.engines.llamacpp.gguf import GgufModel, find
-from tuner.engines.llamacpp.memory.calibration import Calibration, Prediction
+from tuner.engines.llamacpp.memory.calibration import BufferCalibration, BufferPrediction
 from tuner.engines.llamacpp.memory.demand import Demand, demand_of
 from tuner.engines.llamacpp.memory.sizes import Sizes, sizes
 from tuner.errors import InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
@@ -72,7 +72,7 @@ class LlamaCppForesight(Foresight):
         if self.model is None:
             return MemoryModel()
         room = hardware.free_gib or hardware.total_gib if hardware.gpus else self.host_gib
-        return LlamaCppMemory(self.model, hardware.gpus, room, self._flash_by_default, Calibration())
+        return LlamaCppMemory(self.model, hardware.gpus, room, self._flash_by_default, BufferCalibration())
 
     @property
     def _flash_by_default(self) -> bool | None:
@@ -115,14 +115,14 @@ class LlamaCppMemory(MemoryModel):
     gpus: int
     room_gib: float | None
     flash_by_default: bool | None
-    calibration: Calibration
+    calibration: BufferCalibration
 
     def after(self, starts: Sequence[ServerStart]) -> "LlamaCppMemory":
         """See ``MemoryModel.after``."""
         seen = [(computed, start.facts) for start in starts if (computed := self._sizes(start.settings))]
         return LlamaCppMemory(self.model, self.gpus, self.room_gib, self.flash_by_default, self.calibration.after(seen))
 
-    def predict(self, settings: Settings) -> Prediction | None:
+    def predict(self, settings: Settings) -> BufferPrediction | None:
         """What a server of these settings would take; ``None`` where that cannot be told."""
         computed = self._sizes(settings)
         return None if computed is None else self.calibration.predict(computed)

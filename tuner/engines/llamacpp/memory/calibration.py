@@ -17,7 +17,7 @@ _SAID = {"weights_gib": "weights_gib", "kv_gib": "kv_cache_gib", "compute_gib": 
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class BufferPrediction:
     """What a server would take.
 
     Attributes:
@@ -32,7 +32,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class BufferCalibration:
     """What starts have taught.
 
     Attributes:
@@ -43,16 +43,16 @@ class Calibration:
     ratios: tuple[tuple[str, float], ...] = ()
     starts: int = 0
 
-    def after(self, seen: Sequence[tuple[Sizes, StartupFacts]]) -> "Calibration":
+    def after(self, seen: Sequence[tuple[Sizes, StartupFacts]]) -> "BufferCalibration":
         """The same after some more starts."""
         told = tuple(pair for computed, facts in seen for pair in _ratios(computed, facts))
-        return Calibration(self.ratios + told, self.starts + len(seen))
+        return BufferCalibration(self.ratios + told, self.starts + len(seen))
 
-    def predict(self, computed: Sizes) -> Prediction:
+    def predict(self, computed: Sizes) -> BufferPrediction:
         """What was computed, corrected."""
         best = _times(computed, {name: self._factor(name) for name in _SAID})
         least = _times(best, {name: 1 - self._error(name) for name in _SAID})
-        return Prediction(best, least.needed_gib, self.starts)
+        return BufferPrediction(best, least.needed_gib, self.starts)
 
     def _of(self, name: str) -> list[float]:
         return [ratio for term, ratio in self.ratios if term == name]
