@@ -136,7 +136,7 @@ def test_what_was_launched_as_well_is_compared(outcome):
     both = first.model_copy(update={"digest": envelope.digest, "measurement": measured, "doubt": ""})
     records = [each.model_copy(update={"screened": (both,)}) if each is envelope else each for each in outcome.records]
     found = agreement(replace(outcome, records=tuple(records)))
-    assert found.logs == (pytest.approx(log(1.1)),)
+    assert list(found.logs) == pytest.approx([log(1.1)])
     assert "1 of them launched as well" in found.sentences[1]
     assert "+10.0%" in found.sentences[1]
 
