@@ -105,14 +105,14 @@ def test_it_runs_on_top_of_the_schedulers_own_choice(changing):
 
 def test_lowered_in_mid_load_and_raised_again(changing):
     with changing.loaded(12, 600):
-        until(lambda: changing.running() == 12)
+        until(lambda: changing.running() > 2, timeout_s=60)
         changing.ask(1, max_num_seqs=2)
         until(lambda: changing.heard(1).confirmed == 1)
         with changing.loaded(8, 300):
             until(lambda: changing.running() == 2, timeout_s=60)
             changing.ask(2, max_num_seqs=16)
             until(lambda: changing.heard(2).confirmed == 1)
-            until(lambda: changing.running() > 2)
+            until(lambda: changing.running() > 2, timeout_s=60)
 
 
 def test_changed_on_an_idle_server(changing):
