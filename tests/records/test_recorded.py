@@ -10,7 +10,7 @@ from tuner.dashboard.notes import trial_note
 from tuner.engines.vllm.foresight import VllmForesight
 from tuner.foresight.preflight import Preflight, ground_of
 from tuner.host.state import GpuState, HostState, StageHost
-from tuner.load.records import Spoiled
+from tuner.load.records import DisturbedStage
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.space import Candidate
@@ -83,7 +83,7 @@ def test_the_note_says_how_the_machine_was_in_each_stage():
     disturbed = outcome.records[0].model_copy(
         update={
             "host": (StageHost("concurrent", busy), StageHost("tool_call", HostState(seconds=0.1))),
-            "spoiled": (Spoiled("concurrent", line, counts=True, by_others=True),),
+            "spoiled": (DisturbedStage("concurrent", line, counts=True, by_others=True),),
         }
     )
     note = trial_note(outcome, disturbed)

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from math import log
 
 import pytest
 import tenacity
@@ -136,9 +135,9 @@ def test_what_was_launched_as_well_is_compared(outcome):
     both = first.model_copy(update={"digest": envelope.digest, "measurement": measured, "doubt": ""})
     records = [each.model_copy(update={"screened": (both,)}) if each is envelope else each for each in outcome.records]
     found = agreement(replace(outcome, records=tuple(records)))
-    assert list(found.logs) == pytest.approx([log(1.1)])
+    assert list(found.ratios) == pytest.approx([1.1])
     assert "1 of them launched as well" in found.sentences[1]
-    assert "+10.0%" in found.sentences[1]
+    assert re.search(r"all users read \+10\.0% \[[−+]\d.*%, \+\d.*%\] against the launch", found.sentences[1])
 
 
 def test_a_resumed_study_reads_what_was_screened(outcome):

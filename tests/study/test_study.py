@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -181,6 +182,17 @@ def test_a_space_that_is_used_up_ends_the_study(load):
     assert len(outcome.searched) == 2
     assert any("no other configuration" in note.text for note in heard.of(events.Noted))
     assert outcome.over, "it is complete, though the budget is not used up"
+
+
+def test_a_search_that_expects_too_little_ends_before_its_budget_is_used_up(load):
+    asked = ("search=auto", "budget.trials=12")
+    outcome, heard = run(load(*asked, "budget.min_gain=0.95"))
+    assert outcome.over
+    assert 1 < len(outcome.launched) < 12
+    (said,) = [note.text for note in heard.of(events.Noted) if "budget.min_gain" in note.text]
+    assert re.search(r"expected to gain \d.*%, less than budget.min_gain \(95.0%\): the search ends here", said)
+    more, _ = run(load(*asked, "budget.min_gain=0", f"budget.trials={len(outcome.launched) + 1}"))
+    assert len(more.launched) == len(outcome.launched) + 1, "what ended it is lifted, so it goes on"
 
 
 def test_an_executable_that_is_not_there_ends_the_study_before_trial_0_and_can_be_mended(load):

@@ -17,7 +17,7 @@ from tests.simulated import simulated_study
 from tuner import words
 from tuner.analysis import frames as analysis
 from tuner.export.profile import profile_of
-from tuner.load.records import FailureKind, Spoiled
+from tuner.load.records import DisturbedStage, FailureKind
 from tuner.records import verdict
 from tuner.records.folder import StudyFolder
 from tuner.records.record import Role, State
@@ -298,7 +298,10 @@ def test_studies_lie_in_a_folder_each(folder):
 
 def test_a_finalist_that_could_not_be_measured_undisturbed_is_said_to_be(outcome):
     assert "disturbed" not in shown(closing.table(outcome))
-    spoiled = (Spoiled("concurrent, spoiled 1", "a kernel", False), Spoiled("concurrent", "kernel compiled", True))
+    spoiled = (
+        DisturbedStage("concurrent, spoiled 1", "a kernel", False),
+        DisturbedStage("concurrent", "kernel compiled", True),
+    )
     records = [r.model_copy(update={"spoiled": spoiled}) if r == outcome.best else r for r in outcome.records]
     disturbed = replace(outcome, records=tuple(records))
     assert "Measured in disturbance: concurrent of trial" in report_html(disturbed)

@@ -139,7 +139,7 @@ class RequestRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoiled:
+class DisturbedStage:
     """A stage that was measured while the server was busy with itself, or others used the machine.
 
     Attributes:

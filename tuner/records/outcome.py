@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from tuner import composing
 from tuner.config import Config
 from tuner.load.metrics import Measurement
-from tuner.load.records import Spoiled
+from tuner.load.records import DisturbedStage
 from tuner.proof.decision import Decision, Kind
 from tuner.records.compare import Proof, alpha_left, proofs
 from tuner.records.folder import StudyFolder
@@ -327,5 +327,5 @@ class Outcome:
         return Counter(name for digest in measured for name in self.readings.misses(digest))
 
 
-def _disturber(spoiled: Spoiled) -> str:
+def _disturber(spoiled: DisturbedStage) -> str:
     return f"others used this machine ({spoiled.line})" if spoiled.by_others else "the server compiled kernels"

@@ -13,7 +13,7 @@ from tuner.errors import TrialError
 from tuner.host.state import StageHost
 from tuner.load.metrics import Measurement
 from tuner.load.plan import Skipped
-from tuner.load.records import Spoiled
+from tuner.load.records import DisturbedStage
 from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
 from tuner.schema import Schema, Stored
@@ -119,7 +119,7 @@ class Screened(Schema):
     """Wall time, the change and the load that does not count included."""
     measurement: Measurement
     verdict: Verdict
-    spoiled: tuple[Spoiled, ...] = ()
+    disturbed: tuple[DisturbedStage, ...] = ()
     """Its stages during which the server was busy with itself, or others used the machine."""
     doubt: str = ""
     """Why it is not believed before it has been launched; empty where it is."""
@@ -161,7 +161,7 @@ class TrialRecord(Stored):
     warm_up: WarmUp | None = None
     skipped: tuple[Skipped, ...] = ()
     """Parts of the workload that did not fit, and why."""
-    spoiled: tuple[Spoiled, ...] = ()
+    spoiled: tuple[DisturbedStage, ...] = ()
     """Stages during which the server was busy with itself, or others used the machine. They are sent again; the third
     turn counts in any case."""
     host: tuple[StageHost, ...] = ()

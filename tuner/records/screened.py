@@ -1,10 +1,10 @@
 """What was screened in running servers, and how well that agreed with launches of the same configurations."""
 
 from dataclasses import dataclass
-from math import exp, log
-from statistics import fmean
+from math import expm1, sqrt
 
 from tuner import words
+from tuner.proof.estimate import Noise, level
 from tuner.records.outcome import Outcome
 
 
@@ -17,14 +17,16 @@ class Agreement:
         launches: In the running servers of how many launches.
         doubted: How many of them are not believed before they have been launched.
         metric: The goal that is compared.
-        logs: For each of the others that was launched as well, the log of its screened reading over the launches'.
+        ratios: Of each of the others that was launched as well, its screened reading over the launches'.
+        noise: Of such a ratio, as far as it is known from launches.
     """
 
     settings: int
     launches: int
     doubted: int
     metric: str
-    logs: tuple[float, ...]
+    ratios: tuple[float, ...]
+    noise: Noise
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -38,12 +40,12 @@ class Agreement:
 
     @property
     def _compared(self) -> str:
-        if not self.logs:
+        if not self.ratios:
             return "None of them was launched as well, so that nothing tells how well screening agrees with launches."
-        ends = " to ".join(words.percent(exp(end) - 1, sign=True) for end in (min(self.logs), max(self.logs)))
-        mean = words.percent(exp(fmean(self.logs)) - 1, sign=True)
+        found = level(self.ratios, self.noise)
+        mean, low, high = (words.percent(expm1(at), sign=True) for at in (found.center, *found.bounds(0.025)))
         label = words.metric(self.metric).label
-        return f"{len(self.logs)} of them launched as well: {label} read {mean} against the launch ({ends})."
+        return f"{len(self.ratios)} of them launched as well: {label} read {mean} [{low}, {high}] against the launch."
 
 
 def agreement(outcome: Outcome) -> Agreement | None:
@@ -52,6 +54,7 @@ def agreement(outcome: Outcome) -> Agreement | None:
     if not found:
         return None
     goal = next(iter(outcome.config.objective.goals))
+    known = outcome.readings.noise(goal)
     pairs = [
         (each.measurement.numbers.get(goal), outcome.readings.level(each.digest, goal))
         for each in found
@@ -62,5 +65,6 @@ def agreement(outcome: Outcome) -> Agreement | None:
         launches=sum(bool(record.screened) for record in outcome.records),
         doubted=sum(bool(each.doubt) for each in found),
         metric=goal,
-        logs=tuple(log(live / launched) for live, launched in pairs if live and launched),
+        ratios=tuple(live / launched for live, launched in pairs if live and launched),
+        noise=Noise(sqrt(2) * known.sd, known.dof),
     )

@@ -81,8 +81,8 @@ class AdditiveSearch:
 
         ``None`` while nothing ran, or a choice was never launched: nothing is known of what it gains.
         """
-        model, launched = self.model(seen), [each for each in seen if not each.screened]
-        pool = Pool(self.space, self._free(settled), settled, anything, random.Random(0), self.hints)
+        free, launched = self._free(settled), [each for each in seen if not each.screened]
+        model, pool = self._model(free, seen), Pool(self.space, free, settled, anything, random.Random(0), self.hints)
         if model.best is None or pool.untried(launched):
             return None
         return float(np.max(model.expected_improvement(candidates)))

@@ -105,7 +105,7 @@ def _flags(config: Config) -> Iterator[str]:
     if error := impossible(ground):
         raise error
     if not config.launcher.engine_here and config.engine.version is None:
-        yield "the vLLM inside the image is asked for its flags at the start"
+        yield "the engine inside the image is asked for its flags at the start"
     elif ground.flags is None:
         yield "the engine does not say which it has"
 

@@ -165,8 +165,8 @@ class Proposer:
         """Whether another launch is not worth its time by what is known."""
         if not isinstance(self._search, AdditiveSearch):
             return False
-        screened = [each.candidate for each in screening.screens] if screening else []
-        gain = self._search.expected_gain(seen, [candidate, *screened], settled)
+        live = [each.candidate for each in screening.screens] if screening else []
+        gain = self._search.expected_gain(seen, [candidate, *live], settled)
         if gain is None or gain >= log1p(self._config.budget.min_gain):
             return False
         expected, least = words.percent(expm1(gain)), words.percent(self._config.budget.min_gain)

@@ -29,7 +29,7 @@ from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.load.client import LoadClient
 from tuner.load.metrics import Measurement, measure, pooled
 from tuner.load.plan import Plan, Skipped, plan
-from tuner.load.records import Spoiled, StageResult
+from tuner.load.records import DisturbedStage, StageResult
 from tuner.load.stage import Stage
 from tuner.load.target import Target
 from tuner.load.warmup import WarmUp, warm_up
@@ -158,7 +158,7 @@ class _Trial:
     effective: tuple[EffectiveSetting, ...] = ()
     warm_up: WarmUp | None = None
     skipped: tuple[Skipped, ...] = ()
-    spoiled: tuple[Spoiled, ...] = ()
+    spoiled: tuple[DisturbedStage, ...] = ()
     host: tuple[StageHost, ...] = ()
     measurement: Measurement | None = None
     verdict: Verdict | None = None
@@ -253,7 +253,7 @@ class _Trial:
             seconds=time.monotonic() - begun_s,
             measurement=measurement,
             verdict=self._judged(measurement),
-            spoiled=disturbed,
+            disturbed=disturbed,
             doubt=live.live.doubt(screen.setting, self.assignment.settings.args),
         )
 
@@ -324,7 +324,9 @@ class _Trial:
             StageHost(f"{result.stage}{which}", state) for result, state in zip(results, host.states, strict=True)
         )
         self.spoiled += tuple(
-            Spoiled(f"{r.stage}{which}", r.spoiled, not r.superseded, r.spoiled == disturbance(state, self.bench.host))
+            DisturbedStage(
+                f"{r.stage}{which}", r.spoiled, not r.superseded, r.spoiled == disturbance(state, self.bench.host)
+            )
             for r, state in zip(results, host.states, strict=True)
             if r.spoiled
         )
