@@ -36,7 +36,7 @@ def test_a_compose_service_becomes_model_launcher_and_gpus():
     assert asked.hardware.gpus == (0, 1)
     assert (asked.launcher.kind, asked.launcher.image) == ("docker", "vllm/vllm-openai:v0.10.2")
     assert asked.launcher.mounts == (f"{Path.home()}/hf:/hf",)
-    assert asked.launcher.volumes == ("anchors_cache:/root/.cache/vllm",)
+    assert asked.launcher.volumes == ("anchors_cache:/home/vllm/.cache/vllm",)
     assert asked.launcher.ulimits == {"memlock": (-1, -1), "stack": (67108864, 67108864)}
     assert (asked.launcher.ipc, asked.launcher.shm_gib) == ("private", 16)
 

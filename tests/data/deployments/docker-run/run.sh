@@ -3,7 +3,7 @@
 docker run -d --name glm --restart=always \
   --gpus '"device=0,1"' \
   -p 127.0.0.1:5002:8000 \
-  -v "$HOME/.cache/huggingface":/root/.cache/huggingface \
+  -v "$HOME/.cache/huggingface":/home/vllm/.cache/huggingface \
   -v hf-cache:/cache:ro \
   --shm-size=8g --ulimit memlock=-1 \
   -e OMP_NUM_THREADS=4 --env=HF_TOKEN="$HF_TOKEN" \
