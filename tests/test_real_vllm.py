@@ -8,7 +8,6 @@ from rich.console import Console
 
 from tuner import composing
 from tuner.records.idle import idle_parameters
-from tuner.records.record import State
 from tuner.study.loop import run_study
 from tuner.terminal.closing import write_results
 from tuner.terminal.live import PlainLines, Standing
@@ -22,39 +21,6 @@ pytestmark = [
         not HERE, reason="needs real vLLM: TUNER_TEST_VLLM=DIR make test (DIR/venv/bin/vllm, DIR/models)"
     ),
 ]
-
-
-def test_a_study_finds_the_most_sequences_and_prunes_what_vllm_rejects(tmp_path):
-    vllm = Path(str(HERE))
-    asked = composing.load(
-        [
-            "experiment=vllm-cpu",
-            "search.live=off",
-            f"engine.executable=[{vllm}/venv/bin/vllm,serve]",
-            f"model.id={vllm}/models/glm-tiny",
-            f"study.folder={tmp_path}",
-            "study.confirm=1",
-            "workload.warm_up={longest_tokens: 200, max_rounds: 2}",
-            "workload.ttft_prompt_tokens=[]",
-            # it is to be launched all the same: what is wanted is vLLM's own word on it
-            "study.preflight=false",
-            # the noise of a busy CPU must not make the sixteen streams infeasible
-            "objective.limits.tpot_p50_ms.max=2",
-            "space.params={max_num_batched_tokens: null, not_a_flag: {choices: [null, 3]}}",
-            "model.known_good=[{max_num_seqs: 1}, {max_num_seqs: 16}, {not_a_flag: 3}]",
-            "budget.trials=6",
-        ]
-    )
-    outcome = run_study(asked, PlainLines(Standing(asked), Console()).hear)
-    baseline, one, sixteen, rejected = outcome.searched
-    assert outcome.best == sixteen
-    assert sixteen.verdict.values > baseline.verdict.values > one.verdict.values
-    assert rejected.state is State.PRUNED
-    assert rejected.failure.cause == "bad_flag"
-    assert rejected.failure.line == "vllm: error: unrecognized arguments: --not-a-flag 3"
-    assert rejected.seconds < 60
-    assert baseline.facts.engine_version == "0.32.0"
-    assert outcome.decision.goals["output_tokens_per_s"].gain > 0.3
 
 
 def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
 
 from tuner import composing
 from tuner.engines.base import Command
@@ -16,7 +17,9 @@ from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.live import live_of
 from tuner.launchers.base import LaunchSpec, Server
 from tuner.launchers.process.launcher import ProcessLauncher
+from tuner.records.record import State
 from tuner.study.loop import run_study
+from tuner.terminal.live import PlainLines, Standing
 from tuner.testing.launcher import until
 
 HERE = os.environ.get("TUNER_TEST_VLLM")
@@ -136,25 +139,36 @@ def test_beyond_the_envelope_is_refused_and_the_server_lives_on(changing, settin
     assert changing.answers()
 
 
-def test_a_study_measures_several_settings_in_its_second_launch(tmp_path):
+def test_a_study_screens_the_sequences_in_one_launch_prunes_what_vllm_rejects_and_proves_its_winner(tmp_path):
     asked = composing.load(
         [
             "experiment=vllm-cpu",
             f"engine.executable=[{HERE}/venv/bin/vllm,serve]",
             f"model.id={HERE}/models/glm-tiny",
             f"study.folder={tmp_path}",
-            "study.confirm=0",
-            "objective.limits=null",
+            "study.confirm=1",
             "workload={min_duration_s: 3, requests: 16, output_tokens: 16}",
             "workload.single_user.requests=1",
             "workload.ttft_prompt_tokens=[]",
             "workload.warm_up={longest_tokens: 200, max_rounds: 2}",
-            "budget.trials=2",
+            # it is to be launched all the same: what is wanted is vLLM's own word on it
+            "study.preflight=false",
+            # the noise of a busy CPU must not make the sixteen streams infeasible
+            "objective.limits.tpot_p50_ms.max=2",
+            "+space.params.not_a_flag={choices: [null, 3]}",
+            "model.known_good=[{not_a_flag: 3}]",
+            "budget.trials=3",
         ]
     )
-    outcome = run_study(asked, lambda event: None)
-    baseline, envelope = outcome.launched
+    outcome = run_study(asked, PlainLines(Standing(asked), Console()).hear)
+    baseline, rejected, envelope = outcome.searched
+    assert baseline.facts.engine_version == "0.32.0"
+    assert rejected.state is State.PRUNED
+    assert (rejected.failure.cause, rejected.seconds < 60) == ("bad_flag", True)
+    assert rejected.failure.line == "vllm: error: unrecognized arguments: --not-a-flag 3"
     assert (baseline.params["max_num_seqs"], envelope.params["max_num_seqs"]) == (4, 16)
     assert len(envelope.screened) >= 4
     found = {each.setting["max_num_seqs"]: each.measurement.output_tokens_per_s for each in envelope.screened}
     assert found[1] < found[16]
+    assert outcome.best == envelope
+    assert outcome.decision.goals["output_tokens_per_s"].gain > 0.3

@@ -298,10 +298,10 @@ def test_on_paper_no_figure_is_wider_than_the_sheet(chromium, written, tmp_path)
 
 @needs_chromium
 @pytest.mark.timeout(400)
-def test_a_thousand_trials_are_drawn_as_well(chromium, tmp_path):
-    outcome = simulated_study(tmp_path, 1000)
+def test_hundreds_of_trials_are_drawn_as_well(chromium, tmp_path):
+    outcome = simulated_study(tmp_path, 200)
     write_results(outcome)
-    assert look(chromium, outcome.folder.report.as_uri(), "report-1000", tmp_path) == 19
+    assert look(chromium, outcome.folder.report.as_uri(), "report-200", tmp_path) == 19
 
 
 def test_a_stage_that_did_not_fit_is_called_skipped_where_its_number_would_be(outcome):

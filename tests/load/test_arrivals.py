@@ -108,7 +108,7 @@ def test_requests_are_sent_on_schedule_while_the_server_answers_nothing(client, 
     result = client.run(stage, server.target)
     assert [record.scheduled_ms for record in result.records] == pytest.approx(stage.due_ms, abs=0.01)
     late = [record.started_ms - due for record, due in zip(result.records, stage.due_ms, strict=True)]
-    assert min(late) >= -1.0  # the event loop's clock ticks in milliseconds
+    assert min(late) >= -2.0  # the event loop's clock ticks in milliseconds
     assert result.send_lag_max_ms == pytest.approx(max(late), abs=0.1)
     assert max(server.in_flight_at_arrival) > 15
     assert result.streams == pytest.approx(50 * 0.51 * 2 / 2.5, rel=0.5)
