@@ -20,7 +20,6 @@ from tuner.records.idle import Idle, idle_parameters, ran
 from tuner.records.outcome import Outcome
 from tuner.records.readings import LIKELY, Readings
 from tuner.records.record import ProofTerms, Role, TrialRecord
-from tuner.search.additive import AdditiveSearch
 from tuner.search.base import CANNOT_RUN, Observation, anything
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
@@ -163,8 +162,6 @@ class Proposer:
         settled: Mapping[str, JsonValue],
     ) -> bool:
         """Whether another launch is not worth its time by what is known."""
-        if not isinstance(self._search, AdditiveSearch):
-            return False
         live = [each.candidate for each in screening.screens] if screening else []
         gain = self._search.expected_gain(seen, [candidate, *live], settled)
         if gain is None or gain >= log1p(self._config.budget.min_gain):

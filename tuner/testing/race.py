@@ -11,9 +11,7 @@ from pydantic import JsonValue
 from tuner.engines.base import Hints
 from tuner.engines.registry import DEFAULT, ENGINES
 from tuner.objective import Direction, Limit
-from tuner.search.additive import AdditiveSearch
-from tuner.search.base import Observation, SearchConfig
-from tuner.search.live import Planned, planned
+from tuner.search.base import Observation, Planned, SearchConfig
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
 from tuner.testing.proof import Died
@@ -106,7 +104,7 @@ class _Race:
     def run(self, launches: int) -> list[Launch]:
         first = self._space.candidate(self._landscape.deployed)
         while len(self._launches) < launches:
-            planned = Planned(first, ()) if not self._launches else self._planned()
+            planned = self._planned() if self._launches else Planned(first)
             if planned is None:
                 break
             self._launch(planned)
@@ -114,11 +112,7 @@ class _Race:
 
     def _planned(self) -> Planned | None:
         """As a study plans a launch: with settings to be screened in it, where landscape and search can do that."""
-        seen, live = self._observations(), self._live
-        if isinstance(self._search, AdditiveSearch) and live:
-            return planned(self._search, live, self._config.live_settings, seen)
-        candidate = self._search.propose(seen)
-        return Planned(candidate, ()) if candidate else None
+        return self._search.plan(self._live, self._config.live_settings, self._observations())
 
     @property
     def _live(self) -> list[str]:
@@ -156,7 +150,7 @@ class _Race:
 
     def _recommended(self) -> Mapping[str, JsonValue]:
         seen = self._observations()
-        best = self._search.recommend(seen) if isinstance(self._search, AdditiveSearch) else self._best_reading(seen)
+        best = self._search.recommend(seen) or self._best_reading(seen)
         return best.params if best else self._landscape.deployed
 
     def _best_reading(self, seen: Sequence[Observation]) -> Candidate | None:
