@@ -119,8 +119,7 @@ class Proposer:
 
     def _repairs(self, outcome: Outcome, known: Preflight | None) -> Iterator[Proposal]:
         """What the last launch's failure suggests; a repair that fails as well is not repaired again."""
-        launched = [record for record in outcome.searched if record.launched]
-        last = launched[-1] if launched else None
+        last = outcome.launched[-1] if outcome.launched else None
         if known is None or last is None or last.failure is None or last.role is Role.REPAIR:
             return
         lesson = known.lesson(outcome.records.index(last))
@@ -175,7 +174,7 @@ class Proposer:
         """Without settings that say what the engine does anyway: they are no changes, and worth no launch."""
         return self._space.plain(candidate, self._space.set_by(self._config.model.settings))
 
-    def _idle(self, searched: list[TrialRecord]) -> tuple[Idle, ...]:
+    def _idle(self, searched: Sequence[TrialRecord]) -> tuple[Idle, ...]:
         """Parameters that do nothing here; each is told of once."""
         idle = idle_parameters(searched, self._space)
         for each in idle:
