@@ -39,16 +39,16 @@ class Outcome:
         config: What it was asked.
         records: Its trials by number, failed attempts included.
         relaunches: Baseline and finalists, launched again for the proof, failed attempts included.
-        known: The readings of an earlier look at the same study, to begin from.
-        counted: The tally of that look.
+        earlier_readings: Those of an earlier look at the same study, to begin from.
+        earlier_tally: Likewise.
     """
 
     folder: StudyFolder
     config: Config
     records: tuple[TrialRecord, ...]
     relaunches: tuple[TrialRecord, ...]
-    known: Readings | None = field(default=None, repr=False, compare=False)
-    counted: Tally = field(default=Tally(), repr=False, compare=False)
+    earlier_readings: Readings | None = field(default=None, repr=False, compare=False)
+    earlier_tally: Tally = field(default=Tally(), repr=False, compare=False)
 
     @classmethod
     def of(cls, folder: StudyFolder) -> "Outcome":
@@ -64,7 +64,7 @@ class Outcome:
         saved = tuple(self.folder.records()), tuple(self.folder.confirmations())
         if saved == (self.records, self.relaunches):
             return self
-        return Outcome(self.folder, self.config, *saved, known=self.readings, counted=self.tally)
+        return Outcome(self.folder, self.config, *saved, earlier_readings=self.readings, earlier_tally=self.tally)
 
     @cached_property
     def deployed(self) -> Mapping[str, JsonValue]:
@@ -76,7 +76,7 @@ class Outcome:
     @cached_property
     def tally(self) -> Tally:
         """The trials, sorted and counted."""
-        return self.counted.grown(self.records)
+        return self.earlier_tally.grown(self.records)
 
     @property
     def searched(self) -> Sequence[TrialRecord]:
@@ -102,9 +102,9 @@ class Outcome:
     def readings(self) -> Readings:
         """What the launches say together of each configuration."""
         digest = self.baseline.digest if self.baseline else ""
-        measured, known, objective = self.tally.measured, self.known, self.config.objective
-        if known and known.begins(objective, measured, digest):
-            return known.grown(measured)
+        measured, earlier, objective = self.tally.measured, self.earlier_readings, self.config.objective
+        if earlier and earlier.begins(objective, measured, digest):
+            return earlier.grown(measured)
         return Readings(objective, measured, digest)
 
     def kept(self, record: TrialRecord) -> float:
