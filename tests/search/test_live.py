@@ -65,7 +65,7 @@ def test_what_was_screened_can_still_be_launched_and_is_never_recommended():
     known = [seen(), seen(90.0, max_num_seqs=8, block_size=32), better]
     assert search().recommend(known) == candidate()
     model = search().model(known)
-    assert model.expected_improvement([better.candidate])[0] > 0.05
+    assert model.expected_improvement([better.candidate])[0] > 0.03
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.3])

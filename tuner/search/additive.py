@@ -12,7 +12,7 @@ What it does otherwise than a generic sampler (``make bench-search`` measures th
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -38,6 +38,7 @@ class AdditiveSearch(Search):
         deployed: The deployment's settings, which rules may speak of.
         seed: Of the study.
         hints: What is known of the engine's settings.
+        shares: Limits whose bound is a share of what the deployed configuration measures.
     """
 
     space: SearchSpace
@@ -45,6 +46,7 @@ class AdditiveSearch(Search):
     deployed: Settings
     seed: int
     hints: Hints = NO_HINTS
+    shares: Collection[str] = ()
 
     doubts: ClassVar[int] = 100
     screens: ClassVar[bool] = True
@@ -114,7 +116,9 @@ class AdditiveSearch(Search):
         """The last one is kept: a study asks for its best and then for the next candidate."""
         key = (*names, *(f"{each.candidate.digest} {each.values} {each.margins} {each.screened}" for each in seen))
         if key not in self._models:
-            self._models = {key: Surrogate(self.space, names, self.direction, self.hints, seen)}
+            base, shares = self.space.deployed(self.deployed), self.shares
+            made = Surrogate(self.space, names, self.direction, self.hints, seen, deployed=base, shares=shares)
+            self._models = {key: made}
         return self._models[key]
 
     def _start(self, seen: Sequence[Observation]) -> Candidate:

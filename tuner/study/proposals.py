@@ -67,9 +67,9 @@ class Proposer:
         self._space = config.space
         self._ground = ground
         self._say = say
-        directions = list(config.objective.goals.values())
-        hints, settings = kind_of(config.engine).hints, config.model.settings
-        self._search = make_search(config.search, config.space, directions, settings, config.study.seed, hints)
+        directions, shares = list(config.objective.goals.values()), config.objective.shares
+        hints, settings, seed = kind_of(config.engine).hints, config.model.settings, config.study.seed
+        self._search = make_search(config.search, config.space, directions, settings, seed, hints, shares)
         self._screener = Screener(config, self._search, self._tell)
         self._deployed = config.space.deployed(config.model.settings)
         self._told: set[str] = set()

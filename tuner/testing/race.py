@@ -92,8 +92,9 @@ class _Race:
         self._limits = {name: Limit.model_validate(limit) for name, limit in landscape.limits.items()}
         settings = self._space.settings(self._space.candidate(landscape.deployed))
         directions = list(self._goals.values())
+        shares = [name for name, limit in self._limits.items() if limit.of == "baseline"]
         self._config = SearchConfig(kind=kind)
-        self._search = make_search(self._config, self._space, directions, settings, seed, hints)
+        self._search = make_search(self._config, self._space, directions, settings, seed, hints, shares)
         self._rng = np.random.default_rng(seed)
         self._measured: dict[str, list[Mapping[str, float]]] = {}
         self._screenings: dict[str, list[Mapping[str, float]]] = {}
