@@ -69,7 +69,7 @@ def _running(path):
     return tree
 
 
-def test_nobody_asks_for_the_kind_of_a_launcher_or_an_engine():
+def test_nobody_asks_for_the_kind_of_a_launcher_an_engine_or_a_search():
     """No ``isinstance`` on their classes, and no comparison of their ``kind``."""
     own = {"tuner/launchers/docker/prepare.py"}  # its own launcher among all
     asking = {str(path.relative_to(ROOT)) for path in MODULES if list(_asked(path))}
@@ -79,7 +79,7 @@ def test_nobody_asks_for_the_kind_of_a_launcher_or_an_engine():
 def _asked(path):
     for node in ast.walk(ast.parse(path.read_text())):
         text = ast.unparse(node)
-        if (isinstance(node, ast.Call) and re.match(r"isinstance\(.*\w(Launcher|Engine)(Config)?\b", text)) or (
+        if (isinstance(node, ast.Call) and re.match(r"isinstance\(.*\w(Launcher|Engine|Search)(Config)?\b", text)) or (
             isinstance(node, ast.Compare) and re.search(r"(launcher|engine)\.kind\b", text)
         ):
             yield text

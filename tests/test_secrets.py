@@ -110,7 +110,7 @@ VLLM_API_KEY_GLM=glm-planted-0001
 VLLM_MODEL_GLM=QuantTrio/GLM-4.7-Flash-AWQ
 VLLM_PORT_GLM=5002
 """
-"""The first user's ``.env`` (DEPLOYMENT)."""
+"""A deployment's ``.env``."""
 
 
 @pytest.fixture

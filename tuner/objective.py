@@ -133,7 +133,12 @@ class Objective(Schema):
     @property
     def needs_baseline(self) -> bool:
         """Whether a limit is a multiple of what the baseline measured."""
-        return any(limit.of == "baseline" for limit in self.limits.values())
+        return bool(self.shares)
+
+    @property
+    def shares(self) -> list[str]:
+        """The limits that are multiples of what the baseline measured."""
+        return [name for name, limit in self.limits.items() if limit.of == "baseline"]
 
     def judge(self, measurement: Measurement, baseline: Measurement) -> Verdict:
         """The verdict on a measurement.

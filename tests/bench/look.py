@@ -12,6 +12,7 @@ from statistics import fmean
 from tests.simulated import simulated_study
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
+from tuner.records.record import Role
 from tuner.study.pace import left_s
 
 TRIALS = 1000
@@ -56,11 +57,13 @@ def looked_at(outcome):
 
 
 def copies(records, trials):
-    """The records over and over, each of a configuration of its own with a throughput of its own."""
-    dice = random.Random(0)
+    """The records over and over, each of a configuration and with a throughput of its own; every ninth is a control."""
+    dice, baseline = random.Random(0), records[0]
     for number in range(trials):
         record = records[number] if number < len(records) else dice.choice(records[1:])
         digest = record.digest if number < len(records) else f"{number:012x}"
+        if number and number % 9 == 0:
+            record, digest = baseline.model_copy(update={"role": Role.CONTROL}), baseline.digest
         yield record.model_copy(
             update={"number": number, "digest": digest, "measurement": varied(record.measurement, dice)}
         )

@@ -1,5 +1,7 @@
 """A race: the product's search on a landscape of one's own."""
 
+from statistics import median
+
 import pytest
 
 from tests.bench.landscapes import LANDSCAPES, Hill, live, optimum, worth
@@ -64,7 +66,10 @@ def test_screening_finds_the_batch_in_fewer_launches_although_it_is_biased():
     _, best = optimum(hill)
 
     def reached(landscape):
-        launches = race(landscape, launches=9, seed=103)
-        return max(worth(hill, launch.params) for launch in launches if not launch.died) / best
+        return median(_best(hill, race(landscape, launches=9, seed=seed)) / best for seed in (100, 101, 102))
 
     assert reached(live(hill)) > 0.95 > reached(hill)
+
+
+def _best(hill, launches):
+    return max(worth(hill, launch.params) for launch in launches if not launch.died)

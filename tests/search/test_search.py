@@ -7,7 +7,7 @@ import pytest
 from tuner.engines.base import Hints
 from tuner.errors import ConfigError
 from tuner.search.additive import AdditiveSearch
-from tuner.search.base import Observation, SearchConfig, anything
+from tuner.search.base import Observation, Planned, SearchConfig, anything
 from tuner.search.registry import make_search
 from tuner.search.view import View
 from tuner.space import Candidate, SearchSpace, Settings
@@ -73,7 +73,8 @@ def test_the_same_seed_and_history_give_the_same_proposal(kind):
 @pytest.mark.parametrize("kind", ["auto", "tpe", "random"])
 def test_another_seed_gives_another_proposal(kind):
     seen = run("random", 12)
-    assert search(kind, 1).propose(seen).digest != search(kind, 2).propose(seen).digest
+    one, other = ([search(kind, seed).propose(seen[:count]) for count in (1, 6, 12)] for seed in (1, 2))
+    assert one != other
 
 
 @pytest.mark.parametrize("kind", ["auto", "tpe", pytest.param("gp", marks=pytest.mark.gp)])
@@ -206,3 +207,20 @@ def test_what_is_known_to_be_slow_is_not_tried_for_its_own_sake():
     while len(seen) < 8:
         seen.append(observe(searcher.propose(seen)))
     assert "slow" not in {observation.candidate.params["mode"] for observation in seen}
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random", "grid"])
+def test_a_search_without_a_model_of_the_space_plans_what_it_proposes_and_has_no_view_of_the_rest(kind):
+    stepped = SearchSpace.model_validate({"params": {"a": {"low": 1, "high": 9, "step": 1}}})
+    searcher = make_search(SearchConfig(kind=kind), stepped, ["maximize"], Settings(), 0)
+    seen = [Observation(stepped.candidate({"a": 5}), (100.0,), 0.0)]
+    assert not searcher.screens
+    assert searcher.plan(["a"], 6, seen) == Planned(searcher.propose(seen))
+    assert searcher.expected_gain(seen, [seen[0].candidate]) is None
+    assert searcher.recommend(seen) is None
+
+
+def test_the_default_search_plans_its_proposal_where_nothing_can_be_changed_in_a_running_server():
+    seen = run("random", 12)
+    assert search("auto").plan([], 6, seen) == Planned(search("auto").propose(seen))
+    assert search("auto").plan(["seqs"], 6, seen, {"seqs": 64}).screened == ()

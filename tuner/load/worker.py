@@ -4,8 +4,9 @@
 to standard output, and before it, if asked to, how far it has come (``tuner.load.progress``). It ends with its standard
 input: whatever kills tuner, the streams close with it.
 
-ECOSYSTEM's measurement chose the parts: aiohttp on uvloop, an unlimited connector (the default of 100 connections
-queues streams), reads of whatever arrived (``iter_any``), no answer parsed before the stage is over.
+Measurements chose the parts (``tests/bench/client.py`` makes them): aiohttp on uvloop, an unlimited connector (the
+default of 100 connections queues streams), reads of whatever arrived (``iter_any``), no answer parsed before the stage
+is over.
 """
 
 import asyncio

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -20,14 +20,9 @@ from tuner import __version__
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.host.files import write_whole
 from tuner.load.records import StageResult, dump_records
+from tuner.records.record import TrialRecord
 from tuner.schema import Schema, config_error
 from tuner.secrets import redacted_file
-
-if TYPE_CHECKING:
-    pass
-
-
-from tuner.records.record import TrialRecord
 
 
 @dataclass(slots=True)
@@ -40,9 +35,9 @@ class _Memory:
     """
 
     locked: bool = False
-    records: dict[str, dict[Path, "TrialRecord"]] = field(default_factory=dict)
+    records: dict[str, dict[Path, TrialRecord]] = field(default_factory=dict)
 
-    def of(self, folder: Path, kind: str) -> list["TrialRecord"]:
+    def of(self, folder: Path, kind: str) -> list[TrialRecord]:
         """The records of a kind, by number."""
         records = self.records.get(kind)
         if records is None:

@@ -1,7 +1,7 @@
 """What a study has found, read from its folder: the same for the closing table, the report and the profile."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,11 +15,10 @@ from tuner.proof.decision import Decision, Kind
 from tuner.records.compare import Proof, alpha_left, proofs
 from tuner.records.folder import StudyFolder
 from tuner.records.readings import Readings
-from tuner.records.record import ProofTerms, Role, State, TrialRecord
+from tuner.records.record import SEARCHED, ProofTerms, Role, State, TrialRecord
+from tuner.records.tally import Tally
 from tuner.space import Candidate
 
-SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR, Role.CONTROL)
-"""Roles of the trials of the search; all of them count against the budget."""
 _WEIGHT = {Kind.BETTER: 0, Kind.LIMIT_NOT_SHOWN: 1}
 """Which of several proofs the verdict is about: the strongest, else the first."""
 _LEAST_PAIRS = 4
@@ -40,14 +39,16 @@ class Outcome:
         config: What it was asked.
         records: Its trials by number, failed attempts included.
         relaunches: Baseline and finalists, launched again for the proof, failed attempts included.
-        known: The readings of an earlier look at the same study, to begin from.
+        earlier_readings: Those of an earlier look at the same study, to begin from.
+        earlier_tally: Likewise.
     """
 
     folder: StudyFolder
     config: Config
     records: tuple[TrialRecord, ...]
     relaunches: tuple[TrialRecord, ...]
-    known: Readings | None = field(default=None, repr=False, compare=False)
+    earlier_readings: Readings | None = field(default=None, repr=False, compare=False)
+    earlier_tally: Tally = field(default=Tally(), repr=False, compare=False)
 
     @classmethod
     def of(cls, folder: StudyFolder) -> "Outcome":
@@ -63,7 +64,7 @@ class Outcome:
         saved = tuple(self.folder.records()), tuple(self.folder.confirmations())
         if saved == (self.records, self.relaunches):
             return self
-        return Outcome(self.folder, self.config, *saved, known=self.readings)
+        return Outcome(self.folder, self.config, *saved, earlier_readings=self.readings, earlier_tally=self.tally)
 
     @cached_property
     def deployed(self) -> Mapping[str, JsonValue]:
@@ -73,14 +74,19 @@ class Outcome:
     # the search
 
     @cached_property
-    def searched(self) -> list[TrialRecord]:
-        """Trials that ended with a verdict of their own: measured, or pruned with a cause."""
-        return [r for r in self.records if r.role in SEARCHED and r.state is not State.FAILED]
+    def tally(self) -> Tally:
+        """The trials, sorted and counted."""
+        return self.earlier_tally.grown(self.records)
 
-    @cached_property
-    def launched(self) -> list[TrialRecord]:
+    @property
+    def searched(self) -> Sequence[TrialRecord]:
+        """Trials that ended with a verdict of their own: measured, or pruned with a cause."""
+        return self.tally.searched
+
+    @property
+    def launched(self) -> Sequence[TrialRecord]:
         """Those for which a server was started: only they count against the budget."""
-        return [record for record in self.searched if record.launched]
+        return self.tally.launched
 
     @property
     def ruled_out(self) -> list[TrialRecord]:
@@ -96,10 +102,9 @@ class Outcome:
     def readings(self) -> Readings:
         """What the launches say together of each configuration."""
         digest = self.baseline.digest if self.baseline else ""
-        measured = [record for record in self.records if record.measurement]
-        known, objective = self.known, self.config.objective
-        if known and known.begins(objective, measured, digest):
-            return known.grown(measured)
+        measured, earlier, objective = self.tally.measured, self.earlier_readings, self.config.objective
+        if earlier and earlier.begins(objective, measured, digest):
+            return earlier.grown(measured)
         return Readings(objective, measured, digest)
 
     def kept(self, record: TrialRecord) -> float:
@@ -120,24 +125,19 @@ class Outcome:
         """One trial of each configuration that rather keeps its limits, the best first; the baseline among them."""
         return list(filter(self.within, self._by_worth))
 
-    @cached_property
-    def _by_worth(self) -> list[TrialRecord]:
+    @property
+    def _by_worth(self) -> Iterator[TrialRecord]:
         """The first measured trial of each configuration, the best first, whether it keeps its limits or not."""
-        first: dict[str, TrialRecord] = {}
-        for record in self.searched:
-            if record.measurement:
-                first.setdefault(record.digest, record)
-        return sorted(first.values(), key=self._worth, reverse=True)
+        return self.readings.by_worth(self._origin)
 
     def _worth(self, record: TrialRecord) -> float:
-        """All goals added up, as shares of the baseline's or, without one, of the first trial's that can be used."""
-        readings, origin = self.readings, self._origin
-        values, over = readings.values(record.digest), readings.values(origin.digest) if origin else None
-        return sum(self.config.objective.gains(values, over)) if values and over else float("-inf")
+        return self.readings.worth(record.digest, self._origin)
 
     @cached_property
-    def _origin(self) -> TrialRecord | None:
-        return self.baseline or next((r for r in self.searched if self.within(r)), None)
+    def _origin(self) -> str:
+        """Whose goals a worth is a share of: the baseline's or, without one, those of the first trial of any use."""
+        origin = self.baseline or next((r for r in self.searched if self.within(r)), None)
+        return origin.digest if origin else ""
 
     @cached_property
     def best(self) -> TrialRecord | None:
@@ -202,7 +202,7 @@ class Outcome:
 
     # the proof
 
-    @property
+    @cached_property
     def confirmations(self) -> list[TrialRecord]:
         """The relaunches that ended with a verdict of their own."""
         return [record for record in self.relaunches if record.state is not State.FAILED]
@@ -265,10 +265,10 @@ class Outcome:
         """How many trials were pruned, by cause."""
         return Counter(r.failure.cause for r in self.searched if r.failure)
 
-    @property
+    @cached_property
     def spent_s(self) -> float:
         """Server time so far, relaunches included."""
-        return sum(record.seconds for record in (*self.records, *self.relaunches))
+        return self.tally.spent_s + sum(record.seconds for record in self.relaunches)
 
     @property
     def over(self) -> bool:
@@ -282,7 +282,7 @@ class Outcome:
             return True
         if budget.hours is None:
             return False
-        launch_s = sum(record.seconds for record in self.launched) / max(1, len(self.launched))
+        launch_s = self.tally.launched_s / max(1, len(self.launched))
         return self.spent_s + reserve * launch_s >= budget.hours * 3600
 
     @property

@@ -4,10 +4,11 @@ The baseline is launched again through the search as a control; from it, and fro
 noise between launches and a drift of the machine. A limit is then kept with a probability, not by a coin's toss.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, hypot, log, prod, sqrt
+from operator import itemgetter
 from statistics import fmean
 
 from tuner.load.metrics import Measurement
@@ -57,18 +58,30 @@ class Readings:
         more than once.
         """
         more, grown = records[len(self.records) :], Readings(self.objective, records, self.deployed)
-        by_digest, at = dict(self._by_digest), len(self.records)
-        for place, record in enumerate(more, at):
+        by_digest, repeated = dict(self._by_digest), set()
+        for place, record in enumerate(more, len(self.records)):
+            if record.digest in by_digest:
+                repeated.add(record.digest)
             by_digest[record.digest] = [*by_digest.get(record.digest, ()), *_read(place, record)]
         grown.__dict__["_by_digest"] = by_digest  # where a cached property keeps its value
-        if not {record.digest for record in more} & set(self._by_digest) and len({r.digest for r in more}) == len(more):
-            grown._scatters.update(self._scatters)
-            grown._levels.update({key: level for key, level in self._levels.items() if level is not None})
+        grown._squares.update(self._squares)
+        if repeated:
+            grown._levels.update(self._levels_without(repeated, grown))
+        else:
+            for name in ("_scatters", "_levels", "_missed", "_rankings"):
+                getattr(grown, name).update(getattr(self, name))
         return grown
+
+    def _levels_without(self, repeated: Set[str], grown: "Readings") -> dict[tuple[str, str], float | None]:
+        """Those that stay the same where some configurations ran again: of the others, by the same drift."""
+        steady = {name for name, known in self._scatters.items() if grown.scatter(name).drift == known.drift}
+        return {key: level for key, level in self._levels.items() if key[0] not in repeated and key[1] in steady}
 
     def level(self, digest: str, name: str) -> float | None:
         """A configuration's metric: the geometric mean of its launches, without the machine's drift."""
         key = digest, name
+        if digest not in self._by_digest:
+            return None
         if key not in self._levels:
             logs = self._logs(digest, name)
             self._levels[key] = exp(fmean(logs)) if logs else None
@@ -85,6 +98,23 @@ class Readings:
         values, over = self.values(digest), self.values(self.deployed)
         return self.objective.gains(values, over) if values and over else None
 
+    def worth(self, digest: str, over: str) -> float:
+        """All goals of a configuration added up, as shares of another one's; the least where either has none."""
+        values, others = self.values(digest), self.values(over)
+        return sum(self.objective.gains(values, others)) if values and others else float("-inf")
+
+    def by_worth(self, over: str) -> Iterator[TrialRecord]:
+        """The first trial of each configuration that the search has measured, the best first."""
+        ranked, count = self._rankings.get(over, ((), 0))
+        if count < len(self.records):
+            first: dict[str, TrialRecord] = {}
+            for record in (record for record in self.records[count:] if record.searched):
+                first.setdefault(record.digest, record)
+            pairs = [(-self.worth(digest, over), record) for digest, record in first.items()]
+            ranked = sorted([*ranked, *pairs], key=itemgetter(0))
+            self._rankings[over] = ranked, len(self.records)
+        return (record for _, record in ranked)
+
     def kept(self, digest: str) -> float:
         """The probability that a configuration keeps every limit."""
         if digest not in self._probabilities:
@@ -93,7 +123,16 @@ class Readings:
 
     def likely(self, digest: str) -> bool:
         """Whether it rather keeps its limits than not."""
-        return self.kept(digest) >= LIKELY
+        return not self._reads_beyond(digest) and self.kept(digest) >= LIKELY
+
+    def _reads_beyond(self, digest: str) -> bool:
+        """Whether a limit reads as missed: then it is less than likely to be kept, however noisy the reading."""
+        if digest not in self._by_digest:
+            return bool(self.objective.limits)
+        if digest not in self._missed:
+            beyond = [self._beyond(digest, name) for name in self.objective.limits]
+            self._missed[digest] = any(by is None or by > 0 for by in beyond)
+        return self._missed[digest]
 
     def near(self, digest: str) -> bool:
         """Whether it reads as missing a limit, and may well keep it."""
@@ -137,11 +176,13 @@ class Readings:
 
     def within(self, name: str) -> float | None:
         """How well one launch knows its own metric: standard error of its log by its interval, pooled over launches."""
-        if name not in self._withins:
-            found = (record.measurement.intervals.get(name) for record in self.records if record.measurement)
-            errors = [log(each.high / each.low) / _ENDS for each in found if each and each.low > 0]
-            self._withins[name] = sqrt(fmean(error**2 for error in errors)) if errors else None
-        return self._withins[name]
+        at, count, total = self._squares.get(name, (0, 0, 0.0))
+        for record in self.records[at:]:
+            interval = record.measurement.intervals.get(name) if record.measurement else None
+            if interval and interval.low > 0:
+                count, total = count + 1, total + (log(interval.high / interval.low) / _ENDS) ** 2
+        self._squares[name] = len(self.records), count, total
+        return sqrt(total / count) if count else None
 
     def scatter(self, name: str) -> Scatter:
         """What repeated launches say of a metric."""
@@ -158,7 +199,17 @@ class Readings:
         return {}
 
     @cached_property
-    def _withins(self) -> dict[str, float | None]:
+    def _missed(self) -> dict[str, bool]:
+        return {}
+
+    @cached_property
+    def _rankings(self) -> dict[str, tuple[Sequence[tuple[float, TrialRecord]], int]]:
+        """By whose shares: records with their worth, negative, and of how many records they are."""
+        return {}
+
+    @cached_property
+    def _squares(self) -> dict[str, tuple[int, int, float]]:
+        """By metric, of how many records: how many have an error of their own, and the sum of its squares."""
         return {}
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, JsonValue
 
@@ -17,9 +17,6 @@ from tuner.load.records import DisturbedStage
 from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
 from tuner.schema import Schema, Stored
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,10 @@ class Role(StrEnum):
     """The deployed configuration, launched again in the middle of the search: it tells the noise and the drift."""
     CONFIRM_BASELINE = "baseline again"
     CONFIRM_BEST = "best again"
+
+
+SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR, Role.CONTROL)
+"""Roles of the trials of the search; all of them count against the budget."""
 
 
 class State(StrEnum):
@@ -185,6 +186,11 @@ class TrialRecord(Stored):
     def seconds(self) -> float:
         """Wall time of the whole trial."""
         return sum(span.seconds for span in self.phases)
+
+    @property
+    def searched(self) -> bool:
+        """Whether it is of the search and ended with a verdict of its own: measured, or pruned with a cause."""
+        return self.role in SEARCHED and self.state is not State.FAILED
 
     @property
     def ending(self) -> Ending:

@@ -12,7 +12,7 @@ What it does otherwise than a generic sampler (``make bench-search`` measures th
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -21,14 +21,15 @@ from pydantic import JsonValue
 
 from tuner.engines.base import NO_HINTS, Hints
 from tuner.objective import Direction
-from tuner.search.base import NOTHING, Admits, Observation, anything, known
+from tuner.search.base import NOTHING, Admits, Observation, Planned, Search, anything, known
+from tuner.search.live import LivePlan
 from tuner.search.pool import Pool
 from tuner.search.surrogate import Surrogate
 from tuner.space import Candidate, SearchSpace, Settings
 
 
 @dataclass
-class AdditiveSearch:
+class AdditiveSearch(Search):
     """See the module.
 
     Attributes:
@@ -37,6 +38,7 @@ class AdditiveSearch:
         deployed: The deployment's settings, which rules may speak of.
         seed: Of the study.
         hints: What is known of the engine's settings.
+        shares: Limits whose bound is a share of what the deployed configuration measures.
     """
 
     space: SearchSpace
@@ -44,8 +46,10 @@ class AdditiveSearch:
     deployed: Settings
     seed: int
     hints: Hints = NO_HINTS
+    shares: Collection[str] = ()
 
     doubts: ClassVar[int] = 100
+    screens: ClassVar[bool] = True
 
     _models: dict[tuple[str, ...], Surrogate] = field(default_factory=dict, repr=False)
 
@@ -71,16 +75,25 @@ class AdditiveSearch:
             (each for each in pool.anything_else() if admits(each)), None
         )
 
-    def expected_gain(
+    def plan(
         self,
+        live: Sequence[str],
+        count: int,
         seen: Sequence[Observation],
-        candidates: Sequence[Candidate],
         settled: Mapping[str, JsonValue] = NOTHING,
-    ) -> float | None:
-        """What the most promising of some candidates is expected to gain, in logs.
+        admits: Admits = anything,
+        sound: Admits = anything,
+    ) -> Planned | None:
+        """See ``Search.plan``."""
+        proposed, names = self.propose(seen, settled, admits), [name for name in live if name not in settled]
+        if proposed is None or not names:
+            return Planned(proposed) if proposed else None
+        return LivePlan(self.space, self.deployed, names, self.model(seen), seen).of(proposed, count, sound)
 
-        ``None`` while nothing ran, or a choice was never launched: nothing is known of what it gains.
-        """
+    def expected_gain(
+        self, seen: Sequence[Observation], candidates: Sequence[Candidate], settled: Mapping[str, JsonValue] = NOTHING
+    ) -> float | None:
+        """See ``Search.expected_gain``: not known while nothing ran, or a choice was never launched."""
         free, launched = self._free(settled), [each for each in seen if not each.screened]
         model, pool = self._model(free, seen), Pool(self.space, free, settled, anything, random.Random(0), self.hints)
         if model.best is None or pool.untried(launched):
@@ -91,7 +104,7 @@ class AdditiveSearch:
         return [name for name, p in self.space.params.items() if p.levels != 1 and name not in settled]
 
     def recommend(self, seen: Sequence[Observation]) -> Candidate | None:
-        """The launched candidate that the model holds to be the best and to keep its limits; ``None`` if none ran."""
+        """See ``Search.recommend``: none before anything ran."""
         model = self.model(seen)
         return None if model.best is None else model.best.candidate
 
@@ -103,7 +116,9 @@ class AdditiveSearch:
         """The last one is kept: a study asks for its best and then for the next candidate."""
         key = (*names, *(f"{each.candidate.digest} {each.values} {each.margins} {each.screened}" for each in seen))
         if key not in self._models:
-            self._models = {key: Surrogate(self.space, names, self.direction, self.hints, seen)}
+            base, shares = self.space.deployed(self.deployed), self.shares
+            made = Surrogate(self.space, names, self.direction, self.hints, seen, deployed=base, shares=shares)
+            self._models = {key: made}
         return self._models[key]
 
     def _start(self, seen: Sequence[Observation]) -> Candidate:

@@ -62,14 +62,29 @@ def anything(candidate: Candidate) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A launch.
+
+    Attributes:
+        candidate: What is launched.
+        screened: What is measured in its running server, too.
+    """
+
+    candidate: Candidate
+    screened: tuple[Candidate, ...] = ()
+
+
 class Search(Protocol):
-    """Proposes candidates.
+    """Proposes candidates; what only a model of the whole space can answer has a default for those without one.
 
     Attributes:
         doubts: So many of its proposals are put off at each step for being likely to fail; then it is believed.
+        screens: Whether it knows what a reading in the running server of another configuration is worth.
     """
 
     doubts: ClassVar[int]
+    screens: ClassVar[bool] = False
 
     def propose(
         self, seen: Sequence[Observation], settled: Mapping[str, JsonValue] = NOTHING, admits: Admits = anything
@@ -84,6 +99,38 @@ class Search(Protocol):
         The answer depends on the arguments and the seed alone, so a resumed study continues as if it had never stopped.
         """
         ...
+
+    def plan(
+        self,
+        live: Sequence[str],
+        count: int,
+        seen: Sequence[Observation],
+        settled: Mapping[str, JsonValue] = NOTHING,
+        admits: Admits = anything,
+        sound: Admits = anything,
+    ) -> Planned | None:
+        """The next launch, with what is worth screening in it; ``None`` when the space holds no other.
+
+        Args:
+            live: Parameters that a running server can change.
+            count: The most settings to screen.
+            seen: As in ``propose``; likewise the next two.
+            settled: Parameters that are not worth varying any more.
+            admits: Whether a candidate may be proposed.
+            sound: Whether nothing at all speaks against launching a larger one in its stead.
+        """
+        candidate = self.propose(seen, settled, admits)
+        return Planned(candidate) if candidate else None
+
+    def expected_gain(
+        self, seen: Sequence[Observation], candidates: Sequence[Candidate], settled: Mapping[str, JsonValue] = NOTHING
+    ) -> float | None:
+        """What the most promising of some candidates is expected to gain, in logs; ``None`` if that is not known."""
+        return None
+
+    def recommend(self, seen: Sequence[Observation]) -> Candidate | None:
+        """The launched candidate that it holds to be the best and to keep its limits; ``None`` if it has no view."""
+        return None
 
 
 def known(seen: Iterable[Observation]) -> set[str]:

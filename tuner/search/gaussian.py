@@ -69,7 +69,7 @@ class Prior:
         doubt: The same of a parameter that is said to matter less than others: whoever says so may be wrong.
     """
 
-    effect: float = 0.25
+    effect: float = 0.12
     pairs: float = 0.3
     spread: float = 1.0
     doubt: float = 2.0

@@ -7,14 +7,14 @@ from typing import ClassVar
 from pydantic import JsonValue
 
 from tuner.errors import ConfigError
-from tuner.search.base import NOTHING, Admits, Observation, anything, known
+from tuner.search.base import NOTHING, Admits, Observation, Search, anything, known
 from tuner.space import Candidate, SearchSpace, Settings
 
 _SPREAD_LOG2 = 10
 """So many candidates, as a power of two, are spread out; nobody launches more."""
 
 
-class GridSearch:
+class GridSearch(Search):
     """Every candidate that keeps the rules, first such that those launched so far are spread over the space.
 
     Their levels follow a Sobol sequence (I. M. Sobol, 1967; scipy's), so that a grid that is stopped has varied every

@@ -1,16 +1,16 @@
 """What a launch measures besides its own configuration: settings that its running server can change to."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from pydantic import JsonValue
 
-from tuner.search.additive import AdditiveSearch
-from tuner.search.base import NOTHING, Admits, Observation, anything
+from tuner.search.base import Admits, Observation, Planned
 from tuner.search.pool import values_of
-from tuner.space import Candidate, SearchSpace
+from tuner.search.surrogate import Surrogate
+from tuner.space import Candidate, SearchSpace, Settings
 
 _LIFT = 4
 """A proposal is launched with up to so many times the largest value so far, so that more can be screened in it."""
@@ -21,44 +21,59 @@ _WORTH = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A launch.
+class LivePlan:
+    """Plans a launch whose running server can change some parameters.
 
     Attributes:
-        candidate: What is launched.
-        screened: What is measured in its running server, too.
+        space: What may be tried.
+        deployed: The deployment's settings, which rules may speak of.
+        live: Parameters that the running server can change.
+        model: What is held of the space.
+        seen: What it is held by.
     """
 
-    candidate: Candidate
-    screened: tuple[Candidate, ...]
+    space: SearchSpace
+    deployed: Settings
+    live: Sequence[str]
+    model: Surrogate
+    seen: Sequence[Observation]
 
+    def of(self, proposed: Candidate, count: int, sound: Admits) -> Planned:
+        """The launch of a proposal, with up to so many settings that are worth screening in it."""
+        launched = self._lifted(proposed, sound)
+        return Planned(launched, tuple(self._screened(launched, count)))
 
-def planned(
-    search: AdditiveSearch,
-    live: Sequence[str],
-    count: int,
-    seen: Sequence[Observation],
-    settled: Mapping[str, JsonValue] = NOTHING,
-    admits: Admits = anything,
-    sound: Admits = anything,
-) -> Planned | None:
-    """The next launch, with what is worth screening in it; ``None`` when the space holds no other.
+    def _screened(self, launched: Candidate, count: int) -> Iterator[Candidate]:
+        """The settings of the largest expected gains, each far from those before it."""
+        met = {launched.digest, *(each.candidate.digest for each in self.seen)}
+        found = [each for each in within(self.space, self.live, launched) if self._may_run(each, met)]
+        if not found or self.model.best is None:
+            return
+        gains = self.model.expected_improvement(found)
+        for _ in range(count):
+            at = int(np.argmax(gains))
+            if gains[at] < _WORTH:
+                return
+            yield found[at]
+            gains = gains * (1 - self.model.alike(found, found[at]))
 
-    Args:
-        search: Who proposes it.
-        live: Parameters that a running server can change.
-        count: The most settings to screen.
-        seen: As in ``Search.propose``; likewise the next two.
-        settled: Parameters that are not worth varying any more.
-        admits: Whether a candidate may be proposed.
-        sound: Whether nothing at all speaks against launching a larger one in its stead.
-    """
-    proposed = search.propose(seen, settled, admits)
-    if proposed is None:
-        return None
-    names = [name for name in live if name not in settled]
-    launched = _lifted(search, names, seen, proposed, sound)
-    return Planned(launched, tuple(_screened(search, names, count, seen, launched)))
+    def _lifted(self, proposed: Candidate, sound: Admits) -> Candidate:
+        """The proposal with live parameters larger than any that ran, where that is likely to run: an envelope.
+
+        One step a launch, and none once the largest values have run: what is proposed then is launched as it is.
+        """
+        past = [each.candidate for each in self.seen if not each.screened]
+        steps = {name: _next(self.space, name, proposed, past) for name in self.live}
+        raised = {name: value for name, value in steps.items() if value is not None}
+        envelope = self.space.candidate({**proposed.params, **raised})
+        fresh = self._may_run(envelope, {each.digest for each in past})
+        return envelope if raised and fresh and sound(envelope) and self._survives(envelope) else proposed
+
+    def _may_run(self, candidate: Candidate, met: set[str]) -> bool:
+        return candidate.digest not in met and not self.space.violated(candidate, self.deployed)
+
+    def _survives(self, candidate: Candidate) -> bool:
+        return float(self.model.survival([candidate])[0]) >= _SURE
 
 
 def within(space: SearchSpace, live: Sequence[str], candidate: Candidate) -> Iterator[Candidate]:
@@ -77,42 +92,6 @@ def _ladder(space: SearchSpace, name: str, candidate: Candidate) -> list[JsonVal
     return [*(value for value in values if isinstance(value, int | float) and value < most), most]
 
 
-def _screened(
-    search: AdditiveSearch, live: Sequence[str], count: int, seen: Sequence[Observation], launched: Candidate
-) -> Iterator[Candidate]:
-    """The settings of the largest expected gains, each far from those before it."""
-    met = {launched.digest, *(each.candidate.digest for each in seen)}
-    found = [each for each in within(search.space, live, launched) if _may(search, each, met)]
-    model = search.model(seen)
-    if not found or model.best is None:
-        return
-    gains = model.expected_improvement(found)
-    for _ in range(count):
-        at = int(np.argmax(gains))
-        if gains[at] < _WORTH:
-            return
-        yield found[at]
-        gains = gains * (1 - model.alike(found, found[at]))
-
-
-def _may(search: AdditiveSearch, candidate: Candidate, met: set[str]) -> bool:
-    return candidate.digest not in met and not search.space.violated(candidate, search.deployed)
-
-
-def _lifted(
-    search: AdditiveSearch, live: Sequence[str], seen: Sequence[Observation], proposed: Candidate, sound: Admits
-) -> Candidate:
-    """The proposal with live parameters larger than any that ran, where that is likely to run: an envelope.
-
-    One step a launch, and none once the largest values have run: what is proposed then is launched as it is.
-    """
-    past = [each.candidate for each in seen if not each.screened]
-    raised = {name: value for name in live if (value := _next(search.space, name, proposed, past)) is not None}
-    envelope = search.space.candidate({**proposed.params, **raised})
-    fresh = _may(search, envelope, {each.digest for each in past})
-    return envelope if raised and fresh and sound(envelope) and _survives(search, seen, envelope) else proposed
-
-
 def _next(space: SearchSpace, name: str, proposed: Candidate, past: Sequence[Candidate]) -> JsonValue:
     """The largest value of a parameter within a step of what has been launched; ``None`` if none is new."""
     tried = [value for each in past if isinstance(value := each.params.get(name), int | float)]
@@ -120,7 +99,3 @@ def _next(space: SearchSpace, name: str, proposed: Candidate, past: Sequence[Can
         return None
     values = [value for value in values_of(space.params[name]) if isinstance(value, int | float)]
     return max((value for value in values if max(tried) < value <= _LIFT * max(tried)), default=None)
-
-
-def _survives(search: AdditiveSearch, seen: Sequence[Observation], candidate: Candidate) -> bool:
-    return float(search.model(seen).survival([candidate])[0]) >= _SURE

@@ -1,6 +1,6 @@
 """Which searches there are."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 
 from tuner.engines.base import NO_HINTS, Hints
@@ -20,6 +20,7 @@ def make_search(
     deployed: Settings,
     seed: int,
     hints: Hints = NO_HINTS,
+    shares: Collection[str] = (),
 ) -> Search:
     """The search that the configuration names.
 
@@ -28,7 +29,7 @@ def make_search(
     """
     kind = config.kind
     if kind == "auto" and len(directions) == 1:
-        return AdditiveSearch(space, directions[0], deployed, seed, hints)
+        return AdditiveSearch(space, directions[0], deployed, seed, hints, shares)
     if kind == "auto":
         kind = "gp" if _gp_is_installed() else "tpe"
     if kind == "gp" and not _gp_is_installed():

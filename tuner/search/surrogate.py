@@ -4,7 +4,7 @@ What was only screened is shown to them as well, with a coordinate of its own: b
 launches, and for which settings, follows from those that were both.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from math import log
 
@@ -25,9 +25,9 @@ _SURE = 0.97
 """The chance that a configuration runs of which nothing is known."""
 _EVEN, _STEEP = 0.6, 0.2
 """Where survival is held to be as likely as not, on a scale from 0 to 1, and how steep it falls there."""
-_KEEPS = 0.75
+_KEEPS = 0.9
 """A configuration is the best so far only if it keeps its limits with this chance."""
-_LOSS, _LOSS_WEIGHT = 1.0, 3.0
+_LOSS, _LOSS_WEIGHT = 1.6, 3.0
 """What a value that is said to be slow is expected to lose, in logs; and how little that is relied on: a weight that
 makes it worth one launch when nothing else promises much."""
 _LEAST = 1e-12
@@ -45,6 +45,9 @@ class Surrogate:
         hints: What is known of the engine's settings.
         seen: What was launched.
         apart: Whether a parameter adds nothing where it does not act; else it is where its default is.
+        deployed: The deployed configuration.
+        shares: Limits whose bound is a share of what the deployed configuration measures. Its few readings are noisy as
+            well, so that the bound is taken from what all launches say of it.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class Surrogate:
         seen: Sequence[Observation],
         *,
         apart: bool = False,
+        deployed: Candidate | None = None,
+        shares: Collection[str] = (),
     ) -> None:
         self._space, self._names, self._hints = space, names, hints
         self._sign = 1 if direction == "maximize" else -1
@@ -64,6 +69,7 @@ class Surrogate:
         weights = [self._weight(space.target(name)[1]) for name in names]
         self._axes = Axes((*ordered, *(False for _ in self._flags)), (*weights, *(_SCREENED for _ in self._flags)))
         self._apart = apart
+        self._deployed, self._shares = deployed, shares
         self._seen = [each for each in seen if not each.screened]
         self._ran = [each for each in self._seen if each.values]
         self.measured = [each for each in seen if each.values]
@@ -139,10 +145,10 @@ class Surrogate:
         return self._sign * log(max(seen.values[0], _LEAST))
 
     @cached_property
-    def _limits(self) -> list[GaussianProcess]:
+    def _limits(self) -> Mapping[str, GaussianProcess]:
         names = {name for each in self.measured for name in each.margins}
         complete = [name for name in sorted(names) if all(name in each.margins for each in self.measured)]
-        return [self._process([each.margins[name] for each in self.measured]) for name in complete]
+        return {name: self._process([each.margins[name] for each in self.measured]) for name in complete}
 
     def _process(self, values: Sequence[float]) -> GaussianProcess:
         points = self._measured_points()
@@ -163,11 +169,26 @@ class Surrogate:
         """The chance that all limits are kept."""
         from scipy.stats import norm
 
-        chance, zero = np.ones(len(points)), np.zeros(len(points))
-        for limit in self._limits:
-            mean, deviation = limit.at(points, zero)
-            chance = chance * norm.cdf(-mean / deviation)
+        chance = np.ones(len(points))
+        for name in self._limits:
+            beyond, deviation = self._beyond(name, points)
+            chance = chance * norm.cdf(-beyond / deviation)
         return chance
+
+    def _beyond(self, name: str, points: Array) -> tuple[Array, Array]:
+        """By which log a limit's metric is beyond its bound, and how well that is known."""
+        limit, zero, base = self._limits[name], np.zeros(len(points)), self._base
+        if base is None or name not in self._shares:
+            return limit.at(points, zero)
+        more, deviation = limit.difference(points, self._points([base.candidate])[0], zero, 0.0)
+        return more + base.margins[name], deviation
+
+    @cached_property
+    def _base(self) -> Observation | None:
+        """What was seen of the deployed configuration."""
+        digest = self._deployed.digest if self._deployed else None
+        launched = (each for each in self.measured if not each.screened)
+        return next((each for each in launched if digest in (each.asked, each.candidate.digest)), None)
 
     def _runs(self, points: Array) -> Array:
         """The chance that a launch survives, by those that died and those that did not.

@@ -39,7 +39,7 @@ GRAPH_ESTIMATE = 0.875
 SAMPLER_FRAGMENTS = 1.4
 """What the sampler's warm-up leaves reserved and unusable, as a multiple of what it needs (914 MiB in vllm#33920)."""
 SPLIT_KV_WIDTH = 513
-"""Numbers that TRITON_MLA keeps for one head and one split of the context (VLLM.md, section 7)."""
+"""Numbers that TRITON_MLA keeps for one head and one split of the context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ def _expert_bytes(settings: Settings, tokens: int) -> float:
 
 
 def sampler_gib(settings: Settings) -> float:
-    """The sampler's warm-up: logits, their sorted copy and 64-bit indices for every sequence (VLLM.md, section 7)."""
+    """The sampler's warm-up: logits, their sorted copy and 64-bit indices for every sequence."""
     return settings.max_num_seqs * settings.model.vocab * (4 + 4 + 8) / GIB
 
 

@@ -13,9 +13,7 @@ from tuner.foresight.preflight import Preflight
 from tuner.records.outcome import Outcome
 from tuner.records.readings import Readings, numbers
 from tuner.records.record import TrialRecord
-from tuner.search.additive import AdditiveSearch
 from tuner.search.base import Admits, Observation, Search
-from tuner.search.live import planned
 from tuner.space import Candidate, SearchSpace
 from tuner.trial.screening import Screen, Screening
 
@@ -50,10 +48,9 @@ class Screener:
         live = self._live(outcome, known)
         if isinstance(live, NoLive):
             self.tell(f"no settings are measured in running servers: {live.reason}")
-        if isinstance(live, NoLive | None) or not isinstance(self.search, AdditiveSearch):
+        if isinstance(live, NoLive | None):
             return self.search.propose(asking.seen, asking.settled, asking.admits), None
-        found = planned(
-            self.search,
+        found = self.search.plan(
             self._names(live),
             self.config.search.live_settings,
             asking.seen,
@@ -90,7 +87,7 @@ class Screener:
             return None
         if refused := known and known.ground.foresight.refused_flag(live.args):
             return NoLive(refused.message)
-        if not isinstance(self.search, AdditiveSearch):
+        if not self.search.screens:
             return NoLive("only search=auto, with one goal, knows what such a reading is worth")
         return live
 

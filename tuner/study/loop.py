@@ -158,11 +158,11 @@ class _Run:
     @property
     def _paused(self) -> bool:
         """Whether another launch as long as the slowest would not end within the minutes of this run."""
-        minutes, outcome = self._config.budget.run_minutes, self.outcome
-        took_s = [record.seconds for record in (*outcome.records, *outcome.relaunches) if record.launched]
-        if minutes is None or not took_s:
+        if (minutes := self._config.budget.run_minutes) is None:
             return False
-        return time.monotonic() - self._began_s + max(took_s) > minutes * 60
+        outcome = self.outcome
+        slowest_s = max((r.seconds for r in (*outcome.records, *outcome.relaunches) if r.launched), default=None)
+        return slowest_s is not None and time.monotonic() - self._began_s + slowest_s > minutes * 60
 
     def _verdict(self, proposal: Proposal, attempt: _Attempt) -> TrialRecord:
         """Try a candidate until it has a verdict.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,8 @@ class Pace:
     @classmethod
     def of(cls, records: Sequence[TrialRecord]) -> "Pace":
         """The pace of the latest launches."""
-        launched = [record for record in records if record.launched]
-        recent = [{span.phase: span.seconds for span in record.phases} for record in launched[-_RECENT:]]
+        launched = islice((record for record in reversed(records) if record.launched), _RECENT)
+        recent = [{span.phase: span.seconds for span in record.phases} for record in launched]
         took = {phase: [spans[phase] for spans in recent if phase in spans] for phase in Phase}
         seen = {phase: seconds for phase, seconds in took.items() if seconds}
         return cls(

@@ -16,7 +16,7 @@ from tuner.study.checks import Checks
 from tuner.study.pace import Pace
 
 _GUESSED_TRIAL_S = 240.0
-"""A trial's length before one has run: 90 s to start, and as long to warm up and measure (DEPLOYMENT), and to end."""
+"""A trial's length before one has run: 90 s to start (two RTX 4090s), as long to warm up and measure, and to end."""
 
 
 _USUAL_NOISE = 0.03

@@ -20,7 +20,6 @@ from tuner.records.idle import Idle, idle_parameters, ran
 from tuner.records.outcome import Outcome
 from tuner.records.readings import LIKELY, Readings
 from tuner.records.record import ProofTerms, Role, TrialRecord
-from tuner.search.additive import AdditiveSearch
 from tuner.search.base import CANNOT_RUN, Observation, anything
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
@@ -68,9 +67,9 @@ class Proposer:
         self._space = config.space
         self._ground = ground
         self._say = say
-        directions = list(config.objective.goals.values())
-        hints, settings = kind_of(config.engine).hints, config.model.settings
-        self._search = make_search(config.search, config.space, directions, settings, config.study.seed, hints)
+        directions, shares = list(config.objective.goals.values()), config.objective.shares
+        hints, settings, seed = kind_of(config.engine).hints, config.model.settings, config.study.seed
+        self._search = make_search(config.search, config.space, directions, settings, seed, hints, shares)
         self._screener = Screener(config, self._search, self._tell)
         self._deployed = config.space.deployed(config.model.settings)
         self._told: set[str] = set()
@@ -120,8 +119,7 @@ class Proposer:
 
     def _repairs(self, outcome: Outcome, known: Preflight | None) -> Iterator[Proposal]:
         """What the last launch's failure suggests; a repair that fails as well is not repaired again."""
-        launched = [record for record in outcome.searched if record.launched]
-        last = launched[-1] if launched else None
+        last = outcome.launched[-1] if outcome.launched else None
         if known is None or last is None or last.failure is None or last.role is Role.REPAIR:
             return
         lesson = known.lesson(outcome.records.index(last))
@@ -163,8 +161,6 @@ class Proposer:
         settled: Mapping[str, JsonValue],
     ) -> bool:
         """Whether another launch is not worth its time by what is known."""
-        if not isinstance(self._search, AdditiveSearch):
-            return False
         live = [each.candidate for each in screening.screens] if screening else []
         gain = self._search.expected_gain(seen, [candidate, *live], settled)
         if gain is None or gain >= log1p(self._config.budget.min_gain):
@@ -178,7 +174,7 @@ class Proposer:
         """Without settings that say what the engine does anyway: they are no changes, and worth no launch."""
         return self._space.plain(candidate, self._space.set_by(self._config.model.settings))
 
-    def _idle(self, searched: list[TrialRecord]) -> tuple[Idle, ...]:
+    def _idle(self, searched: Sequence[TrialRecord]) -> tuple[Idle, ...]:
         """Parameters that do nothing here; each is told of once."""
         idle = idle_parameters(searched, self._space)
         for each in idle:

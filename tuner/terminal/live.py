@@ -19,8 +19,8 @@ from tuner.config import Config
 from tuner.engines.base import Phase
 from tuner.engines.causes import Cause
 from tuner.objective import Objective
-from tuner.records.outcome import SEARCHED, named
-from tuner.records.record import Ending, Failure, Role, TrialRecord
+from tuner.records.outcome import named
+from tuner.records.record import SEARCHED, Ending, Failure, Role, TrialRecord
 from tuner.study import events
 
 _RECENT = 8

@@ -11,9 +11,7 @@ from pydantic import JsonValue
 from tuner.engines.base import Hints
 from tuner.engines.registry import DEFAULT, ENGINES
 from tuner.objective import Direction, Limit
-from tuner.search.additive import AdditiveSearch
-from tuner.search.base import Observation, SearchConfig
-from tuner.search.live import Planned, planned
+from tuner.search.base import Observation, Planned, SearchConfig
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
 from tuner.testing.proof import Died
@@ -94,8 +92,9 @@ class _Race:
         self._limits = {name: Limit.model_validate(limit) for name, limit in landscape.limits.items()}
         settings = self._space.settings(self._space.candidate(landscape.deployed))
         directions = list(self._goals.values())
+        shares = [name for name, limit in self._limits.items() if limit.of == "baseline"]
         self._config = SearchConfig(kind=kind)
-        self._search = make_search(self._config, self._space, directions, settings, seed, hints)
+        self._search = make_search(self._config, self._space, directions, settings, seed, hints, shares)
         self._rng = np.random.default_rng(seed)
         self._measured: dict[str, list[Mapping[str, float]]] = {}
         self._screenings: dict[str, list[Mapping[str, float]]] = {}
@@ -106,7 +105,7 @@ class _Race:
     def run(self, launches: int) -> list[Launch]:
         first = self._space.candidate(self._landscape.deployed)
         while len(self._launches) < launches:
-            planned = Planned(first, ()) if not self._launches else self._planned()
+            planned = self._planned() if self._launches else Planned(first)
             if planned is None:
                 break
             self._launch(planned)
@@ -114,11 +113,7 @@ class _Race:
 
     def _planned(self) -> Planned | None:
         """As a study plans a launch: with settings to be screened in it, where landscape and search can do that."""
-        seen, live = self._observations(), self._live
-        if isinstance(self._search, AdditiveSearch) and live:
-            return planned(self._search, live, self._config.live_settings, seen)
-        candidate = self._search.propose(seen)
-        return Planned(candidate, ()) if candidate else None
+        return self._search.plan(self._live, self._config.live_settings, self._observations())
 
     @property
     def _live(self) -> list[str]:
@@ -156,7 +151,7 @@ class _Race:
 
     def _recommended(self) -> Mapping[str, JsonValue]:
         seen = self._observations()
-        best = self._search.recommend(seen) if isinstance(self._search, AdditiveSearch) else self._best_reading(seen)
+        best = self._search.recommend(seen) or self._best_reading(seen)
         return best.params if best else self._landscape.deployed
 
     def _best_reading(self, seen: Sequence[Observation]) -> Candidate | None:

@@ -159,7 +159,7 @@ def test_windowed_layers_need_cache_for_their_window_only():
 
 
 def test_triton_mlas_workspace_grows_with_sequences_times_context():
-    """2.5 GiB with 256 sequences and 131k of context on one card (VLLM.md, section 7)."""
+    """2.5 GiB with 256 sequences and 131k of context on one card."""
     model = model_of(AWQ)
     demand = asked({"max_num_seqs": 256, "max_model_len": 131072}, RTX4090X2, "0.26.0", model)
     assert sizes_of(model, demand, RTX4090X2).split_kv_gib == pytest.approx(2.5, abs=0.01)

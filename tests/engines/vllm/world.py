@@ -1,7 +1,7 @@
 """The simulated engine as the world that predictions are held against: what starts in it, and what its logs say.
 
-Its memory model and the predictor share no code. Both stand on VLLM.md; where they differ, as they do in the profiling
-run's peak, the predictor has to learn it from the logs.
+Its memory model and the predictor share no code. Both stand on vLLM's source; where they differ, as they do in the
+profiling run's peak, the predictor has to learn it from the logs.
 """
 
 import random

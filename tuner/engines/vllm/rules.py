@@ -1,7 +1,7 @@
 """What vLLM refuses once it has read its command line: combinations, and placements that cannot be.
 
 Each rule names the versions that raise, and where. They were read in the source of 0.26.0 and 0.32.0 and, for older
-versions, in VLLM.md (sections 2, 5 and 6). A rule that needs something unknown says nothing. Rules see settings as the
+versions, in notes on their source. A rule that needs something unknown says nothing. Rules see settings as the
 user gives them, and the demand that follows from them.
 """
 
@@ -410,7 +410,7 @@ _V0_FEATURES = {
 
 
 def _v0(launch: Launch) -> Refusal | None:
-    """``engine/arg_utils.py::_raise_or_fallback`` (0.8.5 to 0.10.2); chunked prefill: DEPLOYMENT, rule 1."""
+    """``engine/arg_utils.py::_raise_or_fallback`` (0.8.5 to 0.10.2); chunked prefill: a user saw it fall back."""
     feature = next((flag for name, flag in _V0_FEATURES.items() if launch.given(name) not in (None, False, 0, 1)), None)
     if launch.given("enable_chunked_prefill") is True:
         feature = _V0_FEATURES["enable_chunked_prefill"]

@@ -1,7 +1,7 @@
 """What settings ask of vLLM, with the defaults of its version filled in.
 
 Defaults and derivations were read in ``engine/arg_utils.py``, ``config/vllm.py`` and ``config/scheduler.py`` (0.32.0;
-VLLM.md, sections 5 and 7, for older versions). What depends on something unknown is ``None``.
+and notes on older versions). What depends on something unknown is ``None``.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 vLLM's own accounting (``v1/worker/gpu_worker.py::determine_available_memory``): a share of the card is requested;
 weights, the peak of a profiling run, what torch does not see and, from 0.20 on, an estimate of the CUDA graphs go off
-it; the rest becomes KV cache. What the formulas count was read in vLLM's source (0.26.0 and 0.32.0, and VLLM.md for
+it; the rest becomes KV cache. What the formulas count was read in vLLM's source (0.26.0 and 0.32.0, and notes on it for
 older versions); each says where. All sizes are GiB of the fullest GPU.
 
 Nothing here is fitted but four constants, which stand at the top with the logs that they come from. What a machine's
@@ -26,7 +26,7 @@ MIB = float(1 << 20)
 NON_TORCH_GIB = 0.25
 """What CUDA's libraries take after the engine's first look at its memory (0.23 to 0.25 in three H100 runs)."""
 NON_TORCH_RANK_GIB = 0.12
-"""What each further rank adds to it: 0.6 GiB with four H100s (0.26, vllm#48601), 0.36 with two 4090s (DEPLOYMENT)."""
+"""What each further rank adds to it: 0.6 GiB with four H100s (0.26, vllm#48601), 0.36 with two 4090s (a user's log)."""
 LINKED_GIB, LINKED_UNTIL = 1.85, (0, 26)
 """What ranks behind NVLink take besides, up to that version: 2.1 GiB in all on H100s with 0.19, whatever their number.
 NCCL and the custom all-reduce allocate it during the profiling run; other cards talk through the host."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.engines.vllm.model.experts import experts_of
 from tuner.engines.vllm.model.numbers import HIDDEN, INTERMEDIATE, LAYERS, Raw, listed, whole, whole_numbers
-from tuner.engines.vllm.model.parts import ATTENDING, Feed, Layer, Mixer
+from tuner.engines.vllm.model.parts import Feed, Layer, Mixer
 from tuner.engines.vllm.model.state import state_of
 
 Mixers = Sequence[Mixer]
@@ -243,8 +243,3 @@ def _searched_width(raw: Raw, block: Mapping[str, Any]) -> int:
 def _sharing(raw: Raw, count: int) -> int:
     """The layer from which on an earlier layer's cache is used."""
     return count - (whole(raw, "num_kv_shared_layers") or 0)
-
-
-def attending(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    """The layers that attend to tokens."""
-    return tuple(layer for layer in layers if layer.mixer in ATTENDING)
