@@ -159,8 +159,8 @@ def study_start(
 
 
 def _plan(config: "Config", as_json: bool) -> None:
+    from tuner.premises import make_engine
     from tuner.site.deployed import compared
-    from tuner.study.assembly import make_engine
     from tuner.study.checks import examined
     from tuner.study.plan import plan_of
 
@@ -177,9 +177,9 @@ def _ask_to_stop(config: "Config") -> None:
     """Stopping a service that others use takes the user's consent."""
     if not config.site.stop:
         return
+    from tuner.premises import make_engine
     from tuner.site.deployed import compared
     from tuner.site.takeover import in_the_way
-    from tuner.study.assembly import make_engine
     from tuner.study.plan import plan_of
 
     names = ", ".join(service.known_as for service in in_the_way(config.site, config.gpus))

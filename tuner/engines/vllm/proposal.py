@@ -1,0 +1,114 @@
+"""A whole proposal: trial 0 where nobody deploys anything yet, and what may be tried around it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from pydantic import JsonValue
+
+from tuner.engines.foresight import MemoryModel, Placement, Proposal, Question
+from tuner.engines.hardware import Hardware
+from tuner.engines.vllm.levers import Case, space_of
+from tuner.engines.vllm.model.architecture import Architecture
+from tuner.engines.vllm.placements import placements
+from tuner.space import Settings
+
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_LENGTHS = (131072, 65536, 32768, 16384, 8192, 4096)
+_IDLE_GIB = 0.6
+"""What a driver and a context hold of a card that nobody uses: 0.5 GiB on an H100 and an RTX 4090."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial0:
+    """What is launched first.
+
+    Attributes:
+        question: With the deployment as it is launched.
+        possible: All layouts that are predicted to start with that context.
+        added: What the deployment did not say.
+    """
+
+    question: Question
+    possible: tuple[Placement, ...] = ()
+    added: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+def proposal_of(question: Question, model: Architecture | None, memory: MemoryModel, flags: frozenset[str]) -> Proposal:
+    """What may be tried, and what trial 0 needs next to the engine's defaults.
+
+    Args:
+        question: The deployment, the GPUs, the version, the workload.
+        model: The model; ``None`` where nothing is known of it.
+        memory: What starts are predicted to take.
+        flags: The long flags of this version.
+    """
+    first = trial_0(question, model)
+    numbers = {flag: _numbers(flag, first) for flag in ("tensor_parallel_size", "data_parallel_size")}
+    space = space_of(Case(model, first.question, memory, flags, numbers))
+    rules = {**space.rules, **_all_work(question, set(space.params))}
+    remarks = (*_remarks(first, model), *space.remarks)
+    return Proposal(space.model_copy(update={"rules": rules, "remarks": remarks}), first.added)
+
+
+def trial_0(question: Question, model: Architecture | None) -> Trial0:
+    """The deployment; where it says neither layout nor context, with those that use every GPU and are predicted to fit.
+
+    The longest context that fits is kept; of the layouts, the one whose GPUs share each layer comes first.
+    """
+    if model is None:
+        return Trial0(question)
+    for length in _lengths(question, model):
+        shorter = _with(question, {} if length is None else {"max_model_len": length})
+        possible = tuple(each for each in placements(shorter, model) if not each.refused)
+        if meant := next((each for each in possible if _is_meant(each, question)), None):
+            added = {**meant.args, **({} if length is None else {"max_model_len": length})}
+            added = {name: value for name, value in added.items() if name not in question.deployed.args}
+            return Trial0(_with(question, added), possible, added)
+    return Trial0(question)
+
+
+def _lengths(question: Question, model: Architecture) -> Iterator[int | None]:
+    """The context as it is deployed, or the model's own; then shorter ones, unless it is deployed."""
+    yield None
+    own, needed = model.max_positions or 0, sum(question.workload.longest)
+    if not question.deployed.args.get("max_model_len"):
+        yield from (length for length in _LENGTHS if needed <= length < own)
+
+
+def _is_meant(placement: Placement, question: Question) -> bool:
+    """Whether a layout is the deployed one, or where none is, one in which every GPU works."""
+    deployed = {name: question.deployed.args.get(name) for name in _PARALLEL}
+    if any(deployed.values()):
+        return all((size or 1) == placement.args.get(name, 1) for name, size in deployed.items())
+    return placement.gpus == question.hardware.gpus and "enable_expert_parallel" not in placement.args
+
+
+def _remarks(first: Trial0, model: Architecture | None) -> Iterator[str]:
+    for name, value in first.added.items():
+        why = "the engine alone would use one GPU" if name in _PARALLEL else "more context is predicted not to fit"
+        yield f"trial 0 has {name}={value}: {why}"
+    if first.question.hardware.gpus and model and not first.possible:
+        yield "trial 0 is predicted not to fit on these GPUs: `tuner doctor` shows every layout"
+
+
+def idle(hardware: Hardware) -> Hardware:
+    """The GPUs as nobody uses them: what is free at this moment decides nothing that is kept."""
+    total = hardware.total_gib
+    return replace(hardware, free_gib=None if total is None else total - _IDLE_GIB)
+
+
+def _with(question: Question, args: Mapping[str, JsonValue]) -> Question:
+    return replace(question, deployed=question.deployed.merged(Settings(args)))
+
+
+def _numbers(flag: str, first: Trial0) -> tuple[int, ...]:
+    """The sizes in layouts that use every GPU and are not divided into stages."""
+    whole = [each for each in first.possible if each.gpus == first.question.hardware.gpus]
+    plain = (each.args for each in whole if "pipeline_parallel_size" not in each.args)
+    return tuple(sorted({int(str(args.get(flag, 1))) for args in plain}))
+
+
+def _all_work(question: Question, params: set[str]) -> dict[str, str]:
+    if not {"tensor_parallel_size", "data_parallel_size"} <= params:
+        return {}
+    return {"every_gpu_works": f"tensor_parallel_size * data_parallel_size == {question.hardware.gpus}"}
