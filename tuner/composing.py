@@ -340,7 +340,7 @@ def _plainly(message: str) -> str:
 
 def _remedy(message: str) -> str:
     if (missing := _missing(message)) == "model.id":
-        return "say which model is served: model.id=Qwen/Qwen3-8B; experiment=demo needs no GPU"
+        return "say which model is served: model.id=VALUE, such as Qwen/Qwen3-8B; experiment=demo needs no GPU"
     if missing:
         return f"give {missing}=VALUE on the command line"
     if dangling := _dangling(message):

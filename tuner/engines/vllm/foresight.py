@@ -30,7 +30,7 @@ from tuner.engines.vllm.memory.demand import Demand, demand_of, release
 from tuner.engines.vllm.memory.sizes import Shortage, Terms
 from tuner.engines.vllm.model.architecture import Architecture, find
 from tuner.engines.vllm.placements import placements
-from tuner.engines.vllm.proposal import idle, proposal_of
+from tuner.engines.vllm.proposal import proposal_of
 from tuner.engines.vllm.requests import refused_requests
 from tuner.engines.vllm.rules import Launch
 from tuner.errors import InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
@@ -109,7 +109,7 @@ class VllmForesight(Foresight):
         """Settings that this version has and that act on this model; without a version those that all have."""
         told = replace(question, version=question.version or self.image)
         flags = self.flags or (of_version(told.version) if told.version else None)
-        memory = self.memory(told.version, idle(told.hardware))
+        memory = self.memory(told.version, told.hardware)
         return proposal_of(told, self.model, memory, flags.flags if flags else common_flags())
 
     def placements(self, question: Question) -> Iterable[Placement]:

@@ -15,6 +15,8 @@ from tuner.engines.vllm.model.architecture import Architecture
 from tuner.space import Choice, Range, SearchSpace, Settings
 
 _STEP = 0.01
+_IDLE_GIB = 0.6
+"""What a driver and a context hold of a card that nobody uses: 0.5 GiB on an H100 and an RTX 4090."""
 _SHARES = (80, 97)
 """Shares of the GPU's memory that are worth trying, in steps."""
 _FEWEST_TOKENS, _MOST_TOKENS, _MOST_SEQS = 1024, 65536, 1024
@@ -152,7 +154,9 @@ def _sequences(case: Case) -> Proposed:
 
 
 def _share(case: Case) -> Proposed:
-    shares = [percent / 100 for percent in range(_SHARES[0], _SHARES[1] + 1)]
+    total = case.question.hardware.total_gib
+    most = _SHARES[1] if total is None else min(_SHARES[1], int(100 * (1 - _IDLE_GIB / total)))
+    shares = [percent / 100 for percent in range(_SHARES[0], max(most, _SHARES[0]) + 1)]
     fitting = [share for share in shares if case.fits(gpu_memory_utilization=share)] or shares
     usual = case.demand.utilization
     low, high = min(fitting[0], usual), max(fitting[-1], usual)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pydantic import JsonValue
 
 from tuner.engines.foresight import MemoryModel, Placement, Proposal, Question
-from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.levers import Case, space_of
 from tuner.engines.vllm.model.architecture import Architecture
 from tuner.engines.vllm.placements import placements
@@ -14,8 +13,6 @@ from tuner.space import Settings
 
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 _LENGTHS = (131072, 65536, 32768, 16384, 8192, 4096)
-_IDLE_GIB = 0.6
-"""What a driver and a context hold of a card that nobody uses: 0.5 GiB on an H100 and an RTX 4090."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +86,6 @@ def _remarks(first: Trial0, model: Architecture | None) -> Iterator[str]:
         yield f"trial 0 has {name}={value}: {why}"
     if first.question.hardware.gpus and model and not first.possible:
         yield "trial 0 is predicted not to fit on these GPUs: `tuner doctor` shows every layout"
-
-
-def idle(hardware: Hardware) -> Hardware:
-    """The GPUs as nobody uses them: what is free at this moment decides nothing that is kept."""
-    total = hardware.total_gib
-    return replace(hardware, free_gib=None if total is None else total - _IDLE_GIB)
 
 
 def _with(question: Question, args: Mapping[str, JsonValue]) -> Question:
