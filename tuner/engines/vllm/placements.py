@@ -9,6 +9,7 @@ from tuner.engines.foresight import Placement, Question
 from tuner.engines.vllm import rules
 from tuner.engines.vllm.memory.calibration import Calibration
 from tuner.engines.vllm.memory.demand import Demand, demand_of, release
+from tuner.engines.vllm.memory.sizes import Shortage
 from tuner.engines.vllm.memory.weights import weight_bytes
 from tuner.engines.vllm.model.architecture import Architecture
 from tuner.engines.vllm.rules import Launch
@@ -87,11 +88,11 @@ def _placement(layout: Layout, settings: Settings, question: Question, model: Ar
     prediction = Calibration(model, hardware).predict(demand)
     terms, shortage = prediction.terms, prediction.ruled_out
     if terms is None:
-        return replace(plain, refused="" if shortage is None else f"{shortage.allocation}: too little memory")
+        return replace(plain, refused="" if shortage is None else _short(shortage))
     shortage = shortage or terms.shortage
     return replace(
         plain,
-        refused="" if shortage is None else _short(shortage.allocation, shortage.needed_gib, shortage.available_gib),
+        refused="" if shortage is None else _short(shortage),
         weights_gib=terms.weights_gib,
         kv_tokens=None if shortage or terms.kv_tokens is None else terms.kv_tokens * layout.data,
         requests=None if shortage or terms.max_concurrency is None else terms.max_concurrency * layout.data,
@@ -99,8 +100,10 @@ def _placement(layout: Layout, settings: Settings, question: Question, model: Ar
     )
 
 
-def _short(allocation: str, needed_gib: float, available_gib: float) -> str:
-    return f"{allocation} takes {needed_gib:.1f} GiB of {max(available_gib, 0):.1f}"
+def _short(shortage: Shortage) -> str:
+    if shortage.available_gib <= 0:
+        return "the weights leave no room for a KV cache"
+    return f"{shortage.allocation} takes {shortage.needed_gib:.1f} GiB of {shortage.available_gib:.1f}"
 
 
 def _alone(model: Architecture | None, demand: Demand, bandwidth_gb_s: float | None) -> float | None:
