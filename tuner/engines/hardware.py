@@ -107,9 +107,9 @@ class Hardware:
         free_gib: Memory that is free when a server starts.
         capability: Compute capability.
         multiprocessors: Streaming multiprocessors of one GPU.
+        source: Who says total and free.
         bandwidth_gb_s: Memory bandwidth of one GPU.
         linked: Whether all of them are joined by NVLink; ``None`` where nobody knows.
-        source: Who says total and free.
     """
 
     name: str
@@ -118,9 +118,9 @@ class Hardware:
     free_gib: float | None = None
     capability: tuple[int, int] | None = None
     multiprocessors: int | None = None
+    source: Source = "the configuration"
     bandwidth_gb_s: float | None = None
     linked: bool | None = None
-    source: Source = "the configuration"
 
     @property
     def least_total_gib(self) -> float | None:

@@ -7,11 +7,13 @@ from pydantic import JsonValue
 
 from tuner.engines.foresight import MemoryModel, Placement, Proposal, Question
 from tuner.engines.vllm.levers import Case, space_of
+from tuner.engines.vllm.memory.demand import whole
 from tuner.engines.vllm.model.architecture import Architecture
 from tuner.engines.vllm.placements import placements
 from tuner.space import Settings
 
-_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_STAGES = "pipeline_parallel_size"
+_PARALLEL = ("tensor_parallel_size", _STAGES, "data_parallel_size")
 _LENGTHS = (131072, 65536, 32768, 16384, 8192, 4096)
 
 
@@ -42,7 +44,7 @@ def proposal_of(question: Question, model: Architecture | None, memory: MemoryMo
     first = trial_0(question, model)
     numbers = {flag: _numbers(flag, first) for flag in ("tensor_parallel_size", "data_parallel_size")}
     space = space_of(Case(model, first.question, memory, flags, numbers))
-    rules = {**space.rules, **_all_work(question, set(space.params))}
+    rules = {**space.rules, **_all_work(first, set(space.params))}
     remarks = (*_remarks(first, model), *space.remarks)
     return Proposal(space.model_copy(update={"rules": rules, "remarks": remarks}), first.added)
 
@@ -93,13 +95,20 @@ def _with(question: Question, args: Mapping[str, JsonValue]) -> Question:
 
 
 def _numbers(flag: str, first: Trial0) -> tuple[int, ...]:
-    """The sizes in layouts that use every GPU and are not divided into stages."""
-    whole = [each for each in first.possible if each.gpus == first.question.hardware.gpus]
-    plain = (each.args for each in whole if "pipeline_parallel_size" not in each.args)
-    return tuple(sorted({int(str(args.get(flag, 1))) for args in plain}))
+    """The sizes in layouts that use every GPU in as many stages as trial 0."""
+    every = [each.args for each in first.possible if each.gpus == first.question.hardware.gpus]
+    found = {
+        _size(args, flag) for args in every if _size(args, _STAGES) == _size(first.question.deployed.args, _STAGES)
+    }
+    return tuple(sorted(found))
 
 
-def _all_work(question: Question, params: set[str]) -> dict[str, str]:
+def _size(args: Mapping[str, JsonValue], flag: str) -> int:
+    return whole(args.get(flag)) or 1
+
+
+def _all_work(first: Trial0, params: set[str]) -> dict[str, str]:
     if not {"tensor_parallel_size", "data_parallel_size"} <= params:
         return {}
-    return {"every_gpu_works": f"tensor_parallel_size * data_parallel_size == {question.hardware.gpus}"}
+    ranks = first.question.hardware.gpus // _size(first.question.deployed.args, _STAGES)
+    return {"every_gpu_works": f"tensor_parallel_size * data_parallel_size == {ranks}"}
