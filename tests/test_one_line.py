@@ -98,7 +98,8 @@ def test_the_user_narrows_and_widens_what_is_proposed():
         *("space.params.max_num_batched_tokens.high=4096", "space.params.stream_interval={choices: [1, 4]}"),
     ).space
     assert space.params["max_num_seqs"].choices == (8, 32)
-    assert (space.params["max_num_batched_tokens"].low, space.params["max_num_batched_tokens"].high) == (1024, 4096)
+    tokens = space.params["max_num_batched_tokens"]
+    assert (tokens.value(0), tokens.levels) == (1024, 3)
     assert space.params["stream_interval"].choices == (1, 4)
     gone = {"compile_sizes", "VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE"}
     assert not gone & set(space.params)
@@ -113,7 +114,7 @@ def test_a_users_own_space_file_stands_on_the_proposal(tmp_path):
     own.write_text("defaults: [auto, _self_]\nparams: {block_size: null, max_num_seqs: {high: 64}}\n")
     asked = ["model.id=public/Qwen3-8B", "engine.version=0.26.0", "hardware=h100", "space=few"]
     space = composing.load(asked, tmp_path / "mine").space
-    assert space.params["max_num_seqs"].high == 64
+    assert space.params["max_num_seqs"].value(space.params["max_num_seqs"].levels - 1) == 64
     assert "block_size" not in space.params
     assert "max_num_batched_tokens" in space.params
 
@@ -128,7 +129,7 @@ def test_a_deployed_value_stays_possible_and_its_layout_is_kept():
 @pytest.mark.usefixtures("hub")
 def test_of_an_unknown_model_only_what_needs_no_knowledge_is_tried():
     space = study("Nothing", "hardware=h200x2").space
-    assert "nothing on this disk tells what the model is" in space.remarks[0]
+    assert "neither this disk nor the hub tells what the model is" in space.remarks[0]
     assert {"max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization"} <= set(space.params)
     assert not {"tensor_parallel_size", "enable_expert_parallel", "block_size"} & set(space.params)
 

@@ -40,7 +40,7 @@ def filled(raw: Mapping[str, Any], bare: Config, say: Callable[[str], None]) -> 
     if not bare.launcher.starts_servers:
         return {**raw, "space": {"params": {}}}
     question = question_of(bare)
-    foresight = foresight_of(bare, make_engine(bare), question.hardware)
+    foresight = foresight_of(bare, make_engine(bare), question.hardware, may_ask=True)
     proposal = foresight.proposed(question)
     args = {**proposal.args, **(raw["model"].get("args") or {})}
     known = frozenset(args) | frozenset(raw["model"].get("env") or {})

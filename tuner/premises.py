@@ -16,7 +16,9 @@ def make_engine(config: Config) -> Engine:
     return kind_of(config.engine).engine(executable, config.model.id)
 
 
-def foresight_of(config: Config, engine: Engine, hardware: Hardware, inside: Inside | None = None) -> Foresight:
+def foresight_of(
+    config: Config, engine: Engine, hardware: Hardware, inside: Inside | None = None, *, may_ask: bool = False
+) -> Foresight:
     """What the engine knows of its launches; it is asked for its flags, which takes half a minute the first time.
 
     Args:
@@ -24,6 +26,7 @@ def foresight_of(config: Config, engine: Engine, hardware: Hardware, inside: Ins
         engine: The engine as the launcher starts it.
         hardware: The GPUs.
         inside: The image that the engine is in, where that can be asked.
+        may_ask: Whether a model that is not on this disk may be asked for where it is published.
     """
     premises = Premises(
         engine,
@@ -35,5 +38,6 @@ def foresight_of(config: Config, engine: Engine, hardware: Hardware, inside: Ins
         inside=inside,
         image=config.launcher.container_image,
         on_this_host=config.launcher.engine_here,
+        may_ask=may_ask,
     )
     return kind_of(config.engine).foresight(premises)

@@ -232,6 +232,7 @@ class Premises:
         inside: The image that the engine is in, if it can be asked there.
         image: That image's name, which may tell a version.
         on_this_host: Whether the engine's program is one of this host's.
+        may_ask: Whether a model that is not on this disk may be asked for where it is published.
     """
 
     engine: Engine
@@ -243,3 +244,4 @@ class Premises:
     inside: Inside | None = None
     image: str | None = None
     on_this_host: bool = False
+    may_ask: bool = False

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from tuner.config import Config
 from tuner.deriving import question_of
-from tuner.engines.foresight import Placement
+from tuner.engines.foresight import Foresight, Placement, Question
 from tuner.premises import foresight_of, make_engine
 
 _HEADS = ("layout", "GPUs", "weights GiB", "KV tokens", "requests", "tokens/s")
@@ -15,7 +15,11 @@ def placements_of(config: Config) -> tuple[Placement, ...]:
     if not config.launcher.starts_servers:
         return ()
     question = question_of(config)
-    return tuple(foresight_of(config, make_engine(config), question.hardware).placements(question))
+    return tuple(_foresight(config, question).placements(question))
+
+
+def _foresight(config: Config, question: Question) -> Foresight:
+    return foresight_of(config, make_engine(config), question.hardware, may_ask=True)
 
 
 def table(config: Config, placements: Sequence[Placement]) -> str:

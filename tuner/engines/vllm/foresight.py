@@ -28,6 +28,7 @@ from tuner.engines.vllm.help import HELP, of_version
 from tuner.engines.vllm.memory.calibration import Calibration, Prediction, Start
 from tuner.engines.vllm.memory.demand import Demand, demand_of, release
 from tuner.engines.vllm.memory.sizes import Shortage, Terms
+from tuner.engines.vllm.model import hub
 from tuner.engines.vllm.model.architecture import Architecture, find
 from tuner.engines.vllm.placements import placements
 from tuner.engines.vllm.proposal import proposal_of
@@ -119,8 +120,15 @@ class VllmForesight(Foresight):
 
 def foresight_of(premises: Premises) -> VllmForesight:
     """What is known of a study's launches; vLLM is asked for its flags, which takes half a minute the first time."""
-    model, image = find(premises.model, premises.env), tagged(premises.image or "")
-    return VllmForesight(engine=premises.engine, model=model, image=image, flags=_known_flags(premises))
+    flags, image = _known_flags(premises), tagged(premises.image or "")
+    return VllmForesight(engine=premises.engine, model=_model(premises), image=image, flags=flags)
+
+
+def _model(premises: Premises) -> Architecture | None:
+    """From this disk; what the hub says of it is kept where the engine's answers are."""
+    model, answers = premises.model, premises.answers
+    known = find(model, premises.env) or hub.kept(model, answers)
+    return known or (hub.asked(model, premises.env, answers) if premises.may_ask else None)
 
 
 def _known_flags(premises: Premises) -> KnownFlags | None:

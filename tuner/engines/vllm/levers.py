@@ -107,7 +107,7 @@ def space_of(case: Case) -> SearchSpace:
 def _unread(case: Case) -> Iterator[str]:
     model, hardware = case.model, case.question.hardware
     if model is None:
-        yield "nothing on this disk tells what the model is: only what needs no knowledge of it is tried"
+        yield "neither this disk nor the hub tells what the model is: only what needs no knowledge of it is tried"
     elif model.missing:
         yield f"memory is not predicted ({', '.join(model.missing)}): ranges are the usual ones"
     if hardware.gpus and hardware.total_gib is None:
