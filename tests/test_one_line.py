@@ -121,9 +121,12 @@ def test_a_users_own_space_file_stands_on_the_proposal(tmp_path):
 
 @pytest.mark.usefixtures("hub")
 def test_a_deployed_value_stays_possible_and_its_layout_is_kept():
-    asked = study("Qwen3-8B", "hardware=h200x2", "model.args.block_size=128", "model.args.tensor_parallel_size=1")
-    assert asked.model.args == {"block_size": 128, "tensor_parallel_size": 1}
+    deployed = {"block_size": 128, "tensor_parallel_size": 1, "data_parallel_size": 1}
+    args = [f"model.args.{name}={value}" for name, value in deployed.items()]
+    asked = study("Qwen3-8B", "hardware=h200x2", "workload.tool_call=false", *args)
+    assert asked.model.args == deployed
     assert 128 in asked.space.params["block_size"].choices
+    assert "trial 0 uses 1 of 2 GPUs" in asked.space.remarks
 
 
 @pytest.mark.usefixtures("hub")

@@ -1,5 +1,6 @@
 """A whole proposal: trial 0 where nobody deploys anything yet, and what may be tried around it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -50,43 +51,50 @@ def proposal_of(question: Question, model: Architecture | None, memory: MemoryMo
 
 
 def trial_0(question: Question, model: Architecture | None) -> Trial0:
-    """The deployment; where it says neither layout nor context, with those that use every GPU and are predicted to fit.
+    """What is deployed, as it is; where nothing is, a layout in which every GPU works and that is predicted to start.
 
-    The longest context that fits is kept; of the layouts, the one whose GPUs share each layer comes first.
+    The longest context that fits is kept. Of the layouts that share each layer come first, then replicas, then stages.
     """
-    if model is None:
-        return Trial0(question)
+    if question.deployed.args or model is None:
+        return Trial0(question, _possible(question, model))
     for length in _lengths(question, model):
-        shorter = _with(question, {} if length is None else {"max_model_len": length})
-        possible = tuple(each for each in placements(shorter, model) if not each.refused)
-        if meant := next((each for each in possible if _is_meant(each, question)), None):
-            added = {**meant.args, **({} if length is None else {"max_model_len": length})}
-            added = {name: value for name, value in added.items() if name not in question.deployed.args}
+        shorter: dict[str, JsonValue] = {} if length is None else {"max_model_len": length}
+        possible = _possible(_with(question, shorter), model)
+        whole_machine = [each for each in possible if each.gpus == question.hardware.gpus]
+        if whole_machine:
+            added = {**min(whole_machine, key=_unusual).args, **shorter}
             return Trial0(_with(question, added), possible, added)
     return Trial0(question)
 
 
+def _possible(question: Question, model: Architecture | None) -> tuple[Placement, ...]:
+    return tuple(each for each in placements(question, model) if not each.refused) if model else ()
+
+
 def _lengths(question: Question, model: Architecture) -> Iterator[int | None]:
-    """The context as it is deployed, or the model's own; then shorter ones, unless it is deployed."""
+    """The model's own context, then shorter ones."""
     yield None
     own, needed = model.max_positions or 0, sum(question.workload.longest)
-    if not question.deployed.args.get("max_model_len"):
-        yield from (length for length in _LENGTHS if needed <= length < own)
+    yield from (length for length in _LENGTHS if needed <= length < own)
 
 
-def _is_meant(placement: Placement, question: Question) -> bool:
-    """Whether a layout is the deployed one, or where none is, one in which every GPU works."""
-    deployed = {name: question.deployed.args.get(name) for name in _PARALLEL}
-    if any(deployed.values()):
-        return all((size or 1) == placement.args.get(name, 1) for name, size in deployed.items())
-    return placement.gpus == question.hardware.gpus and "enable_expert_parallel" not in placement.args
+def _unusual(placement: Placement) -> tuple[int, int, bool]:
+    """By how much a layout is not the usual one, in which all GPUs share each layer."""
+    stages, replicas = _size(placement.args, _STAGES), _size(placement.args, "data_parallel_size")
+    return stages, replicas, "enable_expert_parallel" in placement.args
 
 
 def _remarks(first: Trial0, model: Architecture | None) -> Iterator[str]:
     for name, value in first.added.items():
-        why = "the engine alone would use one GPU" if name in _PARALLEL else "more context is predicted not to fit"
+        why = (
+            "more context is predicted not to fit" if name == "max_model_len" else "the engine alone would use one GPU"
+        )
         yield f"trial 0 has {name}={value}: {why}"
-    if first.question.hardware.gpus and model and not first.possible:
+    deployed = first.question.deployed.args
+    ranks, gpus = math.prod(_size(deployed, flag) for flag in _PARALLEL), first.question.hardware.gpus
+    if ranks < gpus:
+        yield f"trial 0 uses {ranks} of {gpus} GPUs"
+    if gpus and model and not first.possible:
         yield "trial 0 is predicted not to fit on these GPUs: `tuner doctor` shows every layout"
 
 
@@ -110,5 +118,9 @@ def _size(args: Mapping[str, JsonValue], flag: str) -> int:
 def _all_work(first: Trial0, params: set[str]) -> dict[str, str]:
     if not {"tensor_parallel_size", "data_parallel_size"} <= params:
         return {}
-    ranks = first.question.hardware.gpus // _size(first.question.deployed.args, _STAGES)
+    deployed = first.question.deployed.args
+    ranks = first.question.hardware.gpus // _size(deployed, _STAGES)
+    tensor, data = (deployed.get(flag) for flag in ("tensor_parallel_size", "data_parallel_size"))
+    if tensor and data and _size(deployed, "tensor_parallel_size") * _size(deployed, "data_parallel_size") != ranks:
+        return {}  # what is deployed breaks no rule
     return {"every_gpu_works": f"tensor_parallel_size * data_parallel_size == {ranks}"}
