@@ -16,6 +16,10 @@ from tuner.space import Settings
 _STAGES = "pipeline_parallel_size"
 _PARALLEL = ("tensor_parallel_size", _STAGES, "data_parallel_size")
 _LENGTHS = (131072, 65536, 32768, 16384, 8192, 4096)
+_WHY = {
+    "max_model_len": "more context is predicted not to fit",
+    "enable_expert_parallel": "its experts cannot be cut among so many GPUs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +90,10 @@ def _unusual(placement: Placement) -> tuple[int, int, bool]:
 
 def _remarks(first: Trial0, model: Architecture | None) -> Iterator[str]:
     for name, value in first.added.items():
-        why = (
-            "more context is predicted not to fit" if name == "max_model_len" else "the engine alone would use one GPU"
-        )
-        yield f"trial 0 has {name}={value}: {why}"
+        yield f"trial 0 has {name}={value}: {_WHY.get(name, 'the engine alone would use one GPU')}"
     deployed = first.question.deployed.args
     ranks, gpus = math.prod(_size(deployed, flag) for flag in _PARALLEL), first.question.hardware.gpus
-    if ranks < gpus:
+    if ranks < gpus and (first.possible or model is None):
         yield f"trial 0 uses {ranks} of {gpus} GPUs"
     if gpus and model and not first.possible:
         yield "trial 0 is predicted not to fit on these GPUs: `tuner doctor` shows every layout"
