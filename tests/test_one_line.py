@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from tuner import composing
+from tuner.engines.foresight import Foresight, Question
+from tuner.engines.hardware import Hardware
 from tuner.errors import ConfigError
 from tuner.foresight.preflight import Preflight, ground_of, impossible
+from tuner.load.workload import Workload
 from tuner.premises import make_engine
 from tuner.site.placements import placements_of, table
+from tuner.space import Settings
 from tuner.study.plan import plan_of
 
 DATA = Path(__file__).parent / "data"
@@ -168,3 +172,19 @@ def test_will_it_fit_is_a_table():
     text = table(asked, placements_of(asked))
     assert "TP 4 DP 2 EP" in text
     assert "no: the experts' intermediate size (768) is not divisible" in text
+
+
+@pytest.mark.usefixtures("hub")
+def test_llamacpp_proposes_what_acts_with_and_without_a_gpu():
+    asked = ["engine=llamacpp", "model.id=/models/none.gguf"]
+    cpu, gpus = (composing.load([*asked, hardware]).space for hardware in ("hardware=cpu", "hardware=h200x2"))
+    assert {"parallel", "batch_size", "ubatch_size", "threads"} <= set(cpu.params)
+    assert {"n_gpu_layers", "split_mode"} <= set(gpus.params)
+    assert not {"n_gpu_layers", "split_mode"} & set(cpu.params)
+    assert all(parameter.why for parameter in (*cpu.params.values(), *gpus.params.values()))
+
+
+def test_an_engine_of_which_nothing_is_known_proposes_nothing_and_says_so():
+    question = Question(Settings(), Hardware("none", 0), None, Workload(name="any"))
+    assert Foresight().proposed(question).space.params == {}
+    assert "name a space" in Foresight().proposed(question).space.remarks[0]
