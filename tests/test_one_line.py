@@ -148,6 +148,7 @@ def test_without_a_driver_a_study_is_one_of_the_cpu():
     assert asked.gpus == ()
     assert set(asked.space.params) == {"max_num_seqs", "max_num_batched_tokens"}
     assert asked.study.name == "Qwen3-8B"
+    assert "asks about cards that are not here" in table(asked, placements_of(asked))
 
 
 def test_without_a_model_the_error_says_what_to_write():

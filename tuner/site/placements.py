@@ -25,7 +25,7 @@ def _foresight(config: Config, question: Question) -> Foresight:
 def table(config: Config, placements: Sequence[Placement]) -> str:
     """For a person; empty where there is nothing to say."""
     if not placements:
-        return ""
+        return "" if question_of(config).hardware.gpus else _NO_GPU
     lengths = {each.length for each in placements if each.length}
     context = f", a context of {max(lengths):,} tokens" if lengths else ""
     rows = [_HEADS, *map(_cells, placements)]
@@ -35,6 +35,7 @@ def table(config: Config, placements: Sequence[Placement]) -> str:
     return "\n".join([head, *lines, *_FOOT])
 
 
+_NO_GPU = "layouts are for GPUs: hardware=h100x8, for instance, asks about cards that are not here"
 _FOOT = (
     "weights: on the fullest GPU. KV tokens, requests: of all replicas, requests of the whole context at once.",
     "tokens/s: what one user gets at the most, if each token only read its weights at the card's full speed.",
