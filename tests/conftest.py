@@ -23,6 +23,7 @@ def state_dir(tmp_path, monkeypatch):
     """Locks and traces of launches go to the test's own folder, so that tests never meet the user's studies."""
     folder = tmp_path / "state"
     monkeypatch.setenv("TUNER_STATE_DIR", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TUNER_SCOPE", f"test-{os.getpid()}-{zlib.crc32(str(tmp_path).encode())}")
     return folder
 

@@ -13,6 +13,7 @@ from tuner.load.metrics import measure as measurement_of
 from tuner.load.plan import ttft_stage
 from tuner.load.records import RequestRecord, StageResult
 from tuner.load.stage import Request
+from tuner.premises import make_engine
 from tuner.records.compare import proof_of
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
@@ -22,7 +23,6 @@ from tuner.sim import flags
 from tuner.sim.memory import MemoryPlan, StartupFailure
 from tuner.sim.noise import Noise
 from tuner.sim.settings import Rejected, Site, resolve
-from tuner.study.assembly import make_engine
 from tuner.study.minimal import without_passengers
 
 _NOISE = Noise()

@@ -65,3 +65,24 @@ def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
     assert "block_size does nothing here: whatever is asked, 16 runs" in page
     assert "<td><code>max_num_batched_tokens</code></td><td>256</td><td>2048" in page
     assert "--not-a-flag is not known to this vLLM" in page
+
+
+def test_a_study_of_one_line_runs(tmp_path):
+    """Another model than the presets': what is tried comes from its configuration and from this vLLM's own flags."""
+    vllm = Path(str(HERE))
+    asked = composing.load(
+        [
+            f"model.id={vllm}/models/qwen3-tiny",
+            f"engine.executable=[{vllm}/venv/bin/vllm,serve]",
+            # the folder has no weights, and the host little memory
+            "model.args={load_format: dummy, optimization_level: 0, max_model_len: 2048}",
+            "model.env={VLLM_CPU_KVCACHE_SPACE: 1, HF_HUB_OFFLINE: 1}",
+            *("workload=tiny", "workload.ttft_prompt_tokens=[]", "workload.min_duration_s=0", "search.live=off"),
+            *("objective.limits=null", f"study.folder={tmp_path}", "study.confirm=0", "budget.trials=2"),
+        ]
+    )
+    assert asked.study.name == "qwen3-tiny"
+    assert set(asked.space.params) == {"max_num_seqs", "max_num_batched_tokens"}
+    baseline, tried = run_study(asked, PlainLines(Standing(asked), Console()).hear).launched
+    assert baseline.state is tried.state is State.COMPLETE
+    assert "--max-num-seqs" in tried.argv

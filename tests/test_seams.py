@@ -12,7 +12,7 @@ LAYERS = (
     ("study", "export", "report", "dashboard"),
     ("trial", "foresight", "site", "analysis"),
     ("records",),
-    ("config", "composing", "importer"),
+    ("config", "premises", "deriving", "composing", "importer"),
     ("search", "words"),
     ("launchers", "engines", "load", "proof", "objective", "deployment"),
     ("host",),

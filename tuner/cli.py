@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -159,8 +160,8 @@ def study_start(
 
 
 def _plan(config: "Config", as_json: bool) -> None:
+    from tuner.premises import make_engine
     from tuner.site.deployed import compared
-    from tuner.study.assembly import make_engine
     from tuner.study.checks import examined
     from tuner.study.plan import plan_of
 
@@ -177,9 +178,9 @@ def _ask_to_stop(config: "Config") -> None:
     """Stopping a service that others use takes the user's consent."""
     if not config.site.stop:
         return
+    from tuner.premises import make_engine
     from tuner.site.deployed import compared
     from tuner.site.takeover import in_the_way
-    from tuner.study.assembly import make_engine
     from tuner.study.plan import plan_of
 
     names = ", ".join(service.known_as for service in in_the_way(config.site, config.gpus))
@@ -502,19 +503,27 @@ def explain(
 
 @app.command()
 def doctor(overrides: Overrides = None, config_dir: ConfigDir = None, as_json: AsJson = False) -> None:
-    """What this machine can run, and what is missing; OVERRIDES name a study that is to run here."""
+    """What this machine can run, and what is missing; OVERRIDES name a study that is to run here.
+
+    model.id=MODEL shows every layout on these GPUs, or on others (hardware=h200x2), and whether it fits.
+    """
     from tuner.composing import load
     from tuner.host.check_result import CheckState
     from tuner.site.doctor import examine
+    from tuner.site.placements import placements_of, table
 
-    findings = examine(load(overrides, config_dir) if overrides else None)
+    config = load(overrides, config_dir) if overrides else None
+    findings, placements = examine(config), placements_of(config) if config else ()
     if as_json:
-        _print(json.dumps([finding.model_dump() for finding in findings], indent=1))
+        found = [finding.model_dump() for finding in findings]
+        _print(json.dumps({"findings": found, "placements": [asdict(each) for each in placements]}, indent=1))
     else:
         for finding in findings:
             _print(f"{finding.state:<8} {finding.name:<18} {finding.text}")
             if finding.fix and finding.state is not CheckState.OK:
                 _print(f"{'':<27} → {finding.fix}")
+        if config and (shown := table(config, placements)):
+            _print(f"\n{shown}")
     if any(finding.state is CheckState.MISSING for finding in findings):
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import JsonValue, ValidationError
 
-from tuner import documents
+from tuner import deriving, documents
 from tuner.catalog import conf_dir, groups
 from tuner.config import Config
 from tuner.errors import ConfigError
@@ -60,7 +60,7 @@ def load(
     """
     own, named = asked(overrides)
     deployed = None if named is None else _deployed(own, named, say)
-    config = validate(_compose(own, config_dir, measured or {}, deployed))
+    config = _filled(_compose(own, config_dir, measured or {}, deployed), say)
     _check_folder(config.study.path)
     _check_space(config.space)
     hide(config.secrets.known().hidden)
@@ -70,6 +70,17 @@ def load(
     if refused := unmeasurable(config.workload, config.objective.deciding):
         raise ConfigError(refused[0], place="objective", fix=refused[1])
     return config
+
+
+def _filled(raw: Mapping[str, Any], say: Callable[[str], None]) -> Config:
+    """The configuration, with what it leaves to the driver and to the engine."""
+    hardware, space = raw["hardware"], raw["space"]
+    if isinstance(hardware, Mapping) and hardware.get(deriving.AUTO):
+        raw = {**raw, "hardware": deriving.machine(hardware)}
+    if not (isinstance(space, Mapping) and space.get(deriving.AUTO)):
+        return validate(raw)
+    bare = validate({**raw, "space": {"params": {}}, "model": {**raw["model"], "known_good": []}})
+    return validate(deriving.filled(raw, bare, say))
 
 
 def _deployed(overrides: Sequence[str], named: str, say: Callable[[str], None]) -> Baseline:
@@ -187,6 +198,8 @@ def _compose(
             initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"),
         ):
             tree = compose("config", overrides=[*search_path, *adapted])
+            if "study.name" not in said and OmegaConf.is_missing(tree.study, "name"):
+                OmegaConf.update(tree, "study.name", _named_after(OmegaConf.select(tree, "model.id")))
             open_keys = [key for key in measured if OmegaConf.select(tree, key) is None]  # ??? or null
             for key in (*open_keys, *(key for key in said if OmegaConf.is_missing(*_parent(tree, key)))):
                 OmegaConf.update(tree, key, "")  # a stand-in: what came from outside must not be interpolated
@@ -207,6 +220,12 @@ def _compose(
     for key, value in said.items():
         _put_below(resolved, key, value)
     return {str(key): value for key, value in resolved.items() if key != "experiment"}
+
+
+def _named_after(model: object) -> str:
+    """A study's name, of its model's: the last part of a repository's or a folder's name."""
+    last = str(model or "").rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]", "-", last).lstrip("._-") or "???"
 
 
 def _parent(tree: Any, key: str) -> tuple[Any, str]:
@@ -320,7 +339,9 @@ def _plainly(message: str) -> str:
 
 
 def _remedy(message: str) -> str:
-    if missing := _missing(message):
+    if (missing := _missing(message)) == "model.id":
+        return "say which model is served: model.id=VALUE, such as Qwen/Qwen3-8B; experiment=demo needs no GPU"
+    if missing:
         return f"give {missing}=VALUE on the command line"
     if dangling := _dangling(message):
         group = dangling[0].split(".")[0]

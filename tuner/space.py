@@ -35,6 +35,8 @@ class _Parameter(Schema):
     """The condition under which the parameter acts at all; elsewhere it is left out of the candidate."""
     default: JsonValue = None
     """What the engine does when the setting is not given: where the search places a candidate that leaves it out."""
+    why: str | None = None
+    """What it is tried for, in one line."""
 
     @model_validator(mode="before")
     @classmethod
@@ -212,6 +214,8 @@ class SearchSpace(Schema):
     params: dict[str, Parameter]
     rules: dict[str, str] = Field(default_factory=dict)
     """Expressions that must hold, by name. They may speak of parameters and of the deployment's own flags."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of it: what was left out, and why."""
     _when: dict[str, Expression] = PrivateAttr(default_factory=dict)
     _rules: dict[str, Expression] = PrivateAttr(default_factory=dict)
 

@@ -17,10 +17,10 @@ from tests.engines.vllm.real import RUNS
 from tuner import composing
 from tuner.engines.vllm.memory.calibration import compare
 from tuner.foresight.preflight import Preflight, ground_of
+from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.records.record import Role
-from tuner.study.assembly import make_engine
 from tuner.study.proposals import Proposal, Proposer
 
 SITES = {

@@ -9,6 +9,7 @@ from tuner.engines.base import Phase
 from tuner.engines.causes import Evidence, error_of
 from tuner.load.metrics import measure
 from tuner.objective import metric
+from tuner.premises import make_engine
 from tuner.records.record import Failure, PhaseSpan, State, TrialRecord
 from tuner.sim import backends, flags, startup
 from tuner.sim.compile_cache import CompileCache
@@ -16,7 +17,6 @@ from tuner.sim.events import Bar, Compiled, Pause
 from tuner.sim.memory import StartupFailure
 from tuner.sim.noise import QUIET, Noise
 from tuner.sim.settings import Rejected, Site, resolve
-from tuner.study.assembly import make_engine
 
 WARM_UP_S, STOP_S = 25.0, 3.0
 

@@ -4,13 +4,17 @@ import pytest
 
 from tuner import composing
 from tuner.engines.base import StartupFacts
-from tuner.engines.hardware import Hardware, hardware_of
+from tuner.engines.hardware import Hardware, found_hardware, hardware_of
 from tuner.host import nvidia
 from tuner.study.provenance import Machine
 
-SMI = """#!/bin/sh
+SMI = r"""#!/bin/sh
 case "$1" in
-  *compute_cap*) printf '0, 8.9\\n1, 8.9\\n2, 8.6\\n' ;;
+  topo)
+    printf '\t\033[4mGPU0\tGPU1\tGPU2\tCPU Affinity\033[0m\n'
+    printf 'GPU0\t X \tNV4\tPHB\t0-15\nGPU1\tNV4\t X \tPHB\t0-15\n' ;;
+  *pcie.link*) printf '0, 4, 16\n1, 4, 16\n2, 4, 8\n' ;;
+  *compute_cap*) printf '0, 8.9\n1, 8.9\n2, 8.6\n' ;;
   *query-gpu*)
     echo '0, GPU-a, NVIDIA GeForce RTX 4090, 24564, 600'
     echo '1, GPU-b, NVIDIA GeForce RTX 4090, 24564, 2648'
@@ -44,6 +48,24 @@ def test_real_hardware_is_asked_of_the_driver_and_the_smallest_gpu_counts(smi):
     assert (found.gpus, found.source, found.capability, found.multiprocessors) == (2, "nvidia-smi", (8, 9), 128)
     assert found.total_gib == pytest.approx(24564 / 1024)
     assert found.free_gib == pytest.approx((24564 - 2648) / 1024)
+
+
+def test_what_the_driver_says_is_a_whole_machine(smi):
+    pair = found_hardware([0, 1])
+    assert (pair.name, pair.gpus) == ("2 x NVIDIA GeForce RTX 4090, NVLink", (0, 1))
+    assert (pair.gpu.total_gib, pair.gpu.compute_capability, pair.gpu.multiprocessors) == (23.99, "8.9", 128)
+    assert hardware_of(pair).linked is True
+    every = found_hardware()
+    assert every.name == "2 x NVIDIA GeForce RTX 4090 + 1 x NVIDIA GeForce RTX 3090, PCIe 4.0 x8"
+    assert (every.gpus, every.gpu.compute_capability, hardware_of(every).linked) == ((0, 1, 2), "8.6", False)
+
+
+def test_a_study_that_names_no_hardware_takes_what_is_there_and_parts_of_it_if_asked(smi):
+    asked = ["model.id=public/none", "space=none"]
+    assert composing.load(asked).hardware.gpus == (0, 1, 2)
+    one = composing.load([*asked, "hardware.gpus=[2]", "hardware.gpu.free_gib=20"]).hardware
+    assert (one.name, one.gpus, one.gpu.free_gib) == ("NVIDIA GeForce RTX 3090, PCIe 4.0 x8", (2,), 20)
+    assert one.gpu.bandwidth_gb_s == 936
 
 
 def test_only_the_gpus_that_the_study_may_use_are_looked_at(smi):

@@ -12,9 +12,9 @@ from tuner.engines.causes import Cause
 from tuner.engines.vllm.foresight import VllmForesight
 from tuner.errors import LaunchRejected, PredictedOutOfMemory, RequestsRefused, RuleViolated
 from tuner.foresight.preflight import Preflight, ground_of, impossible
+from tuner.premises import make_engine
 from tuner.records.record import Failure, Role, State
 from tuner.space import Candidate
-from tuner.study.assembly import make_engine
 from tuner.study.proposals import Proposal, _admits
 
 H100 = ("experiment=h100", "engine=sim", "hardware=sim-h100", "workload=quick")

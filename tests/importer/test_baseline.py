@@ -11,7 +11,7 @@ import pytest
 from tuner import composing
 from tuner.errors import ConfigError
 from tuner.launchers.docker.options import DockerLauncherConfig
-from tuner.study.assembly import make_engine
+from tuner.premises import make_engine
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "tests" / "data" / "deployments"

@@ -11,10 +11,10 @@ from tuner.engines.vllm.foresight import VllmForesight
 from tuner.foresight.preflight import Preflight, ground_of
 from tuner.host.state import GpuState, HostState, StageHost
 from tuner.load.records import DisturbedStage
+from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.space import Candidate
-from tuner.study.assembly import make_engine
 
 RECORDED = Path(__file__).parents[2] / "studies" / "recorded"
 GPU = {"total_gib": 139.8, "compute_capability": "9.0", "multiprocessors": 132}

@@ -13,8 +13,9 @@ from tuner import composing
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker import services
 from tuner.launchers.process.launcher import ProcessLauncher
+from tuner.premises import make_engine
 from tuner.site.deployed import Claimed, compared, differences
-from tuner.study.assembly import make_engine, workbench
+from tuner.study.assembly import workbench
 from tuner.testing.launcher import until
 
 INSPECTED = Path(__file__).parents[1] / "data" / "docker-inspect-medium-glm.json"

@@ -103,7 +103,7 @@ def test_the_command_exits_with_1_when_a_study_lacks_something_and_with_0_when_n
     assert "→ start Docker" in lacking.stdout
     whole = looked("--json", DOCKER_HOST=nowhere)
     assert whole.returncode == 0
-    names = {finding["name"] for finding in json.loads(whole.stdout)}
+    names = {finding["name"] for finding in json.loads(whole.stdout)["findings"]}
     assert {"Python", "system", "Docker", "ports", "disk for studies", "disk for models", "search"} <= names
 
 

@@ -8,13 +8,13 @@ import pytest
 from tests.simulated import served_load, simulated_study
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.load.metrics import measure
+from tuner.premises import make_engine
 from tuner.search.base import anything
 from tuner.sim import flags
 from tuner.sim.memory import StartupFailure
 from tuner.sim.noise import QUIET
 from tuner.sim.settings import Site, resolve
 from tuner.study import earned
-from tuner.study.assembly import make_engine
 from tuner.study.minimal import effects_of, without_passengers
 
 GOAL = "output_tokens_per_s"

@@ -15,7 +15,7 @@ from tuner.engines.hardware import Hardware
 from tuner.errors import InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
 from tuner.host.inside import Inside
 from tuner.load.workload import Workload
-from tuner.space import Settings
+from tuner.space import SearchSpace, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,63 @@ class MemoryModel:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an engine is asked where nobody says what may be tried.
+
+    Attributes:
+        deployed: The deployment's settings; empty where there is none.
+        hardware: The GPUs.
+        version: The engine's; ``None`` until somebody names it.
+        workload: What will be sent.
+    """
+
+    deployed: Settings
+    hardware: Hardware
+    version: str | None
+    workload: Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What an engine would try of one model on one machine.
+
+    Attributes:
+        space: Each parameter with its reason.
+        args: Flags that the deployment does not set, and without which it would not start, or leave GPUs idle.
+    """
+
+    space: SearchSpace
+    args: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One way to lay a model out on GPUs.
+
+    Attributes:
+        name: For a person: ``TP 2``.
+        gpus: How many it takes.
+        args: The flags that ask for it.
+        refused: Why it cannot be, or is predicted not to start; empty if nothing speaks against it.
+        weights_gib: Weights on the fullest GPU; ``None`` where nothing can be predicted, here and below.
+        kv_tokens: What the KV caches of all replicas hold.
+        requests: Requests of full length that they hold at once.
+        length: That length, in tokens.
+        alone_tokens_per_s: What one user can get at the most, were memory read at its full speed and nothing else done.
+    """
+
+    name: str
+    gpus: int
+    args: Mapping[str, JsonValue]
+    refused: str = ""
+    weights_gib: float | None = None
+    kv_tokens: int | None = None
+    requests: float | None = None
+    length: int | None = None
+    alone_tokens_per_s: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Foresight:
     """What is known of an engine's launches on one machine before the first.
@@ -152,6 +209,14 @@ class Foresight:
         """Predictions for this version on these GPUs, before any start."""
         return MemoryModel()
 
+    def proposed(self, question: Question) -> Proposal:
+        """What may be tried where nobody says: only what exists in this version and can act here."""
+        return Proposal(SearchSpace(params={}, remarks=("this engine proposes nothing: name a space",)))
+
+    def placements(self, question: Question) -> Iterable[Placement]:
+        """Every way to lay the model out on these GPUs, as far as the engine can tell."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Premises:
@@ -165,7 +230,9 @@ class Premises:
         env: The variables that say where this host keeps models.
         version: Of the engine, where the configuration names it.
         inside: The image that the engine is in, if it can be asked there.
+        image: That image's name, which may tell a version.
         on_this_host: Whether the engine's program is one of this host's.
+        may_ask: Whether a model that is not on this disk may be asked for where it is published.
     """
 
     engine: Engine
@@ -175,4 +242,6 @@ class Premises:
     env: Mapping[str, str] = field(default_factory=dict)
     version: str | None = None
     inside: Inside | None = None
+    image: str | None = None
     on_this_host: bool = False
+    may_ask: bool = False

@@ -4,9 +4,10 @@ What the engine itself printed counts most, then ``nvidia-smi``, then the user's
 nobody asks this host: its real GPUs are not the ones meant.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, field_validator
 
@@ -16,6 +17,7 @@ from tuner.schema import Schema
 if TYPE_CHECKING:
     from tuner.engines.base import StartupFacts
 
+Number = TypeVar("Number", int, float)
 Source = Literal["the engine's log", "nvidia-smi", "the configuration"]
 
 _SMI_OVERSTATES = 0.025
@@ -32,6 +34,24 @@ _MULTIPROCESSORS = {
     "H200": 132,
 }
 """Streaming multiprocessors, from the vendor's data sheets: nvidia-smi does not tell."""
+_BANDWIDTH_GB_S = {
+    "RTX 4090": 1008.0,
+    "RTX 3090": 936.0,
+    "RTX 5090": 1792.0,
+    "RTX 6000 Ada": 960.0,
+    "L40S": 864.0,
+    "L4": 300.0,
+    "A10G": 600.0,
+    "A100 80": 2039.0,
+    "A100-SXM4-80GB": 2039.0,
+    "A100": 1555.0,
+    "H100 PCIe": 2000.0,
+    "H100 NVL": 3938.0,
+    "H100": 3350.0,
+    "H200": 4800.0,
+    "B200": 8000.0,
+}
+"""Memory bandwidth, from the same; a name's first match counts."""
 
 
 class GpuConfig(Schema):
@@ -44,6 +64,10 @@ class GpuConfig(Schema):
     compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
     multiprocessors: PositiveInt | None = None
     """Streaming multiprocessors, as the vendor's data sheet has them."""
+    bandwidth_gb_s: PositiveFloat | None = None
+    """Memory bandwidth, likewise, in 1e9 bytes a second."""
+    link: str | None = None
+    """How they talk to each other, and to the host: ``NVLink``, ``PCIe 4.0 x16``."""
 
     @field_validator("compute_capability", mode="before")
     @classmethod
@@ -63,6 +87,7 @@ class HardwareConfig(Schema):
     """The machine, as far as a study needs to know it."""
 
     name: str
+    """For people."""
     gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Indices, in PCI bus order, of the GPUs that the study may use; empty for none."""
     gpu: GpuConfig = GpuConfig()
@@ -83,6 +108,8 @@ class Hardware:
         capability: Compute capability.
         multiprocessors: Streaming multiprocessors of one GPU.
         source: Who says total and free.
+        bandwidth_gb_s: Memory bandwidth of one GPU.
+        linked: Whether all of them are joined by NVLink; ``None`` where nobody knows.
     """
 
     name: str
@@ -92,6 +119,8 @@ class Hardware:
     capability: tuple[int, int] | None = None
     multiprocessors: int | None = None
     source: Source = "the configuration"
+    bandwidth_gb_s: float | None = None
+    linked: bool | None = None
 
     @property
     def least_total_gib(self) -> float | None:
@@ -116,17 +145,52 @@ class Hardware:
 
 def hardware_of(config: HardwareConfig) -> Hardware:
     """The hardware of a study: asked of this host's driver where it is real, else as configured."""
+    stated = stated_hardware(config)
+    return stated if config.simulated or not config.gpus else _asked(stated, config.gpus)
+
+
+def stated_hardware(config: HardwareConfig) -> Hardware:
+    """The hardware as configured, whether it is this host's or not."""
     facts, simulated = config.gpu, config.simulated
     count = simulated.get("count", 1) if simulated else len(config.gpus)
-    stated = Hardware(
+    return Hardware(
         name=config.name,
         gpus=count if isinstance(count, int) else 1,
         total_gib=facts.total_gib,
         free_gib=facts.free_gib,
         capability=facts.capability,
         multiprocessors=facts.multiprocessors,
+        bandwidth_gb_s=facts.bandwidth_gb_s or _of_name(config.name, _BANDWIDTH_GB_S),
+        linked=None if facts.link is None else facts.link.startswith("NVLink"),
     )
-    return stated if simulated or not config.gpus else _asked(stated, config.gpus)
+
+
+def found_hardware(indices: Sequence[int] = ()) -> HardwareConfig:
+    """What the driver says of this host: its GPUs, their memory, and how they are linked.
+
+    Args:
+        indices: The GPUs that are meant; all of them by default.
+    """
+    seen = [gpu for gpu in driver.read() if not indices or gpu.index in indices]
+    if not seen:
+        return HardwareConfig(name="CPU (no GPU driver answers)")
+    known, smallest = driver.capabilities(), min(seen, key=lambda gpu: gpu.total_gib)
+    capability = min((known[gpu.index] for gpu in seen if gpu.index in known), default=None)
+    facts = GpuConfig(
+        total_gib=round(smallest.total_gib, 2),
+        compute_capability=None if capability is None else "{}.{}".format(*capability),
+        multiprocessors=_of_name(smallest.name, _MULTIPROCESSORS),
+        bandwidth_gb_s=_of_name(smallest.name, _BANDWIDTH_GB_S),
+        link=driver.link([gpu.index for gpu in seen]),
+    )
+    return HardwareConfig(name=_called(seen, facts.link), gpus=tuple(gpu.index for gpu in seen), gpu=facts)
+
+
+def _called(seen: Sequence[driver.Gpu], link: str | None) -> str:
+    """``2 x NVIDIA H200, NVLink``; where there are several kinds, each with its number."""
+    counts = Counter(gpu.name for gpu in seen)
+    names = " + ".join(f"{count} x {name}" if len(seen) > 1 else name for name, count in counts.items())
+    return f"{names}, {link}" if link else names
 
 
 def _asked(stated: Hardware, indices: Sequence[int]) -> Hardware:
@@ -139,10 +203,11 @@ def _asked(stated: Hardware, indices: Sequence[int]) -> Hardware:
         total_gib=min(gpu.total_gib for gpu in seen),
         free_gib=min(gpu.total_gib - gpu.used_gib for gpu in seen),
         capability=min((known[gpu.index] for gpu in seen if gpu.index in known), default=stated.capability),
-        multiprocessors=stated.multiprocessors or _multiprocessors(seen[0].name),
+        multiprocessors=stated.multiprocessors or _of_name(seen[0].name, _MULTIPROCESSORS),
+        bandwidth_gb_s=stated.bandwidth_gb_s or _of_name(seen[0].name, _BANDWIDTH_GB_S),
         source="nvidia-smi",
     )
 
 
-def _multiprocessors(name: str) -> int | None:
-    return next((count for part, count in _MULTIPROCESSORS.items() if part in name), None)
+def _of_name(name: str, known: Mapping[str, Number]) -> Number | None:
+    return next((value for part, value in known.items() if part in name), None)

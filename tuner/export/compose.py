@@ -15,9 +15,9 @@ from tuner.config import Config
 from tuner.engines.registry import kind_of
 from tuner.export.profile import recommended, settings_of
 from tuner.launchers.export import Export, plain
+from tuner.premises import make_engine
 from tuner.records.outcome import Outcome
 from tuner.space import Settings
-from tuner.study.assembly import make_engine
 
 NOT_SHOWN = "limit-not-shown"
 """The Compose profile of a winner of which something is not shown: without it Compose does not start the service."""

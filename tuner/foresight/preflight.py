@@ -13,9 +13,8 @@ from tuner.config import Config
 from tuner.engines.base import Engine, StartupFacts
 from tuner.engines.causes import Cause
 from tuner.engines.forecast import Forecast
-from tuner.engines.foresight import Foresight, KnownFlags, MemoryModel, Premises, ServerStart
+from tuner.engines.foresight import Foresight, KnownFlags, MemoryModel, ServerStart
 from tuner.engines.hardware import Hardware, hardware_of
-from tuner.engines.registry import kind_of
 from tuner.errors import (
     ConfigError,
     GpuBusy,
@@ -26,8 +25,8 @@ from tuner.errors import (
 )
 from tuner.foresight.lessons import Failed, Lesson, busy, lesson, usual_free_gib
 from tuner.host.inside import Inside
-from tuner.host.leases import state_dir
 from tuner.load.workload import Workload
+from tuner.premises import foresight_of
 from tuner.records.record import TrialRecord
 from tuner.space import Candidate, SearchSpace, Settings
 
@@ -73,17 +72,7 @@ def ground_of(config: Config, engine: Engine, inside: Inside | None = None) -> G
         inside: The image that it is in, where that can be asked.
     """
     hardware = hardware_of(config.hardware)
-    premises = Premises(
-        engine,
-        config.launcher.model_here(config.model.id),
-        hardware,
-        state_dir() / "flags",
-        env=config.launcher.cache_here(config),
-        version=config.engine.version,
-        inside=inside,
-        on_this_host=config.launcher.engine_here,
-    )
-    foresight = kind_of(config.engine).foresight(premises)
+    foresight = foresight_of(config, engine, hardware, inside)
     return Ground(config.space, config.model.settings, hardware, foresight, config.engine.version, config.workload)
 
 

@@ -4,6 +4,7 @@ Asked of ``nvidia-smi``, which comes with every driver. On WSL2 it knows the mem
 """
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from tuner.host.state import GpuState
 
 _WSL_FOLDER = "/usr/lib/wsl/lib"
 _TIMEOUT_S = 20
+_GPU = re.compile(r"GPU\d+")
+_ESCAPE = re.compile(r"\x1b\[\d*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,27 @@ def capabilities() -> dict[int, tuple[int, int]]:
     rows = _query("--query-gpu=index,compute_cap")
     pairs = ((index, capability.partition(".")) for index, capability in rows)
     return {int(index): (int(major), int(minor)) for index, (major, _, minor) in pairs if minor.isdigit()}
+
+
+def link(gpus: Sequence[int]) -> str | None:
+    """How these GPUs talk to each other, ``NVLink`` if each pair does so, else the bus; ``None`` where nobody says."""
+    wanted = {*gpus}
+    ours = {one: paths for one, paths in _paths().items() if one in wanted}
+    pairs = [path for one, paths in ours.items() for two, path in paths.items() if one != two and two in wanted]
+    if pairs and all(path.startswith("NV") for path in pairs):
+        return "NVLink"
+    rows = [row for row in _query("--query-gpu=index,pcie.link.gen.max,pcie.link.width.max") if int(row[0]) in gpus]
+    buses = [(int(generation), int(width)) for _, generation, width in rows if generation.isdigit() and width.isdigit()]
+    return "PCIe {}.0 x{}".format(*min(buses)) if buses else None
+
+
+def _paths() -> dict[int, dict[int, str]]:
+    """The matrix of ``nvidia-smi topo -m``: ``NV18`` for eighteen links, else how far away the other GPU is."""
+    rows = [line.split() for line in _ESCAPE.sub("", _output("topo", "-m")).splitlines()]
+    heads = next((row for row in rows if row and row[0] == "GPU0"), [])
+    others = [int(head[3:]) for head in heads if _GPU.fullmatch(head)]
+    found = {int(row[0][3:]): row[1:] for row in rows if row and row is not heads and _GPU.fullmatch(row[0])}
+    return {gpu: dict(zip(others, cells, strict=False)) for gpu, cells in found.items()}
 
 
 def descriptions() -> tuple[str, ...]:
@@ -110,19 +134,19 @@ def _processes() -> dict[str, list[str]]:
 
 def _query(wanted: str) -> list[list[str]]:
     """The rows of one question; none where it cannot be answered. A cell holds no comma."""
+    said = _output(wanted, "--format=csv,noheader,nounits")
+    rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines()]
+    return [row for row in rows if len(row) == wanted.count(",") + 1]
+
+
+def _output(*question: str) -> str:
+    """What ``nvidia-smi`` answers; nothing where it cannot."""
     search_path = os.pathsep.join([os.environ.get("PATH", os.defpath), _WSL_FOLDER])
     program = shutil.which("nvidia-smi", path=search_path)
     if program is None:
-        return []
+        return ""
     try:
-        done = subprocess.run(
-            [program, wanted, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=True,
-        )
+        done = subprocess.run([program, *question], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
-        return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
-    return [row for row in rows if len(row) == wanted.count(",") + 1]
+        return ""
+    return done.stdout

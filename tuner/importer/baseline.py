@@ -66,7 +66,7 @@ def baseline(text: str) -> Baseline:
         fix = "name its running container in place of the file, or write a model group"
         raise ConfigError(f"{path}: its command line cannot be read: {said}", place=KEY, fix=fix)
     hide(value for name, value in deployment.env.items() if value and is_secret(name))
-    groups = {"model": "deployed", "hardware": "unknown", "space": "serving"}
+    groups = {"model": "deployed", "hardware": "unknown", "space": "auto"}
     launcher = "docker" if deployment.container.container else "process"
     return Baseline(
         {**groups, "launcher": launcher},

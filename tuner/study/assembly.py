@@ -8,11 +8,11 @@ from pydantic import JsonValue
 
 from tuner.config import Config
 from tuner.engines.base import Engine
-from tuner.engines.registry import kind_of
 from tuner.foresight.preflight import Ground, ground_of, impossible
 from tuner.host.leases import reserved
 from tuner.launchers.base import Launcher
 from tuner.load.client import LoadClient
+from tuner.premises import make_engine
 from tuner.site import deployed
 from tuner.site.gpus import SoleUser
 from tuner.site.takeover import in_the_way, taken_over
@@ -68,13 +68,6 @@ def _launch_args(config: Config, engine: Engine, ground: Ground | None) -> Mappi
 
 def _launch_env(config: Config, engine: Engine) -> Mapping[str, str]:
     return engine.launch_env(sum(config.engine.limits_s.values()))
-
-
-def make_engine(config: Config) -> Engine:
-    """The engine, with ``{python}`` in its command line filled in."""
-    own = config.launcher.python
-    executable = tuple(part.replace("{python}", own) for part in config.engine.executable)
-    return kind_of(config.engine).engine(executable, config.model.id)
 
 
 @contextmanager

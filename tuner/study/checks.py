@@ -14,11 +14,11 @@ from tuner.host import nvidia
 from tuner.host.leases import reserved
 from tuner.launchers.config import Check
 from tuner.load.plan import SLACK_TOKENS
+from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.site.takeover import in_the_way
 from tuner.study import resume
-from tuner.study.assembly import make_engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ from pydantic import Field, JsonValue
 
 from tuner import words
 from tuner.config import Config
+from tuner.engines.registry import kind_of
+from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.records.verdict import shown_by
 from tuner.schema import Schema
 from tuner.space import Choice, Range
-from tuner.study.assembly import make_engine
 from tuner.study.checks import Checks
 from tuner.study.pace import Pace
 
@@ -31,6 +32,10 @@ class PlannedParameter(Schema):
     values: str
     condition: str | None
     deployed: str
+    why: str | None = None
+    """What it is tried for."""
+    weight: float = 1.0
+    """What it is expected to change, over what a setting usually does: where the search begins."""
 
 
 class StudyPlan(Schema):
@@ -50,6 +55,8 @@ class StudyPlan(Schema):
     search: str
     parameters: tuple[PlannedParameter, ...]
     rules: dict[str, str]
+    remarks: tuple[str, ...] = ()
+    """What was left out of the space, and why."""
     size: int | None
     """Combinations, conditions not counted; null if a parameter is continuous."""
     trials: int | None
@@ -98,7 +105,9 @@ class StudyPlan(Schema):
         for p in self.parameters:
             condition = f"  when {p.condition}" if p.condition else ""
             lines.append(f"  {p.name:<{width}}  {p.values}  (deployed: {p.deployed}){condition}")
+            lines += [f"  {'':<{width}}    {p.why}{_expected(p.weight)}"] if p.why else []
         rules = [f"  rule {name}: {text}" for name, text in self.rules.items()]
+        rules += [f"  {remark}" for remark in self.remarks]
         most = "at most " if any(parameter.condition for parameter in self.parameters) else ""
         size = "no end of" if self.size is None else f"{most}{self.size:,}"
         return [f"{size} combinations of {len(self.parameters)} parameters", *lines, *rules]
@@ -148,6 +157,7 @@ def plan_of(config: Config, checks: Checks | None = None, differences: tuple[str
         search=config.search.kind,
         parameters=tuple(_parameter(config, name) for name in config.space.params),
         rules=config.space.rules,
+        remarks=config.space.remarks,
         size=config.space.size,
         trials=config.budget.trials,
         finished=finished,
@@ -229,7 +239,14 @@ def _parameter(config: Config, name: str) -> PlannedParameter:
         values=_values(parameter),
         condition=parameter.when,
         deployed=_said(deployed.get(name)),
+        why=parameter.why,
+        weight=kind_of(config.engine).hints.weights.get(target, 1.0),
     )
+
+
+def _expected(weight: float) -> str:
+    """What the search begins with, where that is not the usual."""
+    return "" if weight == 1 else f" (weight {weight:g})"
 
 
 def _values(parameter: Range | Choice) -> str:

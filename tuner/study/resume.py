@@ -31,6 +31,7 @@ _HARMLESS: Mapping[str, str] = {
     "secrets": "applies from the next trial",
     "launcher.pull": "the study stays with the image that it began with",
     "launcher.port": "applies from the next trial",
+    "space.remarks": "only its reasons are others",
     "space.rules": "proposals keep the new rules; earlier trials stay",
 }
 """What may change in the middle of a study, by the beginning of its key, and what that means."""
@@ -118,6 +119,8 @@ def _meaning(key: str, spaces: Mapping[str, str]) -> str | None:
     for beginning, meaning in {**_HARMLESS, **spaces}.items():
         if key == beginning or key.startswith(f"{beginning}."):
             return meaning
+    if key.startswith("space.params.") and key.endswith(".why"):
+        return _HARMLESS["space.remarks"]
     in_range = key.startswith("space.params.") and key.rsplit(".", 1)[1] in ("low", "high")
     return _SPACE_RANGE if in_range else None
 

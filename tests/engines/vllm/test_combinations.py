@@ -204,3 +204,11 @@ def test_blocks_of_fp8_must_stay_whole_on_a_rank(ranks, expert_parallel, starts)
     found = check(args, hardware=MANY, version="0.26.0", model="Qwen/Qwen3-235B-A22B-FP8")
     assert (found is None) is starts
     assert starts or "not divisible by tensor parallel size (8) in groups of 128" in str(found)
+
+
+@pytest.mark.parametrize("ranks", [4, 8])
+def test_experts_in_mxfp4_are_padded_to_any_number_of_ranks(ranks):
+    """gpt-oss: experts of 2,880 are 360 on each of eight ranks, which is no multiple of the 32 that share a scale."""
+    experts = {"num_local_experts": 32, "num_experts_per_tok": 4, "intermediate_size": 2880, "model_type": "gpt_oss"}
+    model = {**DENSE, **experts, "num_key_value_heads": 8, "quantization_config": {"quant_method": "mxfp4"}}
+    assert check({"tensor_parallel_size": ranks}, hardware=MANY, version="0.26.0", model=model) is None

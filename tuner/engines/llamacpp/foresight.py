@@ -14,12 +14,15 @@ from tuner.engines.foresight import (
     MemoryModel,
     MemorySettings,
     Premises,
+    Proposal,
+    Question,
     RefusedRequest,
     ServerStart,
 )
 from tuner.engines.hardware import Hardware
 from tuner.engines.llamacpp import flags, rules
 from tuner.engines.llamacpp.gguf import GgufModel, find
+from tuner.engines.llamacpp.levers import proposal_of
 from tuner.engines.llamacpp.memory.calibration import BufferCalibration, BufferPrediction
 from tuner.engines.llamacpp.memory.demand import Demand, demand_of
 from tuner.engines.llamacpp.memory.sizes import Sizes, sizes
@@ -66,6 +69,10 @@ class LlamaCppForesight(Foresight):
     def refused_requests(self, workload: Workload, settings: Settings) -> Iterable[RefusedRequest]:
         """Requests longer than a slot's context."""
         return rules.refused_requests(workload, settings, self.model.context if self.model else None)
+
+    def proposed(self, question: Question) -> Proposal:
+        """Settings that this build has and that act on this machine."""
+        return proposal_of(question, self.flags)
 
     def memory(self, version: str | None, hardware: Hardware) -> MemoryModel:
         """The formulas, uncorrected."""

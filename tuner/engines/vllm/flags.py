@@ -47,6 +47,7 @@ REPLACED: Mapping[str, str] = {
 _HELP_ENTRY = re.compile(r"^  (?P<names>-\S.*?)(?: {2,}|$)", re.MULTILINE)
 _LONG_FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _RELEASE = re.compile(r"\d+")
+_TAG = re.compile(r"vllm[^:]*:v?(\d+\.\d+\.\d+\S*)")
 
 
 class _FlagEntry(Schema):
@@ -88,6 +89,18 @@ def known_flags(version: str) -> frozenset[str]:
 def all_flags() -> frozenset[str]:
     """The long flags that any version in the table takes, or took."""
     return frozenset(_table().flags)
+
+
+def common_flags() -> frozenset[str]:
+    """The long flags that every version in the table has since the first engine that tuner launches (0.9)."""
+    recent = [version for version in _table().versions if _release(version) >= (0, 9)]
+    return frozenset.intersection(*map(known_flags, recent))
+
+
+def tagged(image: str) -> str | None:
+    """The version that an image's name tells, ``vllm/vllm-openai:v0.20.0``."""
+    found = _TAG.search(image)
+    return found[1] if found else None
 
 
 def known_choices(version: str) -> Mapping[str, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """What is known of vLLM's launches before the first: its flags, what it refuses, and what it takes of the GPUs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pydantic import JsonValue
 
@@ -13,19 +13,25 @@ from tuner.engines.foresight import (
     KnownFlags,
     MemoryModel,
     MemorySettings,
+    Placement,
     Premises,
+    Proposal,
+    Question,
     RefusedRequest,
     ServerStart,
 )
 from tuner.engines.hardware import Hardware
 from tuner.engines.log.platform import advise
 from tuner.engines.vllm import rules
-from tuner.engines.vllm.flags import unknown_flags
+from tuner.engines.vllm.flags import common_flags, tagged, unknown_flags
 from tuner.engines.vllm.help import HELP, of_version
 from tuner.engines.vllm.memory.calibration import Calibration, Prediction, Start
 from tuner.engines.vllm.memory.demand import Demand, demand_of, release
 from tuner.engines.vllm.memory.sizes import Shortage, Terms
+from tuner.engines.vllm.model import hub
 from tuner.engines.vllm.model.architecture import Architecture, find
+from tuner.engines.vllm.placements import placements
+from tuner.engines.vllm.proposal import proposal_of
 from tuner.engines.vllm.requests import refused_requests
 from tuner.engines.vllm.rules import Launch
 from tuner.errors import InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
@@ -66,10 +72,12 @@ class VllmForesight(Foresight):
     Attributes:
         engine: Makes command lines.
         model: The model; ``None`` where nothing on this disk tells.
+        image: The version that its image's name tells.
     """
 
     engine: Engine
     model: Architecture | None
+    image: str | None = None
     names: MemorySettings = NAMES
 
     def refused_flag(self, args: Mapping[str, JsonValue]) -> LaunchRejected | None:
@@ -98,10 +106,29 @@ class VllmForesight(Foresight):
         """The formulas, uncorrected."""
         return VllmMemory(self.model, version, hardware, Calibration(self.model, hardware))
 
+    def proposed(self, question: Question) -> Proposal:
+        """Settings that this version has and that act on this model; without a version those that all have."""
+        told = replace(question, version=question.version or self.image)
+        flags = self.flags or (of_version(told.version) if told.version else None)
+        memory = self.memory(told.version, told.hardware)
+        return proposal_of(told, self.model, memory, flags.flags if flags else common_flags())
+
+    def placements(self, question: Question) -> Iterable[Placement]:
+        """Tensor, pipeline and data parallel, and experts dealt out whole."""
+        return placements(replace(question, version=question.version or self.image), self.model)
+
 
 def foresight_of(premises: Premises) -> VllmForesight:
     """What is known of a study's launches; vLLM is asked for its flags, which takes half a minute the first time."""
-    return VllmForesight(engine=premises.engine, model=find(premises.model, premises.env), flags=_known_flags(premises))
+    flags, image = _known_flags(premises), tagged(premises.image or "")
+    return VllmForesight(engine=premises.engine, model=_model(premises), image=image, flags=flags)
+
+
+def _model(premises: Premises) -> Architecture | None:
+    """From this disk; what the hub says of it is kept where the engine's answers are."""
+    model, answers = premises.model, premises.answers
+    known = find(model, premises.env) or hub.kept(model, answers)
+    return known or (hub.asked(model, premises.env, answers) if premises.may_ask else None)
 
 
 def _known_flags(premises: Premises) -> KnownFlags | None:

@@ -326,7 +326,8 @@ def _cut_widths(launch: Launch) -> list[tuple[str, str, int, int]]:
     found = []
     if model.intermediate and model.has_mlp:
         found.append(("model.layers.0.mlp.up_proj", "intermediate size", model.intermediate, ranks))
-    if model.experts and not launch.demand.expert_parallel:
+    padded = model.quantization is not None and model.quantization.method == "mxfp4"  # ``gpt_oss.py`` rounds up
+    if model.experts and not launch.demand.expert_parallel and not padded:
         width = model.experts.intermediate
         found.append(("model.layers.9.mlp.experts.0.up_proj", "experts' intermediate size", width, ranks))
     return found

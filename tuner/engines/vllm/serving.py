@@ -13,7 +13,7 @@ from functools import cache
 from pydantic import JsonValue
 
 from tuner.engines.base import Flag, ServeCommand
-from tuner.engines.vllm.flags import all_flags, known_flags, unknown_flags
+from tuner.engines.vllm.flags import all_flags, known_flags, tagged, unknown_flags
 from tuner.engines.vllm.sizes import size
 
 SHORT: Mapping[str, str] = {
@@ -80,7 +80,6 @@ _TELLING = frozenset(
 
 _REPEATED = 4
 """Words in which the program may stand once more."""
-_VERSION = re.compile(r"vllm[^:]*:v?(\d+\.\d+\.\d+\S*)")
 _SIZED = re.compile(r"--max-(?:model-len|num-batched-tokens|num-seqs)|--kv-cache-memory-bytes")
 
 
@@ -164,8 +163,8 @@ def _twice(flags: Sequence[Flag]) -> Iterator[str]:
 
 def _of_its_time(flags: Sequence[Flag], image: str | None) -> Iterator[Flag]:
     """``-O3`` was a compilation config before it became a level of its own."""
-    version = _VERSION.search(image or "")
-    early = version is not None and "--optimization-level" not in known_flags(version[1])
+    version = tagged(image or "")
+    early = version is not None and "--optimization-level" not in known_flags(version)
     for flag in flags:
         if early and flag.name == "--optimization-level" and flag.written.startswith("-O"):
             yield Flag("--compilation-config", flag.values, flag.written)
@@ -175,12 +174,12 @@ def _of_its_time(flags: Sequence[Flag], image: str | None) -> Iterator[Flag]:
 
 def gone(flags: Sequence[Flag], image: str | None) -> Iterator[str]:
     """Flags that the image's version does not have, with what took their place."""
-    version = _VERSION.search(image or "")
+    version = tagged(image or "")
     if not version:
         return
-    for one in unknown_flags([flag.name for flag in flags], known_flags(version[1])):
+    for one in unknown_flags([flag.name for flag in flags], known_flags(version)):
         instead = f"; instead: {one.instead}" if one.instead else ""
-        yield f"vLLM {version[1]} has no {one.flag}{instead}"
+        yield f"vLLM {version} has no {one.flag}{instead}"
 
 
 def _start(words: Sequence[str]) -> int | None:

@@ -216,7 +216,9 @@ class _Formulas:
     def non_torch_gib(self) -> float:
         """CUDA's libraries, and what ranks need to talk to each other."""
         further = self.demand.world_size - 1
-        linked = self.demand.tensor_parallel > 1 and self.hardware.capability in LINKED_CAPABILITIES
+        known = self.hardware.linked
+        usual = self.hardware.capability in LINKED_CAPABILITIES
+        linked = self.demand.tensor_parallel > 1 and (usual if known is None else known)
         linked = linked and not at_least(self.demand.version, *LINKED_UNTIL)
         return NON_TORCH_GIB + (LINKED_GIB if linked else NON_TORCH_RANK_GIB * further)
 

@@ -1,0 +1,308 @@
+"""What may be tried of vLLM for one model on one machine, each setting with its reason, or the reason why not.
+
+A setting is proposed where this version has it and it can act: no expert parallelism without experts, no setting of
+4-bit kernels without 4-bit weights. Ranges end where the memory model says that a start would fail.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from tuner.engines.foresight import MemoryModel, Question
+from tuner.engines.vllm.memory.demand import Demand, at_least, demand_of, release
+from tuner.engines.vllm.model.architecture import Architecture
+from tuner.space import Choice, Range, SearchSpace, Settings
+
+_STEP = 0.01
+_IDLE_GIB = 0.6
+"""What a driver and a context hold of a card that nobody uses: 0.5 GiB on an H100 and an RTX 4090."""
+_SHARES = (80, 97)
+"""Shares of the GPU's memory that are worth trying, in steps."""
+_FEWEST_TOKENS, _MOST_TOKENS, _MOST_SEQS = 1024, 65536, 1024
+_SMALL_STEP = 16
+"""Up to so many users steps are small enough for graphs and kernels of each size."""
+_LARGER = (32, 64, 128, 256, 512)
+_FOUR_BITS = 4
+_AUTOTUNED_SINCE = (0, 11)
+_COMPILED_SINCE = (0, 14)
+_PRECISION_SINCE = (0, 15)
+_OVERLAP = ((0, 10), (0, 14))
+"""Versions in which the next step may be prepared while one runs, and is not unless asked for."""
+_FREE_BLOCKS = ((9, 0), (10, 0), (10, 3))
+"""Cards whose MLA backends take one size of block only."""
+
+Proposed = Range | Choice | str
+"""A parameter, or the sentence that says why it is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a setting is judged by.
+
+    Attributes:
+        model: The model; ``None`` where nothing is known of it.
+        question: The deployment, the GPUs, the version, the workload.
+        memory: What starts are predicted to take.
+        flags: The long flags of this version.
+        layouts: The numbers of ranks that may share a layer, or that there may be of replicas, by flag.
+    """
+
+    model: Architecture | None
+    question: Question
+    memory: MemoryModel
+    flags: frozenset[str]
+    layouts: Mapping[str, tuple[int, ...]]
+
+    @property
+    def demand(self) -> Demand:
+        """What the deployment asks for, with the defaults of this version."""
+        return demand_of(self.question.deployed, self.question.hardware, release(self.question.version), self.model)
+
+    @property
+    def graphs(self) -> tuple[int, ...]:
+        """Sizes of small steps: powers of two up to the users; empty where steps are large."""
+        users = _covering(self.question.workload.users)
+        return tuple(1 << power for power in range(users.bit_length())) if users <= _SMALL_STEP else ()
+
+    def since(self, *numbers: int) -> bool:
+        """Whether the version is not older."""
+        return at_least(release(self.question.version), *numbers)
+
+    def fits(self, **args: JsonValue) -> bool:
+        """Whether the deployment with these flags is predicted to start."""
+        return self.memory.fits(self.question.deployed.merged(Settings(args)))
+
+
+@dataclass(frozen=True, slots=True)
+class Lever:
+    """One setting.
+
+    Attributes:
+        name: Its parameter's name.
+        propose: Its values, or why it cannot act.
+        flag: The flag that it needs; empty for a variable.
+    """
+
+    name: str
+    propose: Callable[[Case], Proposed]
+    flag: str = ""
+
+
+def space_of(case: Case) -> SearchSpace:
+    """All settings that exist and can act; where there is no GPU only those of the scheduler."""
+    params: dict[str, Range | Choice] = {}
+    remarks: list[str] = [*_unread(case)]
+    for lever in LEVERS if case.question.hardware.gpus else LEVERS[:2]:
+        found = lever.propose(case)
+        if not isinstance(found, str) and lever.flag and lever.flag not in case.flags:
+            found = f"this vLLM has no {lever.flag}"
+        if isinstance(found, str):
+            remarks.append(f"{lever.name} is left out: {found}")
+        else:
+            params[lever.name] = _with_deployed(lever.name, found, case.question.deployed)
+    return SearchSpace(params=params, rules=_rules(case, params), remarks=tuple(remarks))
+
+
+def _unread(case: Case) -> Iterator[str]:
+    model, hardware = case.model, case.question.hardware
+    if model is None:
+        yield "neither this disk nor the hub tells what the model is: only what needs no knowledge of it is tried"
+    elif model.missing:
+        yield f"memory is not predicted ({', '.join(model.missing)}): ranges are the usual ones"
+    if hardware.gpus and hardware.total_gib is None:
+        yield "the memory of the GPUs is not known (hardware.gpu.total_gib): ranges are the usual ones"
+    if not hardware.gpus:
+        yield "without a GPU only the scheduler's settings are tried"
+
+
+def _with_deployed(name: str, parameter: Range | Choice, deployed: Settings) -> Range | Choice:
+    """What is deployed must be among the choices."""
+    value = deployed.args.get(parameter.flag or name) if not name.isupper() else deployed.env.get(name)
+    if value is None or isinstance(parameter, Range) or parameter.accepts(value):
+        return parameter
+    if isinstance(value, str) and any(str(choice) == value for choice in parameter.choices):
+        return parameter
+    readable = value in ("0", "1") and name.isupper()
+    return parameter if readable else parameter.model_copy(update={"choices": (*parameter.choices, value)})
+
+
+def _rules(case: Case, params: Mapping[str, Range | Choice]) -> dict[str, str]:
+    rules = {}
+    if {"max_num_batched_tokens", "max_num_seqs"} <= params.keys():
+        rules["tokens_cover_sequences"] = "max_num_batched_tokens >= max_num_seqs"
+    return rules
+
+
+def _tokens(case: Case) -> Proposed:
+    default = case.demand.max_num_batched_tokens
+    high = _highest(_FEWEST_TOKENS, _MOST_TOKENS, lambda tokens: case.fits(max_num_batched_tokens=tokens))
+    if not case.question.hardware.gpus:
+        high = 4096
+    why = "tokens in a step: more serve prompts sooner, fewer hold back running answers less"
+    return Range(low=min(_FEWEST_TOKENS, high), high=high, scale="pow2", default=default, why=why)
+
+
+def _sequences(case: Case) -> Proposed:
+    users, default = case.question.workload.users, case.demand.max_num_seqs
+    high = _highest(_SMALL_STEP, _MOST_SEQS, lambda seqs: case.fits(max_num_seqs=seqs))
+    if not case.question.hardware.gpus:
+        high = 64
+    low = min(_covering(users // 2 + 1), high)
+    why = f"requests in a step: below {users} users wait, above it graphs and memory for more are kept ready"
+    return Range(low=low, high=max(low, high), scale="pow2", default=default, why=why)
+
+
+def _share(case: Case) -> Proposed:
+    total = case.question.hardware.total_gib
+    most = _SHARES[1] if total is None else min(_SHARES[1], int(100 * (1 - _IDLE_GIB / total)))
+    shares = [percent / 100 for percent in range(_SHARES[0], max(most, _SHARES[0]) + 1)]
+    fitting = [share for share in shares if case.fits(gpu_memory_utilization=share)] or shares
+    usual = case.demand.utilization
+    low, high = min(fitting[0], usual), max(fitting[-1], usual)
+    why = "what of the GPU's memory becomes KV cache; it decides what fits more than how fast it is"
+    return Range(low=low, high=high, step=_STEP, default=usual, why=why)
+
+
+def _blocks(case: Case) -> Proposed:
+    model, capability = case.model, case.question.hardware.capability
+    if model is None:
+        return "backends differ in the blocks that they take"
+    if model.state is not None:
+        return "vLLM lengthens blocks until a state fits"
+    if model.mla is not None and (capability is None or capability in _FREE_BLOCKS):
+        return "MLA backends of this card take one size only"
+    why = "tokens in a block of the KV cache: bytes a token do not depend on it, so expect next to nothing"
+    return Choice(choices=(16, 32, 64), default=16, why=why)
+
+
+def _captured(case: Case) -> Proposed:
+    sizes = case.graphs
+    if not sizes:
+        return f"steps of {case.question.workload.users} users are large"
+    every = [*range(1, sizes[-1] + 1)]
+    larger = [size for size in (16, *_LARGER) if size > sizes[-1]]
+    why = "sizes with a CUDA graph: a step is padded to the next one"
+    flag = "compilation_config.cudagraph_capture_sizes"
+    return Choice(flag=flag, choices=(None, every, [*every, *larger]), why=why)
+
+
+def _compiled(case: Case) -> Proposed:
+    sizes = case.graphs
+    if not sizes:
+        return f"steps of {case.question.workload.users} users are large"
+    if not case.since(*_COMPILED_SINCE):
+        return "not tried before vLLM 0.14"
+    choices = dict.fromkeys(map(tuple, ([sizes[-1]], sizes)))
+    why = "sizes that Inductor compiles and tunes on their own; each makes the start longer"
+    flag = "compilation_config.compile_sizes"
+    return Choice(flag=flag, choices=(None, *([*each] for each in choices)), why=why)
+
+
+def _tuned(what: str) -> Callable[[Case], Proposed]:
+    def propose(case: Case) -> Proposed:
+        if isinstance(_compiled(case), str) or not case.since(*_AUTOTUNED_SINCE):
+            return "it acts on compile_sizes only"
+        return Choice(choices=(True, False), default=True, when="compile_sizes != null", why=what)
+
+    return propose
+
+
+def _overlapped(case: Case) -> Proposed:
+    first, last = _OVERLAP
+    if release(case.question.version) is None or case.since(*last) or not case.since(*first):
+        return "it is on by itself, or this vLLM does not have it"
+    return Choice(choices=(True, False), default=False, why="the next step is prepared while one runs")
+
+
+def _prefixes(case: Case) -> Proposed:
+    if case.model is None or case.model.state is None:
+        return "it is on, and costs next to nothing"
+    why = "shared beginnings are computed once; each cached one takes a second state"
+    return Choice(choices=(True, False), default=case.demand.prefix_caching, why=why)
+
+
+def _layout(flag: str, why: str) -> Callable[[Case], Proposed]:
+    def propose(case: Case) -> Proposed:
+        numbers = case.layouts.get(flag, ())
+        if case.question.hardware.gpus < 2:
+            return "there is one GPU"
+        if case.model is None:
+            return "nobody knows how the model can be divided"
+        if len(numbers) < 2:
+            return "no other layout of this model fits on these GPUs"
+        return Choice(choices=numbers, default=1, why=why)
+
+    return propose
+
+
+def _experts(case: Case) -> Proposed:
+    if case.model is None or case.model.experts is None:
+        return "the model has no experts" if case.model else "nobody knows whether the model has experts"
+    if case.question.hardware.gpus < 2:
+        return "there is one GPU"
+    why = f"{case.model.experts.count} experts dealt out whole among the ranks, instead of each being cut"
+    return Choice(choices=(True, False), default=False, why=why)
+
+
+def _atomic(case: Case) -> Proposed:
+    if case.model is None:
+        return "nobody knows how its weights are stored"
+    quantization = case.model.quantization
+    stored = quantization.format if quantization else None
+    if stored is None or stored.bits != _FOUR_BITS or stored.group is None or quantization is None:
+        return "the model has no 4-bit weights for Marlin's kernels"
+    if quantization.method in ("modelopt", "mxfp4"):
+        return f"{quantization.method} does not use these kernels"
+    why = "Marlin's 4-bit kernels add up in place; before Hopper in float16 only"
+    return Choice(choices=(True, False), default=False, why=why)
+
+
+def _precision(case: Case) -> Proposed:
+    if case.model is None or case.model.experts is None or not case.since(*_PRECISION_SINCE):
+        return "it acts on the router of experts, from vLLM 0.15 on"
+    return Choice(choices=("highest", "high", "medium"), default="highest", why="the experts' router is in float32")
+
+
+def _threads(case: Case) -> Proposed:
+    return Choice(choices=(1, 2, 4, 8), default=1, why="threads of the host's part of each step")
+
+
+def _highest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The highest power of two that fits; the highest of all where none does, since then nothing is known."""
+    powers = [1 << power for power in range(low.bit_length() - 1, high.bit_length())]
+    return next((number for number in reversed(powers) if fits(number)), high)
+
+
+def _covering(number: int) -> int:
+    """The least power of two that is not below a number."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+LEVERS: tuple[Lever, ...] = (
+    Lever("max_num_batched_tokens", _tokens, "--max-num-batched-tokens"),
+    Lever("max_num_seqs", _sequences, "--max-num-seqs"),
+    Lever("gpu_memory_utilization", _share, "--gpu-memory-utilization"),
+    Lever("block_size", _blocks, "--block-size"),
+    Lever("cudagraph_capture_sizes", _captured, "--compilation-config"),
+    Lever("compile_sizes", _compiled, "--compilation-config"),
+    Lever("VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE", _tuned("Inductor tries further kernels for those sizes")),
+    Lever("VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING", _tuned("Inductor refines them, step by step")),
+    Lever("async_scheduling", _overlapped, "--async-scheduling"),
+    Lever("enable_prefix_caching", _prefixes, "--enable-prefix-caching"),
+    Lever(
+        "tensor_parallel_size",
+        _layout("tensor_parallel_size", "GPUs that share each layer: shorter steps, at the price of talking"),
+        "--tensor-parallel-size",
+    ),
+    Lever(
+        "data_parallel_size",
+        _layout("data_parallel_size", "replicas of the attention: no talking, and each reads all of its weights"),
+        "--data-parallel-size",
+    ),
+    Lever("enable_expert_parallel", _experts, "--enable-expert-parallel"),
+    Lever("VLLM_MARLIN_USE_ATOMIC_ADD", _atomic),
+    Lever("VLLM_FLOAT32_MATMUL_PRECISION", _precision),
+    Lever("OMP_NUM_THREADS", _threads),
+)
+"""The scheduler's first: they act on any machine."""
