@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,7 @@ from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.live import live_of
 from tuner.launchers.base import LaunchSpec, Server
 from tuner.launchers.process.launcher import ProcessLauncher
-from tuner.records.record import State
-from tuner.study.loop import run_study
+from tuner.study.loop import StudyStopped, run_study
 from tuner.terminal.live import PlainLines, Standing
 from tuner.testing.launcher import until
 
@@ -139,36 +139,42 @@ def test_beyond_the_envelope_is_refused_and_the_server_lives_on(changing, settin
     assert changing.answers()
 
 
-def test_a_study_screens_the_sequences_in_one_launch_prunes_what_vllm_rejects_and_proves_its_winner(tmp_path):
-    asked = composing.load(
+def asked(folder, *overrides):
+    return composing.load(
         [
             "experiment=vllm-cpu",
             f"engine.executable=[{HERE}/venv/bin/vllm,serve]",
             f"model.id={HERE}/models/glm-tiny",
-            f"study.folder={tmp_path}",
-            "study.confirm=1",
+            f"study.folder={folder}",
             "workload={min_duration_s: 3, requests: 16, output_tokens: 16}",
             "workload.single_user.requests=1",
             "workload.ttft_prompt_tokens=[]",
             "workload.warm_up={longest_tokens: 200, max_rounds: 2}",
-            # it is to be launched all the same: what is wanted is vLLM's own word on it
-            "study.preflight=false",
-            # the noise of a busy CPU must not make the sixteen streams infeasible
-            "objective.limits.tpot_p50_ms.max=2",
-            "+space.params.not_a_flag={choices: [null, 3]}",
-            "model.known_good=[{not_a_flag: 3}]",
-            "budget.trials=3",
+            *overrides,
         ]
     )
-    outcome = run_study(asked, PlainLines(Standing(asked), Console()).hear)
-    baseline, rejected, envelope = outcome.searched
+
+
+def test_a_study_screens_several_settings_in_its_second_launch_and_launches_the_winner_again(tmp_path):
+    # the noise of a busy CPU must not make the sixteen streams infeasible
+    config = asked(tmp_path, "study.confirm=1", "objective.limits.tpot_p50_ms.max=2", "budget.trials=4")
+    outcome = run_study(config, PlainLines(Standing(config), Console()).hear)
+    baseline, envelope = outcome.searched
     assert baseline.facts.engine_version == "0.32.0"
-    assert rejected.state is State.PRUNED
-    assert (rejected.failure.cause, rejected.seconds < 60) == ("bad_flag", True)
-    assert rejected.failure.line == "vllm: error: unrecognized arguments: --not-a-flag 3"
     assert (baseline.params["max_num_seqs"], envelope.params["max_num_seqs"]) == (4, 16)
     assert len(envelope.screened) >= 4
     found = {each.setting["max_num_seqs"]: each.measurement.output_tokens_per_s for each in envelope.screened}
     assert found[1] < found[16]
     assert outcome.best == envelope
     assert outcome.decision.goals["output_tokens_per_s"].gain > 0.3
+
+
+def test_what_vllm_rejects_is_named_with_its_own_line(tmp_path):
+    # pre-flight would not launch it
+    config = asked(tmp_path, "+model.args.not_a_flag=3", "study.preflight=false")
+    began = time.monotonic()
+    with pytest.raises(StudyStopped) as stopped:
+        run_study(config, lambda event: None)
+    assert stopped.value.cause == "bad_flag"
+    assert stopped.value.line == "vllm: error: unrecognized arguments: --not-a-flag 3"
+    assert time.monotonic() - began < 90
