@@ -8,6 +8,7 @@ from rich.console import Console
 
 from tuner import composing
 from tuner.records.idle import idle_parameters
+from tuner.records.record import State
 from tuner.study.loop import run_study
 from tuner.terminal.closing import write_results
 from tuner.terminal.live import PlainLines, Standing
