@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tuner import composing
 from tuner.engines.base import Command
-from tuner.engines.live import Heard, Live
+from tuner.engines.live import Live, LiveStatus
 from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.live import live_of
 from tuner.launchers.base import LaunchSpec, Server
@@ -52,10 +52,10 @@ class Changing:
     def ask(self, change: int, **setting: int) -> None:
         self.live.ask(self.folder, change, setting)
 
-    def heard(self, change: int) -> Heard:
+    def status(self, change: int) -> LiveStatus:
         while self.server.log.unread:
             self.server.log.read_new()
-        return self.live.heard(self.server.log.lines, change)
+        return self.live.status(self.server.log.lines, change)
 
     def answers(self, tokens: int = 1) -> bool:
         body = {"model": "glm", "prompt": "so far so good", "max_tokens": tokens, "ignore_eos": True}
@@ -100,9 +100,9 @@ def _healthy(server: Server) -> bool:
 
 
 def test_it_runs_on_top_of_the_schedulers_own_choice(changing):
-    heard = changing.heard(0)
+    status = changing.status(0)
     most = {"max_num_seqs": 16, "max_num_batched_tokens": 2048, "long_prefill_token_threshold": 2048}
-    assert (heard.most, heard.engines) == (most, 1)
+    assert (status.most, status.engines) == (most, 1)
     assert changing.answers()
 
 
@@ -110,20 +110,20 @@ def test_lowered_in_mid_load_and_raised_again(changing):
     with changing.loaded(12, 600):
         until(lambda: changing.running() > 2, timeout_s=60)
         changing.ask(1, max_num_seqs=2)
-        until(lambda: changing.heard(1).confirmed == 1)
+        until(lambda: changing.status(1).confirmed == 1)
         with changing.loaded(8, 300):
             until(lambda: changing.running() == 2, timeout_s=60)
             changing.ask(2, max_num_seqs=16)
-            until(lambda: changing.heard(2).confirmed == 1)
+            until(lambda: changing.status(2).confirmed == 1)
             until(lambda: changing.running() > 2, timeout_s=60)
 
 
 def test_changed_on_an_idle_server(changing):
     until(lambda: changing.running() == 0)
     changing.ask(3, max_num_seqs=1, max_num_batched_tokens=64, long_prefill_token_threshold=32)
-    assert changing.heard(3).confirmed == 0
+    assert changing.status(3).confirmed == 0
     assert changing.answers()
-    until(lambda: changing.heard(3).confirmed == 1)
+    until(lambda: changing.status(3).confirmed == 1)
     with changing.loaded(4, 40):
         pass
     assert changing.answers()
@@ -134,8 +134,8 @@ def test_beyond_the_envelope_is_refused_and_the_server_lives_on(changing, settin
     change = 10 + len(next(iter(setting)))
     changing.ask(change, **setting)
     assert changing.answers()
-    until(lambda: changing.heard(change).refused)
-    assert changing.heard(change).confirmed == 0
+    until(lambda: changing.status(change).refused)
+    assert changing.status(change).confirmed == 0
     assert changing.answers()
 
 

@@ -32,7 +32,7 @@ class Changed:
         self.live.ask(self.folder, change, setting)
 
     def confirmed(self, change: int) -> bool:
-        return self.live.heard(self.server.log(), change).confirmed == 1
+        return self.live.status(self.server.log(), change).confirmed == 1
 
     def answers(self) -> bool:
         return self.server.request("/v1/chat/completions", question()).status == 200
@@ -90,7 +90,7 @@ def test_an_idle_server_takes_a_change_with_its_next_request_and_refuses_what_is
     for change, setting in ((2, {"max_num_seqs": 17}), (3, {"max_num_batched_tokens": 0}), (4, {"block_size": 16})):
         vllm.ask(change, **setting)
         assert vllm.answers()
-        assert vllm.live.heard(vllm.server.log(), change).refused
+        assert vllm.live.status(vllm.server.log(), change).refused
         assert not vllm.confirmed(change)
 
 
@@ -106,4 +106,4 @@ def test_an_older_server_changes_only_once_nothing_runs(changed, load):
     assert vllm.confirmed(1)
     vllm.ask(2, long_prefill_token_threshold=32)
     assert vllm.answers()
-    assert "long_prefill_token_threshold cannot be changed" in vllm.live.heard(vllm.server.log(), 2).refused
+    assert "long_prefill_token_threshold cannot be changed" in vllm.live.status(vllm.server.log(), 2).refused

@@ -19,7 +19,7 @@ class NoLive:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class LiveStatus:
     """What a server's log says of its live settings.
 
     Attributes:
@@ -73,7 +73,7 @@ class Live(ABC):
         """
 
     @abstractmethod
-    def heard(self, log: Sequence[str], change: int = 0) -> Heard:
+    def status(self, log: Sequence[str], change: int = 0) -> LiveStatus:
         """What the log says, of the change of this number above all."""
 
     @abstractmethod

@@ -12,7 +12,7 @@ from typing import Any
 
 from tuner import documents
 from tuner.errors import ConfigError
-from tuner.importer import dotenv, judge
+from tuner.importer import compose_config, dotenv
 from tuner.importer.interpolation import Variables
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -83,20 +83,20 @@ def load(paths: Sequence[Path], environ: Mapping[str, str] | None = None, *, ask
     project.active = frozenset(filter(None, variables.values.get("COMPOSE_PROFILES", "").split(",")))
     project.services = {str(key): value for key, value in (merged.get("services") or {}).items() if value is not None}
     if ask:
-        _judge(project, files, outside)
+        _read_by_compose(project, files, outside)
     return project
 
 
-def _judge(project: Project, files: Sequence[Path], outside: Mapping[str, str]) -> None:
-    """Put what Compose reads in the place of what we do; what it refuses is said of every service."""
+def _read_by_compose(project: Project, files: Sequence[Path], outside: Mapping[str, str]) -> None:
+    """Replace our own reading by that of Compose; where it refuses the files, every service has a note that says so."""
     try:
-        judged = judge.services(files, outside)
-    except judge.Refused as refused:
+        theirs = compose_config.services(files, outside)
+    except compose_config.Refused as refused:
         for name in project.services:
             project.variables.about = name
             project.variables.note(f"docker compose config refuses the file: {refused}")
         return
-    project.services |= {name: service for name, service in judged.items() if name in project.services}
+    project.services |= {name: service for name, service in theirs.items() if name in project.services}
 
 
 def environment(project: Project, name: str) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""Which commands a shell would run, read off its text: straight lines only, branches are told apart and said."""
+"""Which commands a shell would run, read off its text: in a straight line; branches are not followed, and named."""
 
 import os
 import re

@@ -159,7 +159,7 @@ class StudyFolder:
 
     @property
     def sittings(self) -> Path:
-        """With which command, where and with which versions the study was run, a line a sitting."""
+        """With which command, where and with which versions the study was run: a line for each run."""
         return self.path / "sittings.jsonl"
 
     @property

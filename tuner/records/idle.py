@@ -11,7 +11,7 @@ from tuner.records.record import TrialRecord
 from tuner.space import Candidate, SearchSpace
 
 _ENOUGH = 2
-"""Different requests that came to the same thing, before a parameter is called idle."""
+"""So many different values have to end in the same behaviour before a parameter is called idle."""
 
 
 @dataclass(frozen=True, slots=True)

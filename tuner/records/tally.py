@@ -8,7 +8,7 @@ from tuner.records.record import TrialRecord
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What is counted over all trials, so that one more trial costs the same however many there are.
+    """What is counted over all trials of a study; a further trial is added, and no earlier one counted again.
 
     Attributes:
         records: The trials, in the order in which they ran.

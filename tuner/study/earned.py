@@ -16,7 +16,7 @@ def lines(effects: WinnerEffects) -> Iterator[str]:
 
 
 def became(effect: SettingEffect) -> Iterator[str]:
-    """What there is to know of a change that is not simply shown and kept."""
+    """Notes on a change that went back, or that is kept without being shown to earn anything itself."""
     if not effect.kept:
         yield "went back to the deployed value"
     elif not effect.resolved:
@@ -29,7 +29,7 @@ def setting(effect: SettingEffect) -> str:
 
 
 def earned(goals: Mapping[str, Earned]) -> str:
-    """Every goal with its interval."""
+    """By how much each goal is better, with its interval."""
     found = ((goal, Effect(gain=each.gain, low=each.low, high=each.high)) for goal, each in goals.items())
     return "; ".join(verdict.changed(goal, effect) for goal, effect in found)
 
@@ -57,7 +57,7 @@ def _those(count: int) -> str:
 
 
 def bar(effects: WinnerEffects) -> str:
-    """What it takes to be shown."""
+    """How large an effect has to be, to be shown in this study."""
     least, from_ = words.percent(effects.min_effect), words.percent(effects.resolves)
     return (
         f"Estimated from all launches, with 90 % intervals. A change is shown to earn something if its "

@@ -109,7 +109,7 @@ def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:
 
 
 class _Run:
-    """One sitting of a study."""
+    """One run of a study: from a start to its end, or until it is interrupted."""
 
     def __init__(self, config: Config, folder: StudyFolder, listener: events.Listener) -> None:
         self._config = config
@@ -125,13 +125,13 @@ class _Run:
 
     @property
     def outcome(self) -> Outcome:
-        """What is found so far."""
+        """The outcome so far."""
         self._outcome = self._outcome.now()
         return self._outcome
 
     @property
     def complete(self) -> bool:
-        """Whether an earlier sitting has run all that there is to run."""
+        """Whether nothing is left to be run."""
         return self.outcome.over and self.outcome.confirmed
 
     def run(self, bench: Workbench, ground: Ground | None) -> Outcome:

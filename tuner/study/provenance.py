@@ -1,6 +1,6 @@
-"""One sitting of a study: the command, the machine and the versions, so that a year later one still knows.
+"""One run of a study: the command, the machine and the versions, so that a year later one still knows.
 
-A study may be stopped and resumed, elsewhere too; each sitting adds a line to ``sittings.jsonl``.
+A study may be stopped and resumed, elsewhere too; each run, a *sitting*, adds a line to ``sittings.jsonl``.
 """
 
 import os
@@ -57,7 +57,7 @@ class Sitting(Schema):
 
     @classmethod
     def now(cls, command: Sequence[str]) -> "Sitting":
-        """The sitting that begins now."""
+        """The run that begins now."""
         return cls(
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
             command=redacted(shlex.join(command)) if command else None,
@@ -67,7 +67,7 @@ class Sitting(Schema):
 
 
 def append(path: Path, sitting: Sitting) -> None:
-    """Add a sitting to a study's."""
+    """Add a run to those of a study."""
     path.touch(mode=0o600)
     with path.open("a", encoding="utf-8") as file:
         file.write(sitting.model_dump_json() + "\n")

@@ -23,7 +23,7 @@ _WITHIN_S = 30.0
 """How long a server may take to be idle, and to put a change in force."""
 _POLL_S = 0.02
 _SETTLING = 16
-"""Tokens of an answer that is not counted."""
+"""Tokens that each stream asks for after a change and before the measurement; they are not counted."""
 
 
 class NotInForce(MeasurementError):
@@ -88,16 +88,16 @@ class LiveServer:
 
     def _confirmed(self) -> bool:
         """An idle engine looks at its settings with the next request: each of them gets one."""
-        engines = max(1, self.live.heard(self.watch.server.log.lines).engines)
+        engines = max(1, self.live.status(self.watch.server.log.lines).engines)
         with ThreadPoolExecutor(engines) as pool:
             list(pool.map(lambda _: self.probe.answer(), range(engines)))
         self.watch.catch_up()
-        heard = self.live.heard(self.watch.server.log.lines, self.changes)
-        if heard.refused:
-            raise NotInForce(f"the server refuses it: {heard.refused}")
-        if not heard.engines:
+        status = self.live.status(self.watch.server.log.lines, self.changes)
+        if status.refused:
+            raise NotInForce(f"the server refuses it: {status.refused}")
+        if not status.engines:
             raise NotInForce("the server has no settings that can be changed")
-        return heard.confirmed >= heard.engines
+        return status.confirmed >= status.engines
 
     def _busy(self) -> bool:
         """Whether requests are under way; a server that does not tell has answered all of ours."""

@@ -49,16 +49,16 @@ def test_a_change_replaces_the_file_and_the_scheduler_lies_next_to_it(tmp_path):
 def test_every_engine_has_to_confirm():
     other = MOST.replace("DP0", "DP1")
     change = "(EngineCore_DP1 pid=8) INFO x live settings: change 2 in force: {}"
-    heard = LIVE.heard([MOST, other, change, change.replace("change 2", "change 1")], 2)
-    assert (heard.most, heard.engines, heard.confirmed, heard.refused) == ({"max_num_seqs": 64}, 2, 1, "")
+    status = LIVE.status([MOST, other, change, change.replace("change 2", "change 1")], 2)
+    assert (status.most, status.engines, status.confirmed, status.refused) == ({"max_num_seqs": 64}, 2, 1, "")
 
 
 def test_a_refusal_is_heard_and_so_is_a_scheduler_without_such_settings():
     refused = "WARNING x live settings: change 2 refused: max_num_seqs=65 is too much"
-    assert LIVE.heard([MOST, refused], 2).refused == "max_num_seqs=65 is too much"
-    assert LIVE.heard([MOST, refused], 3).refused == ""
+    assert LIVE.status([MOST, refused], 2).refused == "max_num_seqs=65 is too much"
+    assert LIVE.status([MOST, refused], 3).refused == ""
     none = "WARNING x live settings: none: a step holds 512 tokens, not max_num_batched_tokens"
-    assert LIVE.heard([none]).refused == "a step holds 512 tokens, not max_num_batched_tokens"
+    assert LIVE.status([none]).refused == "a step holds 512 tokens, not max_num_batched_tokens"
 
 
 @pytest.mark.parametrize(

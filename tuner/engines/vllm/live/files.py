@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from tuner.engines.live import Heard, Live, NoLive, Setting
+from tuner.engines.live import Live, LiveStatus, NoLive, Setting
 from tuner.engines.vllm.live.scheduler import VARIABLE
 from tuner.engines.vllm.memory.demand import release
 
@@ -57,12 +57,12 @@ class VllmLive(Live):
         draft.write_text(json.dumps({"change": change, "setting": dict(setting)}), "utf-8")
         os.replace(draft, folder / _FILE)
 
-    def heard(self, log: Sequence[str], change: int = 0) -> Heard:
+    def status(self, log: Sequence[str], change: int = 0) -> LiveStatus:
         """What the schedulers have said; their lines stand behind vLLM's own prefixes."""
         ours = [line for line in log if "live settings: " in line]
         most = [json.loads(found[1]) for line in ours if (found := _MOST.search(line))]
         confirmed = sum(f"live settings: change {change} in force" in line for line in ours)
-        return Heard(most[0] if most else {}, len(most), confirmed, next(_refusals(ours, change), ""))
+        return LiveStatus(most[0] if most else {}, len(most), confirmed, next(_refusals(ours, change), ""))
 
     def broke(self, log: Sequence[str]) -> bool:
         """Whether our module stands in a traceback, or could not be imported."""
