@@ -232,6 +232,10 @@ class LogReader(Protocol):
         """Take the next line, without its line end."""
         ...
 
+    def skip(self, lines: Sequence[str]) -> None:
+        """Take lines that hold none of the words that ``EngineLog.sieve`` looks for."""
+        ...
+
     def diagnose(self, fate: Fate) -> Diagnosis:
         """What the log so far says of a server of this fate: what ``Engine.diagnose`` says of the same evidence."""
         ...

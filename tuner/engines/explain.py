@@ -47,8 +47,8 @@ def explain(
     lines = iter(log)
     head = list(_head(lines))
     reading = _Explaining(_engine_of(head))
-    for line in chain(head, lines):
-        reading.read(line)
+    for some in _batches(chain(head, lines)):
+        reading.read_all(some)
     return reading.diagnosis(fate)
 
 
@@ -59,6 +59,19 @@ def _head(lines: Iterator[str]) -> Iterator[str]:
         characters += len(line)
         if count == _TELLING or characters > _TELLING_CHARACTERS:
             return
+
+
+def _batches(lines: Iterator[str]) -> Iterator[Sequence[str]]:
+    """All lines, about a megabyte of them at a time."""
+    batch: list[str] = []
+    characters = 0
+    for line in lines:
+        batch.append(line)
+        characters += len(line) + 1
+        if characters > _PIECE:
+            yield batch
+            batch, characters = [], 0
+    yield batch
 
 
 def _engine_of(head: Sequence[str]) -> EngineLog:
@@ -77,14 +90,28 @@ class _Explaining:
         self._reader = engine.reader()
         self._degradations = engine.degradations()
         self._announces = engine.announces
+        self._sieve = engine.sieve() if engine.sieve else None
         self._announced = False
         self._cut = 0
 
-    def read(self, line: str) -> None:
+    def read_all(self, lines: Sequence[str]) -> None:
+        """Take the next lines, those that can say nothing in one go."""
+        begin = 0
+        for place in self._sieve.among(lines) if self._sieve else range(len(lines)):
+            self._skip(lines[begin:place])
+            self._read(lines[place])
+            begin = place + 1
+        self._skip(lines[begin:])
+        self._cut += sum(map(is_cut, lines))
+
+    def _skip(self, lines: Sequence[str]) -> None:
+        self._reader.skip(lines)
+        self._degradations.skip(lines)
+
+    def _read(self, line: str) -> None:
         self._reader.read(line)
         self._degradations.read(line)
         self._announced = self._announced or self._announces.of(line)
-        self._cut += is_cut(line)
 
     def diagnosis(self, fate: Fate) -> Diagnosis:
         """The engine's, or degraded: by a severe degradation, or by any where the log is about nothing else."""
