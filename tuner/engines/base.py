@@ -233,7 +233,7 @@ class LogReader(Protocol):
         ...
 
     def skip(self, lines: Sequence[str]) -> None:
-        """Take lines that hold none of the words that ``EngineLog.sieve`` looks for."""
+        """Take lines that hold none of the words that the engine's ``telling`` looks for."""
         ...
 
     def diagnose(self, fate: Fate) -> Diagnosis:
@@ -296,6 +296,10 @@ class Engine(ABC):
             start_s: The longest that a start may take: the engine must not give up before.
         """
         return {}
+
+    def telling(self, lines: Sequence[str]) -> Sequence[int]:
+        """The places of the lines that may say anything to ``reader``, ``phase`` or ``disturbs``, in order."""
+        return range(len(lines))
 
     def phase(self, line: str) -> Phase | None:
         """The start-up phase that this log line announces, or ``None`` if it announces none."""

@@ -13,6 +13,7 @@ from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause, Diagnosis, Fate
 from tuner.engines.kind import EngineLog
 from tuner.engines.log.lines import parse_line
+from tuner.engines.log.sieve import parted
 from tuner.lines import Lines, is_cut
 
 _SHARE = 0.02
@@ -96,12 +97,11 @@ class _Explaining:
 
     def read_all(self, lines: Sequence[str]) -> None:
         """Take the next lines, those that can say nothing in one go."""
-        begin = 0
-        for place in self._sieve.among(lines) if self._sieve else range(len(lines)):
-            self._skip(lines[begin:place])
-            self._read(lines[place])
-            begin = place + 1
-        self._skip(lines[begin:])
+        places = self._sieve.among(lines) if self._sieve else range(len(lines))
+        for before, line in parted(lines, places):
+            self._skip(before)
+            if line is not None:
+                self._read(line)
         self._cut += sum(map(is_cut, lines))
 
     def _skip(self, lines: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
 """llama.cpp's server as a kind of engine."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import ClassVar, Literal
 
 from tuner.engines.config import EngineConfig
@@ -10,13 +9,13 @@ from tuner.engines.llamacpp.commandline import CONVENTIONS
 from tuner.engines.llamacpp.engine import LlamaCppEngine
 from tuner.engines.llamacpp.foresight import foresight_of
 from tuner.engines.llamacpp.hints import HINTS
-from tuner.engines.llamacpp.log import degradations, phases, signs
+from tuner.engines.llamacpp.log import signs
 from tuner.engines.llamacpp.log.degradations import NAMES, LlamaCppDegradations
 from tuner.engines.llamacpp.log.phases import phase_of
+from tuner.engines.llamacpp.log.telling import sieve
 from tuner.engines.log.lines import LogLine
-from tuner.engines.log.literals import Index, words_of
+from tuner.engines.log.literals import Index
 from tuner.engines.log.shapes import Shapes
-from tuner.engines.log.sieve import Sieve
 
 
 class LlamaCppConfig(EngineConfig):
@@ -31,12 +30,7 @@ def _announces(lines: Sequence[LogLine]) -> bool:
     return phase_of(lines) is not None
 
 
-@cache
-def _sieve() -> Sieve:
-    return Sieve(words_of((*signs.READING.patterns, *degradations.PATTERNS, *phases.PATTERNS)))
-
-
-_LOG = EngineLog(signs.reader, Index([(signs.WROTE, True)]), LlamaCppDegradations, Shapes(_announces), _sieve)
+_LOG = EngineLog(signs.reader, Index([(signs.WROTE, True)]), LlamaCppDegradations, Shapes(_announces), sieve)
 
 LLAMACPP = EngineKind(LlamaCppConfig, LlamaCppEngine, CONVENTIONS, _LOG, foresight_of, HINTS)
 """The kind of a configuration with ``engine.kind: llamacpp``."""

@@ -75,6 +75,15 @@ class Sieve:
         return table
 
 
+def parted(lines: Sequence[str], places: Sequence[int]) -> Iterator[tuple[Sequence[str], str | None]]:
+    """The lines at some places, each after those that were left out before it; those after the last with ``None``."""
+    begin = 0
+    for place in places:
+        yield lines[begin:place], lines[place]
+        begin = place + 1
+    yield lines[begin:], None
+
+
 def _hashed(grams: "np.typing.NDArray[np.uint32]") -> "np.typing.NDArray[np.uint32]":
     import numpy as np
 

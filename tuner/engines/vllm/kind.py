@@ -1,23 +1,22 @@
 """vLLM as a kind of engine."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import ClassVar, Literal
 
 from tuner.engines.config import EngineConfig
 from tuner.engines.kind import EngineKind, EngineLog
 from tuner.engines.log.lines import LogLine
-from tuner.engines.log.literals import Index, words_of
+from tuner.engines.log.literals import Index
 from tuner.engines.log.shapes import Shapes
-from tuner.engines.log.sieve import Sieve
 from tuner.engines.vllm.commandline import CONVENTIONS
 from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.foresight import foresight_of
 from tuner.engines.vllm.hints import HINTS
 from tuner.engines.vllm.live import live_of
-from tuner.engines.vllm.log import degradations, phases, signs
+from tuner.engines.vllm.log import signs
 from tuner.engines.vllm.log.degradations import NAMES, VllmDegradations
 from tuner.engines.vllm.log.phases import phase_of
+from tuner.engines.vllm.log.telling import sieve
 
 
 class VllmConfig(EngineConfig):
@@ -32,12 +31,7 @@ def _announces(lines: Sequence[LogLine]) -> bool:
     return phase_of(lines) is not None
 
 
-@cache
-def _sieve() -> Sieve:
-    return Sieve(words_of((*signs.READING.patterns, *degradations.PATTERNS, *phases.PATTERNS)))
-
-
-_LOG = EngineLog(signs.reader, Index([]), VllmDegradations, Shapes(_announces), _sieve)
+_LOG = EngineLog(signs.reader, Index([]), VllmDegradations, Shapes(_announces), sieve)
 
 VLLM = EngineKind(VllmConfig, VllmEngine, CONVENTIONS, _LOG, foresight_of, HINTS, live_of)
 """Its logs need no signature: what no other engine wrote is vLLM's."""
