@@ -20,6 +20,8 @@ _SHARE = 0.02
 _TELLING, _TELLING_CHARACTERS = 20_000, 4 << 20
 """So many lines tell who wrote a log, however long it is; and fewer where they are long."""
 _PIECE = 1 << 20
+_UNSIFTED = 10
+"""So many pieces are read whole after one most of whose lines may say something."""
 
 
 def lines_of(file: BinaryIO) -> Iterator[str]:
@@ -92,17 +94,27 @@ class _Explaining:
         self._degradations = engine.degradations()
         self._announces = engine.announces
         self._sieve = engine.sieve() if engine.sieve else None
+        self._unsifted = 0
         self._announced = False
         self._cut = 0
 
     def read_all(self, lines: Sequence[str]) -> None:
         """Take the next lines, those that can say nothing in one go."""
-        places = self._sieve.among(lines) if self._sieve else range(len(lines))
-        for before, line in parted(lines, places):
+        for before, line in parted(lines, self._telling(lines)):
             self._skip(before)
             if line is not None:
                 self._read(line)
         self._cut += sum(map(is_cut, lines))
+
+    def _telling(self, lines: Sequence[str]) -> Sequence[int]:
+        """The places of the lines to read; all of them for a while, where the sieve has let most through."""
+        if self._sieve is None or self._unsifted:
+            self._unsifted = max(self._unsifted - 1, 0)
+            return range(len(lines))
+        places = self._sieve.among(lines)
+        if len(places) > len(lines) / 2:
+            self._unsifted = _UNSIFTED
+        return places
 
     def _skip(self, lines: Sequence[str]) -> None:
         self._reader.skip(lines)

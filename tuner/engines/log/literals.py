@@ -14,6 +14,8 @@ Value = TypeVar("Value")
 
 _SHORTEST = 2
 GRAM = 4
+_FEW = 50
+"""So many words are looked for one by one."""
 _FREQUENT = " etaoinshrdlcumwfgypbvk"
 _TOKEN = re.compile(
     r"""(?P<class>\\[dDwWsSbBAZ])|\\(?P<escaped>.)|(?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<repeat>[*+?]\??|\{\d*,?\d*\}\??)
@@ -110,9 +112,9 @@ class Index(Generic[Value]):
             if words is None:
                 self._always.append(place)
         for word in self._by_word:
-            self._words_at.setdefault(gram_of(word), []).append(word)
-        self._short = [word for word in self._by_word if len(word) < GRAM]
-        self._grams = frozenset(map(tuple, self._words_at))
+            self._words_at.setdefault(gram_of(word) if len(self._by_word) > _FEW else "", []).append(word)
+        self._always_words = [word for gram, words in self._words_at.items() if len(gram) < GRAM for word in words]
+        self._grams = frozenset(tuple(gram) for gram in self._words_at if len(gram) == GRAM)
 
     def find(self, text: str) -> list[Value]:
         """What the patterns that are in a text stand for, in their order."""
@@ -124,6 +126,7 @@ class Index(Generic[Value]):
 
     def _words(self, small: str) -> Iterator[str]:
         """The words that may be in a text."""
-        yield from self._short
-        for gram in self._grams.intersection(zip(small, small[1:], small[2:], small[3:], strict=False)):
-            yield from self._words_at["".join(gram)]
+        yield from self._always_words
+        if self._grams:
+            for gram in self._grams.intersection(zip(small, small[1:], small[2:], small[3:], strict=False)):
+                yield from self._words_at["".join(gram)]

@@ -6,7 +6,7 @@ word compared.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ class Sieve:
 
     def __init__(self, words: Collection[str]) -> None:
         self._words = [word.encode() for word in sorted(words)]
-        self._short = [word for word in self._words if len(word) < GRAM]
+        self._short_words = [word for word in self._words if len(word) < GRAM]
 
     def among(self, lines: Sequence[str]) -> list[int]:
         """The places of the lines that hold a word, in order."""
@@ -38,22 +38,26 @@ class Sieve:
         if text.count("\n") != len(lines) - 1:
             return list(range(len(lines)))
         data = text.encode("utf-8", "surrogatepass").lower()
-        return _lines_at(sorted({*self._at_grams(data), *self._at_short(data)}), data)
+        return _lines_at(sorted([*self._grams(data), *self._short(data)]), data, self._is_word)
 
-    def _at_short(self, data: bytes) -> Iterator[int]:
-        return (found.start() for word in self._short for found in re.finditer(re.escape(word), data))
+    def _short(self, data: bytes) -> Iterator[int]:
+        return (found.start() for word in self._short_words for found in re.finditer(re.escape(word), data))
 
-    def _at_grams(self, data: bytes) -> Iterator[int]:
-        """Where words of four bytes and more stand."""
+    def _grams(self, data: bytes) -> Sequence[int]:
+        """Where four bytes stand that may be some of a word's."""
         import numpy as np
 
         if len(data) < GRAM:
-            return
+            return []
         grams = np.ndarray(len(data) - GRAM + 1, "<u4", data, 0, (1,))
-        for place in np.flatnonzero(self._table[_hashed(grams)]).tolist():
-            for word, offset in self._by_gram.get(data[place : place + GRAM], ()):
-                if data.startswith(word, max(place - offset, 0)):
-                    yield place
+        return np.flatnonzero(self._table[_hashed(grams)]).tolist()
+
+    def _is_word(self, data: bytes, place: int) -> bool:
+        """Whether what stands here is part of a word."""
+        words = self._by_gram.get(data[place : place + GRAM], ())
+        return any(data.startswith(word, max(place - offset, 0)) for word, offset in words) or any(
+            data.startswith(word, place) for word in self._short_words
+        )
 
     @cached_property
     def _by_gram(self) -> Mapping[bytes, Sequence[tuple[bytes, int]]]:
@@ -92,12 +96,12 @@ def _hashed(grams: "np.typing.NDArray[np.uint32]") -> "np.typing.NDArray[np.uint
     return mixed
 
 
-def _lines_at(places: Sequence[int], data: bytes) -> list[int]:
-    """The lines in which these ascending places are."""
+def _lines_at(places: Sequence[int], data: bytes, is_word: Callable[[bytes, int], bool]) -> list[int]:
+    """The lines in which a word stands at one of these ascending places; the rest of a told line is passed over."""
     lines: list[int] = []
     number = end = 0
     for place in places:
-        if place >= end:
+        if place >= end and is_word(data, place):
             number += data.count(b"\n", end, place)
             lines.append(number)
             end = data.find(b"\n", place)
