@@ -1,6 +1,7 @@
 """What a log costs to explain: seconds and memory by its size, and a line that never ends."""
 
 import random
+import string
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ def main(sizes_mb=(1, 10, 100)):
     with tempfile.TemporaryDirectory(prefix="tuner-bench-") as folder:
         for size_mb in sizes_mb:
             _row(f"explain, {size_mb} MB of a server that serves", serving(Path(folder) / "served.log", size_mb))
+            _row(f"explain, {size_mb} MB of words, no line twice", words(Path(folder) / "words.log", size_mb))
         line = Path(folder) / "line.log"
         line.write_bytes(b" " * (10 << 20) + b"RuntimeError: CUDA error: out of memory")
         _row("explain, a line of 10 MB", line)
@@ -37,6 +39,16 @@ def serving(path, size_mb):
         log.write(_START.read_text())
         while log.tell() < size_mb << 20:
             log.write("".join(_said(dice) for _ in range(2000)))
+    return path
+
+
+def words(path, size_mb):
+    """A log of this size that says nothing, and that no two times."""
+    dice = random.Random(0)
+    vocabulary = ["".join(dice.choices(string.ascii_lowercase, k=dice.randrange(2, 11))) for _ in range(20_000)]
+    with path.open("w") as log:
+        while log.tell() < size_mb << 20:
+            log.write("".join(" ".join(dice.choices(vocabulary, k=15)) + "\n" for _ in range(2000)))
     return path
 
 

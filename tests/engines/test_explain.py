@@ -115,3 +115,53 @@ def test_a_log_is_read_as_it_comes_and_never_kept():
     assert explain(itertools.chain(START, noise, READY)).cause is Cause.HEALTHY
     assert tracemalloc.get_traced_memory()[1] < 30 << 20
     tracemalloc.stop()
+
+
+WAITS = (
+    "(EngineCore pid=9) INFO 11-02 09:21:09 [shm_broadcast.py:681] "
+    "No available shared memory broadcast block found in 60 seconds."
+)
+TIMED_OUT = [
+    "TimeoutError: RPC call to sample_tokens timed out.",
+    "(APIServer pid=1) ERROR 11-02 09:26:09 [async_llm.py:704] AsyncLLM output_handler failed.",
+]
+MOVES = "(APIServer pid=1) INFO 11-02 09:21:19 [loggers.py:259] Engine 000: Avg generation throughput: 8.0 tokens/s"
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ([WAITS], Cause.HEALTHY),
+        ([WAITS] * 3, Cause.STALLED),
+        ([WAITS, MOVES] * 5, Cause.HEALTHY),
+        ([*[WAITS] * 3, *TIMED_OUT], Cause.STALLED),
+        ([WAITS, *TIMED_OUT], Cause.ENGINE_DIED),
+        ([*[WAITS] * 3, "IndexError: out of range", TIMED_OUT[1]], Cause.ENGINE_DIED),
+    ],
+)
+def test_a_server_that_waits_again_and_again_hangs_also_if_it_gives_up_in_the_end(said, cause):
+    assert explain([*START, STARTED, *READY, *said]).cause is cause
+
+
+def test_a_server_that_was_ended_before_it_served_did_not_start():
+    assert explain([*START, STARTED], exit_code=143).cause is Cause.UNKNOWN
+    assert "probe" in explain([*START, STARTED], exit_code=143).advice
+    assert explain([*START, STARTED, *READY], exit_code=143).cause is Cause.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable.", "compiler"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'ninja'", "compiler"),
+        ("PermissionError: [Errno 13] Permission denied: '/.cache'", "write to this folder"),
+        ("OSError: [Errno 30] Read-only file system: '/root/.cache/vllm'", "write to this folder"),
+        ("OSError: PermissionError at /root/.cache/huggingface/hub when downloading org/m.", "write to this folder"),
+        ("Normal  Killing  4m  kubelet  Container vllm failed startup probe, will be restarted", "probe"),
+        ("vllm-1 exited with code 143", "probe"),
+    ],
+)
+def test_what_the_host_lacks_is_named_with_its_line(line, advice):
+    found = explain([*START, line])
+    assert (found.line, consequence_of(found).action) == (line, Action.RETRY)
+    assert advice in found.advice

@@ -5,9 +5,12 @@ import re
 import pytest
 
 from tests.engines.conftest import DATA
+from tuner.engines import sglang
 from tuner.engines.log.lines import parse
 from tuner.engines.log.literals import Index, required
 from tuner.engines.log.shapes import Shapes, relaxed
+from tuner.engines.log.sieve import Sieve
+from tuner.engines.registry import ENGINES
 from tuner.engines.vllm.log.signs import READING, SIGNS
 
 LINES = [line for path in sorted(DATA.glob("*-shape-*.log")) for line in parse(path.read_text().split("\n"))]
@@ -35,11 +38,12 @@ def test_a_relaxed_pattern_is_no_wider_than_that():
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("CUDA out of memory|bad_alloc", {"CUDA out of memory", "bad_alloc"}),
-        (r"(?:Value|Key)Error\b", {"Error"}),
-        (r"^\s*(?:ValueError|TypeError): x", {"ValueError", "TypeError"}),
+        ("CUDA out of memory|bad_alloc", {"cuda out of memory", "bad_alloc"}),
+        (r"(?:Value|Key)Error\b", {"error"}),
+        (r"^\s*(?:ValueError|TypeError): x", {"valueerror", "typeerror"}),
         ("colou?r of it", {"r of it"}),
-        ("(?i:memory)", None),
+        ("(?i:Memory)", {"memory"}),
+        ("(?!ready)", None),
         ("(?!ready)started", {"started"}),
         (r"a|boom", None),
     ],
@@ -74,3 +78,21 @@ def test_a_long_line_of_anything_is_read_in_linear_time(piece, cpu_s):
         cpu_s(lambda n=n: READING.shapes._classify(parse([piece * (n // len(piece))]))) for n in (20_000, 80_000)
     )
     assert long < 10 * short + 0.05
+
+
+@pytest.mark.parametrize("kind", [*ENGINES, "sglang"])
+def test_no_line_that_says_anything_is_lost_in_the_sieve(kind):
+    log = sglang.LOG if kind == "sglang" else ENGINES[kind].log
+    raw = [line.raw for line in LINES]
+    kept = set(log.sieve().among(raw))
+    reading = log.reader().reading
+    for place, line in enumerate(LINES):
+        telling = any(pattern.search(line.text) for pattern in reading.patterns) or log.announces.of(line.raw)
+        assert place in kept or not telling, line.raw
+
+
+def test_a_sieve_finds_words_of_any_length_at_any_place_and_in_any_colour():
+    lines = ["", "Killed", "xid 3", "é XID", "nothing", "ki\x1b[31mlled", "ki[0;36mlled", "kille", "d", "so killed"]
+    assert Sieve({"killed", "xid"}).among(lines) == [1, 2, 3, 5, 6, 9]
+    assert Sieve({"killed"}).among([]) == []
+    assert Sieve({"killed"}).among(["no", "killed\nno", "no"]) == [0, 1, 2]

@@ -232,6 +232,10 @@ class LogReader(Protocol):
         """Take the next line, without its line end."""
         ...
 
+    def skip(self, lines: Sequence[str]) -> None:
+        """Take lines that hold none of the words that the engine's ``telling`` looks for."""
+        ...
+
     def diagnose(self, fate: Fate) -> Diagnosis:
         """What the log so far says of a server of this fate: what ``Engine.diagnose`` says of the same evidence."""
         ...
@@ -292,6 +296,10 @@ class Engine(ABC):
             start_s: The longest that a start may take: the engine must not give up before.
         """
         return {}
+
+    def telling(self, lines: Sequence[str]) -> Sequence[int]:
+        """The places of the lines that may say anything to ``reader``, ``phase`` or ``disturbs``, in order."""
+        return range(len(lines))
 
     def phase(self, line: str) -> Phase | None:
         """The start-up phase that this log line announces, or ``None`` if it announces none."""

@@ -13,12 +13,15 @@ from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause, Diagnosis, Fate
 from tuner.engines.kind import EngineLog
 from tuner.engines.log.lines import parse_line
+from tuner.engines.log.sieve import parted
 from tuner.lines import Lines, is_cut
 
 _SHARE = 0.02
 _TELLING, _TELLING_CHARACTERS = 20_000, 4 << 20
 """So many lines tell who wrote a log, however long it is; and fewer where they are long."""
 _PIECE = 1 << 20
+_UNSIFTED = 10
+"""So many pieces are read whole after one most of whose lines may say something."""
 
 
 def lines_of(file: BinaryIO) -> Iterator[str]:
@@ -47,8 +50,8 @@ def explain(
     lines = iter(log)
     head = list(_head(lines))
     reading = _Explaining(_engine_of(head))
-    for line in chain(head, lines):
-        reading.read(line)
+    for some in _batches(chain(head, lines)):
+        reading.read_all(some)
     return reading.diagnosis(fate)
 
 
@@ -59,6 +62,19 @@ def _head(lines: Iterator[str]) -> Iterator[str]:
         characters += len(line)
         if count == _TELLING or characters > _TELLING_CHARACTERS:
             return
+
+
+def _batches(lines: Iterator[str]) -> Iterator[Sequence[str]]:
+    """All lines, about a megabyte of them at a time."""
+    batch: list[str] = []
+    characters = 0
+    for line in lines:
+        batch.append(line)
+        characters += len(line) + 1
+        if characters > _PIECE:
+            yield batch
+            batch, characters = [], 0
+    yield batch
 
 
 def _engine_of(head: Sequence[str]) -> EngineLog:
@@ -77,14 +93,37 @@ class _Explaining:
         self._reader = engine.reader()
         self._degradations = engine.degradations()
         self._announces = engine.announces
+        self._sieve = engine.sieve() if engine.sieve else None
+        self._unsifted = 0
         self._announced = False
         self._cut = 0
 
-    def read(self, line: str) -> None:
+    def read_all(self, lines: Sequence[str]) -> None:
+        """Take the next lines, those that can say nothing in one go."""
+        for before, line in parted(lines, self._telling(lines)):
+            self._skip(before)
+            if line is not None:
+                self._read(line)
+        self._cut += sum(map(is_cut, lines))
+
+    def _telling(self, lines: Sequence[str]) -> Sequence[int]:
+        """The places of the lines to read; all of them for a while, where the sieve has let most through."""
+        if self._sieve is None or self._unsifted:
+            self._unsifted = max(self._unsifted - 1, 0)
+            return range(len(lines))
+        places = self._sieve.among(lines)
+        if len(places) > len(lines) / 2:
+            self._unsifted = _UNSIFTED
+        return places
+
+    def _skip(self, lines: Sequence[str]) -> None:
+        self._reader.skip(lines)
+        self._degradations.skip(lines)
+
+    def _read(self, line: str) -> None:
         self._reader.read(line)
         self._degradations.read(line)
         self._announced = self._announced or self._announces.of(line)
-        self._cut += is_cut(line)
 
     def diagnosis(self, fate: Fate) -> Diagnosis:
         """The engine's, or degraded: by a severe degradation, or by any where the log is about nothing else."""

@@ -12,6 +12,7 @@ from tuner.engines.live import Live, NoLive
 from tuner.engines.log.degradations import DegradationReader
 from tuner.engines.log.literals import Index
 from tuner.engines.log.shapes import Shapes
+from tuner.engines.log.sieve import Sieve
 
 NOTHING = Shapes(lambda lines: False)
 
@@ -30,12 +31,14 @@ class EngineLog:
         wrote: Finds what only this engine writes.
         degradations: Keeps what it silently does slower.
         announces: Lines on the way to a server that serves.
+        sieve: Makes what finds the lines that may say anything to any of these; ``None`` where all are to be read.
     """
 
     reader: Callable[[], LogReader]
     wrote: Index[bool]
     degradations: Callable[[], DegradationReader] = no_degradations
     announces: Shapes[bool] = NOTHING
+    sieve: Callable[[], Sieve] | None = None
 
 
 def _no_live(version: str | None, args: Mapping[str, JsonValue]) -> Live | NoLive:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from tuner.engines.causes import Cause, Diagnosis, Evidence
 from tuner.engines.kind import EngineLog
@@ -9,9 +10,10 @@ from tuner.engines.log import diagnosis, frames, platform
 from tuner.engines.log.degradations import DegradationReader, slower, telling
 from tuner.engines.log.diagnosis import LogReader
 from tuner.engines.log.lines import Level, LogLine
-from tuner.engines.log.literals import Index
+from tuner.engines.log.literals import Index, words_of
 from tuner.engines.log.reader import Reading
 from tuner.engines.log.shapes import Shapes
+from tuner.engines.log.sieve import Sieve
 from tuner.engines.log.signs import Rank, Sign
 
 _MORE_STATIC = "Raise --mem-fraction-static, lower --chunked-prefill-size, or spread over more GPUs (--tp)."
@@ -157,7 +159,8 @@ _DEGRADATIONS = (
 )
 
 
-_TELLING = telling(_DEGRADATIONS)
+_MENTIONS = tuple(each.pattern for each in _DEGRADATIONS)
+_TELLING = telling(_MENTIONS)
 
 
 def degradations() -> DegradationReader:
@@ -179,5 +182,10 @@ def _announces(lines: Sequence[LogLine]) -> bool:
     return any(ANNOUNCES.search(line.text) for line in lines)
 
 
-LOG = EngineLog(reader, Index([(WROTE, True)]), degradations, Shapes(_announces))
+@cache
+def _sieve() -> Sieve:
+    return Sieve(words_of((*READING.patterns, *_MENTIONS, ANNOUNCES)))
+
+
+LOG = EngineLog(reader, Index([(WROTE, True)]), degradations, Shapes(_announces), _sieve)
 """How its logs are recognised and read."""

@@ -155,6 +155,12 @@ class EngineContract:
         assert engine.facts(()) == StartupFacts()
         assert not engine.disturbs("")
 
+    def test_no_line_that_announces_a_phase_is_left_out(self, engine: Engine, served: Sequence[str]) -> None:
+        """See ``Engine.telling``."""
+        told = engine.telling(served)
+        assert list(told) == sorted(told)
+        assert {place for place, line in enumerate(served) if engine.phase(line) or engine.disturbs(line)} <= set(told)
+
     def test_phases_that_a_log_announces_have_a_limit(self, engine: Engine, served: Sequence[str]) -> None:
         """A start is ended by its phase's longest silence."""
         assert {phase for line in served if (phase := engine.phase(line))} <= PHASE_LIMITS_S.keys()

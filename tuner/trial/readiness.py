@@ -16,6 +16,7 @@ import httpx
 from tuner.engines.base import Engine, LogReader, Phase
 from tuner.engines.causes import Cause, Diagnosis, Fate, error_of
 from tuner.engines.effective import Witness
+from tuner.engines.log.sieve import parted
 from tuner.engines.tolerance import Tolerance
 from tuner.errors import MeasurementError, NotReady, PortTaken, RequestsRefused, TrialError
 from tuner.fetch import Answer, fetch
@@ -184,13 +185,19 @@ class Watch:
         return self._failure(diagnosis, f"no progress for {self.silent_s():.0f} s while {phase}")
 
     def _follow(self, fresh: list[str]) -> None:
+        for before, line in parted(fresh, self.engine.telling(fresh)):
+            self._reader.skip(before)
+            if line is not None:
+                self._heed(line)
         for line in fresh:
-            self._reader.read(line)
-            if not self.serving and (phase := self.engine.phase(line)):
-                self.stopwatch.enter(phase)
-            if self.engine.disturbs(line):
-                self._spoiled_by = line[:_SPOILER_LENGTH]
             self._progress.saw(line)
+
+    def _heed(self, line: str) -> None:
+        self._reader.read(line)
+        if not self.serving and (phase := self.engine.phase(line)):
+            self.stopwatch.enter(phase)
+        if self.engine.disturbs(line):
+            self._spoiled_by = line[:_SPOILER_LENGTH]
 
     def _failure(self, diagnosis: Diagnosis, message: str) -> TrialError:
         where = f"under load: {message}" if self.serving else message

@@ -10,6 +10,7 @@ from tuner.engines.effective import EffectiveSetting, Witness
 from tuner.engines.llamacpp import effective
 from tuner.engines.llamacpp.commandline import canonical, model_words, words
 from tuner.engines.llamacpp.log import facts, phases, signs
+from tuner.engines.llamacpp.log.telling import sieve
 from tuner.engines.log.shapes import Shapes
 from tuner.space import Settings
 
@@ -46,6 +47,10 @@ class LlamaCppEngine(Engine):
     def phase(self, line: str) -> Phase | None:
         """The start-up phase that this log line announces, or ``None`` if it announces none."""
         return _PHASES.of(line)
+
+    def telling(self, lines: Sequence[str]) -> Sequence[int]:
+        """The places of the lines that may say anything."""
+        return sieve().among(lines)
 
     def reader(self) -> LogReader:
         """Reads the log of one server as it grows."""

@@ -12,6 +12,7 @@ from tuner.engines.llamacpp.hints import HINTS
 from tuner.engines.llamacpp.log import signs
 from tuner.engines.llamacpp.log.degradations import NAMES, LlamaCppDegradations
 from tuner.engines.llamacpp.log.phases import phase_of
+from tuner.engines.llamacpp.log.telling import sieve
 from tuner.engines.log.lines import LogLine
 from tuner.engines.log.literals import Index
 from tuner.engines.log.shapes import Shapes
@@ -29,7 +30,7 @@ def _announces(lines: Sequence[LogLine]) -> bool:
     return phase_of(lines) is not None
 
 
-_LOG = EngineLog(signs.reader, Index([(signs.WROTE, True)]), LlamaCppDegradations, Shapes(_announces))
+_LOG = EngineLog(signs.reader, Index([(signs.WROTE, True)]), LlamaCppDegradations, Shapes(_announces), sieve)
 
 LLAMACPP = EngineKind(LlamaCppConfig, LlamaCppEngine, CONVENTIONS, _LOG, foresight_of, HINTS)
 """The kind of a configuration with ``engine.kind: llamacpp``."""

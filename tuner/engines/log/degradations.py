@@ -1,7 +1,7 @@
 """What a server silently does slower than it could: the mechanism that the engines' tables share."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tuner.engines.base import Degradation
@@ -30,9 +30,8 @@ def slower(name: str, *any_of: str, severe: bool = False) -> Slower:
     return Slower(name, severe, re.compile("|".join(any_of)))
 
 
-def telling(table: Sequence[Slower], *also: re.Pattern[str]) -> Shapes[bool]:
-    """Which shapes of line may mention a degradation of a table, or hold one of the other patterns."""
-    patterns = (*(each.pattern for each in table), *also)
+def telling(patterns: Iterable[re.Pattern[str]]) -> Shapes[bool]:
+    """Which shapes of line may hold one of these patterns."""
     index = Index((re.compile(relaxed(pattern.pattern)), True) for pattern in patterns)
     return Shapes(lambda lines: any(index.find(line.text) for line in lines))
 
@@ -57,6 +56,10 @@ class DegradationReader:
         if self._telling.of(raw):
             for line in parse_line(raw, self._number):
                 self.take(line)
+
+    def skip(self, lines: Sequence[str]) -> None:
+        """Take lines that mention nothing."""
+        self._number += len(lines)
 
     def take(self, line: LogLine) -> None:
         """Look at a logical line whose shape may tell something."""

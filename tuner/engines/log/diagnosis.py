@@ -77,6 +77,8 @@ def _judge(start: Start, fate: Fate) -> Diagnosis | None:
 def _explained(finding: Finding, start: Start) -> Diagnosis:
     """The finding's own words; for an engine that merely is dead, the exception that it died of."""
     if finding.sign.cause is Cause.ENGINE_DIED and finding.sign.rank is Rank.AFTERMATH:
+        if start.first_wait and _hangs(start):
+            return _hanging(start.first_wait, start.waits)
         return _unexplained(finding, start)
     return _said(finding)
 
@@ -109,16 +111,21 @@ def _unexplained(finding: Finding, start: Start) -> Diagnosis:
 
 def _quiet(start: Start, fate: Fate) -> Diagnosis | None:
     """No sign and no wrapper: healthy if it serves, unknown with its exception if it raised one, else undecided."""
-    if start.first_wait and start.waits >= _WAITS:
+    if start.first_wait and _hangs(start):
         return _hanging(start.first_wait, start.waits)
     if start.serving is not None:
         return _healthy(start.serving, "certain") if fate.exit_code in _ENDED_WELL else None
     if start.root and not fate.running:
         root = start.root
         return Diagnosis(Cause.UNKNOWN, root.raw, root.number, advice=platform.LOOK_ABOVE, confidence="guess")
-    if start.started is not None and fate.exit_code in _ENDED_WELL:
+    if start.started is not None and fate.exit_code not in _TERMINATED and fate.exit_code in _ENDED_WELL:
         return _healthy(start.started, "likely")
     return None
+
+
+def _hangs(start: Start) -> bool:
+    """Whether it has waited for long, and in the end at most for too long."""
+    return start.waits >= _WAITS and (start.root is None or start.root.text.lstrip().startswith("TimeoutError"))
 
 
 def _healthy(line: LogLine, sure: Literal["certain", "likely"]) -> Diagnosis:

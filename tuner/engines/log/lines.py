@@ -48,6 +48,14 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|(?:\^\[)?\[\d{1,3}(?:;\d{1,3})*
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
+_LOST_COLOUR = re.compile(r"\[\d{1,3}(?:;\d{1,3})*m")
+
+
+def uncoloured(text: str) -> str:
+    """A text of one line or many without colours."""
+    return _COLOUR.sub("", text) if "\x1b" in text or _LOST_COLOUR.search(text) else text
+
+
 def plain(line: str) -> str:
     """A line of a log without colours and control characters: a terminal may be asked to do anything by them."""
     return _CONTROL.sub("", _COLOUR.sub("", line))
@@ -129,7 +137,7 @@ def parse_line(raw: str, number: int = 1) -> list[LogLine]:
 @lru_cache(maxsize=64)
 def _logical(raw: str) -> tuple[tuple[str, Level, str], ...]:
     """Each line is asked for several times in a row: for its shape, its signs, its degradations, as context."""
-    steps = _COLOUR.sub("", raw).rstrip("\r\n").split("\r")
+    steps = uncoloured(raw).rstrip("\r\n").split("\r")
     return tuple(_take_apart(part) for step in steps for part in _unpaste(step))
 
 

@@ -473,6 +473,7 @@ _ENVIRONMENT = (
             r"(?:PermissionError: )?\[Errno 13\] Permission denied: '(?!/dev/(?:nvidia|kfd|dri))",
             r"\[Errno 30\] Read-only file system|(?:Permission denied|Read-only file system) \(os error (?:13|30)\)",
             r"(?:cache|CACHE)\S* (?:directory |folder |dir )?.{0,60}(?:is not writable|cannot be written)",
+            r"PermissionError at /\S+ when downloading",
         ),
         MAKE_WRITABLE,
         "the operating system",

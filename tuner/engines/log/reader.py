@@ -72,6 +72,12 @@ class Reading:
                 marks |= mark.value
         return Kind(tuple(signs.values()), marks)
 
+    @property
+    def patterns(self) -> Iterator[re.Pattern[str]]:
+        """One of these is found in every line that says anything."""
+        yield from (sign.relaxed for sign in self.signs)
+        yield from (pattern for pattern, _ in _marks(self))
+
     @cached_property
     def _signs_at(self) -> "Mapping[Level, Index[Sign]]":
         """The signs that count at each level."""
@@ -218,6 +224,13 @@ class Reader:
         self._pass(raw)
         self._last = raw
 
+    def skip(self, lines: Sequence[str]) -> None:
+        """Take lines that say nothing: no word that a sign or a mark cannot do without is in them."""
+        if lines:
+            self._number += len(lines)
+            self._trail.skip(lines)
+            self._last = lines[-1]
+
     def _look(self, raw: str, kind: Kind) -> None:
         lines = parse_line(raw, self._number)
         for index, line in enumerate(lines):
@@ -314,7 +327,7 @@ def _marks(reading: Reading) -> Iterator[tuple[re.Pattern[str], Mark]]:
         (_EXCEPTION, Mark.EXCEPTION),
         (_USAGE, Mark.EXCEPTION),
     )
-    return ((re.compile(relaxed(pattern.pattern)), mark) for pattern, mark in patterns)
+    return ((re.compile(relaxed(pattern.pattern)), mark) for pattern, mark in patterns if pattern is not NEVER)
 
 
 def last_start(lines: Sequence[LogLine], reading: Reading) -> Sequence[LogLine]:

@@ -181,6 +181,10 @@ class Trail:
         """A physical line is over."""
         self._recent.append(raw)
 
+    def skip(self, lines: Sequence[str]) -> None:
+        """Physical lines are over that name no frame."""
+        self._recent.extend(lines[-_RECENT:])
+
     def context(self, line: LogLine, siblings: Iterable[LogLine] = ()) -> Context:
         """What is above a line; ``siblings`` are those before it in the same physical line."""
         return Context(tuple(self._recent), [each.text for each in siblings], self._frames.get(line.process, ""))

@@ -15,6 +15,7 @@ from tuner.engines.vllm import effective
 from tuner.engines.vllm.commandline import switch
 from tuner.engines.vllm.log import facts, jit, phases, signs
 from tuner.engines.vllm.log.degradations import V0_ENGINE
+from tuner.engines.vllm.log.telling import sieve
 from tuner.errors import ConfigError
 from tuner.space import Settings
 
@@ -77,6 +78,10 @@ class VllmEngine(Engine):
     def phase(self, line: str) -> Phase | None:
         """The start-up phase that this log line announces, or ``None`` if it announces none."""
         return _PHASES.of(line)
+
+    def telling(self, lines: Sequence[str]) -> Sequence[int]:
+        """The places of the lines that may say anything."""
+        return sieve().among(lines)
 
     def reader(self) -> LogReader:
         """Reads the log of one server as it grows."""

@@ -16,6 +16,7 @@ from tuner.engines.vllm.live import live_of
 from tuner.engines.vllm.log import signs
 from tuner.engines.vllm.log.degradations import NAMES, VllmDegradations
 from tuner.engines.vllm.log.phases import phase_of
+from tuner.engines.vllm.log.telling import sieve
 
 
 class VllmConfig(EngineConfig):
@@ -30,7 +31,7 @@ def _announces(lines: Sequence[LogLine]) -> bool:
     return phase_of(lines) is not None
 
 
-_LOG = EngineLog(signs.reader, Index([]), VllmDegradations, Shapes(_announces))
+_LOG = EngineLog(signs.reader, Index([]), VllmDegradations, Shapes(_announces), sieve)
 
 VLLM = EngineKind(VllmConfig, VllmEngine, CONVENTIONS, _LOG, foresight_of, HINTS, live_of)
 """Its logs need no signature: what no other engine wrote is vLLM's."""

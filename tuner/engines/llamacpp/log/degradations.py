@@ -29,7 +29,10 @@ _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 NAMES = frozenset({*(shape.name for shape in _TABLE), "layers_not_offloaded"})
 """All names that a degradation can have."""
 
-_TELLING = telling(_TABLE, _OFFLOADED)
+PATTERNS = (*(shape.pattern for shape in _TABLE), _OFFLOADED)
+"""One of these is in every line that tells anything of a degradation."""
+
+_TELLING = telling(PATTERNS)
 
 
 class LlamaCppDegradations(DegradationReader):

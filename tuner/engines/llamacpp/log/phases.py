@@ -16,6 +16,9 @@ _ANNOUNCED: tuple[tuple[Phase, re.Pattern[str]], ...] = (
     (Phase.LOADING_WEIGHTS, re.compile(r"\bload_model: loading (?:draft )?model\b|loading model tensors")),
 )
 
+PATTERNS = tuple(pattern for _, pattern in _ANNOUNCED)
+"""One of these is in every line that announces a phase."""
+
 
 def phase_of(lines: Sequence[LogLine]) -> Phase | None:
     """The phase that a physical line, split into its logical lines, announces; the last where several do."""

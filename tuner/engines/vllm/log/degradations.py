@@ -59,7 +59,10 @@ NAMES = frozenset({*(shape.name for shape in _TABLE), "eager", "mla_off"})
 """All names that a degradation can have."""
 
 
-_TELLING = telling(_TABLE, _EAGER, _ASKED_EAGER, _MLA_MODELS, _BACKEND)
+PATTERNS = (*(shape.pattern for shape in _TABLE), _EAGER, _ASKED_EAGER, _MLA_MODELS, _BACKEND)
+"""One of these is in every line that tells anything of a degradation."""
+
+_TELLING = telling(PATTERNS)
 
 
 class VllmDegradations(DegradationReader):

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Collection, Mapping
 
-_COMPILES = re.compile(r"JIT compilation during inference: ")
+PATTERN = re.compile(r"JIT compilation during inference: ")
 
 
 def disturbs(line: str) -> bool:
     """Whether a kernel was compiled in the middle of a load (``jit_monitor.py``): 22 to 37 % were lost on an H100."""
-    return _COMPILES.search(line) is not None
+    return PATTERN.search(line) is not None
 
 
 def monitoring(flags: Collection[str]) -> Mapping[str, bool]:

@@ -55,6 +55,9 @@ _ANNOUNCED: tuple[tuple[Phase, re.Pattern[str]], ...] = (
     ),
 )
 
+PATTERNS = tuple(pattern for _, pattern in _ANNOUNCED)
+"""One of these is in every line that announces a phase."""
+
 
 def phase(line: str) -> Phase | None:
     """The phase that this line announces, or ``None``; of several steps of a progress bar, the last one's."""

@@ -234,7 +234,7 @@ _SUPPORT = (
         Cause.UNSUPPORTED,
         Rank.FAMILY,
         (
-            r"^\s*(?:KeyError: )?'[\w.]*\b(?:layers?|blocks|h)\.\d+\.[\w.]+'\s*$",
+            r"^\s*(?:KeyError: )?'[\w.]*\b(?:layers?\.|blocks\.|h\.)\d+\.[\w.]+'\s*$",
             r"There is no (?:module or )?parameter named|Attempted to load weight \(|Tried to load weights of size",
             r"Unexpected (?:extra )?(?:weight|parameter)s?\b|shape mismatch between model and checkpoint",
         ),
