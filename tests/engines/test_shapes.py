@@ -6,6 +6,7 @@ import pytest
 
 from tests.engines.conftest import DATA
 from tuner.engines import sglang
+from tuner.engines.log.diagnosis import LogReader
 from tuner.engines.log.lines import parse
 from tuner.engines.log.literals import Index, required
 from tuner.engines.log.shapes import Shapes, relaxed
@@ -85,9 +86,10 @@ def test_no_line_that_says_anything_is_lost_in_the_sieve(kind):
     log = sglang.LOG if kind == "sglang" else ENGINES[kind].log
     raw = [line.raw for line in LINES]
     kept = set(log.sieve().among(raw))
-    reading = log.reader().reading
+    reader = log.reader()
+    assert isinstance(reader, LogReader)
     for place, line in enumerate(LINES):
-        telling = any(pattern.search(line.text) for pattern in reading.patterns) or log.announces.of(line.raw)
+        telling = any(pattern.search(line.text) for pattern in reader.reading.patterns) or log.announces.of(line.raw)
         assert place in kept or not telling, line.raw
 
 
