@@ -13,8 +13,9 @@ from tuner.engines.base import Degradation
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.engines.forecast import Forecast
 from tuner.load.plan import Skipped
-from tuner.records.record import Failure, State
+from tuner.records.record import Failure, Role, State
 from tuner.report import findings, launches, method, report_html
+from tuner.search.base import Expectation
 from tuner.study.minimal import effects_of
 from tuner.study.provenance import Machine, Sitting, append
 from tuner.terminal.closing import write_results
@@ -205,6 +206,19 @@ def test_a_cold_start_is_not_compared_with_warm_ones_on_kv_cache(outcome):
     )
     assert kv_cache(outcome).baseline is not None
     assert kv_cache(replace(outcome, relaunches=cold)).baseline is None
+
+
+def test_what_the_search_expected_stands_against_what_was_read(outcome):
+    number, read_per_s = next(
+        (n, record.measurement.output_tokens_per_s)
+        for n, record in enumerate(outcome.records)
+        if record.measurement and record.role is Role.SEARCH
+    )
+    assert launches.expected(outcome) == ""
+    expected = Expectation(why="explore", value=1.25 * read_per_s, low=1.1 * read_per_s, high=1.4 * read_per_s)
+    said = read(launches.expected(with_trial(outcome, number, expected=expected)))
+    assert "0 of 1 readings lie in the interval that should hold nine of ten; median error 20%." in said
+    assert "(outside) −20.0%" in said
 
 
 def test_predicted_memory_stands_against_what_was_logged(outcome):

@@ -2,9 +2,14 @@
 
 from statistics import median
 
+import numpy as np
 import pytest
 
 from tests.bench.landscapes import LANDSCAPES, Hill, live, optimum, worth
+from tuner.search.additive import AdditiveSearch
+from tuner.search.base import Observation
+from tuner.space import SearchSpace
+from tuner.testing.proof import Died
 from tuner.testing.race import race
 
 
@@ -73,3 +78,46 @@ def test_screening_finds_the_batch_in_fewer_launches_although_it_is_biased():
 
 def _best(hill, launches):
     return max(worth(hill, launch.params) for launch in launches if not launch.died)
+
+
+def test_what_the_search_expects_holds_for_most_readings():
+    hits = [hit for seed in (0, 1) for hit in _hits(Hill(), seed)]
+    assert len(hits) >= 20
+    assert sum(hits) / len(hits) >= 0.7
+
+
+def _hits(hill, seed):
+    """Of each launch but the first, whether its reading is within what was expected of it."""
+    space, rng = SearchSpace.model_validate(hill.space), np.random.default_rng(seed)
+    search = AdditiveSearch(space, "maximize", space.settings(space.candidate(hill.deployed)), seed)
+    seen = [_read(hill, space.candidate(hill.deployed), rng)]
+    while len(seen) < 14:
+        candidate = search.propose(seen)
+        expected = search.expectation(seen, candidate)
+        seen.append(_read(hill, candidate, rng))
+        if seen[-1].values:
+            assert expected.low < expected.value < expected.high
+            yield expected.low <= seen[-1].values[0] <= expected.high
+
+
+def _read(hill, candidate, rng):
+    try:
+        return Observation(candidate, (hill.evaluate(candidate.params, rng)["output_tokens_per_s"],))
+    except Died:
+        return Observation(candidate, None)
+
+
+def test_why_a_launch_is_asked_for_is_said():
+    hill = Hill()
+    space = SearchSpace.model_validate(hill.space)
+    search = AdditiveSearch(space, "maximize", space.settings(space.candidate(hill.deployed)), 0)
+    deployed, double = (space.candidate({**hill.deployed, "max_num_seqs": seqs}) for seqs in (16, 32))
+    assert search.expectation([], deployed) is None
+    assert (
+        search.expectation([Observation(deployed, (100.0,))], search.propose([Observation(deployed, (100.0,))])).why
+        == "new choices"
+    )
+    known = [Observation(deployed, (100.0,)), Observation(double, (130.0,))]
+    more = space.candidate({**hill.deployed, "max_num_seqs": 64})
+    assert search.expectation(known, more).why == "exploit"
+    assert search.expectation(known, space.candidate({**hill.deployed, "max_num_seqs": 8})).why == "explore"

@@ -11,6 +11,7 @@ from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.errors import PredictedOutOfMemory
+from tuner.records.expected import Surprise, calibration
 from tuner.records.idle import idle_parameters
 from tuner.records.outcome import Outcome
 from tuner.records.record import Screened, TrialRecord
@@ -84,6 +85,24 @@ def _unscreened(outcome: Outcome) -> Iterator[str]:
     for record in outcome.records:
         if record.unscreened:
             yield f"Trial {record.number} screened {len(record.screened)}, then no more: {record.unscreened}."
+
+
+def expected(outcome: Outcome) -> Html:
+    """What the search expected of its launches against what they read; empty where it said nothing."""
+    found = calibration(outcome)
+    if found is None:
+        return NOTHING
+    metric = words.metric(found.metric)
+    head = ("trial", "why", f"{metric.label}, expected", "read", "error")
+    rows = [_surprise(each, metric) for each in found.surprises]
+    return joined([tag("p", found.sentence), folded(f"All {len(rows)} of them", table(head, rows, "numbers"))])
+
+
+def _surprise(each: Surprise, metric: words.Metric) -> tuple[str, ...]:
+    value, low, high = (metric.said(at) for at in (each.expected.value, each.expected.low, each.expected.high))
+    reading = metric.said(each.read) + ("" if each.inside else " (outside)")
+    error = words.percent(each.error, sign=True)
+    return str(each.record.number), each.expected.why, f"{value} [{low}, {high}]", reading, error
 
 
 def otherwise(outcome: Outcome) -> Html:

@@ -21,7 +21,7 @@ from pydantic import JsonValue
 
 from tuner.engines.base import NO_HINTS, Hints
 from tuner.objective import Direction
-from tuner.search.base import NOTHING, Admits, Observation, Planned, Search, anything, known
+from tuner.search.base import NOTHING, Admits, Expectation, Observation, Planned, Search, anything, known
 from tuner.search.live import LivePlan
 from tuner.search.pool import Pool
 from tuner.search.surrogate import Surrogate
@@ -99,6 +99,20 @@ class AdditiveSearch(Search):
         if model.best is None or pool.untried(launched):
             return None
         return float(np.max(model.expected_improvement(candidates)))
+
+    def expectation(self, seen: Sequence[Observation], candidate: Candidate) -> Expectation | None:
+        """See ``Search.expectation``: none before anything ran."""
+        model = self.model(seen)
+        if model.best is None:
+            return None
+        value, low, high = model.reading(candidate)
+        launched = [each for each in seen if not each.screened]
+        untried = Pool(self.space, self._free(NOTHING), NOTHING, anything, random.Random(0), self.hints).untried(
+            launched
+        )
+        if any(candidate.params.get(name) in choices for name, choices in untried.items()):
+            return Expectation(why="new choices", value=value, low=low, high=high)
+        return Expectation(why="exploit" if model.betters(candidate) else "explore", value=value, low=low, high=high)
 
     def _free(self, settled: Mapping[str, JsonValue]) -> list[str]:
         return [name for name, p in self.space.params.items() if p.levels != 1 and name not in settled]

@@ -75,6 +75,18 @@ class Planned:
     screened: tuple[Candidate, ...] = ()
 
 
+class Expectation(Schema):
+    """What a search expects of a launch, and why it asks for it."""
+
+    why: Literal["new choices", "exploit", "explore"]
+    """It has choices that were never launched; the model holds it to be the best so far; or it may be."""
+    value: float
+    """The goal's metric, in its unit."""
+    low: float
+    high: float
+    """What the launch reads is held to be between them in nine launches of ten, its own noise included."""
+
+
 class Search(Protocol):
     """Proposes candidates; what only a model of the whole space can answer has a default for those without one.
 
@@ -126,6 +138,10 @@ class Search(Protocol):
         self, seen: Sequence[Observation], candidates: Sequence[Candidate], settled: Mapping[str, JsonValue] = NOTHING
     ) -> float | None:
         """What the most promising of some candidates is expected to gain, in logs; ``None`` if that is not known."""
+        return None
+
+    def expectation(self, seen: Sequence[Observation], candidate: Candidate) -> Expectation | None:
+        """What it expects of a launch; ``None`` if it has no view."""
         return None
 
     def recommend(self, seen: Sequence[Observation]) -> Candidate | None:

@@ -6,7 +6,7 @@ launches, and for which settings, follows from those that were both.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from math import log
+from math import exp, log, sqrt
 
 import numpy as np
 from pydantic import JsonValue
@@ -30,6 +30,9 @@ _KEEPS = 0.9
 _LOSS, _LOSS_WEIGHT = 1.6, 3.0
 """What a value that is said to be slow is expected to lose, in logs; and how little that is relied on: a weight that
 makes it worth one launch when nothing else promises much."""
+_NINE_OF_TEN = 1.645
+"""Standard deviations to each side of what nine readings of ten are within."""
+_RATHER = 0.5
 _LEAST = 1e-12
 _SCREENED = 0.4
 """What having been screened instead of launched is expected to change, over what a setting usually does."""
@@ -102,6 +105,19 @@ class Surrogate:
         ratio = gain / deviation
         improvement = gain * norm.cdf(ratio) + deviation * norm.pdf(ratio)
         return np.asarray(improvement * self._keeps(points) * self._runs(points))
+
+    def reading(self, candidate: Candidate) -> tuple[float, float, float]:
+        """What a launch is expected to read of the goal, and between which values in nine of ten."""
+        mean, deviation = self._goal.at(self._points([candidate]), self._expected([candidate]))
+        reach = _NINE_OF_TEN * sqrt(float(deviation[0]) ** 2 + self._goal.variances.noise)
+        ends = sorted(exp(self._sign * (float(mean[0]) + by)) for by in (-reach, reach))
+        return exp(self._sign * float(mean[0])), ends[0], ends[1]
+
+    def betters(self, candidate: Candidate) -> bool:
+        """Whether it is held to be better than the best that ran, and rather to keep its limits."""
+        assert self.best is not None
+        gain, _ = self._goal.difference(*self.against([candidate], self.best.candidate))
+        return bool(gain[0] > 0 and self.keeps([candidate])[0] > _RATHER)
 
     def against(self, candidates: Sequence[Candidate], one: Candidate) -> tuple[Array, Array, Array, float]:
         """What a process is asked for the differences to one candidate."""

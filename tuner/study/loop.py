@@ -246,6 +246,7 @@ class _Run:
             proof=proposal.proof,
             worth_again=outcome.is_near_miss if proposal.role in _TRIED else never,
             screening=proposal.screening if attempt == 1 else None,
+            expected=proposal.expected,
         )
         if proposal.refusal:
             return run_trial(assignment, self._bench, folder, lambda phase: None)

@@ -20,7 +20,7 @@ from tuner.records.idle import Idle, idle_parameters, ran
 from tuner.records.outcome import Outcome
 from tuner.records.readings import LIKELY, Readings
 from tuner.records.record import ProofTerms, Role, TrialRecord
-from tuner.search.base import CANNOT_RUN, Observation, anything
+from tuner.search.base import CANNOT_RUN, Expectation, Observation, anything
 from tuner.search.registry import make_search
 from tuner.space import Candidate, SearchSpace
 from tuner.study.live import Asking, Screener, screened
@@ -42,6 +42,7 @@ class Proposal:
         refusal: Why it is not to be launched at all.
         proof: Of which proof it is a relaunch.
         screening: What is measured in its running server besides.
+        expected: What the search expects of it.
     """
 
     role: Role
@@ -51,6 +52,7 @@ class Proposal:
     refusal: InfeasibleConfig | None = None
     proof: ProofTerms | None = None
     screening: Screening | None = None
+    expected: Expectation | None = None
 
 
 class Proposer:
@@ -151,7 +153,8 @@ class Proposer:
         if self._gains_too_little(seen, candidate, screening, settled):
             return None
         asked_s = (time.perf_counter_ns() - asked_ns) / 1e9
-        return Proposal(Role.SEARCH, self._plain(candidate), asked_s, screening=screening)
+        expected = self._search.expectation(seen, candidate)
+        return Proposal(Role.SEARCH, self._plain(candidate), asked_s, screening=screening, expected=expected)
 
     def _gains_too_little(
         self,

@@ -37,6 +37,7 @@ from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
 from tuner.records.folder import TrialFolder
 from tuner.records.record import Failure, ProofTerms, Role, Screened, State, TrialRecord
+from tuner.search.base import Expectation
 from tuner.space import Candidate, Settings
 from tuner.trial.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.trial.screening import LiveServer, NotInForce, Screen, Screening, brief, loads, settling
@@ -70,6 +71,7 @@ class Assignment:
         proof: Of which proof it is a relaunch.
         worth_again: Whether what was measured is to be measured once more before its server ends: a near miss.
         screening: What is measured in its running server besides.
+        expected: What the search expects of it.
     """
 
     study: str
@@ -86,6 +88,7 @@ class Assignment:
     proof: ProofTerms | None = None
     worth_again: Callable[[Measurement], bool] = never
     screening: Screening | None = None
+    expected: Expectation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,5 +446,6 @@ class _Trial:
             failure=self.failure,
             screened=self.screened,
             unscreened=self.unscreened,
+            expected=self.assignment.expected,
             proof=self.assignment.proof,
         )
