@@ -217,7 +217,7 @@ def test_what_the_search_expected_stands_against_what_was_read(outcome):
     assert launches.expected(outcome) == ""
     expected = Expectation(why="explore", value=1.25 * read_per_s, low=1.1 * read_per_s, high=1.4 * read_per_s)
     said = read(launches.expected(with_trial(outcome, number, expected=expected)))
-    assert "0 of 1 readings lie in the interval that should hold nine of ten; median error 20%." in said
+    assert "0 of 1 readings lie in the interval that should hold nine of ten; median error 20.0%." in said
     assert "(outside) −20.0%" in said
 
 

@@ -15,7 +15,7 @@ from statistics import fmean, median
 from typing import cast
 
 from tests.bench.drawn import Drawn
-from tests.bench.landscapes import LANDSCAPES, live, optimum, worth
+from tests.bench.landscapes import LANDSCAPES, Hill, live, optimum, worth
 from tuner.engines.base import Hints
 from tuner.engines.registry import DEFAULT, ENGINES
 from tuner.testing.race import Kind, race
@@ -76,7 +76,7 @@ def main():
     kinds = sys.argv[2:] or ["auto", "live", *HINTS, "tpe", "random"]
     print(f"launches of {LAUNCHES} until the optimum is near, {seeds} seeds; {LAUNCHES + 1} means never")
     print(f"{'':<24}" + "".join(f"{name:>11}" for name in _COLUMNS))
-    landscapes = {name: [hill] * seeds for name, hill in LANDSCAPES.items()}
+    landscapes: dict[str, list[Hill | Drawn]] = {name: [hill] * seeds for name, hill in LANDSCAPES.items()}
     landscapes["drawn"] = [Drawn(seed) for seed in range(2000, 2000 + seeds)]  # no constant was chosen on them
     for name, hills in landscapes.items():
         for kind in (kind for kind in kinds if name != "drawn" or kind != "live"):

@@ -36,7 +36,7 @@ class Surprise:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Expectations:
     """All of them.
 
     Attributes:
@@ -55,11 +55,11 @@ class Calibration:
         return f"{inside} of {count} readings lie in the interval that should hold nine of ten; median error {error}."
 
 
-def calibration(outcome: Outcome) -> Calibration | None:
+def expectations(outcome: Outcome) -> Expectations | None:
     """How well the search knew; ``None`` where it said nothing."""
     metric = next(iter(outcome.config.objective.goals))
     found = tuple(_surprises(outcome, metric))
-    return Calibration(metric, found) if found else None
+    return Expectations(metric, found) if found else None
 
 
 def _surprises(outcome: Outcome, metric: str) -> Iterator[Surprise]:

@@ -11,7 +11,7 @@ from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.errors import PredictedOutOfMemory
-from tuner.records.expected import Surprise, calibration
+from tuner.records.expected import Surprise, expectations
 from tuner.records.idle import idle_parameters
 from tuner.records.outcome import Outcome
 from tuner.records.record import Screened, TrialRecord
@@ -89,13 +89,13 @@ def _unscreened(outcome: Outcome) -> Iterator[str]:
 
 def expected(outcome: Outcome) -> Html:
     """What the search expected of its launches against what they read; empty where it said nothing."""
-    found = calibration(outcome)
+    found = expectations(outcome)
     if found is None:
         return NOTHING
     metric = words.metric(found.metric)
     head = ("trial", "why", f"{metric.label}, expected", "read", "error")
     rows = [_surprise(each, metric) for each in found.surprises]
-    return joined([tag("p", found.sentence), folded(f"All {len(rows)} of them", table(head, rows, "numbers"))])
+    return joined([tag("p", found.sentence), folded("Launch by launch", table(head, rows, "numbers"))])
 
 
 def _surprise(each: Surprise, metric: words.Metric) -> tuple[str, ...]:
