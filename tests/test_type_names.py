@@ -10,7 +10,18 @@ import tuner
 PACKAGE = Path(tuner.__file__).parent
 APART = PACKAGE / "sim"
 """The simulated engine is a program of its own, with words of its own."""
-WORDS = ("Evidence", "Prediction", "Finding", "State", "Calibration", "Failure", "Outcome", "Settings")
+WORDS = (
+    "Evidence",
+    "Prediction",
+    "Finding",
+    "State",
+    "Calibration",
+    "Failure",
+    "Outcome",
+    "Settings",
+    "Proposal",
+    "Expectation",
+)
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class SpaceProposal:
     """What an engine would try of one model on one machine.
 
     Attributes:
@@ -209,9 +209,9 @@ class Foresight:
         """Predictions for this version on these GPUs, before any start."""
         return MemoryModel()
 
-    def proposed(self, question: Question) -> Proposal:
+    def proposed(self, question: Question) -> SpaceProposal:
         """What may be tried where nobody says: only what exists in this version and can act here."""
-        return Proposal(SearchSpace(params={}, remarks=("this engine proposes nothing: name a space",)))
+        return SpaceProposal(SearchSpace(params={}, remarks=("this engine proposes nothing: name a space",)))
 
     def placements(self, question: Question) -> Iterable[Placement]:
         """Every way to lay the model out on these GPUs, as far as the engine can tell."""

@@ -11,7 +11,7 @@ from tuner.search.base import Expectation
 
 
 @dataclass(frozen=True, slots=True)
-class Surprise:
+class ExpectationCheck:
     """A launch that was expected to read something.
 
     Attributes:
@@ -41,29 +41,29 @@ class Expectations:
 
     Attributes:
         metric: The goal.
-        surprises: Each launch that was measured.
+        checks: Each launch that was measured.
     """
 
     metric: str
-    surprises: tuple[Surprise, ...]
+    checks: tuple[ExpectationCheck, ...]
 
     @property
     def sentence(self) -> str:
         """For a person."""
-        inside, count = sum(each.inside for each in self.surprises), len(self.surprises)
-        error = words.percent(median(abs(each.error) for each in self.surprises))
+        inside, count = sum(each.inside for each in self.checks), len(self.checks)
+        error = words.percent(median(abs(each.error) for each in self.checks))
         return f"{inside} of {count} readings lie in the interval that should hold nine of ten; median error {error}."
 
 
 def expectations(outcome: Outcome) -> Expectations | None:
     """How well the search knew; ``None`` where it said nothing."""
     metric = next(iter(outcome.config.objective.goals))
-    found = tuple(_surprises(outcome, metric))
+    found = tuple(_checks(outcome, metric))
     return Expectations(metric, found) if found else None
 
 
-def _surprises(outcome: Outcome, metric: str) -> Iterator[Surprise]:
+def _checks(outcome: Outcome, metric: str) -> Iterator[ExpectationCheck]:
     for record in outcome.searched:
         read = record.measurement.numbers.get(metric) if record.measurement else None
         if record.expected and read:
-            yield Surprise(record, record.expected, read)
+            yield ExpectationCheck(record, record.expected, read)

@@ -11,7 +11,7 @@ from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.errors import PredictedOutOfMemory
-from tuner.records.expected import Surprise, expectations
+from tuner.records.expected import ExpectationCheck, expectations
 from tuner.records.idle import idle_parameters
 from tuner.records.outcome import Outcome
 from tuner.records.record import Screened, TrialRecord
@@ -94,11 +94,11 @@ def expected(outcome: Outcome) -> Html:
         return NOTHING
     metric = words.metric(found.metric)
     head = ("trial", "why", f"{metric.label}, expected", "read", "error")
-    rows = [_surprise(each, metric) for each in found.surprises]
+    rows = [_expectation(each, metric) for each in found.checks]
     return joined([tag("p", found.sentence), folded("Launch by launch", table(head, rows, "numbers"))])
 
 
-def _surprise(each: Surprise, metric: words.Metric) -> tuple[str, ...]:
+def _expectation(each: ExpectationCheck, metric: words.Metric) -> tuple[str, ...]:
     value, low, high = (metric.said(at) for at in (each.expected.value, each.expected.low, each.expected.high))
     reading = metric.said(each.read) + ("" if each.inside else " (outside)")
     error = words.percent(each.error, sign=True)

@@ -14,10 +14,10 @@ from tuner.engines.foresight import (
     MemoryModel,
     MemorySettings,
     Premises,
-    Proposal,
     Question,
     RefusedRequest,
     ServerStart,
+    SpaceProposal,
 )
 from tuner.engines.hardware import Hardware
 from tuner.engines.llamacpp import flags, rules
@@ -70,7 +70,7 @@ class LlamaCppForesight(Foresight):
         """Requests longer than a slot's context."""
         return rules.refused_requests(workload, settings, self.model.context if self.model else None)
 
-    def proposed(self, question: Question) -> Proposal:
+    def proposed(self, question: Question) -> SpaceProposal:
         """Settings that this build has and that act on this machine."""
         return proposal_of(question, self.flags)
 

@@ -3,14 +3,14 @@
 import os
 from collections.abc import Iterator
 
-from tuner.engines.foresight import KnownFlags, Proposal, Question
+from tuner.engines.foresight import KnownFlags, Question, SpaceProposal
 from tuner.space import Choice, Range, SearchSpace
 
 _RULE = "batch_size >= ubatch_size"
 _ALL_LAYERS = 99
 
 
-def proposal_of(question: Question, flags: KnownFlags | None) -> Proposal:
+def proposal_of(question: Question, flags: KnownFlags | None) -> SpaceProposal:
     """Settings that this build has and that act on this machine; answers stay the same with each of them."""
     params: dict[str, Range | Choice] = {}
     remarks = ["cache_type_k, cache_type_v are left out: a quantized cache changes answers (space=llamacpp has them)"]
@@ -20,7 +20,7 @@ def proposal_of(question: Question, flags: KnownFlags | None) -> Proposal:
         else:
             params[name] = parameter
     rules = {"batch_covers_ubatch": _RULE} if {"batch_size", "ubatch_size"} <= params.keys() else {}
-    return Proposal(SearchSpace(params=params, rules=rules, remarks=tuple(remarks)))
+    return SpaceProposal(SearchSpace(params=params, rules=rules, remarks=tuple(remarks)))
 
 
 def _levers(question: Question, flags: KnownFlags | None) -> Iterator[tuple[str, Range | Choice]]:

@@ -15,10 +15,10 @@ from tuner.engines.foresight import (
     MemorySettings,
     Placement,
     Premises,
-    Proposal,
     Question,
     RefusedRequest,
     ServerStart,
+    SpaceProposal,
 )
 from tuner.engines.hardware import Hardware
 from tuner.engines.log.platform import advise
@@ -106,7 +106,7 @@ class VllmForesight(Foresight):
         """The formulas, uncorrected."""
         return VllmMemory(self.model, version, hardware, Calibration(self.model, hardware))
 
-    def proposed(self, question: Question) -> Proposal:
+    def proposed(self, question: Question) -> SpaceProposal:
         """Settings that this version has and that act on this model; without a version those that all have."""
         told = replace(question, version=question.version or self.image)
         flags = self.flags or (of_version(told.version) if told.version else None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
-from tuner.engines.foresight import MemoryModel, Placement, Proposal, Question
+from tuner.engines.foresight import MemoryModel, Placement, Question, SpaceProposal
 from tuner.engines.vllm.levers import Case, space_of
 from tuner.engines.vllm.memory.demand import whole
 from tuner.engines.vllm.model.architecture import Architecture
@@ -37,7 +37,9 @@ class Trial0:
     added: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
-def proposal_of(question: Question, model: Architecture | None, memory: MemoryModel, flags: frozenset[str]) -> Proposal:
+def proposal_of(
+    question: Question, model: Architecture | None, memory: MemoryModel, flags: frozenset[str]
+) -> SpaceProposal:
     """What may be tried, and what trial 0 needs next to the engine's defaults.
 
     Args:
@@ -51,7 +53,7 @@ def proposal_of(question: Question, model: Architecture | None, memory: MemoryMo
     space = space_of(Case(model, first.question, memory, flags, numbers))
     rules = {**space.rules, **_all_work(first, set(space.params))}
     remarks = (*_remarks(first, model), *space.remarks)
-    return Proposal(space.model_copy(update={"rules": rules, "remarks": remarks}), first.added)
+    return SpaceProposal(space.model_copy(update={"rules": rules, "remarks": remarks}), first.added)
 
 
 def trial_0(question: Question, model: Architecture | None) -> Trial0:
