@@ -21,7 +21,7 @@ from pydantic import JsonValue
 
 from tuner.engines.base import NO_HINTS, Hints
 from tuner.objective import Direction
-from tuner.search.base import NOTHING, Admits, Expectation, Observation, Planned, Search, anything, known
+from tuner.search.base import NOTHING, Admits, Expectation, Observation, Planned, Search, Why, anything, known
 from tuner.search.live import LivePlan
 from tuner.search.pool import Pool
 from tuner.search.surrogate import Surrogate
@@ -94,9 +94,8 @@ class AdditiveSearch(Search):
         self, seen: Sequence[Observation], candidates: Sequence[Candidate], settled: Mapping[str, JsonValue] = NOTHING
     ) -> float | None:
         """See ``Search.expected_gain``: not known while nothing ran, or a choice was never launched."""
-        free, launched = self._free(settled), [each for each in seen if not each.screened]
-        model, pool = self._model(free, seen), Pool(self.space, free, settled, anything, random.Random(0), self.hints)
-        if model.best is None or pool.untried(launched):
+        model = self._model(self._free(settled), seen)
+        if model.best is None or self._untried(seen, settled):
             return None
         return float(np.max(model.expected_improvement(candidates)))
 
@@ -106,13 +105,17 @@ class AdditiveSearch(Search):
         if model.best is None:
             return None
         value, low, high = model.reading(candidate)
-        launched = [each for each in seen if not each.screened]
-        untried = Pool(self.space, self._free(NOTHING), NOTHING, anything, random.Random(0), self.hints).untried(
-            launched
-        )
-        if any(candidate.params.get(name) in choices for name, choices in untried.items()):
-            return Expectation(why="new choices", value=value, low=low, high=high)
-        return Expectation(why="exploit" if model.betters(candidate) else "explore", value=value, low=low, high=high)
+        why: Why = "exploit" if model.betters(candidate) else "explore"
+        if any(candidate.params.get(name) in choices for name, choices in self._untried(seen, NOTHING).items()):
+            why = "new choices"
+        return Expectation(why=why, value=value, low=low, high=high)
+
+    def _untried(
+        self, seen: Sequence[Observation], settled: Mapping[str, JsonValue]
+    ) -> Mapping[str, Sequence[JsonValue]]:
+        """Choices of switches that were never launched, by parameter."""
+        pool = Pool(self.space, self._free(settled), settled, anything, random.Random(0), self.hints)
+        return pool.untried([each for each in seen if not each.screened])
 
     def _free(self, settled: Mapping[str, JsonValue]) -> list[str]:
         return [name for name, p in self.space.params.items() if p.levels != 1 and name not in settled]

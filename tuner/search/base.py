@@ -75,11 +75,14 @@ class Planned:
     screened: tuple[Candidate, ...] = ()
 
 
+Why = Literal["new choices", "exploit", "explore"]
+"""It has choices that were never launched; the model holds it to be the best so far; or it may be."""
+
+
 class Expectation(Schema):
     """What a search expects of a launch, and why it asks for it."""
 
-    why: Literal["new choices", "exploit", "explore"]
-    """It has choices that were never launched; the model holds it to be the best so far; or it may be."""
+    why: Why
     value: float
     """The goal's metric, in its unit."""
     low: float

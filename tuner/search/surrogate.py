@@ -33,6 +33,7 @@ makes it worth one launch when nothing else promises much."""
 _NINE_OF_TEN = 1.645
 """Standard deviations to each side of what nine readings of ten are within."""
 _RATHER = 0.5
+"""The chance from which limits are rather kept than not."""
 _LEAST = 1e-12
 _SCREENED = 0.4
 """What having been screened instead of launched is expected to change, over what a setting usually does."""
