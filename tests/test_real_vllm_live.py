@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,14 +67,22 @@ class Changing:
         return int(float(next(line for line in lines if line.startswith("vllm:num_requests_running")).split()[-1]))
 
     @contextmanager
-    def loaded(self, count: int, tokens: int) -> Iterator[None]:
-        """So many requests side by side, all answered at the end."""
-        threads = [threading.Thread(target=self.answers, args=(tokens,)) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        yield
-        for thread in threads:
-            thread.join()
+    def loaded(self, users: int, tokens: int) -> Iterator[None]:
+        """So many users, each with one request after another until the end, all of them answered."""
+        ended = threading.Event()
+        with ThreadPoolExecutor(users) as pool:
+            asking = [pool.submit(self._keep_asking, tokens, ended) for _ in range(users)]
+            try:
+                yield
+            finally:
+                ended.set()
+        assert all(each.result() for each in asking)
+
+    def _keep_asking(self, tokens: int, ended: threading.Event) -> bool:
+        answered = self.answers(tokens)
+        while answered and not ended.is_set():
+            answered = self.answers(tokens)
+        return answered
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +116,15 @@ def test_it_runs_on_top_of_the_schedulers_own_choice(changing):
 
 
 def test_lowered_in_mid_load_and_raised_again(changing):
-    with changing.loaded(12, 600):
+    # users who never pause: however fast the machine is, requests wait whenever the limit is two
+    with changing.loaded(12, 200):
         until(lambda: changing.running() > 2, timeout_s=60)
         changing.ask(1, max_num_seqs=2)
         until(lambda: changing.status(1).confirmed == 1)
-        with changing.loaded(8, 300):
-            until(lambda: changing.running() == 2, timeout_s=60)
-            changing.ask(2, max_num_seqs=16)
-            until(lambda: changing.status(2).confirmed == 1)
-            until(lambda: changing.running() > 2, timeout_s=60)
+        until(lambda: changing.running() == 2, timeout_s=60)
+        changing.ask(2, max_num_seqs=16)
+        until(lambda: changing.status(2).confirmed == 1)
+        until(lambda: changing.running() > 2, timeout_s=60)
 
 
 def test_changed_on_an_idle_server(changing):
