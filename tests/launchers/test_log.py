@@ -1,6 +1,11 @@
 """A server's log is read line by line while it grows."""
 
+import os
+
+import pytest
+
 from tuner.launchers.log import ServerLog
+from tuner.launchers.redacting import RedactedLog
 
 
 def test_a_line_comes_once_and_only_when_it_is_whole(tmp_path):
@@ -28,3 +33,12 @@ def test_a_torn_last_line_is_kept_at_the_end(tmp_path):
     log = ServerLog(path)
     assert log.finish() == ["fine", "died at \ufffd"]
     assert log.finish() == []
+
+
+@pytest.mark.parametrize("turn", range(10))
+def test_the_last_words_are_written_once_however_many_wait_for_them(tmp_path, turn):
+    with RedactedLog(tmp_path / "server.log", ()) as log:
+        with log.inlet() as inlet:
+            os.write(inlet, b"last words")
+        log.settle()
+    assert (tmp_path / "server.log").read_text() == "last words"

@@ -76,8 +76,7 @@ class RedactedLog:
                 with suppress(OSError):
                     waiting = fcntl.ioctl(self._outlet, termios.FIONREAD, waiting)
                 if not any(waiting):
-                    self._write(self._held)
-                    self._held = b""
+                    self._flush(len(self._held))
 
     def __enter__(self) -> "RedactedLog":
         return self
@@ -94,12 +93,15 @@ class RedactedLog:
             with self._at_work:
                 chunk = os.read(self._outlet, _CHUNK)
                 if not chunk:
-                    self._write(self._held)
+                    self._flush(len(self._held))
                     return
                 self._held += chunk
-                end = max(self._held.rfind(b"\n"), self._held.rfind(b"\r")) + 1
-                self._write(self._held[:end])
-                self._held = self._held[end:]
+                self._flush(max(self._held.rfind(b"\n"), self._held.rfind(b"\r")) + 1)
+
+    def _flush(self, end: int) -> None:
+        """Write what is held up to there: once, whoever comes first."""
+        self._write(self._held[:end])
+        self._held = self._held[end:]
 
     def _write(self, data: bytes) -> None:
         """A full disk does not stop the server: the study notices when it writes its record."""
