@@ -1,6 +1,6 @@
 """Print every measurement of tuner itself."""
 
-from tests.bench import client, doomed, logs, look, overhead, report
+from tests.bench import client, doomed, logs, look, overhead, report, shares
 
 overhead.main()
 client.main()
@@ -8,3 +8,4 @@ doomed.main()
 report.main()
 look.main()
 logs.main()
+shares.main()
