@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tuner.config import Config
+    from tuner.export.profile import Profile
     from tuner.records.folder import StudyFolder
     from tuner.records.outcome import Outcome
     from tuner.site.clean import LeftOver
@@ -470,6 +471,43 @@ def profile_import(
     return None if as_table else _say(f"`tuner study start deployment={files[0]}` makes it trial 0")
 
 
+ProfilePath = Annotated[Path | None, typer.Option("--profile", help="Take the winner from this profile.yaml.")]
+OfStudy = Annotated[
+    str | None, typer.Option("--study", help="Take the winner from this study; the only one if not named.")
+]
+
+
+@profile_app.command("write")
+def profile_write(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Your compose file (or several, merged), or vLLM's config.yml."),
+    ],
+    study: OfStudy = None,
+    profile: ProfilePath = None,
+    folder: StudiesFolder = Path("studies"),
+    service: Annotated[str | None, typer.Option("--service", help="Which one, where the file has several.")] = None,
+    only_diff: Annotated[bool, typer.Option("--diff", help="Show what would change, and write nothing.")] = False,
+    limit_not_shown: Annotated[
+        bool, typer.Option("--limit-not-shown", help="Also a winner that is not shown to keep a limit.")
+    ] = False,
+) -> None:
+    """Write a study's winner into the deployment's own file: only what differs, in place, with a backup next to it."""
+    from tuner.export.inplace import saving
+    from tuner.export.inplace.deploying import changes_of
+
+    made = changes_of(files, service, _profile(folder, study, profile), limit_not_shown=limit_not_shown)
+    for sentence in made.said:
+        _say(f"! {sentence}")
+    if not made.texts:
+        return _say("nothing to change: it says what the winner says")
+    if only_diff:
+        return _print(made.diff().rstrip("\n"))
+    for path, backup in saving.save(made.old, made.texts).items():
+        _say(f"{path} is written; as it was: {backup}")
+    return None
+
+
 @sim_app.command(
     "serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
@@ -566,6 +604,19 @@ def _outcome(folder: Path, name: str | None) -> "Outcome":
     from tuner.records.outcome import Outcome
 
     return Outcome.of(_study_folder(folder, name))
+
+
+def _profile(folder: Path, study: str | None, path: Path | None) -> "Profile":
+    """The winner of a study, or of a file."""
+    from tuner.export.profile import read_profile
+
+    if path is not None and study is not None:
+        raise ConfigError("--study and --profile name two winners", fix="say one of them")
+    found = _study_folder(folder, study).profile if path is None else path
+    if path is None and not found.exists():
+        fix = "`tuner study status` says how it ended; it may not be over"
+        raise ConfigError(f"the study in {found.parent} has no winner to write", fix=fix)
+    return read_profile(found)
 
 
 def _study_folder(folder: Path, name: str | None) -> "StudyFolder":

@@ -1,15 +1,18 @@
 """The winner with its proof, as the deployment's profile."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
+from tuner import documents
+from tuner.errors import ConfigError
 from tuner.proof.decision import Decision, Kind
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
-from tuner.schema import Schema, Stored
+from tuner.schema import Schema, Stored, config_error
 from tuner.space import Candidate, Settings
 from tuner.study.minimal import WinnerEffects, effects_of
 
@@ -85,6 +88,18 @@ class Profile(Stored):
         """The file's text."""
         text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120, allow_unicode=True)
         return text
+
+
+def read_profile(path: Path) -> Profile:
+    """A profile from its file.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return Profile.model_validate(documents.yaml_of(path))
+    except ValidationError as error:
+        raise ConfigError(config_error(error).message, place=str(path), fix="name a study's profile.yaml") from error
 
 
 def profile_of(outcome: Outcome) -> Profile | None:
