@@ -471,6 +471,31 @@ def profile_import(
     return None if as_table else _say(f"`tuner study start deployment={files[0]}` makes it trial 0")
 
 
+@profile_app.command("show")
+def profile_show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A study's profile.yaml.")], as_json: AsJson = False
+) -> None:
+    """A winner with its proof: what it changes, what that was measured to do, and what else was tried."""
+    from tuner.export.profile import read_profile
+
+    profile = read_profile(file)
+    if as_json:
+        return _print(profile.model_dump_json(indent=1))
+    from rich.console import Console
+
+    from tuner.terminal.profile import shown
+
+    return Console().print(shown(profile))
+
+
+@profile_app.command("schema")
+def profile_schema() -> None:
+    """The JSON Schema of profile.yaml, for editors and other programs."""
+    from tuner.export.profile import schema
+
+    _print(schema().rstrip("\n"))
+
+
 ProfilePath = Annotated[Path | None, typer.Option("--profile", help="Take the winner from this profile.yaml.")]
 OfStudy = Annotated[
     str | None, typer.Option("--study", help="Take the winner from this study; the only one if not named.")

@@ -22,6 +22,7 @@ from tuner.export.inplace.splice import leaves
 from tuner.export.inplace.view import View
 from tuner.export.inplace.winner import winner, winner_of
 from tuner.export.inplace.writing import written
+from tuner.export.origin import ProfileImage
 from tuner.export.profile import nested, profile_of
 
 ROOT = Path(__file__).parents[2]
@@ -245,3 +246,26 @@ def test_compose_itself_reads_the_winner(files):
     _, given, here = files
     view = View((here / given["file"],), given.get("service"), {**os.environ, **given.get("environ", {})}, {})
     assert written(view, wanted(given, view)).texts
+
+
+def test_what_is_not_as_it_was_in_the_study_is_said(here, profile):
+    began = profile.deployed.args
+    text = f"""services:
+  other:
+    image: vllm/vllm-openai:v0.15.0
+    command: [--model, org/other]
+  {profile.service.name}:
+    image: vllm/vllm-openai:v0.15.0
+    command: [--model, {profile.model}, --max-num-seqs, "{began["max_num_seqs"]}", --swap-space, "8"]
+    environment: {{OMP_NUM_THREADS: "77"}}
+"""
+    (here / "compose.yaml").write_text(text)
+    image = ProfileImage(reference="vllm/vllm-openai:v0.15.1", id="sha256:1")
+    (here / "profile.yaml").write_text(profile.model_copy(update={"image": image}).to_yaml())
+    done = write(here, "compose.yaml", "--profile", "profile.yaml", "--diff")
+    assert done.returncode == 0, done.stderr
+    said = next(line for line in done.stderr.splitlines() if "not what the study changed" in line)
+    assert "--swap-space" in said
+    assert "OMP_NUM_THREADS" in said
+    assert "--max-num-seqs" not in said
+    assert "measured with vllm/vllm-openai:v0.15.1, and the file names vllm/vllm-openai:v0.15.0" in done.stderr
