@@ -505,9 +505,9 @@ OfStudy = Annotated[
 @profile_app.command("write")
 def profile_write(
     files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE...", help="Your compose file (or several, merged), or vLLM's config.yml."),
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="[FILE...]", help="Your compose file (or several, merged), or vLLM's config.yml."),
+    ] = None,
     study: OfStudy = None,
     profile: ProfilePath = None,
     folder: StudiesFolder = Path("studies"),
@@ -516,12 +516,27 @@ def profile_write(
     limit_not_shown: Annotated[
         bool, typer.Option("--limit-not-shown", help="Also a winner that is not shown to keep a limit.")
     ] = False,
+    form: Annotated[
+        str | None, typer.Option("--as", help="A new file instead: compose, serve, config or kubernetes.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the new file goes; without it, it is printed.")
+    ] = None,
 ) -> None:
-    """Write a study's winner into the deployment's own file: only what differs, in place, with a backup next to it."""
-    from tuner.export.inplace import saving
-    from tuner.export.inplace.deploying import changes_of
+    """Write a study's winner into the deployment's own file: only what differs, in place, with a backup next to it.
 
-    made = changes_of(files, service, _profile(folder, study, profile), limit_not_shown=limit_not_shown)
+    With --as, write it in a new file instead.
+    """
+    from tuner.export.inplace import saving
+    from tuner.export.inplace.deploying import changes_of, check_deploys
+
+    source = _profile_file(folder, study, profile)
+    if form is not None:
+        check_deploys(_read(source), limit_not_shown=limit_not_shown)
+        return _written_anew(form, source, output)
+    if not files:
+        raise ConfigError("which file?", fix="name your compose file, or a form with --as")
+    made = changes_of(files, service, _read(source), limit_not_shown=limit_not_shown)
     for sentence in made.said:
         _say(f"! {sentence}")
     if not made.texts:
@@ -631,17 +646,35 @@ def _outcome(folder: Path, name: str | None) -> "Outcome":
     return Outcome.of(_study_folder(folder, name))
 
 
-def _profile(folder: Path, study: str | None, path: Path | None) -> "Profile":
-    """The winner of a study, or of a file."""
-    from tuner.export.profile import read_profile
-
+def _profile_file(folder: Path, study: str | None, path: Path | None) -> Path:
+    """The profile of a study, or the one that is named."""
     if path is not None and study is not None:
         raise ConfigError("--study and --profile name two winners", fix="say one of them")
-    found = _study_folder(folder, study).profile if path is None else path
-    if path is None and not found.exists():
+    if path is not None:
+        return path
+    found = _study_folder(folder, study)
+    if not found.profile.exists():
         fix = "`tuner study status` says how it ended; it may not be over"
-        raise ConfigError(f"the study in {found.parent} has no winner to write", fix=fix)
-    return read_profile(found)
+        raise ConfigError(f"the study in {found.path} has no winner to write", fix=fix)
+    return found.profile
+
+
+def _read(path: Path) -> "Profile":
+    from tuner.export.profile import read_profile
+
+    return read_profile(path)
+
+
+def _written_anew(form: str, source: Path, output: Path | None) -> None:
+    """A winner in new files, or printed."""
+    from tuner.export import anew
+
+    if form not in tuple(anew.Form):
+        raise ConfigError(f"there is no form {form!r}", fix=f"one of {', '.join(anew.Form)}")
+    written = anew.texts(anew.Form(form), _read(source), source.parent)
+    if output is None:
+        return _print("\n".join(text for text in written.values()).rstrip("\n"))
+    return _say("\n".join(f"{path} is written" for path in anew.save(written, output)))
 
 
 def _study_folder(folder: Path, name: str | None) -> "StudyFolder":
