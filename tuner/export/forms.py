@@ -30,8 +30,7 @@ def serve(profile: Profile) -> str:
 
 def config(profile: Profile) -> str:
     """VLLM's ``config.yml``."""
-    settings = {name.replace("_", "-"): value for name, value in _settings(profile).items()}
-    tree = {"model": profile.model, **settings, "port": profile.service.port}
+    tree = {"model": profile.model, **_settings(profile), "port": profile.service.port}
     return _origin(profile) + _yaml(tree)
 
 
@@ -110,11 +109,13 @@ def _image(profile: Profile) -> str:
 
 
 def _settings(profile: Profile) -> Mapping[str, JsonValue]:
-    """Flags as vLLM reads them of a file: an object as one, an item of a list as a word."""
-    return {name: _items(value) for name, value in profile.args.items() if value is not None}
+    """Flags as vLLM reads them of a file, where it passes over what is false."""
+    named = ((name.replace("_", "-"), value) for name, value in profile.args.items() if value is not None)
+    return dict((f"no-{name}", True) if value is False else (name, _items(value)) for name, value in named)
 
 
 def _items(value: JsonValue) -> JsonValue:
+    """A list's items as words."""
     return (
         [json.dumps(one) if isinstance(one, dict | list) else one for one in value]
         if isinstance(value, list)

@@ -15,19 +15,38 @@ def holds(text: str, place: str, head: str) -> bool:
 
 
 def changed(text: str, place: str, head: str, value: JsonValue) -> str:
-    """The text with another value of a flag; without it, where that is ``None``."""
+    """The text with another value of a flag; without it, where that is ``None``.
+
+    What is switched off stands as ``no-flag: true``: vLLM passes over a ``flag: false`` of its file.
+    """
     root = nodes.compose(text, place)
     at = _index(root, head)
     if at is None:
         key = head.replace("_", "-") if _dashed(root) else head
-        return nodes.added(text, root, len(root.value) - 1, [f"{key}: {_flow(value)}"])
+        return nodes.added(text, root, len(root.value) - 1, [_entry(key, value)])
     if value is None:
         return nodes.without(text, root, at)
-    return _changed(text, root.value[at][1], value)
+    key, node = root.value[at]
+    if value is False or _is_negated(key):
+        begin = int(key.start_mark.index)
+        return text[:begin] + _entry(_plain_name(key), value) + text[nodes.end_of(text, node) :]
+    return _changed(text, node, value)
+
+
+def _entry(key: str, value: JsonValue) -> str:
+    return f"no{'_' if '_' in key else '-'}{key}: true" if value is False else f"{key}: {_flow(value)}"
+
+
+def _is_negated(key: Node) -> bool:
+    return str(key.value).startswith(("no-", "no_"))
+
+
+def _plain_name(key: Node) -> str:
+    return str(key.value)[3:] if _is_negated(key) else str(key.value)
 
 
 def _index(root: Node, head: str) -> int | None:
-    names = [str(key.value).replace("-", "_") for key, _ in nodes.pairs(root)]
+    names = [_plain_name(key).replace("-", "_") for key, _ in nodes.pairs(root)]
     return names.index(head) if head in names else None
 
 
