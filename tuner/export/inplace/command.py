@@ -16,7 +16,8 @@ from tuner.export.inplace.letters import Letter, body, filled, of_scalar
 from tuner.export.inplace.splice import encoded, json_cuts, replaced, spliced
 from tuner.export.inplace.words import Scalar, Word, item, split
 
-Texts = Mapping[Path, str]
+_LINE = 100
+"""Letters of a line of a folded text; what would be longer begins a new one."""
 Meaning = Callable[[Sequence[Flag]], dict[str, JsonValue]]
 
 
@@ -266,8 +267,23 @@ def appended(text: str, words: Sequence[Word], flags: Sequence[Placed], model: s
     if items is not None and (after.alone or parted):
         written = [" ".join(one) for one in tokens] if parted else [word for one in tokens for word in one]
         return nodes.added(text, items, after.scalar.index, _items(after, written))
-    begin = _separator(text, flags)
-    return _behind(text, after, "".join(f"{begin}{_in_text(one, after)}" for one in tokens))
+    begin, fragment = _separator(text, flags), ""
+    for one in tokens:
+        flag = _in_text(one, after)
+        wraps = begin == " " and _is_full(text, after, fragment + begin + flag)
+        fragment += (f"\n{_indent(text, after)}" if wraps else begin) + flag
+    return _behind(text, after, fragment)
+
+
+def _is_full(text: str, after: Word, fragment: str) -> bool:
+    """Whether a line of a folded text gets too long."""
+    line = (text[nodes.line_begin(text, after.end) : after.end] + fragment).rpartition("\n")[2]
+    return after.scalar.node.style == ">" and len(line) > _LINE
+
+
+def _indent(text: str, after: Word) -> str:
+    line = text[nodes.line_begin(text, after.end) : after.end]
+    return line[: len(line) - len(line.lstrip())]
 
 
 def _behind(text: str, after: Word, fragment: str) -> str:
