@@ -19,9 +19,14 @@ import yaml
 
 from tests.simulated import simulated_study
 from tuner.config import SecretsConfig
+from tuner.export.profile import profile_of
+from tuner.importer import sources
+from tuner.importer.baseline import served
 from tuner.load.plan import plan
 from tuner.load.prompts import TokenCalibration
 from tuner.load.workload import Workload
+from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
 from tuner.space import SearchSpace
 
 ROOT = Path(__file__).parents[1]
@@ -112,6 +117,37 @@ def test_studies_can_be_planned(here, command):
 def test_a_deployment_is_imported_as_the_page_shows(here, command):
     done = run(here, shlex.split(command))
     assert (done.returncode, done.stdout) == (0, example("service                    qwen"))
+
+
+@pytest.fixture
+def deployed(here, tmp_path):
+    """A folder with the example's compose file, and with the studies of it and of the demo and their winners."""
+    shutil.copy(here / "compose.yaml", tmp_path)
+    found = served(sources.read([tmp_path / "compose.yaml"], None, {}))
+    demo = profile_of(Outcome.of(StudyFolder(here / "studies" / "demo")))
+    assert demo is not None
+    args = {**found.args, "max_model_len": 40960, "max_num_seqs": 128, "compilation_config": {"compile_sizes": [1, 2]}}
+    own = {"model": found.model, "args": args, "env": {**found.env, "OMP_NUM_THREADS": "8"}, "deployed": None}
+    for name, profile in (("demo", demo), ("qwen", demo.model_copy(update=own))):
+        (tmp_path / "studies" / name).mkdir(parents=True)
+        shutil.copy(here / "studies" / "demo" / "config.yaml", tmp_path / "studies" / name)
+        (tmp_path / "studies" / name / "profile.yaml").write_text(profile.to_yaml())
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", of("tuner profile write compose.yaml"))
+def test_a_winner_is_written_as_the_page_shows(deployed, command):
+    page = PAGES[ROOT / "docs" / "write-back.md"]
+    block = page[page.index("    --- compose.yaml") :].split("\n\nThe winner is taken")[0]
+    done = run(deployed, shlex.split(command))
+    assert (done.returncode, done.stdout.rstrip()) == (0, textwrap.dedent(block)), done.stderr
+
+
+@pytest.mark.parametrize("command", [*of("tuner profile write --study"), *of("tuner profile show")])
+def test_a_winner_is_shown_in_other_forms(deployed, command):
+    done = run(deployed, shlex.split(command))
+    assert done.returncode == 0, done.stderr
+    assert "QuantTrio/GLM-4.7-Flash-AWQ" in done.stdout
 
 
 SHOWN = [command for name in ("list", "status", "report", "export") for command in of(f"tuner study {name}")]

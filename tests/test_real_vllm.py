@@ -1,12 +1,18 @@
 """A study on real vLLM: the architecture of GLM-4.7-Flash in miniature, on a CPU."""
 
+import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests.simulated import simulated_study
 from tuner import composing
+from tuner.export import forms
+from tuner.export.inplace.winner import winner_of
+from tuner.export.profile import profile_of
 from tuner.records.idle import idle_parameters
 from tuner.records.record import State
 from tuner.study.loop import run_study
@@ -87,3 +93,35 @@ def test_a_study_of_one_line_runs(tmp_path):
     baseline, tried = run_study(asked, PlainLines(Standing(asked), Console()).hear).launched
     assert baseline.state is tried.state is State.COMPLETE
     assert "--max-num-seqs" in tried.argv
+
+
+PARSED = """
+import json, sys
+from vllm.entrypoints.cli.serve import ServeSubcommand
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+ServeSubcommand().subparser_init(parser.add_subparsers(dest="command"))
+print(json.dumps(vars(parser.parse_args(["serve", *sys.argv[1:]])), default=str))
+"""
+
+
+def parsed(*words):
+    command = [f"{HERE}/venv/bin/python", "-c", PARSED, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_vllm_reads_a_winners_settings_file_as_its_command_line(tmp_path):
+    outcome = simulated_study(tmp_path, 6)
+    args = {
+        "max_num_seqs": 64,
+        "enable_prefix_caching": False,
+        "hf_overrides": {"a": 1},
+        "served_model_name": ["a", "b"],
+    }
+    profile = profile_of(outcome).model_copy(update={"args": {**args, "enforce_eager": True}})
+    (tmp_path / "config.yml").write_text(forms.config(profile))
+    words = [word for flag in winner_of(profile).flags for word in (flag.name, *flag.values)]
+    line = parsed(profile.model, *words, "--port", str(profile.service.port))
+    file = parsed("--config", str(tmp_path / "config.yml"))
+    assert file == {**line, "model": profile.model, "model_tag": None, "config": file["config"]}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tuner.config import Config
+    from tuner.export.profile import Profile
     from tuner.records.folder import StudyFolder
     from tuner.records.outcome import Outcome
     from tuner.site.clean import LeftOver
@@ -470,6 +471,83 @@ def profile_import(
     return None if as_table else _say(f"`tuner study start deployment={files[0]}` makes it trial 0")
 
 
+@profile_app.command("show")
+def profile_show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A study's profile.yaml.")], as_json: AsJson = False
+) -> None:
+    """A winner with its proof: what it changes, what that was measured to do, and what else was tried."""
+    from tuner.export.profile import read_profile
+
+    profile = read_profile(file)
+    if as_json:
+        return _print(profile.model_dump_json(indent=1))
+    from rich.console import Console
+
+    from tuner.terminal.profile import shown
+
+    return Console().print(shown(profile))
+
+
+@profile_app.command("schema")
+def profile_schema() -> None:
+    """The JSON Schema of profile.yaml, for editors and other programs."""
+    from tuner.export.profile import schema
+
+    _print(schema().rstrip("\n"))
+
+
+ProfilePath = Annotated[Path | None, typer.Option("--profile", help="Take the winner from this profile.yaml.")]
+OfStudy = Annotated[
+    str | None, typer.Option("--study", help="Take the winner from this study; the only one if not named.")
+]
+
+
+@profile_app.command("write")
+def profile_write(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE...]", help="Your compose file (or several, merged), or vLLM's config.yml."),
+    ] = None,
+    study: OfStudy = None,
+    profile: ProfilePath = None,
+    folder: StudiesFolder = Path("studies"),
+    service: Annotated[str | None, typer.Option("--service", help="Which one, where the file has several.")] = None,
+    only_diff: Annotated[bool, typer.Option("--diff", help="Show what would change, and write nothing.")] = False,
+    limit_not_shown: Annotated[
+        bool, typer.Option("--limit-not-shown", help="Also a winner that is not shown to keep a limit.")
+    ] = False,
+    form: Annotated[
+        str | None, typer.Option("--as", help="A new file instead: compose, serve, config or kubernetes.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the new file goes; without it, it is printed.")
+    ] = None,
+) -> None:
+    """Write a study's winner into the deployment's own file: only what differs, in place, with a backup next to it.
+
+    With --as, write it in a new file instead.
+    """
+    from tuner.export.inplace import saving
+    from tuner.export.inplace.deploying import changes_of, check_deploys
+
+    source = _profile_file(folder, study, profile)
+    if form is not None:
+        check_deploys(_read(source), limit_not_shown=limit_not_shown)
+        return _written_anew(form, source, output)
+    if not files:
+        raise ConfigError("which file?", fix="name your compose file, or a form with --as")
+    made = changes_of(files, service, _read(source), limit_not_shown=limit_not_shown)
+    for sentence in made.said:
+        _say(f"! {sentence}")
+    if not made.texts:
+        return _say("nothing to change: it says what the winner says")
+    if only_diff:
+        return _print(made.diff().rstrip("\n"))
+    for path, backup in saving.save(made.old, made.texts).items():
+        _say(f"{path} is written; as it was: {backup}")
+    return None
+
+
 @sim_app.command(
     "serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
@@ -566,6 +644,37 @@ def _outcome(folder: Path, name: str | None) -> "Outcome":
     from tuner.records.outcome import Outcome
 
     return Outcome.of(_study_folder(folder, name))
+
+
+def _profile_file(folder: Path, study: str | None, path: Path | None) -> Path:
+    """The profile of a study, or the one that is named."""
+    if path is not None and study is not None:
+        raise ConfigError("--study and --profile name two winners", fix="say one of them")
+    if path is not None:
+        return path
+    found = _study_folder(folder, study)
+    if not found.profile.exists():
+        fix = "`tuner study status` says how it ended; it may not be over"
+        raise ConfigError(f"the study in {found.path} has no winner to write", fix=fix)
+    return found.profile
+
+
+def _read(path: Path) -> "Profile":
+    from tuner.export.profile import read_profile
+
+    return read_profile(path)
+
+
+def _written_anew(form: str, source: Path, output: Path | None) -> None:
+    """A winner in new files, or printed."""
+    from tuner.export import anew
+
+    if form not in tuple(anew.Form):
+        raise ConfigError(f"there is no form {form!r}", fix=f"one of {', '.join(anew.Form)}")
+    written = anew.texts(anew.Form(form), _read(source), source.parent)
+    if output is None:
+        return _print("\n".join(text for text in written.values()).rstrip("\n"))
+    return _say("\n".join(f"{path} is written" for path in anew.save(written, output)))
 
 
 def _study_folder(folder: Path, name: str | None) -> "StudyFolder":

@@ -4,7 +4,11 @@ The limits are far beyond any configuration of ours: they are there for a file t
 that is made to exhaust memory (aliases of aliases, thousands of levels).
 """
 
+import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,12 +23,32 @@ _MOST_VALUES = 100_000
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+_INSTEAD: ContextVar[Mapping[str, str]] = ContextVar("instead")
+
+
+@contextmanager
+def instead(texts: Mapping[Path, str]) -> Iterator[None]:
+    """In this block these files read as they are to become: what is written can be checked before it is."""
+    token = _INSTEAD.set({os.path.abspath(path): text for path, text in texts.items()})
+    try:
+        yield
+    finally:
+        _INSTEAD.reset(token)
+
+
+def changed(path: Path) -> str | None:
+    """The text that stands for a file in such a block; ``None`` for every other file."""
+    return _INSTEAD.get({}).get(os.path.abspath(path))
+
+
 def text_of(path: Path) -> str:
     """The text of a file.
 
     Raises:
         ConfigError: It cannot be read, is larger than a megabyte, or is no text.
     """
+    if (text := changed(path)) is not None:
+        return text
     try:
         size = path.stat().st_size
         if size > _MOST_BYTES:

@@ -113,14 +113,26 @@ def test_a_profile_of_version_1_is_read_as_one_of_today():
     assert Profile.model_validate(yaml.safe_load(profile.to_yaml())) == profile
 
 
+def test_a_profile_of_version_2_tells_its_readings_as_one_of_today():
+    raw = yaml.safe_load((RECORDED / "06955a4" / "demo" / "profile.yaml").read_text())
+    assert raw["schema_version"] == 2
+    profile = Profile.model_validate(raw)
+    speed = profile.measured["output_tokens_per_s"]
+    assert speed.baseline.low < speed.baseline.mean < speed.baseline.high < speed.winner.low
+    assert speed.winner.mean / speed.baseline.mean - 1 == pytest.approx(profile.verdict.decision.gain, rel=0.01)
+    assert profile.machine.name == "2 x RTX 4090 (simulated)"
+    assert (profile.tried, profile.deployed, profile.image) == ((), None, None)
+    assert Profile.model_validate(yaml.safe_load(profile.to_yaml())) == profile
+
+
 @pytest.mark.parametrize("model", [root for root in ROOTS if issubclass(root, Stored)])
 def test_each_earlier_version_has_a_reader(model):
     assert model.model_fields["schema_version"].default == len(model.upgrades) + 1
 
 
 def test_a_version_to_come_is_named():
-    with pytest.raises(ValidationError, match="schema_version 3 is of another version of tuner; this one reads 1 to 2"):
-        Profile.model_validate({"schema_version": 3})
+    with pytest.raises(ValidationError, match="schema_version 4 is of another version of tuner; this one reads 1 to 3"):
+        Profile.model_validate({"schema_version": 4})
 
 
 # every field that was added has a default, and none has gone

@@ -1,20 +1,40 @@
 """The winner with its proof, as the deployment's profile."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import JsonValue
+from pydantic import ConfigDict, Field, JsonValue, ValidationError
 
+from tuner import documents
+from tuner.engines.effective import EffectiveSetting
+from tuner.errors import ConfigError
+from tuner.export.decided import Measured, Tried, measured_of, tried_of
+from tuner.export.origin import (
+    ProfileImage,
+    ProfileMachine,
+    ProfileService,
+    digest_of,
+    image_of,
+    machine_of,
+    revision_of,
+    service_of,
+)
+from tuner.load.shapes import Documented
 from tuner.proof.decision import Decision, Kind
 from tuner.records.outcome import Outcome
-from tuner.records.record import TrialRecord
-from tuner.schema import Schema, Stored
+from tuner.records.record import Role, TrialRecord
+from tuner.schema import Stored, config_error
 from tuner.space import Candidate, Settings
 from tuner.study.minimal import WinnerEffects, effects_of
 
+SCHEMA = "profile.schema.json"
+"""The file next to a profile that tells editors what may stand in it."""
 
-class ProfileEngine(Schema):
+
+class ProfileEngine(Documented):
     """What served."""
 
     kind: str
@@ -22,7 +42,7 @@ class ProfileEngine(Schema):
     """As the engine's own log names it; null where it does not."""
 
 
-class ProfileStudy(Schema):
+class ProfileStudy(Documented):
     """Where the profile comes from."""
 
     name: str
@@ -30,11 +50,20 @@ class ProfileStudy(Schema):
     hardware: str
     objective: str
     workload: str
+    workload_digest: str | None = None
+    """Equal for equal traffic."""
     trials: int
     seed: int
 
 
-class ProfileVerdict(Schema):
+class ProfileSettings(Documented):
+    """Flags and variables."""
+
+    args: dict[str, JsonValue]
+    env: dict[str, str]
+
+
+class ProfileVerdict(Documented):
     """What its proof came to: every number is the relaunches' own."""
 
     kind: Kind
@@ -56,6 +85,13 @@ def _second(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**kept, "schema_version": 2, "verdict": now}
 
 
+def _third(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Version 2 had the launches' readings only, and of the machine no more than its name."""
+    decision = Decision.model_validate(raw["verdict"]["decision"])
+    machine = {"name": raw["study"]["hardware"]}
+    return {**raw, "schema_version": 3, "measured": measured_of(decision), "machine": machine}
+
+
 def _interval(goal: Mapping[str, Any]) -> Mapping[str, Any]:
     gain, spread = goal["gain"], goal["spread"] or 0.0
     ends = {"low": gain - spread, "high": gain + spread}
@@ -65,18 +101,35 @@ def _interval(goal: Mapping[str, Any]) -> Mapping[str, Any]:
 class Profile(Stored):
     """A configuration, what it was measured to do, and how that compares to what was deployed before."""
 
-    upgrades = (_second,)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
-    schema_version: Literal[2] = 2
+    upgrades = (_second, _third)
+
+    schema_version: Literal[3] = 3
     engine: ProfileEngine
     model: str
+    revision: str | None = None
+    """The model's commit; null where the study's machine does not tell."""
+    image: ProfileImage | None = None
+    """Null where it did not run in containers."""
     args: dict[str, JsonValue]
     """Flags by name with underscores: true gives ``--flag``, false ``--no-flag``."""
     env: dict[str, str]
+    """Variables that are part of the configuration."""
+    effective: tuple[EffectiveSetting, ...] = ()
+    """What the running server made of each of them."""
+    service: ProfileService = ProfileService()
+    machine: ProfileMachine | None = None
     study: ProfileStudy
     trial: int
     """Number of the trial that found this configuration."""
+    deployed: ProfileSettings | None = None
+    """What was deployed, and what the winner is compared with."""
+    measured: dict[str, Measured] = Field(default_factory=dict)
+    """Each metric of both, over their relaunches."""
     verdict: ProfileVerdict
+    tried: tuple[Tried, ...] = ()
+    """Everything else that was tried, with its numbers and why it was rejected."""
     effects: WinnerEffects | None = None
     """What each of that trial's changes earns, and which of them are in this configuration; null where too little was
     measured to say."""
@@ -84,7 +137,19 @@ class Profile(Stored):
     def to_yaml(self) -> str:
         """The file's text."""
         text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120, allow_unicode=True)
-        return text
+        return f"# yaml-language-server: $schema={SCHEMA}\n{text}"
+
+
+def read_profile(path: Path) -> Profile:
+    """A profile from its file.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return Profile.model_validate(documents.yaml_of(path))
+    except ValidationError as error:
+        raise ConfigError(config_error(error).message, place=str(path), fix="name a study's profile.yaml") from error
 
 
 def profile_of(outcome: Outcome) -> Profile | None:
@@ -98,13 +163,41 @@ def profile_of(outcome: Outcome) -> Profile | None:
             kind=outcome.config.engine.kind, version=trial.facts.engine_version if trial.facts else None
         ),
         model=outcome.config.model.id,
+        revision=revision_of(outcome),
+        image=image_of(outcome.folder),
         args=nested(settings.args),
-        env={name: value for name, value in settings.env.items() if value is not None},
+        env=_variables(settings),
+        effective=_effective(outcome),
+        service=service_of(outcome.config),
+        machine=machine_of(outcome),
         study=_study(outcome, trial),
         trial=trial.number,
+        deployed=_deployed(outcome.config.model.settings),
+        measured=measured_of(decision),
+        tried=tuple(tried_of(outcome)),
         verdict=ProfileVerdict(kind=decision.kind, deploy=outcome.proven, sentence=outcome.sentence, decision=decision),
         effects=effects_of(outcome),
     )
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    return {name: value for name, value in settings.env.items() if value is not None}
+
+
+def _deployed(settings: Settings) -> ProfileSettings:
+    return ProfileSettings(args=nested(settings.args), env=_variables(settings))
+
+
+def _effective(outcome: Outcome) -> tuple[EffectiveSetting, ...]:
+    """As the winner's last relaunch said it."""
+    launches = outcome.proof.launches if outcome.proof else ()
+    return next((each.effective for each in reversed(launches) if each.role is Role.CONFIRM_BEST), ())
+
+
+def schema() -> str:
+    """The JSON Schema of a profile, for editors and other programs."""
+    found = Profile.model_json_schema(mode="serialization")
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **found}, indent=1) + "\n"
 
 
 def recommended(outcome: Outcome) -> TrialRecord | None:
@@ -128,6 +221,7 @@ def _study(outcome: Outcome, trial: TrialRecord) -> ProfileStudy:
         hardware=config.hardware.name,
         objective=config.objective.name,
         workload=config.workload.name,
+        workload_digest=digest_of(config.workload),
         trials=len(outcome.searched),
         seed=config.study.seed,
     )

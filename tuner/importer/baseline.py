@@ -103,7 +103,21 @@ def _name(deployment: Deployment, path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", raw).lstrip("._-") or "deployment"
 
 
-def _model(deployment: Deployment, name: str) -> Iterator[tuple[str, JsonValue]]:
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a deployment serves, as a study's configuration has it; hosts, ports and secrets are not among it."""
+
+    model: str
+    args: Mapping[str, JsonValue]
+    env: Mapping[str, str]
+
+
+def served(deployment: Deployment) -> Served:
+    """The model, flags and variables of a deployment.
+
+    Raises:
+        ConfigError: It names no model.
+    """
     command, conventions = deployment.command, ENGINES[deployment.engine].conventions
     model = deployment.settings.model_of(command)
     if model is None:
@@ -111,12 +125,15 @@ def _model(deployment: Deployment, name: str) -> Iterator[tuple[str, JsonValue]]
     of_file = deployment.settings.command.flags if deployment.settings.command else ()
     flags = [*of_file, *(command.flags if command else ())]
     shown = [flag for flag in flags if not hidden(flag, deployment.engine) and not _is_settings_file(flag, of_file)]
-    yield "model.id", model
-    yield "model.args", conventions.settings(shown)
-    yield (
-        "model.env",
-        {name: value for name, value in deployment.env.items() if value is not None and _kept(name, value)},
-    )
+    env = {name: value for name, value in deployment.env.items() if value is not None and is_setting(name, value)}
+    return Served(model, conventions.settings(shown), env)
+
+
+def _model(deployment: Deployment, name: str) -> Iterator[tuple[str, JsonValue]]:
+    found = served(deployment)
+    yield "model.id", found.model
+    yield "model.args", dict(found.args)
+    yield "model.env", dict(found.env)
     yield "model.service.name", name
     if port := deployment.understood.host_port:
         yield "model.service.port", port
@@ -127,7 +144,8 @@ def _is_settings_file(flag: Flag, of_file: Sequence[Flag]) -> bool:
     return flag.name == "--config" and bool(of_file)
 
 
-def _kept(name: str, value: str) -> bool:
+def is_setting(name: str, value: str) -> bool:
+    """Whether a variable is part of the configuration: no secret, and not what a launcher sets for each launch."""
     return name not in _GIVEN_BY_LAUNCHER and not is_secret(name) and not has_shape(value)
 
 

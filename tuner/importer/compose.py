@@ -33,6 +33,7 @@ class Project:
         volumes: The named volumes.
         variables: What could be filled in, of the environment and ``.env``.
         active: The profiles that are asked for.
+        files: The files, with what Compose itself adds to them; the later on top of the earlier.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Project:
     services: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     volumes: dict[str, Any] = field(default_factory=dict)
     active: frozenset[str] = frozenset()
+    files: tuple[Path, ...] = ()
 
     def starts(self, service: str) -> bool:
         """Whether ``docker compose up`` starts a service without being asked for it."""
@@ -79,7 +81,7 @@ def load(paths: Sequence[Path], environ: Mapping[str, str] | None = None, *, ask
     for path in files:
         merged = _merged(merged, _file(path, variables))
     name = str(merged.get("name") or variables.values.get("COMPOSE_PROJECT_NAME") or _project_name(folder))
-    project = Project(name, folder, variables, volumes=dict(merged.get("volumes") or {}))
+    project = Project(name, folder, variables, volumes=dict(merged.get("volumes") or {}), files=tuple(files))
     project.active = frozenset(filter(None, variables.values.get("COMPOSE_PROFILES", "").split(",")))
     project.services = {str(key): value for key, value in (merged.get("services") or {}).items() if value is not None}
     if ask:

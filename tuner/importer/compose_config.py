@@ -2,7 +2,8 @@
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,40 @@ def services(paths: Sequence[Path], environ: Mapping[str, str]) -> dict[str, Any
     """
     if not _is_installed(environ):
         return {}
-    files = [word for path in paths for word in ("-f", str(path))]
-    done = _run(["docker", "compose", "--profile", "*", *files, "config", "--format", "json"], environ)
+    with _drafts(paths) as options:
+        done = _run(["docker", "compose", "--profile", "*", *options, "config", "--format", "json"], environ)
     if done is None or done.returncode:
         said = (done.stderr.strip().splitlines() or ["no word"])[-1] if done else "no answer in time"
         raise Refused(redacted(said))
     (tree,) = documents.texts(done.stdout, "docker compose config")
     found: dict[str, Any] = _unescaped(tree.get("services") or {})
     return {name: {key: value for key, value in one.items() if key != "env_file"} for name, one in found.items()}
+
+
+@contextmanager
+def _drafts(paths: Sequence[Path]) -> Iterator[list[str]]:
+    """The options that name the files; of one that is to be changed, a draft next to it."""
+    folder, drafts = paths[0].absolute().parent, list[Path]()
+    env_file = [folder / ".env"] if documents.changed(folder / ".env") is not None else []
+    try:
+        named = [_draft(path, drafts) for path in (*paths, *env_file)]
+        files = [word for path in named[: len(paths)] for word in ("-f", str(path))]
+        env = [word for path in named[len(paths) :] for word in ("--env-file", str(path))]
+        yield [*files, *env, *(["--project-directory", str(folder)] if drafts else [])]
+    finally:
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
+
+
+def _draft(path: Path, drafts: list[Path]) -> Path:
+    text = documents.changed(path)
+    if text is None:
+        return path
+    draft = path.with_name(f".{path.name}.tuner.tmp")
+    draft.touch(0o600)
+    drafts.append(draft)
+    draft.write_text(text, "utf-8")
+    return draft
 
 
 def _is_installed(environ: Mapping[str, str]) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tuner import documents
 from tuner.importer.interpolation import Variables
 
-_ENTRY = re.compile(
+ENTRY = re.compile(
     r"""^[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][\w.-]*)[ \t]*
     (?:[=:][ \t]*
         (?: '(?P<single>[^']*)'[^\n]* | "(?P<double>(?:[^"\\]|\\.)*)"[^\n]* | (?P<bare>[^\n]*) )
@@ -33,7 +33,7 @@ def read(path: Path, outside: Mapping[str, str]) -> dict[str, str | None]:
 def parsed(text: str, outside: Mapping[str, str]) -> dict[str, str | None]:
     """The same of its text."""
     found: dict[str, str | None] = {}
-    for entry in _ENTRY.finditer(text.replace("\r\n", "\n")):
+    for entry in ENTRY.finditer(text.replace("\r\n", "\n")):
         known = {**{name: value for name, value in found.items() if value is not None}, **outside}
         found[entry["name"]] = _value(entry, known)
     return found

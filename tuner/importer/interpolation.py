@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(slots=True)
@@ -44,14 +44,14 @@ class Variables:
         following = text[dollar + 1 : dollar + 2]
         if following == "$" and self.literal:
             return "$", dollar + 2
-        if following == "{" and (end := _closing(text, dollar + 1)) is not None:
+        if following == "{" and (end := closing(text, dollar + 1)) is not None:
             return self._braced(text[dollar + 2 : end], text[dollar : end + 1]), end + 1
-        if name := _NAME.match(text, dollar + 1):
+        if name := NAME.match(text, dollar + 1):
             return self._value(name[0]), name.end()
         return "$", dollar + 1
 
     def _braced(self, inside: str, whole: str) -> str:
-        name = _NAME.match(inside)
+        name = NAME.match(inside)
         if not name:
             self.note(f"{whole} is no variable that can be filled in")
             return whole
@@ -87,7 +87,7 @@ class Variables:
         self.noted[self.about, sentence] = None
 
 
-def _closing(text: str, opening: int) -> int | None:
+def closing(text: str, opening: int) -> int | None:
     """The brace that ends what begins here; ``None`` if there is none."""
     depth = 0
     for at in range(opening, len(text)):

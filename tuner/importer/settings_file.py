@@ -27,7 +27,7 @@ def container(path: Path, tree: Mapping[str, Any], engine: str) -> Container | N
     flags = ENGINES[engine].conventions.from_file(tree)
     if not flags:
         return None
-    beside = next((file for name in _BESIDE if (file := path.parent / name).is_file()), None)
+    beside = env_sh(path)
     script = shell.read(documents.text_of(beside) + "\n:\n", {}) if beside else shell.Script()
     env: dict[str, str | None] = dict(script.commands[-1].env) if script.commands else {}
     return Container(
@@ -38,3 +38,8 @@ def container(path: Path, tree: Mapping[str, Any], engine: str) -> Container | N
         container=False,
         unread=tuple(script.noted),
     )
+
+
+def env_sh(path: Path) -> Path | None:
+    """The file of variables next to a file of settings, if there is one."""
+    return next((file for name in _BESIDE if (file := path.parent / name).is_file()), None)

@@ -72,7 +72,7 @@ def read(paths: Sequence[Path], named: str | None = None, environ: Mapping[str, 
     outside = dict(os.environ if environ is None else environ)
     if len(paths) == 1 and (container := _container_of(paths[0])):
         return chosen(Source((container,), named=str(paths[0])), named)
-    files = [_file(path) for path in paths]
+    files = [file_of(path) for path in paths]
     with _shaped(files[0]):
         found = chosen(source_of(files, outside), named)
     return found if found.command else _off_the_container(found)
@@ -173,7 +173,7 @@ def _other_engine(container: Container) -> str | None:
     return next((name for sign, name in _OTHERS.items() if sign in text), None)
 
 
-def _file(path: Path) -> Path:
+def file_of(path: Path) -> Path:
     """A folder stands for the compose file in it."""
     if path.is_dir():
         found = next((each for name in compose.NAMES if (each := path / name).exists()), None)
@@ -183,8 +183,13 @@ def _file(path: Path) -> Path:
     return path
 
 
-def source_of(paths: Sequence[Path], outside: Mapping[str, str]) -> Source:
+def source_of(paths: Sequence[Path], outside: Mapping[str, str], *, ask: bool = True) -> Source:
     """What these files hold.
+
+    Args:
+        paths: The files.
+        outside: The variables that they may name.
+        ask: Whether Compose is asked, where it is installed.
 
     Raises:
         ConfigError: One cannot be read.
@@ -199,7 +204,7 @@ def source_of(paths: Sequence[Path], outside: Mapping[str, str]) -> Source:
         return Source(tuple(systemd.containers(text, path, outside)), texts)
     trees = list(_trees(text, path))
     if trees and compose.is_compose(trees[0]):
-        return _of_compose(paths, texts, outside)
+        return _of_compose(paths, texts, outside, ask)
     if trees and inspected.is_inspected(trees[0]):
         return Source(tuple(inspected.containers(json.loads(text))), texts)
     if any(kubernetes.is_manifest(tree) for tree in trees):
@@ -219,7 +224,7 @@ def _trees(text: str, path: Path) -> Iterator[Any]:
     yield from documents.texts(text, str(path))
 
 
-def _of_compose(paths: Sequence[Path], texts: Mapping[Path, str], outside: Mapping[str, str]) -> Source:
-    project = compose.load(paths, outside)
+def _of_compose(paths: Sequence[Path], texts: Mapping[Path, str], outside: Mapping[str, str], ask: bool) -> Source:
+    project = compose.load(paths, outside, ask=ask)
     idle = frozenset(name for name in project.services if not project.starts(name))
     return Source(tuple(service.container(project, name) for name in project.services), texts, idle)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tuner import words
 from tuner.export.compose import compose_of
-from tuner.export.profile import profile_of
+from tuner.export.profile import SCHEMA, profile_of, schema
 from tuner.records import verdict
 from tuner.records.outcome import Outcome, named
 from tuner.records.record import Role, TrialRecord
@@ -50,6 +50,7 @@ def write_results(outcome: Outcome) -> list[Path]:
 
     folder, profile, compose = outcome.folder, profile_of(outcome), compose_of(outcome)
     _write(outcome, folder.profile, profile.to_yaml() if profile else None)
+    _write(outcome, folder.profile.with_name(SCHEMA), schema() if profile else None)
     _write(outcome, folder.compose, compose)
     folder.write(folder.report, report_html(outcome))
     return [path for path in (folder.profile, folder.compose, folder.report) if path.exists()]

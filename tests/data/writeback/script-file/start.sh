@@ -1,0 +1,2 @@
+#!/bin/sh
+exec vllm serve org/m --max-num-seqs 8
