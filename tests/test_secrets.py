@@ -35,6 +35,18 @@ from tuner.secrets import Secrets, is_api_key, is_secret, of_headers, redact, re
         "DB_PASS",
         "MY_PASSWORD",
         "--api-key",
+        "PASSWORD1",
+        "DB_PASS_2",
+        "LDAP_BIND_PW",
+        "HF_TOKENS",
+        "NGROK_AUTHTOKEN",
+        "DATABASE_URL_PROD",
+        "STORAGE_CONN_STR",
+        "STRIPE_SK",
+        "SLACK_HOOK_URL",
+        "GCP_SERVICE_ACCOUNT_JSON",
+        "clientSecret",
+        "accessToken",
     ],
 )
 def test_a_secret_is_known_by_its_name(name):
@@ -58,6 +70,12 @@ def test_a_secret_is_known_by_its_name(name):
         "token_env",
         "eos_token",
         "KEYBOARD",
+        "BYPASS",
+        "fuse_pass",
+        "audio_token",
+        "MAX_TOKENS",
+        "AUTH_TYPE",
+        "pass_config",
     ],
 )
 def test_a_setting_is_no_secret(name):
@@ -157,6 +175,13 @@ def test_ports_paths_and_switches_are_hidden_under_no_name(value):
         ("serve --hf-token geheim-0001 --port 8000", "geheim"),
         ("serve --api-key=geheim-0001 --port 8000", "geheim"),
         ("MY_PASSWORD=geheim-0001", "geheim"),
+        ('{"msg": "{\\"clientSecret\\": \\"geheim-0001\\"}"}', "geheim"),
+        ("{'db_password': 'four words geheim 0001'}", "geheim"),
+        ("GET /v1?access_token=geheim-0001&x=1", "geheim"),
+        ("postgres://me:p@ss-geheim@db/x", "geheim"),
+        ("pushed to https://glwt0123456789geheim00@git.example/x", "geheim"),
+        ("key sk_live_51abcdefghijklmnop", "51abc"),
+        ("-----BEGIN RSA PRIVATE KEY-----\\nMIIgeheim+/=\\n-----END", "geheim"),
     ],
 )
 def test_a_secret_that_nobody_listed_is_known_by_its_shape_or_the_name_in_front_of_it(text, gone):
@@ -179,13 +204,21 @@ def test_what_an_engine_says_of_itself_stays_readable(text):
 
 def test_a_file_can_be_read_back_after_its_secrets_are_gone(site):
     value = 'planted"with\\quotes'
-    secrets.hide([value])
-    tree = {"a": value, "b": f"x {value} y", "c": "hf_abcdefghijklmnopqrst", "d": "redis://u:geheim@h/0"}
+    words = "planted words " * 12 + "until the line breaks"
+    secrets.hide([value, words, "plant\u00e9d'0001"])
+    tree = {
+        "words": words,
+        "accent": "plant\u00e9d'0001",
+        "a": value,
+        "b": f"x {value} y",
+        "c": "hf_abcdefghijklmnopqrst",
+        "d": "redis://u:geheim@h/0",
+    }
     tree["e"] = "Authorization: Basic geheim-0001"
     for dump, load in ((json.dumps, json.loads), (yaml.safe_dump, yaml.safe_load)):
         read = load(redacted_file(dump(tree)))
         assert set(read) == set(tree)
-        assert not any(word in str(read) for word in ("planted", "hf_abc", "geheim"))
+        assert not any(word in str(read) for word in ("planted", "plant", "hf_abc", "geheim"))
 
 
 @pytest.mark.parametrize(

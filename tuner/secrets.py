@@ -24,18 +24,26 @@ MASK_IN_FILES = "(redacted)"
 _SHORTEST = 8
 
 _SECRET_NAME = re.compile(
-    r"(?:^|_)(?:API_?KEY|PASSWORD|PASSWD|PASSPHRASE|SECRETS?|CREDENTIALS?|CREDS|WEBHOOK)(?:_|$)"
-    r"|(?:PASSWORD|PASSWD|APIKEY)$"
-    r"|(?:^|_)(?:TOKEN|KEY|PAT|DSN|PASS|PWD|AUTH|COOKIE|JWT)$"
-    r"|(?:^|_)(?:DATABASE|DB|POSTGRES|POSTGRESQL|PG|MYSQL|MARIADB|MONGO|MONGODB|REDIS|AMQP|RABBITMQ|BROKER|CONNECTION)"
-    r"_(?:URL|URI|STRING)$"
+    r"(?:^|_)(?:API_?KEYS?|PASSWORDS?|PASSWD|PASSPHRASE|PASSKEY|SECRETS?|CREDENTIALS?|CREDS?|WEBHOOKS?|AUTHORIZATION"
+    r"|BEARER)(?:_|$)|(?:PASSWORD|PASSWD|APIKEY|SECRET(?:KEY)?|(?:API|AUTH|ACCESS|BOT|HF|GITHUB|GITLAB)TOKEN)$"
+    r"|(?:^|_)(?:TOKEN|KEY|PAT|DSN|PASS|PWD|PW|AUTH|COOKIE|JWT|SK|SAS|HOOK|PRIVATE)$"
+    r"|(?:^|_)(?:AUTH_(?:CONFIG|HEADERS?)|SERVICE_ACCOUNT_(?:JSON|KEY)|DB_CONN)$|(?:^|_)CONN(?:ECTION)?_STR(?:ING)?$"
+    r"|(?:^|_)(?:DATABASE|DB|SQLALCHEMY|JDBC|POSTGRES|POSTGRESQL|PG|MYSQL|MARIADB|MONGO|MONGODB|CLICKHOUSE|REDIS|AMQP"
+    r"|ELASTIC|ELASTICSEARCH|NATS|KAFKA|RABBITMQ|BROKER|CONNECTION|HOOK|SAS)_(?:URL|URI|STRING)$"
 )
-_SECRET_VARIABLE = re.compile(r"(?:^|_)(?:TOKEN|KEY|PAT|DSN)_[A-Z0-9]+$")
+_SECRET_VARIABLE = re.compile(
+    r"(?:^|_)(?:TOKENS?|KEYS?|PAT|DSN|PASS|PWD|PW|AUTH|(?:DATABASE|DB|REDIS|MONGO|PG|HOOK)_(?:URL|URI))(?:_[A-Z]+)?$"
+    r"|(?<!BY)(?<!COM)PASS$|[A-Z]TOKEN$"
+)
 """One more word may follow in an environment variable (``HF_TOKEN_WORK``), not in a flag (``token_threshold``)."""
 _NO_SECRET = re.compile(
-    r"^(?:OLD)?PWD$|(?:^|_)(?:BOS|EOS|PAD|UNK|SEP|CLS|MASK|STOP|SPECIAL|NEXT|PER|IMAGE|PUBLIC|GPG|SORT|CACHE)_(?:TOKEN|KEY)$"
-    r"|_(?:PATH|FILE|DIR|HOME|PORT|HOST|NAME|MODEL|ID|IDS|LEN|LENGTH|COUNT|LIMIT|SIZE|THRESHOLD|ENV)$"
+    r"^(?:OLD)?PWD$|(?:^|_)(?:BOS|EOS|PAD|UNK|SEP|CLS|MASK|STOP|SPECIAL|NEXT|PER|IMAGE|AUDIO|VIDEO|MM|KV|DRAFT|PUBLIC|GPG"
+    r"|SORT|CACHE|ROUTING|CUDAGRAPH|FUSE|NUM|MAX|MIN|BY)_(?:TOKENS?|KEYS?|PASS)$"
+    r"|_(?:PATH|FILE|DIR|HOME|PORT|HOST|NAME|MODEL|ID|IDS|LEN|LENGTH|COUNT|LIMIT|SIZE|THRESHOLD|ENV|TYPE|ENABLED|MODE|TTL"
+    r"|BUDGET|CACHE|METHOD|VERSION)$"
 )
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_NUMBER = re.compile(r"_?\d+(?=_|$)")
 _API_KEY = re.compile(r"(?:^|_)API_?KEY(?:_|$)")
 _LINE = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)$")
 
@@ -48,21 +56,42 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 """A model's name."""
 
 _VALUE = r"(?!(?:[\d.,]+|true|false|none|null)\b)[^\s\"'\],}){]{4,}"
+_QUOTED = r"(?:(?<=\")[^\"\\\n]{4,}(?=\")|(?<=')[^'\\\n]{4,}(?='))"
 _ASSIGNED = re.compile(
-    rf"(?<![\w-])-*(?P<name>[A-Za-z][\w-]*)(?P<between>[\"']?\s*[=:]\s*[\[\"'(]*){_VALUE}", re.IGNORECASE
+    r"(?<![\w-])-*(?P<name>[A-Za-z][\w-]*)(?P<between>\\*[\"']?\s*[=:]\s*[\\\[\"'(]*)" rf"(?:{_QUOTED}|{_VALUE})",
+    re.IGNORECASE,
 )
+_HINT = re.compile(
+    r"(?:key|token|secret|pass|pwd|_pw|cred|auth|cookie|jwt|dsn|pat|hook|bearer|private|_sk|sas|conn|account|ur[li])"
+    r"[\w-]*\\*[\"']?\s*[=:]"
+)
+"""In small letters, what every name of a secret and the sign behind it have; far faster to look for than the name."""
 _FLAG = re.compile(rf"--(?P<name>[A-Za-z][\w-]*)(?P<between>[\"',\s]+){_VALUE}", re.IGNORECASE)
 _BEARER = re.compile(r"(\bbearer\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
-_IN_URL = re.compile(r"(?<=://)(?P<user>[^\s/:@\"']*:)(?P<password>[^\s/@\"']+)(?=@)")
+_IN_URL = re.compile(r"(?<=://)(?P<user>[^\s/:@\"']*:|(?=[^\s/:@\"']{20,}@))(?P<password>[^\s/\"']+)(?=@)")
+"""Behind a user's name; or alone where it is so long that it is none."""
+_IN_QUERY = re.compile(
+    r"(?<=[?&])(?P<name>(?:\w+_)?(?:token|key|sig|signature|secret|password|credential)|X-Amz-[\w-]+)=[^\s&\"'#]{6,}",
+    re.IGNORECASE,
+)
 _HEADER = re.compile(
     r"(\bauthorization[\"']?\s*[:=]\s*[\"']?(?:(?:basic|bearer|token|digest)\s+)?|\bbearer\s+(?=\S*\d))[\w.~+/=-]{8,}",
     re.IGNORECASE,
 )
-_KEY_SHAPE = re.compile(
-    r"\b(?:(?:hf_|sk-|gh[opsur]_|github_pat_|glpat-|nvapi-|pypi-)[\w-]{16,}|xox[abeoprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}"
-    r"|AIza[\w-]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*|hooks\.slack\.com/services/[\w/]{10,})"
+_KEY_STARTS = re.findall(
+    r"\S+",
+    "hf_ sk- sk_live_ sk_test_ rk_live_ ghp_ gho_ ghr_ ghs_ ghu_ github_pat_ glpat- nvapi- pypi- gsk_ xai- npm_ hvs. "
+    "dop_v1_ ya29. r8_ pplx- tvly- shpat_ lin_api_ dckr_pat_ AKIA ASIA AIza AGE-SECRET-KEY-1",
 )
-_ONE_WORD = frozenset({"password", "passwd", "passphrase", "secret", "apikey"})
+_KEY_SHAPE = re.compile(
+    rf"\b(?:{'|'.join(map(re.escape, _KEY_STARTS))})[\w-]{{16,}}|\bx(?:ox[abeoprs]|app)-[\w-]{{10,}}"
+    r"|\b(?:SG\.[\w-]{16,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,})\.[\w-]*|\b\d{8,10}:AA[\w-]{33}"
+    r"|\b(?:hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/[\w/-]{10,}"
+    r"|-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\w+/=\s\\]*"
+)
+_KEY_HINTS = (*_KEY_STARTS, "xox", "xapp-", "SG.", ".eyJ", ":AA", "/services/", "/webhooks/", "PRIVATE KEY-----")
+"""One of these is in every text that ``_KEY_SHAPE`` matches."""
+_ONE_WORD = frozenset({"password", "passwd", "passphrase", "secret", "apikey", "cookie"})
 """Of names in running text, these need no second word: ``key:`` and ``token:`` occur in many an innocent sentence."""
 
 _listed: dict[str, None] = {}
@@ -70,7 +99,8 @@ _listed: dict[str, None] = {}
 
 def is_secret(name: str) -> bool:
     """Whether a variable or flag of this name holds a secret: ``HF_TOKEN``, ``DATABASE_URL``, ``api_key``."""
-    upper = name.upper().replace("-", "_")
+    words = _HUMP.sub("_", name).upper().replace("-", "_")
+    upper = _NUMBER.sub("", words)
     if _NO_SECRET.search(upper) and not _API_KEY.search(upper):
         return False
     return bool(_SECRET_NAME.search(upper) or (name.isupper() and _SECRET_VARIABLE.search(upper)))
@@ -88,7 +118,7 @@ def is_plain(value: str) -> bool:
 
 def has_shape(value: str) -> bool:
     """Whether a value holds what looks like a key, an HTTP header with one or a URL with a password, however called."""
-    return any(shape.search(value) for shape in (_KEY_SHAPE, _HEADER, _IN_URL))
+    return any(shape.search(value) for shape in (_KEY_SHAPE, _HEADER, _IN_URL, _IN_QUERY))
 
 
 def hide(values: Iterable[str]) -> None:
@@ -109,9 +139,9 @@ def redact(text: str, values: Iterable[str]) -> str:
 def redacted(text: str) -> str:
     """Text for people with every secret masked: by its value, by its shape, or by the name in front of it."""
     text = redact(text, hidden())
-    for pattern in (_ASSIGNED, _FLAG):
-        text = pattern.sub(_unless_innocent, text)
-    text = _BEARER.sub(rf"\g<1>{MASK}", text)
+    text = _FLAG.sub(_unless_innocent, _assigned_replaced(text))
+    if "bearer" in text.lower():
+        text = _BEARER.sub(rf"\g<1>{MASK}", text)
     return _shapes_replaced(text, MASK)
 
 
@@ -196,22 +226,61 @@ def _replaced(text: str, values: Iterable[str], mask: str) -> str:
     for value in values:
         for form in _forms(value):
             text = text.replace(form, mask)
+        if len(words := value.split()) > 1:
+            text = re.sub(r"[\s\\]+".join(map(re.escape, words)), mask, text)  # YAML breaks a long line between words
     return text
 
 
 def _forms(value: str) -> Iterator[str]:
-    """A value as it stands in text, in JSON and in a URL."""
-    yield from dict.fromkeys((value, json.dumps(value)[1:-1], quote(value, safe="")))
+    """A value as it stands in text, in JSON, in YAML, in Python and in a URL."""
+    in_yaml = "".join(each if each.isascii() else f"\\x{ord(each):02X}" for each in value)
+    forms = (
+        value,
+        json.dumps(value)[1:-1],
+        value.replace("'", "''"),
+        in_yaml,
+        repr(value)[1:-1],
+        quote(value, safe=""),
+    )
+    yield from dict.fromkeys(forms)
+
+
+def _assigned_replaced(text: str) -> str:
+    """Looks only where a hint is: a server that prints a hundred megabytes does not wait for us."""
+    pieces, done = [], 0
+    for hint in _HINT.finditer(_lower(text)):
+        found = _ASSIGNED.match(text, _beginning(text, hint.start()))
+        if found and found.start() >= done:
+            pieces += [text[done : found.start()], _unless_innocent(found)]
+            done = found.end()
+    return "".join([*pieces, text[done:]])
+
+
+def _beginning(text: str, place: int) -> int:
+    """Where the word begins that this place is in."""
+    while place and (text[place - 1].isalnum() or text[place - 1] in "_-"):
+        place -= 1
+    return place
+
+
+def _lower(text: str) -> str:
+    """Small letters, each in its place."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else "".join(each.lower() if each.isascii() else each for each in text)
 
 
 def _shapes_replaced(text: str, mask: str) -> str:
-    text = _HEADER.sub(rf"\g<1>{mask}", _IN_URL.sub(rf"\g<user>{mask}", text))
-    return _KEY_SHAPE.sub(mask, text)
+    lower = text.lower()
+    if "bearer" in lower or "authorization" in lower:
+        text = _HEADER.sub(rf"\g<1>{mask}", text)
+    if "://" in text or "?" in text:
+        text = _IN_QUERY.sub(rf"\g<name>={mask}", _IN_URL.sub(rf"\g<user>{mask}", text))
+    return _KEY_SHAPE.sub(mask, text) if any(hint in text for hint in _KEY_HINTS) else text
 
 
 def _unless_innocent(found: re.Match[str]) -> str:
     name = found["name"]
-    long_enough = name.isupper() or "_" in name or "-" in name or name.lower() in _ONE_WORD
+    long_enough = name.isupper() or "_" in _HUMP.sub("_", name) or "-" in name or name.lower() in _ONE_WORD
     if not (long_enough and _is_secret(name)):
         return found[0]
     return found[0][: found.end("between") - found.start()] + MASK

@@ -159,6 +159,13 @@ def test_a_server_that_was_ended_before_it_served_did_not_start():
         ("OSError: PermissionError at /srv/cache/huggingface/hub when downloading org/m.", "write to this folder"),
         ("Normal  Killing  4m  kubelet  Container vllm failed startup probe, will be restarted", "probe"),
         ("vllm-1 exited with code 143", "probe"),
+        (
+            "ImportError: /opt/vllm/_C.abi3.so: undefined symbol: _ZN5torch3jit17parseSchemaOrNameERKSsb",
+            "other versions",
+        ),
+        ("ImportError: /lib/libstdc++.so.6: version `GLIBCXX_3.4.31' not found", "other versions"),
+        ("RuntimeError: operator torchvision::nms does not exist", "other versions"),
+        ("ModuleNotFoundError: No module named 'flash_attn_interface'", "package"),
     ],
 )
 def test_what_the_host_lacks_is_named_with_its_line(line, advice):

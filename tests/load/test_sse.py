@@ -141,7 +141,18 @@ def test_cached_tokens_are_read_where_the_server_tells_them():
     assert read_in_pieces(data, len(data)).cached_tokens == 80
 
 
-@pytest.mark.parametrize("garbage", [b"data: {not json\n\n", b"data: 7\n\n", b'data: {"choices": [1]}\n\n'])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"data: {not json\n\n",
+        b"data: 7\n\n",
+        b'data: {"choices": [1]}\n\n',
+        b'data: {"choices": [{"delta": {}, "finish_reason": 7}]}\n\n',
+        b'data: {"usage": {"prompt_tokens": "many"}}\n\n',
+        b'data: {"usage": {"completion_tokens": NaN}}\n\n',
+        b'data: {"usage": {"completion_tokens": -5}}\n\n',
+    ],
+)
 def test_an_event_that_is_no_chunk_is_kept_as_evidence(garbage):
     reply = read_in_pieces(garbage, len(garbage))
     assert reply.malformed == garbage.decode().strip().removeprefix("data: ")

@@ -22,6 +22,7 @@ _LESS_STATIC = "Lower --mem-fraction-static, --cuda-graph-max-bs or --chunked-pr
 WROTE = re.compile(
     r"\bsglang\b|\bsgl[-_]kernel\b|server_args=ServerArgs|The server is fired up|mem[-_]fraction[-_]static"
     r"|^(?:(?:DP|TP|EP|PP)\d+ ?)+\] |\b(?:Decode|Prefill) batch\b.*#|Scheduler hit an exception|--max-running-requests"
+    r"|\bpre_model_load_memory="
     r"|\btoken_to_kv_pool|\bserver_args\.py:\d+|\bSGLANG_|Overlap schedule\w* is disabled|Cuda graph is disabled"
 )
 """A line that only SGLang writes."""

@@ -11,9 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from tuner.secrets import hide, redacted
+from tuner.secrets import MASK, hidden, hide, redacted
 
 _CHUNK = 1 << 16
+_LONGEST_HELD = 1 << 20
+_KEPT = 1 << 16
+"""No secret is longer."""
+_SHORTEST_BEGUN = 4
 _LAST_WORDS_S = 5.0
 """How long the last output of a server that has ended is waited for."""
 
@@ -25,22 +29,51 @@ def opened(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "ab", buffering=0)
 
 
-def whole_lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The text of a stream in pieces that end where a line does, so that no secret is cut in two."""
-    held = b""
-    for chunk in chunks:
-        held += chunk
-        end = max(held.rfind(b"\n"), held.rfind(b"\r")) + 1
-        if end:
-            yield held[:end].decode("utf-8", "surrogateescape")
-            held = held[end:]
-    if held:
-        yield held.decode("utf-8", "surrogateescape")
+class Redacting:
+    """Takes a server's output in pieces and gives what of it may be written, secrets masked.
+
+    It holds an unfinished line, so that no secret is cut in two; of one that does not end, as little as that takes.
+    """
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> bytes:
+        """What a piece completes."""
+        self._held += data
+        if end := max(self._held.rfind(b"\n"), self._held.rfind(b"\r")) + 1:
+            return _redacted(self._taken(end))
+        if len(self._held) < _LONGEST_HELD:
+            return b""
+        self._held[:] = _redacted(bytes(self._held))
+        return self._taken(len(self._held) - _KEPT)
+
+    def pause(self) -> bytes:
+        """What is held, but for the beginning of a secret whose rest may follow."""
+        return _redacted(self._taken(len(self._held) - _begun(bytes(self._held))))
+
+    def end(self) -> bytes:
+        """What is held: nothing will follow, and the beginning of a secret is masked as well."""
+        begun = _begun(bytes(self._held))
+        return _redacted(self._taken(len(self._held) - begun)) + (MASK.encode() if begun else b"")
+
+    def _taken(self, length: int) -> bytes:
+        taken = bytes(self._held[:length])
+        del self._held[:length]
+        return taken
 
 
-def redacted_bytes(text: str) -> bytes:
-    """A piece of a log as it may be written."""
-    return redacted(text).encode("utf-8", "surrogateescape")
+def _begun(data: bytes) -> int:
+    """How many of the last bytes are the beginning of a secret on the list."""
+    for value in map(str.encode, hidden()):
+        for length in range(min(len(value) - 1, len(data)), _SHORTEST_BEGUN - 1, -1):
+            if data.endswith(value[:length]):
+                return length
+    return 0
+
+
+def _redacted(data: bytes) -> bytes:
+    return redacted(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 class RedactedLog:
@@ -55,7 +88,7 @@ class RedactedLog:
         hide(secrets)
         self._file = opened(path)
         self._outlet, self._inlet = os.pipe()
-        self._held = b""
+        self._cut = Redacting()
         self._at_work = threading.Lock()
         self._thread = threading.Thread(target=self._copy, name="server.log", daemon=True)
 
@@ -76,7 +109,7 @@ class RedactedLog:
                 with suppress(OSError):
                     waiting = fcntl.ioctl(self._outlet, termios.FIONREAD, waiting)
                 if not any(waiting):
-                    self._flush(len(self._held))
+                    self._write(self._cut.pause())
 
     def __enter__(self) -> "RedactedLog":
         return self
@@ -92,18 +125,11 @@ class RedactedLog:
             select.select([self._outlet], [], [])
             with self._at_work:
                 chunk = os.read(self._outlet, _CHUNK)
+                self._write(self._cut.feed(chunk) if chunk else self._cut.end())
                 if not chunk:
-                    self._flush(len(self._held))
                     return
-                self._held += chunk
-                self._flush(max(self._held.rfind(b"\n"), self._held.rfind(b"\r")) + 1)
-
-    def _flush(self, end: int) -> None:
-        """Write what is held up to there: once, whoever comes first."""
-        self._write(self._held[:end])
-        self._held = self._held[end:]
 
     def _write(self, data: bytes) -> None:
         """A full disk does not stop the server: the study notices when it writes its record."""
         with suppress(OSError, ValueError):  # or the file was closed, since the last words took too long
-            self._file.write(redacted_bytes(data.decode("utf-8", "surrogateescape")))
+            self._file.write(data)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _REASONING_KEYS = ("reasoning", "reasoning_content")
+_NO_COUNT = 1 << 31
+"""No answer and no prompt has so many tokens."""
 _TEXT_KEYS = ("content", *_REASONING_KEYS)
 
 
@@ -113,7 +115,7 @@ def _take(reply: Reply, chunk: dict[str, Any], at_ms: float) -> None:
         _take_usage(reply, usage)
     for choice in (chunk.get("choices") or [])[:1]:
         delta = choice.get("delta") or {}
-        reply.finish_reason = choice.get("finish_reason") or reply.finish_reason
+        reply.finish_reason = _text(choice.get("finish_reason")) or reply.finish_reason
         _take_delta(reply, delta, at_ms, last=choice.get("finish_reason") is not None)
 
 
@@ -131,10 +133,25 @@ def _take_delta(reply: Reply, delta: dict[str, Any], at_ms: float, *, last: bool
 
 
 def _take_usage(reply: Reply, usage: dict[str, Any]) -> None:
-    reply.prompt_tokens = usage.get("prompt_tokens")
-    reply.output_tokens = usage.get("completion_tokens")
-    reply.reasoning_tokens = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-    reply.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    reply.prompt_tokens = _count(usage.get("prompt_tokens"))
+    reply.output_tokens = _count(usage.get("completion_tokens"))
+    reply.reasoning_tokens = _count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
+    reply.cached_tokens = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens that there can be."""
+    if value is None:
+        return None
+    if isinstance(value, int | float) and 0 <= value < _NO_COUNT and value == int(value):
+        return int(value)
+    raise ValueError(value)
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise ValueError(value)
 
 
 def _message(chunk: dict[str, Any]) -> str:

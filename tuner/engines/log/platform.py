@@ -26,6 +26,11 @@ ADD_COMPILER = (
     "Install the missing compiler that the line names (nvcc comes with a -devel image of CUDA; gcc, g++ and ninja with "
     "the distribution), or turn off what is compiled when the server starts."
 )
+MATCH_VERSIONS = (
+    "What is installed was built for other versions of torch, CUDA or the C library: take the engine's own image, or "
+    "install it anew in an environment of its own."
+)
+ADD_PACKAGE = "Install the package that the line names, or take an image that has it."
 MAKE_WRITABLE = (
     "Let the server's user write to this folder, or move the caches: VLLM_CACHE_ROOT, HF_HOME, TRITON_CACHE_DIR, "
     "TORCHINDUCTOR_CACHE_DIR."
@@ -167,6 +172,7 @@ _COMMUNICATION = (
         Cause.DISTRIBUTED,
         Rank.PEER,
         (
+            r"\bNCCL_ERROR_\w+|failure detected by watchdog at work|gloo::EnforceNotMet",
             r"\bNCCL [Ee]rror\b|\bnccl(?:UnhandledCuda|System|Internal|Remote)Error\b|\bncclInvalidUsage\b",
             r"Dist(?:Backend|Network|Store)Error",
             r"Heartbeat monitor timed out|Connection closed by remote peer|HCCL .*(?:[Ee]rror|timed? ?out)",
@@ -234,6 +240,7 @@ _DRIVER = (
             r"CUDA_ERROR_(?:NO_DEVICE|NOT_INITIALIZED|SYSTEM_DRIVER_MISMATCH)",
             r"GPU (?:is lost|has fallen off the bus)|Unable to determine the device handle for GPU",
             r"cudaError(?:SystemNotReady|DevicesUnavailable|InitializationError)|driver initialization failed",
+            r"device >= 0 && device < num_gpus INTERNAL ASSERT FAILED",
             r"\b0 active drivers\b|[Uu]nable to open /dev/kfd",
         ),
         FIX_DRIVER,
@@ -305,6 +312,9 @@ _MODEL = (
             r"(?:non-existent path|path does not exist).*HF Hub repo id",
             r"No such file or directory: '[^']*(?:\.safetensors|\.gguf|config\.json|tokenizer[^']*|/models?/[^']*)'",
             r"Can't load (?:the configuration|tokenizer|config|the model|image processor) (?:of|for) '",
+            r"\b[Nn]o (?:\w+ ){0,2}(?:files?|\w+\.json|weights) (?:was |were )?found in (?:the )?(?:directory|folder)",
+            r"NoCredentialsError|NoSuchBucket|NotExistError: Model not found",
+            r"HeadObject operation: (?:Not Found|Forbidden)",
             r"Invalid repository ID or local directory|is not within the file bounds|corrupted or incomplete",
         ),
         FIX_MODEL,
@@ -338,6 +348,7 @@ _MODEL = (
         Rank.KNOWN,
         (
             r"Error while deserializing header|MetadataIncompleteBuffer|HeaderTooLarge",
+            r"It looks like the config file at .* is not (?:a )?valid JSON",
             r"InvalidHeader(?:Deserialization|Length)|PytorchStreamReader failed reading zip|invalid load key, 'v'",
         ),
         INCOMPLETE_MODEL,
@@ -348,6 +359,7 @@ _MODEL = (
         Rank.FAMILY,
         (
             r"Max retries exceeded with url|HTTPSConnectionPool|Failed to resolve 'hugging|CAS service error",
+            r"HarmonyError: error downloading",
             r"Temporary failure in name resolution|Name or service not known",
         ),
         CHECK_NETWORK,
@@ -379,6 +391,7 @@ _HARDWARE = (
             r"(?:CUDA|HIP|ROCm) error: (?:operation not supported|[Ii]nvalid device function)",
             r"cudaErrorUnsupportedPtxVersion|requires \.target sm_|not supported on \.target|ptxas fatal",
             r"is not defined for option 'gpu-name'|Unsupported gpu architecture|LLVM ERROR: Cannot select",
+            r"\b[Nn]o kernel for sm_?\d+|Found .* which is too old to be supported by",
             r"not supported in this architecture|kernel `\w+` is for sm\d+|No (?:suitable kernel|kernel found for)\b",
             r"only supports Ampere GPUs or newer|UVA is not available|PassManager::run failed|AclNN_Parameter_Error",
         ),
@@ -435,7 +448,8 @@ _CRASHES = (
             r"Fatal Python error|[Ss]egmentation fault|Segfault encountered|\bSIGSEGV\b(?! or)|\bSIGABRT\b|core dumped",
             r"terminate called after throwing|terminating (?:due to|with) uncaught|double free or corruption",
             r"^(?:free|malloc|realloc|munmap_chunk)\(\): |^corrupted (?:size|double)",
-            r"HSA_STATUS_ERROR|HW Exception by GPU|\.cu:\d+: .*Assertion `.*` failed",
+            r"\[(?:HIP|CUDA) error\]|fail to call (?:hip|cu)\w+",
+            r"HSA_STATUS_ERROR|HW Exception by GPU|\.(?:cu|h|c|cpp|cc):\d+: .*Assertion [`'].*[`'] failed",
             r"Memory access fault by GPU|(?i:\b(?:exit|return) ?(?:code|status)):? *(?:-(?:[4-8]|11)|13[2-69])\b",
         ),
         LOOK_ABOVE,
@@ -465,6 +479,24 @@ _ENVIRONMENT = (
         ),
         ADD_COMPILER,
         "the shell, Triton, torch.inductor, FlashInfer",
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.KNOWN,
+        (
+            r"undefined symbol: |version [`'](?:GLIBC|GLIBCXX|CXXABI)_[\d.]+' not found",
+            r"'_OpNamespace' '\w+' object has no attribute|operator \w+::\w+ does not exist",
+            r"were compiled with different CUDA (?:major )?versions|No module named '\w+\._\w*C\w*'",
+        ),
+        MATCH_VERSIONS,
+        "the dynamic linker, torch, torchvision",
+    ),
+    Sign(
+        Cause.UNKNOWN,
+        Rank.FAMILY,
+        (r"ModuleNotFoundError: No module named '(?!transformers_modules)",),
+        ADD_PACKAGE,
+        "Python",
     ),
     Sign(
         Cause.UNKNOWN,

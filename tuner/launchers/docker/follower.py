@@ -16,7 +16,7 @@ from docker.models.containers import Container
 from tuner.errors import EngineUnavailable, InfrastructureError
 from tuner.launchers.base import Life
 from tuner.launchers.docker.daemon import Lifeline, accepts, connected, engine_url, no_program, translated
-from tuner.launchers.redacting import opened, redacted_bytes, whole_lines
+from tuner.launchers.redacting import Redacting, opened
 from tuner.secrets import hide
 
 _CLOSING_S = 10.0
@@ -94,8 +94,10 @@ class Follower:
     def _copy(self, container: Container) -> None:
         with translated(), opened(self._path) as file:
             stream = container.logs(stream=True, follow=True, stdout=True, stderr=True)
-            for text in whole_lines(stream):
-                file.write(redacted_bytes(text))
+            cut = Redacting()
+            for piece in stream:
+                file.write(cut.feed(piece))
+            file.write(cut.end())
 
 
 def _gone(why: str) -> EngineUnavailable:

@@ -18,7 +18,7 @@ _NEVER = re.compile(r"(?!)")
 WROTE = re.compile(
     r"\bllama[-_](?:server|model_loader|model_load|init|kv_cache|context|new_context)|\bggml_|\bgguf_init"
     r"|\bload_tensors:|\bprint_info: |\bllm_load_|\bsrv +\w+|\bslot +\w+: id|\bcommon_init_from_params\b|GGML_ASSERT"
-    r"|\bllama_(?:params_fit|decode|graph)\b|\| tid=\"\d+\"|\bollama\[|llama runner process"
+    r"|\bcommon_\w*download\w*: |\bllama_(?:params_fit|decode|graph)\b|\| tid=\"\d+\"|\bollama\[|llama runner process"
     r"|couldn't bind (?:to|HTTP) server socket|\berror: (?:invalid|unknown) argument: |error while handling argument \""
 )
 """A line that only llama.cpp writes."""

@@ -98,6 +98,7 @@ SIGNS: tuple[Sign, ...] = (
             r"max_cudagraph_capture_size should be|compile_sizes contains|Can't determine cudagraph shapes",
             r"Invalid (?:mamba )?attention backend(?! for)|Invalid environment variable VLLM_|ArgumentTypeError: ",
             r"model_loader_extra_config must be|(?:argument|option|setting) `?trust_remote_code=True",
+            r"No such file or directory: '[^']*\.(?:ya?ml|jinja\d?)'",
             r"requires you to execute the \w+ file in that repo|contains custom code which must be executed",
         ),
         _FIX_VALUE,
@@ -151,10 +152,11 @@ SIGNS: tuple[Sign, ...] = (
         Rank.FAMILY,
         (
             r"^\s*(?:ValueError|AssertionError|RuntimeError): .*(?:\s|`|')--[a-z][a-z-]{3,}\b",
+            r"^\s*(?:ValueError|AssertionError): [`']?[a-z]+(?:_[a-z]+)+[`']? (?:must|should|has to|cannot) be\b",
             r"^\s*(?:ValueError|AssertionError): .*(?:cannot be (?:used|combined|enabled) with|mutually exclusive)",
         ),
         _FIX_VALUE,
-        "0.6-0.33: a message that names a flag",
+        "0.6-0.33: a message that names a flag, or a setting and what it must be",
     ),
 )
 """All of them; the widest come last."""

@@ -176,6 +176,7 @@ _SUPPORT = (
         (
             r"[Bb]float16 is only supported on GPUs with compute capability|is not supported for the current GPU",
             r"'Quantization scheme is not supported for|GPUs with compute capability below \S+ are not supported",
+            r"RuntimeError: Assertion error \(\S*/jit\w*/",
             r"No compiled cutlass_scaled_mm|FP8 KV cache not yet supported|Current platform does not support",
         ),
         platform.OTHER_HARDWARE,
@@ -236,6 +237,7 @@ _SUPPORT = (
         (
             r"^\s*(?:KeyError: )?'[\w.]*\b(?:layers?\.|blocks\.|h\.)\d+\.[\w.]+'\s*$",
             r"There is no (?:module or )?parameter named|Attempted to load weight \(|Tried to load weights of size",
+            r"The size of tensor \w \(\d+\) must match the size|mat1 and mat2 shapes cannot be multiplied",
             r"Unexpected (?:extra )?(?:weight|parameter)s?\b|shape mismatch between model and checkpoint",
         ),
         "The checkpoint's weights are not those that this image knows: use another image or another checkpoint.",
@@ -254,6 +256,7 @@ _SUPPORT = (
         Rank.FAMILY,
         (
             r"^\s*NotImplementedError\b|ValueError: .*(?:please install Ray|is not installed)",
+            r"\w*Error: .*\b(?:not available|outdated|not installed)\b.*[Pp]lease (?:re)?(?:install|up(?:grade|date))",
             r"^\s*(?:Value error, |ImportError: )Please (?:install|upgrade)|ImportError: .*[Pp]lease install",
         ),
         "This image lacks what the setting or the model needs: choose another setting or image.",
@@ -283,6 +286,7 @@ _RAY = (
             r"Every node should have a unique IP address|Ray workers have not started",
             r"Could not find any running Ray instance|Version mismatch: The cluster was started with",
             r"No available node types can fulfill resource request|[Rr]egister worker (?:to|with) [Rr]aylet",
+            r"Ray is trying to start at \S+, but is already running",
             r"Failed to connect to GCS|[Uu]nable to connect to (?:GCS|Ray)",
         ),
         _ASK_RAY,
@@ -332,7 +336,7 @@ _DEATH = (
         Cause.ENGINE_DIED,
         Rank.CRASH,
         (
-            r"Worker proc \S+ died unexpectedly(?: \(exit code: (?P<exit_code>-?\d+)\))?",
+            r"Worker ?[Pp]roc \S+ died unexpectedly(?: \(exit code: (?P<exit_code>-?\d+)\))?",
             r"Engine core proc \S+ died unexpectedly",
             r"Worker \S+ pid \d+ died, exit code: (?P<worker_exit_code>(?!-15)-?\d+)|\bworker died\b",
             r"Actor(?:Died|Unavailable)Error(?!: The actor died because of an error)|RayActorError|WorkerCrashedError",
@@ -381,6 +385,7 @@ _DEATH = (
         (
             r"Timed out waiting for (?:engine core processes to start|engines? to send initial message)",
             r"[Tt]imed out waiting for (?:the )?(?:vLLM|server|model|engine)\b.{0,40}\b(?:start|ready|load)",
+            r"did not become (?:healthy|ready) within|failed to (?:start|become ready) within",
             r"Did not receive response from front-end process|(?:MQLLMEngine|[Ss]erver) didn't reply within",
         ),
         _WAIT_LONGER,
@@ -441,7 +446,7 @@ _TRAPS = re.compile(
         (
             r"for benchmark choice|Ignoring this choice|\[Autotuner\]|[Aa]utotuning",
             r", retrying \d+ of \d+|Error retrieving safetensors",
-            r"Found ulimit of|socket has failed to connect to .*errno: 97",
+            r"ras/client_support\.cc|Found ulimit of|socket has failed to connect to .*errno: 97",
             r"destroy_process_group\(\) was not called|destroyEvent",
             r"(?:Readiness|Liveness|Startup) probe failed",
         )
