@@ -26,8 +26,9 @@ demo: $(VENV)/.user  ## tune GLM-4.7-Flash on two simulated RTX 4090s (3 minutes
 	@echo "The command is $(BIN)/tuner; '. $(BIN)/activate' makes it tuner in this shell."
 
 TESTS ?=
+# a file is one process's: its servers are started once; more threads would only wait for each other
 test: $(VENV)/.dev  ## run the tests (no GPU, no Docker, no network); TESTS="tests/load -x" runs some
-	$(BIN)/pytest $(TESTS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 check: $(VENV)/.dev  ## format, lint and types
 	$(BIN)/ruff format --check .
