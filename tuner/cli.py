@@ -319,6 +319,23 @@ def study_export(
         _print(text.rstrip("\n"))
 
 
+@study_app.command("compare")
+def study_compare(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY…", help="Names, folders, or files with a profile.")],
+    folder: StudiesFolder = Path("studies"),
+    price: Annotated[float | None, typer.Option(help="What a GPU costs an hour; adds the cost of tokens.")] = None,
+    to: Annotated[str, typer.Option("--format", help="text, markdown, html, csv or json.")] = "text",
+) -> None:
+    """What was deployed and what won, of any number of studies and profiles, in one table."""
+    from tuner.terminal.compared import compared
+
+    places = [Path(each) if Path(each).exists() else _study_folder(folder, each).path for each in studies]
+    text, remarks = compared(places, to, price)
+    _print(text)
+    for remark in remarks:
+        _say(f"! {remark}")
+
+
 @study_app.command("rm")
 def study_rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")],
