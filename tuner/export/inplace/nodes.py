@@ -51,13 +51,6 @@ def get(node: Node | None, key: str) -> Node | None:
     return found or next((value for one in below if (value := get(one, key))), None)
 
 
-def at(node: Node | None, *path: str) -> Node | None:
-    """What stands at a path of keys."""
-    for key in path:
-        node = get(node, key)
-    return node
-
-
 def end_of(text: str, node: Node) -> int:
     """Where a node's own text ends, without the comments and blank lines behind it."""
     children = (
