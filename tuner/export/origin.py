@@ -76,7 +76,7 @@ def revision_of(outcome: Outcome) -> str | None:
     runs = sittings(outcome.folder.sittings)
     config = outcome.config
     given = config.model.args.get("revision")
-    if runs and runs[-1].machine != Machine.this():
+    if not runs or runs[-1].machine != Machine.this():
         return None
     return commit_of(config.model.id, str(given) if given else None, config.launcher.cache_here(config))
 

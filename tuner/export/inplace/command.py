@@ -71,6 +71,12 @@ class Value:
         return self.word.text[self.begin : self.end]
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables whose values are in it."""
+        letters = self.word.letters[self.begin : self.end]
+        return tuple(dict.fromkeys(letter.variable for letter in letters if letter.variable))
+
+    @property
     def variable(self) -> str | None:
         """The variable that it is all of the value of."""
         letters = self.word.letters[self.begin : self.end]
@@ -148,6 +154,8 @@ def _with_values(words: Sequence[Word], at: int, flag: Flag, inline: list[Value]
 
 def replaced_flag(text: str, place: Placed, new: Flag, meaning: Meaning) -> str:
     """The text with another value of a flag, or with the flag switched the other way."""
+    if (switched := _switched(place, new)) is not None:
+        return replaced(text, place.values[0].word, place.values[0].begin, place.values[0].end, switched)
     old_values, new_values = place.values, new.values
     for value in reversed(old_values[len(new_values) :]):
         text = _without_words(text, [value.word])
@@ -161,6 +169,15 @@ def replaced_flag(text: str, place: Placed, new: Flag, meaning: Meaning) -> str:
         name = _spelled(new.name, [place])
         text = replaced(text, place.name, 0, len(place.name.text.partition("=")[0]), name)
     return text
+
+
+def _switched(place: Placed, new: Flag) -> str | None:
+    """What stands for a switch's new state where its state is written out, ``--flag=true``; ``None`` where not."""
+    old = place.values[0].text if len(place.values) == 1 else ""
+    if new.values or old.lower() not in ("true", "false"):
+        return None
+    wanted = "false" if new.name.startswith("--no-") else "true"
+    return wanted.capitalize() if old[0].isupper() else wanted
 
 
 def _same(flag: Flag, old: str, new: str, meaning: Meaning) -> bool:

@@ -84,7 +84,14 @@ def added(text: str, service: Node, name: str, value: str) -> str:
     if isinstance(node, MappingNode | SequenceNode) and node.value:
         return nodes.added(text, node, len(node.value) - 1, [_rendered(node, name, value)])
     key = next((key for key, _ in nodes.pairs(service) if key.value == "environment"), None)
-    if key is not None and node is not None:  # it is empty
+    if isinstance(node, MappingNode | SequenceNode):  # it is empty: {} or []
+        inside = (
+            f"{{{_rendered(node, name, value)}}}"
+            if isinstance(node, MappingNode)
+            else f"[{_rendered(node, name, value)}]"
+        )
+        return text[: node.start_mark.index] + inside + text[nodes.end_of(text, node) :]
+    if key is not None and node is not None:  # nothing stands behind it
         return (
             text[: nodes.line_end(text, key.start_mark.index)]
             + _block(text, service, name, value)

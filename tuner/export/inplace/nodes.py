@@ -51,13 +51,6 @@ def get(node: Node | None, key: str) -> Node | None:
     return found or next((value for one in below if (value := get(one, key))), None)
 
 
-def at(node: Node | None, *path: str) -> Node | None:
-    """What stands at a path of keys."""
-    for key in path:
-        node = get(node, key)
-    return node
-
-
 def end_of(text: str, node: Node) -> int:
     """Where a node's own text ends, without the comments and blank lines behind it."""
     children = (
@@ -120,24 +113,24 @@ def without(text: str, node: Node, first: int, count: int = 1) -> str:
 
 def added(text: str, node: Node, after: int, entries: Sequence[str]) -> str:
     """The text with entries behind one of a list or mapping, as that is written."""
-    last = end_of(text, _entries(node)[after][1])
+    first, last = int(_entries(node)[after][0].start_mark.index), end_of(text, _entries(node)[after][1])
     if flow(node):
-        return text[:last] + _behind_comma(text, node) + ", ".join(entries) + text[last:]
-    indent = " " * column(text, _entries(node)[after][0].start_mark.index)
-    if isinstance(node, SequenceNode):
-        line = text[line_begin(text, _entries(node)[after][0].start_mark.index) :]
-        indent = re.match(r"[ \t]*-[ \t]+", line)[0] if re.match(r"[ \t]*-[ \t]+", line) else f"{indent}- "  # type: ignore[index]
-    end = line_end(text, last)
+        return _between_brackets(text, node, last, ", ".join(entries))
+    dash = re.match(r"[ \t]*-[ \t]+", text[line_begin(text, first) :]) if isinstance(node, SequenceNode) else None
+    indent, end = dash[0] if dash else " " * column(text, first), line_end(text, last)
     return text[:end] + "".join(f"\n{indent}{entry}" for entry in entries) + text[end:]
 
 
-def _behind_comma(text: str, node: Node) -> str:
-    """What stands between the last entry and what is added: a new line, where the entries stand on several."""
-    begin = _entries(node)[-1][0].start_mark.index
-    if "\n" not in text[node.start_mark.index : begin]:
-        return ", "
+def _between_brackets(text: str, node: Node, last: int, entries: str) -> str:
+    """Entries on a line of their own, where the list or mapping is written over several; a comma may end it already."""
+    begin = int(_entries(node)[-1][0].start_mark.index)
     line = text[line_begin(text, begin) : begin]
-    return ",\n" + line[: len(line) - len(line.lstrip())]
+    indent = line[: len(line) - len(line.lstrip())]
+    if comma := re.match(r",[ \t]*(?:#[^\n]*)?(?=\n)", text[last:]):
+        end = last + comma.end()
+        return f"{text[:end]}\n{indent}{entries},{text[end:]}"
+    several = "\n" in text[node.start_mark.index : begin]
+    return text[:last] + (f",\n{indent}" if several else ", ") + entries + text[last:]
 
 
 def flow(node: Node) -> bool:

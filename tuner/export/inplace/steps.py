@@ -78,15 +78,16 @@ def _ways(view: View, head: str, here: Sequence[Flag], new: Sequence[Flag]) -> I
     variable = next(iter(value.variable for value in place.values), None) if len(place.values) == 1 else None
     if variable and len(new[0].values) == 1:
         yield from _of_variable(view, variable, new[0].values[0])
-    said = _in_place(view, place.name.scalar.path, place.name.begin, variable)
+    variables = [name for value in place.values for name in value.variables]
+    said = _in_place(view, place.name.scalar.path, place.name.begin, variables)
     yield Way(lambda before: _replaced(before, head, new[0]), said)
 
 
-def _in_place(view: View, path: Path, begin: int, variable: str | None) -> str:
-    if variable is None:
+def _in_place(view: View, path: Path, begin: int, variables: Sequence[str]) -> str:
+    if not variables:
         return ""
-    line = nodes.line_of(view.text(path), begin)
-    return f"{variable} is not of this setting alone, or not of .env: its value replaces it in {path.name}:{line}"
+    line, names = nodes.line_of(view.text(path), begin), " and ".join(dict.fromkeys(variables))
+    return f"{names} is not of this setting alone, or not of .env: the value stands in its place in {path.name}:{line}"
 
 
 def _of_variable(view: View, variable: str, new: str) -> Iterator[Way]:
@@ -119,6 +120,9 @@ def _found(view: View, flag: Flag) -> Placed:
     found = [place for place in view.placed if place.flag is flag]
     if not found:
         raise CannotEdit
+    name = found[0].name.letters
+    if name and name[0].variable:
+        raise CannotEdit(f"it stands in the variable {name[0].variable} with others")
     return found[0]
 
 
@@ -228,11 +232,17 @@ def _of_entry(view: View, place: Place, entry: environment.Entry, name: str, new
     variable = entry.value.variable if entry.value else name
     if variable and (entry.value is None or entry.value.variable):
         yield from _of_variable(view, variable, new)
-    said = _in_place(view, path, entry.holder.value[entry.index][0].start_mark.index, variable) if variable else ""
+    variables = entry.value.variables if entry.value else (name,)
+    said = _in_place(view, path, _begin(entry), variables)
     if not place.elsewhere:
         yield Way(lambda before: before.changed(path, environment.changed(text, entry, name, new)), said)
     own = f"{name} in {place} is shared: the service gets a value of its own"
     yield Way(lambda before: _added(before, name, new), own)
+
+
+def _begin(entry: environment.Entry) -> int:
+    first = entry.holder.value[entry.index]
+    return int((first[0] if isinstance(first, tuple) else first).start_mark.index)
 
 
 def _env_file(view: View, name: str) -> Path | None:

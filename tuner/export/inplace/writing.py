@@ -135,8 +135,8 @@ def _made(view: View, name: str, ways: Ways, goal: _Says) -> tuple[View, str]:
             if wrong is None:
                 return after, way.said
             refused = wrong
-    except CannotEdit:
-        refused = refused if view.placed or not view.flags else view.elsewhere
+    except CannotEdit as error:
+        refused = str(error) or (refused if view.placed or not view.flags else view.elsewhere)
     place = view.deployment.where(_spelling(view, name))
     raise ConfigError(
         f"{name} cannot be changed in place at {place}: {refused}", fix=f"change it there yourself, or {_ANEW}"
