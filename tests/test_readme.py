@@ -47,12 +47,14 @@ def commands():
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """A folder with a finished study, and with the newcomer's own group as the README writes it."""
+    """A folder with a finished study, and with a group of one's own as the page on concepts writes it."""
     folder = tmp_path_factory.mktemp("readme")
-    simulated_study(folder / "studies", 6)
-    own = README.split("# mine/model/my-glm.yaml")[1].split("\n\n")[0]
+    winner = profile_of(simulated_study(folder / "studies", 6))
+    assert winner is not None
+    (folder / "studies" / "demo" / "profile.yaml").write_text(winner.to_yaml())
+    own = PAGES[ROOT / "docs" / "concepts.md"].split("# mine/model/my-glm.yaml")[1].split("\n\n")[0]
     (folder / "mine" / "model").mkdir(parents=True)
-    (folder / "mine" / "model" / "my-glm.yaml").write_text(re.sub(r"^ {7}", "", own, flags=re.MULTILINE))
+    (folder / "mine" / "model" / "my-glm.yaml").write_text(re.sub(r"^ {4}", "", own, flags=re.MULTILINE))
     (folder / "LOG").write_text("INFO vLLM API server version 0.15.0\n")
     (folder / "compose.yaml").write_text(example("services:"))
     return folder
@@ -150,7 +152,7 @@ def test_a_winner_is_shown_in_other_forms(deployed, command):
     assert "QuantTrio/GLM-4.7-Flash-AWQ" in done.stdout
 
 
-SHOWN = [command for name in ("list", "status", "report", "export") for command in of(f"tuner study {name}")]
+SHOWN = [command for name in ("list", "status", "report", "export", "compare") for command in of(f"tuner study {name}")]
 
 
 @pytest.mark.parametrize("command", SHOWN)
