@@ -61,6 +61,13 @@ def test_a_damaged_record_is_named_and_the_others_count(study, spoil):
     assert [each.path for each in study.damaged()] == [path]
 
 
+def test_a_pipe_in_a_records_place_is_not_waited_for(study):
+    path = study.trial(2).path / "record.json"
+    path.unlink()
+    os.mkfifo(path)
+    assert [each.path for each in study.damaged()] == [path]
+
+
 def test_status_and_report_name_a_damaged_record(study):
     path = study.trial(2).path / "record.json"
     path.write_bytes(path.read_bytes()[:100])
