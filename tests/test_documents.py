@@ -1,5 +1,6 @@
 """A file that is no configuration ends in one sentence with its path and the fix, within seconds."""
 
+import os
 import time
 
 import pytest
@@ -39,6 +40,15 @@ def test_a_broken_file_among_the_users_groups_is_refused_before_it_is_composed(t
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"mine\.yaml"):
         composing.load(["experiment=demo", "model=mine"], tmp_path)
+
+
+def test_what_has_no_end_is_not_waited_for(tmp_path):
+    pipe, device = tmp_path / "pipe", tmp_path / "device"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    for path, said in ((pipe, "not a regular file"), (device, "no end")):
+        with pytest.raises(ConfigError, match=said):
+            composing.read(path)
 
 
 def test_an_empty_configuration_is_named(tmp_path):

@@ -4,8 +4,10 @@ The limits are far beyond any configuration of ours: they are there for a file t
 that is made to exhaust memory (aliases of aliases, thousands of levels).
 """
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,6 +43,22 @@ def changed(path: Path) -> str | None:
     return _INSTEAD.get({}).get(os.path.abspath(path))
 
 
+def bytes_of(path: Path) -> bytes:
+    """All of a file of ours; a pipe would be waited for, and a device has no end.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+    """
+    with open(path, "rb", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read()
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def text_of(path: Path) -> str:
     """The text of a file.
 
@@ -50,10 +68,14 @@ def text_of(path: Path) -> str:
     if (text := changed(path)) is not None:
         return text
     try:
-        size = path.stat().st_size
-        if size > _MOST_BYTES:
-            raise ConfigError(f"{size / 1e6:.1f} MB are no configuration", place=str(path), fix="name another file")
-        text = path.read_text("utf-8")
+        if stat.S_ISFIFO(path.lstat().st_mode):  # what a shell puts in place of <(…) is a link to one, and is read
+            raise OSError(errno.EINVAL, "not a regular file")
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)  # a device says that it has no size
+        if len(raw) > _MOST_BYTES:
+            size = f"{path.stat().st_size / 1e6:.1f} MB are" if path.is_file() else "what has no end is"
+            raise ConfigError(f"{size} no configuration", place=str(path), fix="name another file")
+        text = raw.decode("utf-8")
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", place=str(path), fix="check the path") from error
     except UnicodeDecodeError as error:

@@ -1,6 +1,6 @@
 """Cuts a stream of bytes into lines none of which is too long to be read, however the stream comes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _HALF = 64 << 10
 """What is kept of each end of a line that is longer than both: patterns take time by its length."""
@@ -11,6 +11,11 @@ _ENDS = (b"\n", b"\r")
 def is_cut(line: str) -> bool:
     """Whether this is what is left of a line that was too long."""
     return len(line) > _HALF and _MIDDLE in line
+
+
+def cut_among(lines: Sequence[str]) -> int:
+    """How many of some lines are cut; hardly ever is one long enough."""
+    return sum(map(is_cut, lines)) if max(map(len, lines), default=0) > _HALF else 0
 
 
 class Lines:
@@ -49,7 +54,11 @@ class Lines:
 
     def _split(self, data: bytes) -> Iterator[str]:
         lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").decode("utf-8", "replace").split("\n")
-        for line in lines[:-1]:
+        del lines[-1]
+        if max(map(len, lines), default=0) <= 2 * _HALF:
+            yield from lines
+            return
+        for line in lines:
             if len(line) > 2 * _HALF:
                 self._hold(line.encode())
                 yield self._held()

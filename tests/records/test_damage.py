@@ -61,6 +61,13 @@ def test_a_damaged_record_is_named_and_the_others_count(study, spoil):
     assert [each.path for each in study.damaged()] == [path]
 
 
+def test_a_pipe_in_a_records_place_is_not_waited_for(study):
+    path = study.trial(2).path / "record.json"
+    path.unlink()
+    os.mkfifo(path)
+    assert [each.path for each in study.damaged()] == [path]
+
+
 def test_status_and_report_name_a_damaged_record(study):
     path = study.trial(2).path / "record.json"
     path.write_bytes(path.read_bytes()[:100])
@@ -190,3 +197,10 @@ def test_a_damaged_image_file_is_named(study):
     with pytest.raises(ConfigError, match=r"image\.json is damaged"):
         read_json(study.image, StudyImage)
     assert Outcome.of(study).records
+
+
+def test_a_database_of_another_program_is_named_though_its_tables_have_the_same_names(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as database:
+        database.execute("CREATE TABLE studies (x)")
+    with pytest.raises(ConfigError, match=r"optuna\.db is no database that this Optuna can use"):
+        optuna_storage(StudyFolder(tmp_path), None)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tuner import composing
 from tuner.bench import vllm_result
 from tuner.bench.running import Measured
+from tuner.documents import bytes_of
 from tuner.errors import ConfigError
 from tuner.load.metrics import Measurement
 from tuner.load.records import RequestRecord, read_records
@@ -72,7 +73,7 @@ def kept(folder: Path) -> Measured:
     """
     place = TrialFolder(folder)
     try:
-        record = TrialRecord.model_validate_json(place.record.read_bytes())
+        record = TrialRecord.model_validate_json(bytes_of(place.record))
     except ValidationError as error:
         raise ConfigError(f"{place.record} is no trial record of this version: {config_error(error)}") from error
     except FileNotFoundError:

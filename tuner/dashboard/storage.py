@@ -73,6 +73,7 @@ def _in_the_folder(path: Path) -> "BaseStorage":
     import sqlite3
     from contextlib import closing
 
+    from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -80,13 +81,16 @@ def _in_the_folder(path: Path) -> "BaseStorage":
         path.touch(mode=0o600)
         with closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA journal_mode=WAL")
-        return RDBStorage(f"sqlite:///{path.resolve()}")
-    except (OSError, sqlite3.Error, SQLAlchemyError, RuntimeError) as error:
+        storage = RDBStorage(f"sqlite:///{path.resolve()}")
+        storage.get_all_studies()  # tables of the same names may be another program's
+        return storage
+    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         raise _unusable(path, error) from error
 
 
 def _unusable(path: Path, error: Exception) -> ConfigError | InfrastructureError:
-    said = str(getattr(error, "orig", None) or error).partition("\n")[0]
+    told = error.__cause__ or error
+    said = str(getattr(told, "orig", None) or told).partition("\n")[0]
     if "locked" in said:
         fix = "end what has it open (a dashboard, a database browser, a backup), then run the same command again"
         return InfrastructureError(f"{path} is locked by another process", fix=fix)

@@ -14,7 +14,7 @@ from tuner.engines.causes import Cause, Diagnosis, Fate
 from tuner.engines.kind import EngineLog
 from tuner.engines.log.lines import parse_line
 from tuner.engines.log.sieve import parted
-from tuner.lines import Lines, is_cut
+from tuner.lines import Lines, cut_among
 
 _SHARE = 0.02
 _TELLING, _TELLING_CHARACTERS = 20_000, 4 << 20
@@ -104,7 +104,7 @@ class _Explaining:
             self._skip(before)
             if line is not None:
                 self._read(line)
-        self._cut += sum(map(is_cut, lines))
+        self._cut += cut_among(lines)
 
     def _telling(self, lines: Sequence[str]) -> Sequence[int]:
         """The places of the lines to read; all of them for a while, where the sieve has let most through."""

@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError
 
 from tuner import __version__
+from tuner.documents import bytes_of
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.host.files import write_whole
 from tuner.load.records import StageResult, dump_records
@@ -328,7 +329,7 @@ def read_json(path: Path, model: type[_Model]) -> _Model:
         ConfigError: It is damaged.
     """
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(bytes_of(path))
     except (OSError, ValidationError) as error:
         said = error.strerror if isinstance(error, OSError) else config_error(error).message
         fix = "restore it from a copy, or `tuner study rm` the study"
@@ -337,7 +338,7 @@ def read_json(path: Path, model: type[_Model]) -> _Model:
 
 def _read(path: Path) -> TrialRecord | Damaged:
     try:
-        raw = path.read_bytes()
+        raw = bytes_of(path)
         return TrialRecord.model_validate_json(raw)
     except OSError as error:
         return Damaged(path, error.strerror or "cannot be read")

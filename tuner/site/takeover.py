@@ -18,6 +18,7 @@ import httpx
 from pydantic import ValidationError
 
 from tuner.config import SiteConfig
+from tuner.documents import bytes_of
 from tuner.errors import ConfigError, EngineUnavailable, GpuBusy, InfrastructureError
 from tuner.host.files import write_whole
 from tuner.host.leases import state_dir
@@ -103,10 +104,10 @@ def _all() -> list[TakeOver]:
 
 def _read(path: Path) -> TakeOver | None:
     try:
-        return TakeOver.model_validate_json(path.read_bytes())
+        return TakeOver.model_validate_json(bytes_of(path))
     except FileNotFoundError:  # given back in the meantime
         return None
-    except ValidationError as error:
+    except (OSError, ValidationError) as error:
         fix = "start those services yourself, then remove the file"
         raise ConfigError(f"{path} says what to start again, but cannot be read: {error}", fix=fix) from error
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tuner import __version__
+from tuner.documents import bytes_of
 from tuner.host import nvidia as driver
 from tuner.schema import Schema
 from tuner.secrets import redacted
@@ -76,7 +77,7 @@ def append(path: Path, sitting: Sitting) -> None:
 def sittings(path: Path) -> list[Sitting]:
     """A study's sittings, oldest first; a line that was cut off by a crash is left out."""
     found = []
-    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
+    for line in bytes_of(path).decode("utf-8", "replace").splitlines() if path.is_file() else ():
         with suppress(ValidationError):
             found.append(Sitting.model_validate_json(line))
     return found

@@ -146,7 +146,7 @@ def orphans() -> list[LaunchTrace]:
 
 
 def _traces() -> Iterator[LaunchTrace]:
-    for path in sorted((state_dir() / "launches").glob("*.json")):
+    for path in filter(Path.is_file, sorted((state_dir() / "launches").glob("*.json"))):
         try:
             yield LaunchTrace(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
