@@ -5,6 +5,7 @@ that is made to exhaust memory (aliases of aliases, thousands of levels).
 """
 
 import errno
+import io
 import os
 import re
 import stat
@@ -75,7 +76,7 @@ def text_of(path: Path) -> str:
         if len(raw) > _MOST_BYTES:
             size = f"{path.stat().st_size / 1e6:.1f} MB are" if path.is_file() else "what has no end is"
             raise ConfigError(f"{size} no configuration", place=str(path), fix="name another file")
-        text = raw.decode("utf-8")
+        text = io.StringIO(raw.decode("utf-8"), newline=None).read()
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", place=str(path), fix="check the path") from error
     except UnicodeDecodeError as error:
