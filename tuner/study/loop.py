@@ -18,7 +18,9 @@ from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
 from tuner.errors import GpuBusy, InfrastructureError, Unmeasurable
 from tuner.foresight.preflight import Ground, Preflight
+from tuner.records.bottleneck import bottleneck
 from tuner.records.compare import Proof, proof_of
+from tuner.records.expected import check_of
 from tuner.records.folder import StudyFolder, TrialFolder
 from tuner.records.outcome import Outcome, named
 from tuner.records.record import Failure, ProofTerms, Role, State, TrialRecord
@@ -242,6 +244,7 @@ class _Run:
             attempt=attempt,
             baseline=baseline,
             forecast=proposal.forecast,
+            ceilings=proposal.ceilings,
             refusal=proposal.refusal,
             proof=proposal.proof,
             worth_again=outcome.is_near_miss if proposal.role in _TRIED else never,
@@ -252,7 +255,8 @@ class _Run:
             return run_trial(assignment, self._bench, folder, lambda phase: None)
         changed = self._config.space.changed(proposal.candidate.params, outcome.deployed)
         pace = Pace.of((*outcome.records, *outcome.relaunches))
-        self._listener(events.TrialStarted(number, proposal.role, changed, attempt, pace, _left_after_s(outcome, pace)))
+        left_after_s, expected = _left_after_s(outcome, pace), proposal.expected
+        self._listener(events.TrialStarted(number, proposal.role, changed, attempt, pace, left_after_s, expected))
 
         def entered(phase: Phase) -> None:
             self._listener(events.PhaseEntered(phase, pace.phases.get(phase)))
@@ -262,7 +266,9 @@ class _Run:
     def _ended(self, record: TrialRecord, *, relaunch: bool = False) -> None:
         outcome = self.outcome
         self._ledger.annotate(outcome, () if relaunch else (record,))
-        self._listener(events.TrialEnded(record, outcome.best, left_s(outcome)))
+        check = check_of(record, next(iter(self._config.objective.goals)))
+        ended = events.TrialEnded(record, outcome.best, left_s(outcome), check, bottleneck(record, outcome))
+        self._listener(ended)
 
     def _terms(self) -> ProofTerms | None:
         """What is to be proven next: what an earlier run has begun comes first."""

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from tuner import words
 from tuner.config import Config
+from tuner.engines.ceilings import Ceilings
 from tuner.engines.forecast import Forecast
 from tuner.engines.registry import kind_of
 from tuner.errors import InfeasibleConfig
@@ -39,6 +40,7 @@ class Proposal:
         candidate: What.
         ask_s: How long the search thought about it.
         forecast: What it is predicted to take of the GPUs.
+        ceilings: What it allows at most.
         refusal: Why it is not to be launched at all.
         proof: Of which proof it is a relaunch.
         screening: What is measured in its running server besides.
@@ -49,6 +51,7 @@ class Proposal:
     candidate: Candidate
     ask_s: float = 0.0
     forecast: Forecast | None = None
+    ceilings: Ceilings | None = None
     refusal: InfeasibleConfig | None = None
     proof: ProofTerms | None = None
     screening: Screening | None = None
@@ -99,7 +102,8 @@ class Proposer:
         """The proposal with its forecast."""
         if known is None:
             return proposal
-        return replace(proposal, forecast=known.forecast(proposal.candidate))
+        candidate = proposal.candidate
+        return replace(proposal, forecast=known.forecast(candidate), ceilings=known.ceilings(candidate))
 
     def _checked(self, proposal: Proposal, known: Preflight | None) -> Proposal:
         refusal = known.check(proposal.candidate) if known else None
