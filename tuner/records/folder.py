@@ -163,6 +163,11 @@ class StudyFolder:
         return self.path / "sittings.jsonl"
 
     @property
+    def sources(self) -> Path:
+        """What the earlier studies said that it began with."""
+        return self.path / "sources.json"
+
+    @property
     def exhausted(self) -> Path:
         """There once the search has said that the space holds no other configuration."""
         return self.path / ".exhausted"

@@ -18,10 +18,15 @@ from tuner.records.outcome import Outcome
 from tuner.records.record import Screened, TrialRecord
 from tuner.records.screened import agreement
 from tuner.report.markup import NOTHING, Html, folded, joined, table, tag
+from tuner.study import agreed
 
 _NUMBERS = 8
 """Trials that are named one by one."""
 _PREDICTED = "predicted: "
+_AGREEMENT = (
+    "Agreement is the correlation of what settings do there with what they do here, by all launches: at 1 what was "
+    "measured there counts in full, at 0 not at all."
+)
 
 
 def numbers(records: Sequence[TrialRecord]) -> str:
@@ -86,6 +91,12 @@ def _unscreened(outcome: Outcome) -> Iterator[str]:
     for record in outcome.records:
         if record.unscreened:
             yield f"Trial {record.number} screened {len(record.screened)}, then no more: {record.unscreened}."
+
+
+def began_with(outcome: Outcome) -> Html:
+    """The earlier studies that the search began with, and how well they agreed; empty without any."""
+    found = [tag("p", f"{each}.") for each in agreed.sentences(outcome)]
+    return joined([*found, tag("p", _AGREEMENT, class_="caption")]) if found else NOTHING
 
 
 def expected(outcome: Outcome) -> Html:

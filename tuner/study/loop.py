@@ -25,13 +25,13 @@ from tuner.records.folder import StudyFolder, TrialFolder
 from tuner.records.outcome import Outcome, named
 from tuner.records.record import Failure, ProofTerms, Role, State, TrialRecord
 from tuner.site.clean import left_overs
-from tuner.study import events, provenance, resume
+from tuner.study import events, provenance, resume, warm
 from tuner.study.assembly import workbench
 from tuner.study.blame import Blame, Circumstances, blame, settled
 from tuner.study.checks import check_prompts
 from tuner.study.minimal import launchable, without_passengers
 from tuner.study.pace import Pace, left_s
-from tuner.study.proposals import Proposal, Proposer
+from tuner.study.proposals import Proposal, Proposer, search_of
 from tuner.trial.run import Assignment, Workbench, never, run_trial
 
 _RETRY_WAIT = tenacity.wait_exponential(multiplier=2, max=60)
@@ -79,6 +79,10 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
             listener(events.Noted(f"study {config.study.name} is complete: nothing is left to be run"))
             return run.outcome
         check_prompts(config)
+        sources = warm.sources_of(config)
+        search_of(config, sources)  # one that cannot begin with them says so before anything is taken or stopped
+        for source in sources:
+            listener(events.Noted(f"begins with {warm.told(source)}"))
         provenance.append(folder.sittings, provenance.Sitting.now(command))
         with storage_errors(folder.path), workbench(config, listener) as (bench, ground):
             return run.run(bench, ground)
@@ -140,7 +144,9 @@ class _Run:
         """Search until the budget is used up, then launch baseline and best again."""
         self._bench = bench
         self._ground = ground
-        self._proposer = Proposer(self._config, ground, lambda text: self._listener(events.Noted(text)))
+        sources = warm.sources_of(self._config)
+        warm.keep(self._config, sources)
+        self._proposer = Proposer(self._config, ground, lambda text: self._listener(events.Noted(text)), sources)
         outcome = self.outcome
         done, relaunches = len(outcome.launched) + len(outcome.confirmations), self._config.reserve
         name, trials = self._config.study.name, self._config.budget.trials

@@ -21,8 +21,9 @@ from tuner.records.idle import Idle, idle_parameters, ran
 from tuner.records.outcome import Outcome
 from tuner.records.readings import LIKELY, Readings
 from tuner.records.record import ProofTerms, Role, TrialRecord
-from tuner.search.base import CANNOT_RUN, Expectation, Observation, anything
+from tuner.search.base import CANNOT_RUN, Expectation, Observation, Search, anything
 from tuner.search.registry import make_search
+from tuner.search.source import Source
 from tuner.space import Candidate, SearchSpace
 from tuner.study.live import Asking, Screener, screened
 from tuner.trial.screening import Screening
@@ -65,16 +66,17 @@ class Proposer:
         config: The study.
         ground: What is known before any trial; ``None`` for a server that is not ours to launch.
         say: Told what a person should know.
+        sources: Earlier studies that the search begins with.
     """
 
-    def __init__(self, config: Config, ground: Ground | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, ground: Ground | None, say: Callable[[str], None], sources: Sequence[Source] = ()
+    ) -> None:
         self._config = config
         self._space = config.space
         self._ground = ground
         self._say = say
-        directions, shares = list(config.objective.goals.values()), config.objective.shares
-        hints, settings, seed = kind_of(config.engine).hints, config.model.settings, config.study.seed
-        self._search = make_search(config.search, config.space, directions, settings, seed, hints, shares)
+        self._search = search_of(config, sources)
         self._screener = Screener(config, self._search, self._tell)
         self._deployed = config.space.deployed(config.model.settings)
         self._told: set[str] = set()
@@ -192,6 +194,13 @@ class Proposer:
         if text not in self._told:
             self._told.add(text)
             self._say(text)
+
+
+def search_of(config: Config, sources: Sequence[Source]) -> Search:
+    """The search of a study, which begins with these earlier ones."""
+    directions, shares = list(config.objective.goals.values()), config.objective.shares
+    hints, settings, seed = kind_of(config.engine).hints, config.model.settings, config.study.seed
+    return make_search(config.search, config.space, directions, settings, seed, hints, shares, sources)
 
 
 def observations(records: Sequence[TrialRecord], space: SearchSpace, readings: Readings) -> list[Observation]:

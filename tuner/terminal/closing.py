@@ -20,7 +20,7 @@ from tuner.records.outcome import Outcome, named
 from tuner.records.record import Role, TrialRecord
 from tuner.records.screened import agreement
 from tuner.secrets import redacted
-from tuner.study import earned
+from tuner.study import agreed, earned
 from tuner.study.minimal import effects_of
 from tuner.study.pace import left_s
 
@@ -83,6 +83,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
         *rows,
         *_pruned(outcome),
         *_headed("binds", [f"{name}: {found.sentence}" for name, found in finalists(outcome).items()]),
+        *_headed("began with", agreed.sentences(outcome)),
         *_headed("expected", [found.sentence for found in [expectations(outcome)] if found]),
         *_headed("screened", _screened(outcome)),
         *_headed("trade", [text for text in [verdict.trade(outcome)] if text]),
@@ -272,6 +273,7 @@ def summary(outcome: Outcome) -> dict[str, JsonValue]:
         "effects": effects.model_dump(mode="json") if effects else None,
         "binds": {name: _bound(found) for name, found in finalists(outcome).items()},
         "launches": launched(outcome),
+        "began_with": dict(agreed.agreement(outcome)),
         "worse": list(verdict.worse(outcome)),
         "near_misses": [*(record.number for record in outcome.near_misses)],
         "pruned": dict(outcome.causes),
