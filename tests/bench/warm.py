@@ -1,6 +1,6 @@
 """Launches until a search is near the optimum, with and without an earlier study to begin with.
 
-    python -m tests.bench.warm [SEEDS] [LANDSCAPE …]
+    python -m tests.bench.warm [SEEDS] [LANDSCAPE …] [EARLIER STUDY …]
 
 The earlier study is a search of 25 launches on a landscape that is the same but for its scale and noise (``good``),
 half another one (``shifted``), or the opposite: what is fast there is slow here.
@@ -111,13 +111,14 @@ def cases(name, seeds):
 
 def main():
     """Print a line for each landscape and earlier study."""
-    seeds, names = int(sys.argv[1]) if len(sys.argv) > 1 else 10, sys.argv[2:] or ["drawn", "saturating"]
+    seeds, asked = int(sys.argv[1]) if len(sys.argv) > 1 else 10, sys.argv[2:]
+    names = [each for each in asked if each not in ARMS] or ["drawn", "saturating"]
     print(f"{seeds} seeds of {LAUNCHES} launches; {LAUNCHES + 1} means never")
     heads = ("to 2 %", "to 5 %", "at 5", "at 10", "at 20", "s an ask")
     print(f"{'':<24}" + "".join(f"{head:>10}" for head in heads))
     with ProcessPoolExecutor() as pool:
         for name in names:
-            for arm in ARMS:
+            for arm in [each for each in asked if each in ARMS] or ARMS:
                 found = list(zip(*pool.map(raced, cases(name, seeds), repeat(arm)), strict=True))
                 cells = [*(f"{median(each):.0f}" for each in found[:2]), *(f"{fmean(each):.3f}" for each in found[2:5])]
                 cells.append(f"{fmean(found[5]):.2f}")

@@ -75,11 +75,12 @@ class AdditiveSearch(Search):
         pool = Pool(self.space, free, settled, fresh, dice, self.hints)
         start = self._start(seen)
         launched = [each for each in seen if not each.screened]
-        ranked, promised = self._ranked(seen, pool, free), []
-        if self._follows(seen, free):
+        ranked, promised, best = self._ranked(seen, pool, free), [], self._best_elsewhere(seen, free)
+        if best:
             promised = list(ranked)
             ranked = iter(promised)
         orders = (
+            filter(fresh, map(pool.nearest, best)),
             (each for each, gain in promised if gain >= _WORTH),
             pool.with_new_choices(launched, start),
             (each for each, gain in ranked if not promised or gain < _WORTH),
@@ -87,10 +88,13 @@ class AdditiveSearch(Search):
         )
         return next((each for order in orders for each in order if admits(each)), None)
 
-    def _follows(self, seen: Sequence[Observation], free: Sequence[str]) -> bool:
-        """Whether an earlier study is believed: what it promises is launched before choices that are new here."""
+    def _best_elsewhere(self, seen: Sequence[Observation], free: Sequence[str]) -> list[Candidate]:
+        """The best of each earlier study that is believed; what those promise comes before what is new here."""
         model = self._model(free, seen)
-        return bool(self.sources) and model.best is not None and max(model.agreement) >= _BELIEVED
+        if model.best is None:
+            return []
+        believed = zip(self.sources, model.agreement, strict=True)
+        return [source.best for source, agreement in believed if agreement >= _BELIEVED and source.best]
 
     def agreement(self, seen: Sequence[Observation]) -> Mapping[str, float]:
         """See ``Search.agreement``: none before anything was measured."""
