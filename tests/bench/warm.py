@@ -2,7 +2,7 @@
 
     python -m tests.bench.warm [SEEDS] [LANDSCAPE …] [EARLIER STUDY …]
 
-The earlier study is a search of 25 launches on a landscape that is the same but for its scale and noise (``good``),
+The earlier study is a search of 20 launches on a landscape that is the same but for its scale and noise (``good``),
 half another one (``shifted``), or the opposite: what is fast there is slow here.
 """
 
@@ -22,7 +22,7 @@ from tuner.search.source import Source, SourceReading
 from tuner.space import SearchSpace
 from tuner.testing.race import race
 
-LAUNCHES, EARLIER, FIRST_SEED = 30, 25, 5000
+LAUNCHES, EARLIER, FIRST_SEED = 20, 20, 5000
 ARMS = ("none", "good", "shifted", "opposite")
 SCALE, NOISE = 2.5, 0.05
 """Of the earlier study: a faster card, and a noisier machine."""

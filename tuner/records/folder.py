@@ -287,7 +287,7 @@ class StudyFolder:
         if any(next(self.path.glob(kind), None) for kind in ("trials/*", "confirm/*", "aside-*")):
             return
         self.forget()
-        for path in (self.image, self.sittings, self.path / ".lock"):
+        for path in (self.image, self.sittings, self.sources, self.path / ".lock"):
             path.unlink(missing_ok=True)
         with suppress(OSError):  # what we did not put there stays
             self.path.rmdir()

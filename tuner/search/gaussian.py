@@ -137,6 +137,8 @@ class Kin:
 
     def related(self, others: "Kin") -> "Related":
         """How the studies of these observations are related to those of others."""
+        if self.alone and others.alone:
+            return ONE_STUDY
         same = self.study[:, None] == others.study[None, :]
         shared = np.outer(self.agreement[self.study], others.agreement[others.study])
         return Related(np.where(same, 1.0, shared), same.astype(float))
@@ -213,8 +215,8 @@ class GaussianProcess:
         self.kin = Kin.of(np.zeros(len(points), dtype=int) if study is None else study)
         self._level, self._rest = _levelled(values - mean, self.kin.study)
         if not self.kin.alone:
-            self.kin = self.posterior.agreeing(self.kin)
-            del self.posterior
+            self.posterior = self.posterior.agreeing()
+            self.kin = replace(self.kin, agreement=self.posterior.kin.agreement)
         self.variances = variances or self.posterior.mode
 
     @cached_property
@@ -224,7 +226,7 @@ class GaussianProcess:
 
     def _across(self, points: Array) -> Array:
         """The covariance of points of this study with what was observed, (m, n)."""
-        related = ONE_STUDY if self.kin.alone else Kin.of(np.zeros(len(points), dtype=int)).related(self.kin)
+        related = Kin.of(np.zeros(len(points), dtype=int)).related(self.kin)
         return self.variances.kernel(self._axes.alike(points, self._points), related)
 
     @cached_property
@@ -257,6 +259,14 @@ class GaussianProcess:
         return np.asarray(expected[:-1] - expected[-1]), np.sqrt(np.maximum(variance, 1e-12))
 
 
+def _chosen(values: Array, study: NDArray[np.int_]) -> NDArray[np.int_]:
+    """The best observations of this study and the latest, and of others some evenly."""
+    own, others = np.flatnonzero(study == 0), np.flatnonzero(study)
+    most = _FITTED // (3 if len(others) else 2)
+    best, some = own[np.argsort(values[own])[-most:]], others[:: max(1, -(-len(others) // most))]
+    return np.unique(np.r_[best, own[-most:], some]).astype(int)
+
+
 def _levelled(rest: Array, study: NDArray[np.int_]) -> tuple[float, Array]:
     """The mean of this study, and what each observation is above that of its own."""
     numbers = range(int(np.max(study, initial=0)) + 1)
@@ -269,7 +279,7 @@ def _posterior(axes: Axes, points: Array, values: Array, precision: Precision, p
     expected = np.log(np.array([*((prior.effect * np.array(axes.weights)) ** 2), prior.pairs, precision.noise**2]))
     doubts = (prior.doubt if weight < 1 else prior.spread for weight in axes.weights)
     spreads = np.array([*doubts, prior.spread, precision.spread])
-    chosen = np.unique(np.r_[np.argsort(values)[-_FITTED // 2 :], np.arange(len(values))[-_FITTED // 2 :]]).astype(int)
+    chosen = _chosen(values, kin.study)
     launches, own = (np.broadcast_to(each, len(values))[chosen] for each in (precision.launches, precision.own))
     known = Precision(precision.noise, precision.spread, launches, own)
     alike = axes.alike(points[chosen], points[chosen])
@@ -291,6 +301,7 @@ class Posterior:
         spreads: Standard deviation of each around that.
         precision: How well each observation is known.
         kin: Of which studies they are.
+        start: The logs from which the likeliest are looked for; those that are expected if not given.
     """
 
     alike: Array
@@ -299,20 +310,21 @@ class Posterior:
     spreads: Array
     precision: Precision
     kin: Kin
+    start: Array | None = None
 
     @cached_property
     def _related(self) -> Related:
         return self.kin.related(self.kin)
 
-    def agreeing(self, kin: Kin) -> Kin:
+    def agreeing(self) -> "Posterior":
         """With the agreement of each other study, at the likeliest variances: its mean by what was observed."""
-        logs = self.mode_logs
+        logs, kin = self.mode_logs, self.kin
         for number in range(1, len(kin.agreement)):
-            tried = (replace(self, kin=replace(self.kin, agreement=kin.agreed(number, each))) for each in _AGREEMENTS)
+            tried = (replace(self, kin=replace(kin, agreement=kin.agreed(number, each))) for each in _AGREEMENTS)
             misfits = np.array([posterior(logs)[0] for posterior in tried])
             likely = _BELIEVED * np.exp(np.min(misfits) - misfits)
             kin = replace(kin, agreement=kin.agreed(number, float(np.average(_AGREEMENTS, weights=likely))))
-        return kin
+        return replace(self, kin=kin, start=logs)
 
     @property
     def mode(self) -> Variances:
@@ -327,7 +339,8 @@ class Posterior:
         if len(self.values) < 2:
             return self.expected
         bounds = np.array([self.expected - _FARTHEST, self.expected + _FARTHEST]).T
-        found = minimize(self, self.expected, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 25})
+        start = self.expected if self.start is None else self.start
+        found = minimize(self, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 25})
         return np.asarray(found.x)
 
     def draws(self, count: int, seed: int) -> list[Variances]:
