@@ -45,8 +45,8 @@ class Earlier:
     seen: list[tuple[dict[str, Any], dict[str, float]]] = field(default_factory=list)
 
     def __post_init__(self):
-        for name in ("space", "deployed", "goals", "limits"):
-            setattr(self, name, getattr(self.hill, name))
+        self.space, self.deployed = self.hill.space, self.hill.deployed
+        self.goals, self.limits = self.hill.goals, self.hill.limits
 
     @cached_property
     def base(self):

@@ -121,7 +121,7 @@ def test_report_status_and_json_say_how_well_it_agreed_also_when_its_folder_is_g
 
 def test_a_whole_study_begins_with_another_one(tmp_path):
     first = run_study(composing.load([*FAST, f"study.folder={tmp_path}", "study.name=first"]), lambda event: None)
-    heard = []
+    heard: list[events.Event] = []
     again = [*FAST, f"study.folder={tmp_path}", "study.name=second", "search.warm_from=[first]"]
     second = run_study(composing.load(again), heard.append)
     notes = [event.text for event in heard if isinstance(event, events.Noted)]

@@ -221,7 +221,9 @@ def test_status_says_of_each_launch_what_was_expected_and_what_held_it_back(outc
     text = shown(closing.launches(found), width=200)
     assert f"{changed.number} exploit" in text
     assert "+25.0% (outside) step time 25%" in text
-    (told,) = (each for each in closing.summary(found)["launches"] if each["number"] == changed.number)
+    (told,) = (
+        each for each in json.loads(json.dumps(closing.summary(found)))["launches"] if each["number"] == changed.number
+    )
     assert told["expected"]["why"] == "exploit"
     assert told["error"] == pytest.approx(0.25)
     assert (told["inside"], told["binds"], told["bandwidth_share"]) == (False, "step time", pytest.approx(0.25))
