@@ -10,8 +10,10 @@ from tests.browser import browser, needs_chromium, pictures
 from tests.simulated import simulated_study
 from tuner import words
 from tuner.engines.base import Degradation
+from tuner.engines.ceilings import Ceilings
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.engines.forecast import Forecast
+from tuner.load.counters import EngineCounters
 from tuner.load.plan import Skipped
 from tuner.records.record import Failure, Role, State
 from tuner.report import findings, launches, method, report_html
@@ -219,6 +221,17 @@ def test_what_the_search_expected_stands_against_what_was_read(outcome):
     said = read(launches.expected(with_trial(outcome, number, expected=expected)))
     assert "0 of 1 readings lie in the interval that should hold nine of ten; median error 20.0%." in said
     assert "(outside) −20.0%" in said
+
+
+def test_what_held_each_trial_back_is_told_with_its_numbers(outcome):
+    number, record = next((n, each) for n, each in enumerate(outcome.records) if each.measurement)
+    counters = EngineCounters(readings=5, running_mean=4.0, waiting_mean=2.0)
+    measurement = record.measurement.model_copy(update={"engine": counters})
+    ceilings = Ceilings(sequences=4, tokens_per_s=10 * measurement.output_tokens_per_s)
+    found = with_trial(outcome, number, measurement=measurement, ceilings=ceilings)
+    assert "sequences 2.0 requests waited in the mean while 4.0 ran" in read(launches.binding(found))
+    assert "deployed: sequences binds (2.0 requests waited" in read(findings.verdict(found))
+    assert "10% of what this memory bandwidth allows." in read(findings.verdict(found))
 
 
 def test_predicted_memory_stands_against_what_was_logged(outcome):

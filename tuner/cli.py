@@ -248,9 +248,12 @@ def study_status(name: StudyName = None, folder: StudiesFolder = Path("studies")
         return _print(json.dumps(summary(outcome), indent=1))
     from rich.console import Console
 
-    from tuner.terminal.closing import table
+    from tuner.terminal.closing import launches, table
 
-    Console().print(table(outcome))
+    console = Console()
+    console.print(table(outcome))
+    if (each := launches(outcome)) is not None:
+        console.print(each)
     return _print(outcome.sentence)
 
 

@@ -10,6 +10,7 @@ from tuner.errors import ConfigError
 from tuner.search.additive import AdditiveSearch
 from tuner.search.base import Observation, Planned, SearchConfig, anything
 from tuner.search.registry import make_search
+from tuner.search.source import Source, SourceReading
 from tuner.search.view import View
 from tuner.space import Candidate, Choice, Range, SearchSpace, Settings
 
@@ -244,3 +245,52 @@ def test_a_bound_that_is_a_share_of_the_deployments_reading_is_taken_from_all_la
     by_reading, by_all = (search.model(seen).keeps(asked) for search in (own, of_all))
     assert by_all[0] < 0.5 < 0.9 < by_reading[0]
     assert by_all[1] > 0.99
+
+
+def earlier(sign):
+    """A study of the same landscape, or of one where all that is fast is slow."""
+    readings = []
+    for tokens, seqs, mode in [(2048, 64, None), (4096, 32, "fast"), (8192, 32, "fast"), (512, 8, "slow")]:
+        candidate = SPACE.candidate(
+            {"tokens": tokens, "seqs": seqs, "share": 0.9, "mode": mode, "boost": True, "fixed": False}
+        )
+        gain = sign * log(landscape(candidate) / landscape(SPACE.candidate({**DEPLOYED.args, "mode": None})))
+        readings.append(SourceReading(params=dict(candidate.params), gain=gain))
+    return Source(name="earlier", readings=tuple(readings))
+
+
+def warm(sign, trials, seed=0):
+    searcher = make_search(SearchConfig(), SPACE, ["maximize"], DEPLOYED, seed, sources=[earlier(sign)])
+    seen = [observe(SPACE.candidate({**DEPLOYED.args, "mode": None, "fixed": False}))]
+    while len(seen) < trials:
+        seen.append(observe(searcher.propose(seen)))
+    return searcher, seen
+
+
+def test_what_an_earlier_study_promises_is_launched_first():
+    searcher, seen = warm(1.0, 2)
+    assert seen[1].candidate == earlier(1.0).best
+    assert searcher.agreement(seen)["earlier"] > 0.5
+
+
+def test_an_earlier_study_that_misleads_is_left_and_what_is_new_is_launched_after_all():
+    searcher, seen = warm(-1.0, 10)
+    assert searcher.agreement(seen)["earlier"] < 0.4
+    assert {each.candidate.params["mode"] for each in seen} == {None, "fast", "slow"}
+    assert max(each.values[0] for each in seen if each.values) >= max(
+        each.values[0] for each in run("auto", 10) if each.values
+    )
+
+
+def test_without_a_launch_nothing_is_known_of_the_agreement():
+    searcher = make_search(SearchConfig(), SPACE, ["maximize"], DEPLOYED, 0, sources=[earlier(1.0)])
+    assert searcher.agreement([]) == {}
+    assert search("auto").agreement([observe(SPACE.candidate({**DEPLOYED.args, "mode": None}))]) == {}
+
+
+def test_of_a_long_study_the_best_and_some_others_are_enough():
+    readings = [SourceReading(params={"n": n}, gain=n / 1000) for n in range(1000)]
+    telling = Source(name="long", readings=tuple(readings)).telling
+    assert len(telling) <= 81
+    assert {each.params["n"] for each in telling} >= set(range(960, 1000))
+    assert {each.params["n"] for each in telling} & set(range(100))

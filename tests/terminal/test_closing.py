@@ -16,12 +16,15 @@ from rich.console import Console
 from tests.simulated import simulated_study
 from tuner import words
 from tuner.analysis import frames as analysis
+from tuner.engines.ceilings import Ceilings
 from tuner.export.profile import profile_of
+from tuner.load.counters import EngineCounters
 from tuner.load.records import DisturbedStage, FailureKind
 from tuner.records import verdict
 from tuner.records.folder import StudyFolder
 from tuner.records.record import Role, State
 from tuner.report import report_html
+from tuner.search.base import Expectation
 from tuner.study.minimal import effects_of
 from tuner.terminal import closing
 from tuner.testing.launcher import until
@@ -203,6 +206,34 @@ def test_status_says_the_same_to_people_and_to_programs(outcome, folder):
     assert status["best"] == outcome.best.number
     assert status["proven"] is True
     assert "\x1b" not in for_people.stdout
+
+
+def test_status_says_of_each_launch_what_was_expected_and_what_held_it_back(outcome):
+    measured = [record for record in outcome.launched if record.measurement]
+    read_per_s = measured[1].measurement.output_tokens_per_s
+    counted = measured[1].measurement.model_copy(
+        update={"engine": EngineCounters(readings=5, running_mean=4.0, waiting_mean=0.0)}
+    )
+    expected = Expectation(why="exploit", value=0.8 * read_per_s, low=0.7 * read_per_s, high=0.9 * read_per_s)
+    ceilings = Ceilings(tokens_per_s=4 * read_per_s)
+    changed = measured[1].model_copy(update={"expected": expected, "ceilings": ceilings, "measurement": counted})
+    found = replace(outcome, records=tuple(changed if each == measured[1] else each for each in outcome.records))
+    text = shown(closing.launches(found), width=200)
+    assert f"{changed.number} exploit" in text
+    assert "+25.0% (outside) step time 25%" in text
+    (told,) = (
+        each for each in json.loads(json.dumps(closing.summary(found)))["launches"] if each["number"] == changed.number
+    )
+    assert told["expected"]["why"] == "exploit"
+    assert told["error"] == pytest.approx(0.25)
+    assert (told["inside"], told["binds"], told["bandwidth_share"]) == (False, "step time", pytest.approx(0.25))
+    assert "0 of 1 readings lie in the interval" in shown(closing.table(found))
+
+
+def test_the_table_says_what_binds_in_deployment_and_winner(outcome):
+    text = shown(closing.table(outcome))
+    assert "binds deployed: what binds is not known" in text
+    assert f"trial {outcome.best.number}: what binds is not known" in text
 
 
 def test_list_has_a_line_for_every_study(outcome, folder):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,10 @@ from tests.fast import FAST
 from tests.simulated import simulated_study
 from tuner.engines.base import Phase
 from tuner.load.plan import Skipped
+from tuner.records.bottleneck import Bottleneck, Limit
+from tuner.records.expected import check_of
 from tuner.records.record import Role, State
+from tuner.search.base import Expectation
 from tuner.study import events
 from tuner.study.pace import Pace, left_s
 from tuner.terminal import live
@@ -83,6 +87,47 @@ def test_plain_lines_tell_of_every_trial_when_it_starts_and_when_it_ends(outcome
         assert sum(line.startswith(f"trial {record.number} (") for line in lines) == 1
         assert sum(line.startswith(f"trial {record.number}: ") for line in lines) == 1
     assert not any("\x1b" in line for line in lines)
+
+
+def expecting(outcome):
+    """The events of one measured trial of which the search expected a quarter more than it read."""
+    record = next(record for record in outcome.records if record.measurement and record.role is Role.SEARCH)
+    read_per_s = record.measurement.output_tokens_per_s
+    expected = Expectation(why="explore", value=1.25 * read_per_s, low=1.1 * read_per_s, high=1.4 * read_per_s)
+    record, found = record.model_copy(update={"expected": expected}), Bottleneck(Limit.SEQUENCES, "2.0 waited", 0.14)
+    check = check_of(record, "output_tokens_per_s")
+    yield events.TrialStarted(record.number, record.role, "max_num_seqs=8", 1, expected=expected)
+    yield events.PhaseEntered(Phase.STARTING)
+    yield events.TrialEnded(record, None, None, check, found)
+
+
+def test_plain_lines_say_what_was_expected_how_wrong_that_was_and_which_limit_binds(outcome):
+    started, ended, afterwards = plain(outcome, expecting(outcome))[:3]
+    assert re.search(r"max_num_seqs=8; explore, \d+ tokens/s \[\d+ tokens/s, \d+ tokens/s\] expected$", started), (
+        started
+    )
+    assert "/s" in ended
+    assert afterwards == (
+        "−20.0% against what was expected, outside its interval; sequences binds (2.0 waited); "
+        "14% of what this memory bandwidth allows"
+    )
+
+
+def test_the_view_says_why_the_running_trial_is_asked_for_and_how_far_off_the_last_one_was(outcome):
+    heard = list(expecting(outcome))
+    assert "starting, 0 s; explore, " in drawn(outcome, heard[:2], width=160)
+    assert "−20.0%" in drawn(outcome, heard)
+
+
+def test_json_says_what_was_expected_how_wrong_that_was_and_which_limit_binds(outcome, capsys):
+    with live.view(outcome.config, Console(file=io.StringIO()), as_json=True) as listener:
+        for event in expecting(outcome):
+            listener(event)
+    started, _, ended = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert started["expected"] == ended["expected"]
+    assert started["expected"]["why"] == "explore"
+    assert ended["error"] == pytest.approx(-0.2)
+    assert (ended["binds"], ended["bandwidth_share"]) == ("sequences", 0.14)
 
 
 def test_plain_lines_say_once_what_the_measurements_leave_out_and_doubt(outcome):

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from tuner.engines.base import Engine, StartupFacts
+from tuner.engines.ceilings import Ceilings
 from tuner.engines.forecast import Forecast
 from tuner.engines.hardware import Hardware
 from tuner.errors import InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
@@ -208,6 +209,10 @@ class Foresight:
     def memory(self, version: str | None, hardware: Hardware) -> MemoryModel:
         """Predictions for this version on these GPUs, before any start."""
         return MemoryModel()
+
+    def ceilings(self, settings: Settings, version: str | None, hardware: Hardware, workload: Workload) -> Ceilings:
+        """What these settings allow of the workload at most, as far as the engine can tell."""
+        return Ceilings()
 
     def proposed(self, question: Question) -> SpaceProposal:
         """What may be tried where nobody says: only what exists in this version and can act here."""

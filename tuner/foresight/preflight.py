@@ -12,6 +12,7 @@ from typing import Self
 from tuner.config import Config
 from tuner.engines.base import Engine, StartupFacts
 from tuner.engines.causes import Cause
+from tuner.engines.ceilings import Ceilings
 from tuner.engines.forecast import Forecast
 from tuner.engines.foresight import Foresight, KnownFlags, MemoryModel, ServerStart
 from tuner.engines.hardware import Hardware, hardware_of
@@ -207,6 +208,13 @@ class Preflight:
     def forecast(self, candidate: Candidate) -> Forecast | None:
         """The prediction as it is kept with the trial; ``None`` if none can be made."""
         return self.memory.forecast(self.ground.settings(candidate))
+
+    def ceilings(self, candidate: Candidate) -> Ceilings | None:
+        """What it allows at most, as it is kept with the trial; ``None`` where nobody says what is sent."""
+        if (workload := self.ground.workload) is None:
+            return None
+        settings = self.ground.settings(candidate)
+        return self.ground.foresight.ceilings(settings, self.version, self.hardware, workload)
 
     def check(self, candidate: Candidate) -> InfeasibleConfig | None:
         """The first reason not to launch a candidate; ``None`` if there is none."""

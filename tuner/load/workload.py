@@ -154,6 +154,17 @@ class Workload(Documented):
         return round(sum(prompts) / sum(weights)), round(sum(outputs) / sum(weights))
 
     @property
+    def closed_users(self) -> int | None:
+        """Users of the concurrent stage; ``None`` where requests come on schedule, whatever the server does."""
+        return None if self.arrivals or self.trace else self.users
+
+    @property
+    def mean_context(self) -> int:
+        """Tokens of the typical request that are in the KV cache while it generates, in the mean."""
+        prompt, output = self.typical
+        return prompt + output // 2
+
+    @property
     def longest(self) -> tuple[int, int]:
         """Prompt and output tokens of the longest request of the concurrent stage."""
         if self.agents:

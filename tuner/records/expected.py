@@ -1,6 +1,5 @@
 """What the search expected of its launches, and what they read: how far its model can be believed."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
@@ -34,6 +33,12 @@ class ExpectationCheck:
         """By which share it is above what was expected."""
         return self.read / self.expected.value - 1
 
+    @property
+    def told(self) -> str:
+        """For a person, where what was expected has been said before."""
+        error = words.percent(self.error, sign=True)
+        return f"{error} against what was expected" + ("" if self.inside else ", outside its interval")
+
 
 @dataclass(frozen=True, slots=True)
 class Expectations:
@@ -58,12 +63,23 @@ class Expectations:
 def expectations(outcome: Outcome) -> Expectations | None:
     """How well the search knew; ``None`` where it said nothing."""
     metric = next(iter(outcome.config.objective.goals))
-    found = tuple(_checks(outcome, metric))
-    return Expectations(metric, found) if found else None
+    found = (check_of(record, metric) for record in outcome.searched)
+    checks = tuple(each for each in found if each)
+    return Expectations(metric, checks) if checks else None
 
 
-def _checks(outcome: Outcome, metric: str) -> Iterator[ExpectationCheck]:
-    for record in outcome.searched:
-        read = record.measurement.numbers.get(metric) if record.measurement else None
-        if record.expected and read:
-            yield ExpectationCheck(record, record.expected, read)
+def check_of(record: TrialRecord, metric: str) -> ExpectationCheck | None:
+    """What was expected of a launch and what it read; ``None`` where either is missing."""
+    read = record.measurement.numbers.get(metric) if record.measurement else None
+    return ExpectationCheck(record, record.expected, read) if record.expected and read else None
+
+
+def foreseen(expected: Expectation, metric: str) -> str:
+    """For a person: why a launch is asked for, and what it should read."""
+    return f"{expected.why}, {interval(expected, metric)} expected"
+
+
+def interval(expected: Expectation, metric: str) -> str:
+    """What a launch should read, with its interval."""
+    value, low, high = (words.metric(metric).said(at) for at in (expected.value, expected.low, expected.high))
+    return f"{value} [{low}, {high}]"

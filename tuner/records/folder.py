@@ -164,6 +164,11 @@ class StudyFolder:
         return self.path / "sittings.jsonl"
 
     @property
+    def sources(self) -> Path:
+        """What the earlier studies said that it began with."""
+        return self.path / "sources.json"
+
+    @property
     def exhausted(self) -> Path:
         """There once the search has said that the space holds no other configuration."""
         return self.path / ".exhausted"
@@ -283,7 +288,7 @@ class StudyFolder:
         if any(next(self.path.glob(kind), None) for kind in ("trials/*", "confirm/*", "aside-*")):
             return
         self.forget()
-        for path in (self.image, self.sittings, self.path / ".lock"):
+        for path in (self.image, self.sittings, self.sources, self.path / ".lock"):
             path.unlink(missing_ok=True)
         with suppress(OSError):  # what we did not put there stays
             self.path.rmdir()

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from tuner.engines.base import Phase, StartupFacts
+from tuner.engines.ceilings import Ceilings
 from tuner.engines.effective import EffectiveSetting
 from tuner.engines.forecast import Forecast
 from tuner.errors import TrialError
@@ -155,6 +156,8 @@ class TrialRecord(Stored):
     """Whether a server was started for it; not if it was ruled out beforehand."""
     forecast: Forecast | None = None
     """What was predicted of its memory before the launch."""
+    ceilings: Ceilings | None = None
+    """What its configuration allows at most."""
     phases: tuple[PhaseSpan, ...] = ()
     facts: StartupFacts | None = None
     """What the server's start-up lines say of it."""

@@ -40,6 +40,8 @@ def _sections(outcome: Outcome) -> list[Html]:
         _section("What could not run", findings.failed(outcome)),
         *_optional("Ruled out before a launch", launches.ruled_out(outcome)),
         *_optional("Screened in running servers", launches.screened(outcome)),
+        *_optional("What held trials back", launches.binding(outcome)),
+        *_optional("What the search began with", launches.began_with(outcome)),
         *_optional("What the search expected", launches.expected(outcome)),
         *_optional("Asked for, but not what ran", launches.otherwise(outcome)),
         *_optional("What ran slower than it could", launches.slower(outcome)),

@@ -12,6 +12,7 @@ from tuner.engines.registry import kind_of
 from tuner.objective import Limit
 from tuner.proof.decision import Bound, Kind
 from tuner.records import verdict as words_of
+from tuner.records.bottleneck import finalists as binds
 from tuner.records.idle import idle_parameters
 from tuner.records.outcome import Outcome
 from tuner.records.record import Ending, Role, TrialRecord
@@ -38,6 +39,7 @@ def verdict(outcome: Outcome) -> Html:
             *([tag("p", f"What got worse: {'; '.join(worse)}.", class_="warning")] if worse else []),
             tag("p", place, class_="place"),
             tag("p", _effort(outcome), class_="effort"),
+            *(tag("p", f"{name}: {found.sentence}.", class_="note") for name, found in binds(outcome).items()),
             _simulated(outcome),
             *(tag("p", f"{each}; its trial is not counted.", class_="note") for each in outcome.folder.damaged()),
             *(tag("p", f"{each}: its requests are not shown.", class_="note") for each in _damaged_requests(outcome)),

@@ -11,16 +11,22 @@ from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.errors import PredictedOutOfMemory
-from tuner.records.expected import ExpectationCheck, expectations
+from tuner.records.bottleneck import bottleneck
+from tuner.records.expected import ExpectationCheck, expectations, interval
 from tuner.records.idle import idle_parameters
 from tuner.records.outcome import Outcome
 from tuner.records.record import Screened, TrialRecord
 from tuner.records.screened import agreement
 from tuner.report.markup import NOTHING, Html, folded, joined, table, tag
+from tuner.study import agreed
 
 _NUMBERS = 8
 """Trials that are named one by one."""
 _PREDICTED = "predicted: "
+_AGREEMENT = (
+    "Agreement is the correlation of what settings do there with what they do here, by all launches: at 1 what was "
+    "measured there counts in full, at 0 not at all."
+)
 
 
 def numbers(records: Sequence[TrialRecord]) -> str:
@@ -87,6 +93,12 @@ def _unscreened(outcome: Outcome) -> Iterator[str]:
             yield f"Trial {record.number} screened {len(record.screened)}, then no more: {record.unscreened}."
 
 
+def began_with(outcome: Outcome) -> Html:
+    """The earlier studies that the search began with, and how well they agreed; empty without any."""
+    found = [tag("p", f"{each}.") for each in agreed.sentences(outcome)]
+    return joined([*found, tag("p", _AGREEMENT, class_="caption")]) if found else NOTHING
+
+
 def expected(outcome: Outcome) -> Html:
     """What the search expected of its launches against what they read; empty where it said nothing."""
     found = expectations(outcome)
@@ -94,15 +106,27 @@ def expected(outcome: Outcome) -> Html:
         return NOTHING
     metric = words.metric(found.metric)
     head = ("trial", "why", f"{metric.label}, expected", "read", "error")
-    rows = [_expectation(each, metric) for each in found.checks]
+    rows = [_expectation(each, found.metric) for each in found.checks]
     return joined([tag("p", found.sentence), folded("Launch by launch", table(head, rows, "numbers"))])
 
 
-def _expectation(each: ExpectationCheck, metric: words.Metric) -> tuple[str, ...]:
-    value, low, high = (metric.said(at) for at in (each.expected.value, each.expected.low, each.expected.high))
+def _expectation(each: ExpectationCheck, name: str) -> tuple[str, ...]:
+    metric = words.metric(name)
     reading = metric.said(each.read) + ("" if each.inside else " (outside)")
     error = words.percent(each.error, sign=True)
-    return str(each.record.number), each.expected.why, f"{value} [{low}, {high}]", reading, error
+    return str(each.record.number), each.expected.why, interval(each.expected, name), reading, error
+
+
+def binding(outcome: Outcome) -> Html:
+    """What held each trial back, and how near it came to the hardware's limit; empty if none was measured."""
+    found = [(each, limit) for each in outcome.launched if (limit := bottleneck(each, outcome))]
+    if not found:
+        return NOTHING
+    counted = Counter(limit.limit for _, limit in found).most_common()
+    said = ", ".join(f"{limit} in {count}" for limit, count in counted)
+    rows = [(str(each.number), str(limit.limit), limit.why, limit.used or "not known") for each, limit in found]
+    every = folded(f"All {len(found)} trials", table(("trial", "binds", "because", "used"), rows, "failures"))
+    return joined([tag("p", f"Of {len(found)} measured trials: {said}."), every])
 
 
 def otherwise(outcome: Outcome) -> Html:

@@ -24,8 +24,14 @@ from tuner.objective import Direction
 from tuner.search.base import NOTHING, Admits, Expectation, Observation, Planned, Search, Why, anything, known
 from tuner.search.live import LivePlan
 from tuner.search.pool import Pool
+from tuner.search.source import Source
 from tuner.search.surrogate import Surrogate
 from tuner.space import Candidate, SearchSpace, Settings
+
+_BELIEVED = 0.5
+"""From this agreement on an earlier study is followed before what it has not seen is launched."""
+_WORTH = 0.01
+"""As long as that promises so much, in logs."""
 
 
 @dataclass
@@ -39,6 +45,7 @@ class AdditiveSearch(Search):
         seed: Of the study.
         hints: What is known of the engine's settings.
         shares: Limits whose bound is a share of what the deployed configuration measures.
+        sources: Earlier studies to begin with.
     """
 
     space: SearchSpace
@@ -47,6 +54,7 @@ class AdditiveSearch(Search):
     seed: int
     hints: Hints = NO_HINTS
     shares: Collection[str] = ()
+    sources: Sequence[Source] = ()
 
     doubts: ClassVar[int] = 100
     screens: ClassVar[bool] = True
@@ -67,13 +75,31 @@ class AdditiveSearch(Search):
         pool = Pool(self.space, free, settled, fresh, dice, self.hints)
         start = self._start(seen)
         launched = [each for each in seen if not each.screened]
-        new = (each for each in pool.with_new_choices(launched, start) if admits(each))
-        if (candidate := next(new, None)) is not None:
-            return candidate
-        found = self._ranked(seen, pool, free)
-        return next((each for each in found if admits(each)), None) or next(
-            (each for each in pool.anything_else() if admits(each)), None
+        ranked, promised, best = self._ranked(seen, pool, free), [], self._best_elsewhere(seen, free)
+        if best:
+            promised = list(ranked)
+            ranked = iter(promised)
+        orders = (
+            filter(fresh, map(pool.nearest, best)),
+            (each for each, gain in promised if gain >= _WORTH),
+            pool.with_new_choices(launched, start),
+            (each for each, gain in ranked if not promised or gain < _WORTH),
+            pool.anything_else(),
         )
+        return next((each for order in orders for each in order if admits(each)), None)
+
+    def _best_elsewhere(self, seen: Sequence[Observation], free: Sequence[str]) -> list[Candidate]:
+        """The best of each earlier study that is believed; what those promise comes before what is new here."""
+        model = self._model(free, seen)
+        if model.best is None:
+            return []
+        believed = zip(self.sources, model.agreement, strict=True)
+        return [source.best for source, agreement in believed if agreement >= _BELIEVED and source.best]
+
+    def agreement(self, seen: Sequence[Observation]) -> Mapping[str, float]:
+        """See ``Search.agreement``: none before anything was measured."""
+        model, names = self.model(seen), [each.name for each in self.sources]
+        return {} if model.best is None else dict(zip(names, model.agreement, strict=True))
 
     def plan(
         self,
@@ -134,7 +160,9 @@ class AdditiveSearch(Search):
         key = (*names, *(f"{each.candidate.digest} {each.values} {each.margins} {each.screened}" for each in seen))
         if key not in self._models:
             base, shares = self.space.deployed(self.deployed), self.shares
-            made = Surrogate(self.space, names, self.direction, self.hints, seen, deployed=base, shares=shares)
+            made = Surrogate(
+                self.space, names, self.direction, self.hints, seen, deployed=base, shares=shares, sources=self.sources
+            )
             self._models = {key: made}
         return self._models[key]
 
@@ -142,11 +170,15 @@ class AdditiveSearch(Search):
         """What new choices are tried on: the best so far, else the deployment."""
         return self.recommend(seen) or self.space.deployed(self.deployed)
 
-    def _ranked(self, seen: Sequence[Observation], pool: Pool, free: Sequence[str]) -> Iterator[Candidate]:
+    def _ranked(
+        self, seen: Sequence[Observation], pool: Pool, free: Sequence[str]
+    ) -> Iterator[tuple[Candidate, float]]:
+        """Candidates with their expected gains, the largest first."""
         model = self._model(free, seen)
         if model.best is None:
             return
-        candidates = list(pool.around([each.candidate for each in model.incumbents]))
+        promising = (each.best for each in self.sources)
+        candidates = list(pool.around([*(each.candidate for each in model.incumbents), *filter(None, promising)]))
         if candidates:
             gains = model.expected_improvement(candidates)
-            yield from (candidates[int(n)] for n in np.argsort(-gains))
+            yield from ((candidates[int(n)], float(gains[n])) for n in np.argsort(-gains))

@@ -27,6 +27,9 @@ class SearchConfig(Schema):
     wins is launched as it would be deployed all the same."""
     live_settings: Annotated[int, Field(ge=1)] = 6
     """So many of them in one launch at the most."""
+    warm_from: tuple[str, ...] = ()
+    """Earlier studies of the same model to begin with, as names of studies or as folders: on another GPU, of another
+    version of the engine. Each is believed as far as it agrees with what this study measures."""
     startup_trials: Annotated[int, Field(ge=1)] = 8
     """Candidates spread over the space before the model proposes; the baseline and known-good ones count."""
 
@@ -146,6 +149,10 @@ class Search(Protocol):
     def expectation(self, seen: Sequence[Observation], candidate: Candidate) -> Expectation | None:
         """What it expects of a launch; ``None`` if it has no view."""
         return None
+
+    def agreement(self, seen: Sequence[Observation]) -> Mapping[str, float]:
+        """By earlier study that it began with: how much that has in common with what was measured, from 0 to 1."""
+        return {}
 
     def recommend(self, seen: Sequence[Observation]) -> Candidate | None:
         """The launched candidate that it holds to be the best and to keep its limits; ``None`` if it has no view."""

@@ -6,7 +6,7 @@ their posterior's mode: a parameter without effect is given little, and what was
 rest is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -99,6 +99,67 @@ class Precision:
         return np.broadcast_to(noise / self.launches + self.own + _JITTER, (count,))
 
 
+_AGREEMENTS = np.array([0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98])
+_BELIEVED = np.array([2.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
+"""How much another study's effects have in common with this one's (correlation), and how likely each is beforehand."""
+_BEFOREHAND = float(np.average(_AGREEMENTS, weights=_BELIEVED))
+
+
+@dataclass(frozen=True)
+class Kin:
+    """Which study each observation is of, and how much of what the others say holds in this one.
+
+    Each study has effects of its own, as large as this one's and correlated with them: the intrinsic model of
+    coregionalization (Bonilla, Chai and Williams, "Multi-task Gaussian process prediction", NIPS 2007). It has a level
+    of its own as well, so that only differences between its configurations say anything.
+
+    Attributes:
+        study: 0 for this one, else the number of another, (n,).
+        agreement: The correlation by study; 1 with itself.
+    """
+
+    study: NDArray[np.int_]
+    agreement: Array
+
+    @classmethod
+    def of(cls, study: NDArray[np.int_]) -> "Kin":
+        """Before anything is known of how they agree."""
+        return cls(study, np.array([1.0, *[_BEFOREHAND] * int(np.max(study, initial=0))]))
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other study."""
+        return len(self.agreement) == 1
+
+    def agreed(self, number: int, agreement: float) -> Array:
+        """The correlations with another one of one study."""
+        return np.where(np.arange(len(self.agreement)) == number, agreement, self.agreement)
+
+    def related(self, others: "Kin") -> "Related":
+        """How the studies of these observations are related to those of others."""
+        if self.alone and others.alone:
+            return ONE_STUDY
+        same = self.study[:, None] == others.study[None, :]
+        shared = np.outer(self.agreement[self.study], others.agreement[others.study])
+        return Related(np.where(same, 1.0, shared), same.astype(float))
+
+
+@dataclass(frozen=True)
+class Related:
+    """How two sets of observations are related by their studies; one study is related to itself.
+
+    Attributes:
+        shared: The correlation of their effects, (n, m).
+        same: Whether they are of one study, and have its level in common, (n, m).
+    """
+
+    shared: Array | float = 1.0
+    same: Array | float = 1.0
+
+
+ONE_STUDY = Related()
+
+
 @dataclass(frozen=True)
 class Variances:
     """How much each part of the kernel varies.
@@ -113,11 +174,11 @@ class Variances:
     pairs: float
     noise: float
 
-    def kernel(self, alike: Array) -> Array:
+    def kernel(self, alike: Array, related: Related = ONE_STUDY) -> Array:
         """The covariance of two sets of points, without noise, (n, m)."""
         alone = np.tensordot(self.effects, alike, 1)
         pairs = (np.tensordot(np.sqrt(self.effects), alike, 1) ** 2 - np.tensordot(self.effects, alike**2, 1)) / 2
-        return np.asarray(_BASE**2 + alone + self.pairs * pairs)
+        return np.asarray(_BASE**2 * related.same + related.shared * (alone + self.pairs * pairs))
 
     @property
     def whole(self) -> float:
@@ -136,6 +197,7 @@ class GaussianProcess:
         precision: How well each is known.
         prior: What is expected of the variances.
         variances: Those of the process; at the mode of their posterior if not given.
+        study: Of which study each observation is, (n,): 0 for this one, which all that is asked for is of.
     """
 
     def __init__(
@@ -147,20 +209,29 @@ class GaussianProcess:
         precision: Precision,
         prior: Prior = _USUAL,
         variances: Variances | None = None,
+        study: NDArray[np.int_] | None = None,
     ) -> None:
         self._axes, self._points, self._precision, self._prior = axes, points, precision, prior
-        self._rest = values - mean
-        self._level = float(np.mean(self._rest)) if len(values) else 0.0
+        self.kin = Kin.of(np.zeros(len(points), dtype=int) if study is None else study)
+        self._level, self._rest = _levelled(values - mean, self.kin.study)
+        if not self.kin.alone:
+            self.posterior = self.posterior.agreeing()
+            self.kin = replace(self.kin, agreement=self.posterior.kin.agreement)
         self.variances = variances or self.posterior.mode
 
     @cached_property
     def posterior(self) -> "Posterior":
         """What the observations say of the variances."""
-        return _posterior(self._axes, self._points, self._rest - self._level, self._precision, self._prior)
+        return _posterior(self._axes, self._points, self._rest, self._precision, self._prior, self.kin)
+
+    def _across(self, points: Array) -> Array:
+        """The covariance of points of this study with what was observed, (m, n)."""
+        related = Kin.of(np.zeros(len(points), dtype=int)).related(self.kin)
+        return self.variances.kernel(self._axes.alike(points, self._points), related)
 
     @cached_property
     def _inverse(self) -> Array:
-        covariance = self.variances.kernel(self._axes.alike(self._points, self._points))
+        covariance = self.variances.kernel(self._axes.alike(self._points, self._points), self.kin.related(self.kin))
         noise = self._precision.variances(self.variances.noise, len(self._points))
         covariance[np.diag_indices_from(covariance)] += noise
         return np.asarray(np.linalg.inv(covariance))
@@ -171,16 +242,16 @@ class GaussianProcess:
 
     def at(self, points: Array, mean: Array) -> tuple[Array, Array]:
         """Mean and standard deviation at some points, (m,) each."""
-        across = self.variances.kernel(self._axes.alike(points, self._points))
-        expected = mean + self._level + across @ self._inverse @ (self._rest - self._level)
+        across = self._across(points)
+        expected = mean + self._level + across @ self._inverse @ self._rest
         variance = self._own(points) - np.einsum("ij,jk,ik->i", across, self._inverse, across, optimize=True)
         return np.asarray(expected), np.sqrt(np.maximum(variance, 1e-12))
 
     def difference(self, points: Array, one: Array, mean: Array, mean_of_one: float) -> tuple[Array, Array]:
         """Mean and standard deviation of the difference to one point, (m,) each."""
         both = np.vstack([points, one])
-        across = self.variances.kernel(self._axes.alike(both, self._points))
-        expected = np.append(mean, mean_of_one) + across @ self._inverse @ (self._rest - self._level)
+        across = self._across(both)
+        expected = np.append(mean, mean_of_one) + across @ self._inverse @ self._rest
         weighted = across @ self._inverse
         variances = self._own(both) - np.einsum("ij,ij->i", weighted, across)
         shared = self.variances.kernel(self._axes.alike(points, one[None, :]))[:, 0] - weighted[:-1] @ across[-1]
@@ -188,15 +259,31 @@ class GaussianProcess:
         return np.asarray(expected[:-1] - expected[-1]), np.sqrt(np.maximum(variance, 1e-12))
 
 
-def _posterior(axes: Axes, points: Array, values: Array, precision: Precision, prior: Prior) -> "Posterior":
+def _chosen(values: Array, study: NDArray[np.int_]) -> NDArray[np.int_]:
+    """The best observations of this study and the latest, and of others some evenly."""
+    own, others = np.flatnonzero(study == 0), np.flatnonzero(study)
+    most = _FITTED // (3 if len(others) else 2)
+    best, some = own[np.argsort(values[own])[-most:]], others[:: max(1, -(-len(others) // most))]
+    return np.unique(np.r_[best, own[-most:], some]).astype(int)
+
+
+def _levelled(rest: Array, study: NDArray[np.int_]) -> tuple[float, Array]:
+    """The mean of this study, and what each observation is above that of its own."""
+    numbers = range(int(np.max(study, initial=0)) + 1)
+    means = np.array([np.mean(rest[study == each]) if each in study else 0.0 for each in numbers])
+    return float(means[0]), np.asarray(rest - means[study])
+
+
+def _posterior(axes: Axes, points: Array, values: Array, precision: Precision, prior: Prior, kin: Kin) -> "Posterior":
     """Of the best observations and the latest, where there are many."""
     expected = np.log(np.array([*((prior.effect * np.array(axes.weights)) ** 2), prior.pairs, precision.noise**2]))
     doubts = (prior.doubt if weight < 1 else prior.spread for weight in axes.weights)
     spreads = np.array([*doubts, prior.spread, precision.spread])
-    chosen = np.unique(np.r_[np.argsort(values)[-_FITTED // 2 :], np.arange(len(values))[-_FITTED // 2 :]]).astype(int)
+    chosen = _chosen(values, kin.study)
     launches, own = (np.broadcast_to(each, len(values))[chosen] for each in (precision.launches, precision.own))
     known = Precision(precision.noise, precision.spread, launches, own)
-    return Posterior(axes.alike(points[chosen], points[chosen]), values[chosen], expected, spreads, known)
+    alike = axes.alike(points[chosen], points[chosen])
+    return Posterior(alike, values[chosen], expected, spreads, known, Kin(kin.study[chosen], kin.agreement))
 
 
 def _variances(logs: Array) -> Variances:
@@ -213,6 +300,8 @@ class Posterior:
         expected: Log of each variance beforehand.
         spreads: Standard deviation of each around that.
         precision: How well each observation is known.
+        kin: Of which studies they are.
+        start: The logs from which the likeliest are looked for; those that are expected if not given.
     """
 
     alike: Array
@@ -220,33 +309,51 @@ class Posterior:
     expected: Array
     spreads: Array
     precision: Precision
+    kin: Kin
+    start: Array | None = None
+
+    @cached_property
+    def _related(self) -> Related:
+        return self.kin.related(self.kin)
+
+    def agreeing(self) -> "Posterior":
+        """With the agreement of each other study, at the likeliest variances: its mean by what was observed."""
+        logs, kin = self.mode_logs, self.kin
+        for number in range(1, len(kin.agreement)):
+            tried = (replace(self, kin=replace(kin, agreement=kin.agreed(number, each))) for each in _AGREEMENTS)
+            misfits = np.array([posterior(logs)[0] for posterior in tried])
+            likely = _BELIEVED * np.exp(np.min(misfits) - misfits)
+            kin = replace(kin, agreement=kin.agreed(number, float(np.average(_AGREEMENTS, weights=likely))))
+        return replace(self, kin=kin, start=logs)
 
     @property
     def mode(self) -> Variances:
         """The likeliest variances."""
-        return _variances(self._mode)
+        return _variances(self.mode_logs)
 
     @cached_property
-    def _mode(self) -> Array:
+    def mode_logs(self) -> Array:
+        """The logs of the likeliest variances."""
         from scipy.optimize import minimize
 
         if len(self.values) < 2:
             return self.expected
         bounds = np.array([self.expected - _FARTHEST, self.expected + _FARTHEST]).T
-        found = minimize(self, self.expected, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 25})
+        start = self.expected if self.start is None else self.start
+        found = minimize(self, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 25})
         return np.asarray(found.x)
 
     def draws(self, count: int, seed: int) -> list[Variances]:
         """Variances drawn from the normal distribution that the posterior is around its mode (Laplace)."""
         curvature, directions = np.linalg.eigh(self._curvature)
         steps = np.random.default_rng(seed).normal(size=(count, len(curvature))) / np.sqrt(curvature)
-        return [_variances(self._mode + directions @ step) for step in steps]
+        return [_variances(self.mode_logs + directions @ step) for step in steps]
 
     @property
     def _curvature(self) -> Array:
         """Second derivatives at the mode; nowhere is less known than a bit less than beforehand."""
-        steps = 1e-3 * np.eye(len(self._mode))
-        found = np.array([(self(self._mode + step)[1] - self(self._mode - step)[1]) / 2e-3 for step in steps])
+        steps = 1e-3 * np.eye(len(self.mode_logs))
+        found = np.array([(self(self.mode_logs + step)[1] - self(self.mode_logs - step)[1]) / 2e-3 for step in steps])
         curvature, directions = np.linalg.eigh((found + found.T) / 2)
         least = 0.5 / float(np.max(self.spreads)) ** 2
         return np.asarray((directions * np.maximum(curvature, least)) @ directions.T)
@@ -254,7 +361,7 @@ class Posterior:
     def __call__(self, logs: Array) -> tuple[float, Array]:
         """At the logs of the variances."""
         variances = _variances(logs)
-        covariance = variances.kernel(self.alike)
+        covariance = variances.kernel(self.alike, self._related)
         covariance[np.diag_indices_from(covariance)] += self.precision.variances(variances.noise, len(self.values))
         inverse = np.linalg.inv(covariance)
         weighted = inverse @ self.values
@@ -270,4 +377,5 @@ class Posterior:
         effects = variances.effects[:, None, None] * self.alike + variances.pairs * 0.5 * roots * (total - roots)
         pairs = variances.pairs * (total**2 - np.sum(roots**2, axis=0)) / 2
         noise = float(np.sum(np.diag(gap) * variances.noise / self.precision.launches))
-        return 0.5 * np.array([*(np.sum(gap * part) for part in (*effects, pairs)), noise])
+        felt = gap * self._related.shared
+        return 0.5 * np.array([*(np.sum(felt * part) for part in (*effects, pairs)), noise])

@@ -81,6 +81,10 @@ class Pool:
             names = self._dice.sample(self._free, count)
             yield {**center.params, **{name: self._dice.choice(self._values(name)) for name in names}}
 
+    def nearest(self, candidate: Candidate) -> Candidate:
+        """A candidate of another study, with the nearest values that the space holds."""
+        return self._made(candidate.params)
+
     def anything_else(self) -> Iterator[Candidate]:
         """Any candidate, in no order; all of a small space."""
         if self._space.size is not None and self._space.size <= 100_000:

@@ -10,6 +10,7 @@ from tuner.search.additive import AdditiveSearch
 from tuner.search.base import Search, SearchConfig
 from tuner.search.grid import GridSearch
 from tuner.search.model import ModelSearch
+from tuner.search.source import Source
 from tuner.space import SearchSpace, Settings
 
 
@@ -21,15 +22,20 @@ def make_search(
     seed: int,
     hints: Hints = NO_HINTS,
     shares: Collection[str] = (),
+    sources: Sequence[Source] = (),
 ) -> Search:
     """The search that the configuration names.
 
     Raises:
-        ConfigError: It needs something that is not installed, or a space without continuous parameters.
+        ConfigError: It needs something that is not installed, or a space without continuous parameters; or it cannot
+            begin with earlier studies.
     """
     kind = config.kind
     if kind == "auto" and len(directions) == 1:
-        return AdditiveSearch(space, directions[0], deployed, seed, hints, shares)
+        return AdditiveSearch(space, directions[0], deployed, seed, hints, shares, sources)
+    if sources:
+        said = "only search=auto with one goal begins with earlier studies"
+        raise ConfigError(said, place="search.warm_from", fix="leave search.warm_from out")
     if kind == "auto":
         kind = "gp" if _gp_is_installed() else "tpe"
     if kind == "gp" and not _gp_is_installed():

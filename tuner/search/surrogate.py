@@ -9,12 +9,14 @@ from functools import cached_property
 from math import exp, log, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from tuner.engines.base import Hints
 from tuner.objective import Direction
 from tuner.search.base import Observation
 from tuner.search.gaussian import NOWHERE, Array, Axes, GaussianProcess, Precision, Prior, Variances
+from tuner.search.source import Source, SourceReading
 from tuner.search.view import is_ordered
 from tuner.space import Candidate, Choice, SearchSpace
 
@@ -52,6 +54,7 @@ class Surrogate:
         deployed: The deployed configuration.
         shares: Limits whose bound is a share of what the deployed configuration measures. Its few readings are noisy as
             well, so that the bound is taken from what all launches say of it.
+        sources: Earlier studies, which are believed as far as they agree with this one.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Surrogate:
         apart: bool = False,
         deployed: Candidate | None = None,
         shares: Collection[str] = (),
+        sources: Sequence[Source] = (),
     ) -> None:
         self._space, self._names, self._hints = space, names, hints
         self._sign = 1 if direction == "maximize" else -1
@@ -73,7 +77,7 @@ class Surrogate:
         weights = [self._weight(space.target(name)[1]) for name in names]
         self._axes = Axes((*ordered, *(False for _ in self._flags)), (*weights, *(_SCREENED for _ in self._flags)))
         self._apart = apart
-        self._deployed, self._shares = deployed, shares
+        self._deployed, self._shares, self._sources = deployed, shares, sources
         self._seen = [each for each in seen if not each.screened]
         self._ran = [each for each in self._seen if each.values]
         self.measured = [each for each in seen if each.values]
@@ -125,14 +129,27 @@ class Surrogate:
         expected, of_one = self._expected(candidates), float(self._expected([one])[0])
         return self._points(candidates), self._points([one])[0], expected, of_one
 
+    @property
+    def agreement(self) -> Sequence[float]:
+        """How much the effects of each source have in common with this study's: their correlation in the goal."""
+        return [float(each) for each in self._goal.kin.agreement[1:]]
+
     def process(
         self, precision: Precision, prior: Prior = _PRIOR, variances: Variances | None = None
     ) -> GaussianProcess:
         """The goal, with what is known of each measurement and of the variances."""
-        points = self._measured_points()
-        expected = self._expected([each.candidate for each in self.measured])
-        values = np.array([self._value(each) for each in self.measured])
-        return GaussianProcess(self._axes, points, values, expected, precision, prior, variances)
+        told = [(n, each) for n, source in enumerate(self._sources, 1) for each in source.telling]
+        level = self._value(self._base or self.measured[0]) if self.measured else 0.0
+        of_sources = [level + each.gain for _, each in told]
+        values = np.array([*of_sources, *(self._value(each) for each in self.measured)])
+        expected = self._expected([*(each.candidate for _, each in told), *(each.candidate for each in self.measured)])
+        points, study = self._with_sources(told)
+        return GaussianProcess(self._axes, points, values, expected, precision, prior, variances, study)
+
+    def _with_sources(self, told: Sequence[tuple[int, SourceReading]]) -> tuple[Array, NDArray[np.int_]]:
+        """The points of sources and of this study, and which study each is of."""
+        points = np.vstack([self._points(each.candidate for _, each in told), self._measured_points()])
+        return points, np.array([*(number for number, _ in told), *[0] * len(self.measured)], dtype=int)
 
     def survival(self, candidates: Sequence[Candidate]) -> Array:
         """The chance that each runs."""
@@ -165,11 +182,16 @@ class Surrogate:
     def _limits(self) -> Mapping[str, GaussianProcess]:
         names = {name for each in self.measured for name in each.margins}
         complete = [name for name in sorted(names) if all(name in each.margins for each in self.measured)]
-        return {name: self._process([each.margins[name] for each in self.measured]) for name in complete}
+        return {name: self._process(name) for name in complete}
 
-    def _process(self, values: Sequence[float]) -> GaussianProcess:
-        points = self._measured_points()
-        return GaussianProcess(self._axes, points, np.array(values), np.zeros(len(points)), _LAUNCHES)
+    def _process(self, name: str) -> GaussianProcess:
+        """How far beyond a limit its metric is."""
+        told = [(n, each) for n, one in enumerate(self._sources, 1) for each in one.telling if name in each.beyond]
+        level = (self._base or self.measured[0]).margins[name]
+        of_sources = [level + each.beyond[name] for _, each in told]
+        values = np.array([*of_sources, *(each.margins[name] for each in self.measured)])
+        points, study = self._with_sources(told)
+        return GaussianProcess(self._axes, points, values, np.zeros(len(points)), _LAUNCHES, study=study)
 
     def _measured_points(self) -> Array:
         """With the flag of what was screened instead of launched."""

@@ -19,6 +19,8 @@ from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.site.takeover import in_the_way
 from tuner.study import resume
+from tuner.study.proposals import search_of
+from tuner.study.warm import sources_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,11 @@ def _resume(config: Config) -> Iterator[str]:
     yield from ()
 
 
+def _sources(config: Config) -> Iterator[str]:
+    search_of(config, sources_of(config))
+    yield from ()
+
+
 def _gpus(config: Config) -> Iterator[str]:
     in_the_way(config.site, config.gpus)
     with reserved(config.gpus, f"a plan of {config.study.name}"):
@@ -123,4 +130,5 @@ def _prompts(config: Config) -> Iterator[str]:
 
 def _checks(config: Config) -> Mapping[str, Check]:
     launchers = config.launcher.checks()
-    return {"resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}
+    own = {"resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}
+    return {**own, "earlier studies": _sources} if config.search.warm_from else own

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tuner.engines.base import Phase
+from tuner.records.bottleneck import Bottleneck
+from tuner.records.expected import ExpectationCheck
 from tuner.records.record import Role, TrialRecord
+from tuner.search.base import Expectation
 from tuner.study.pace import Pace
 
 
@@ -40,6 +43,7 @@ class TrialStarted:
         attempt: Which try this is, from 1.
         pace: What its phases are expected to take.
         left_after_s: Expected time from its end until the study's; ``None`` when nothing can be said.
+        expected: Why the search asks for it, and what it should read; ``None`` where it says nothing.
     """
 
     number: int
@@ -48,6 +52,7 @@ class TrialStarted:
     attempt: int
     pace: Pace = field(default_factory=Pace)
     left_after_s: float | None = None
+    expected: Expectation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,15 @@ class TrialEnded:
         record: What is kept of it.
         best: The best feasible trial so far.
         left_s: Expected time until the study's end, in seconds; ``None`` when nothing can be said.
+        check: What the search expected of it, and what it read; ``None`` where either is missing.
+        bottleneck: What held it back; ``None`` if it was not measured.
     """
 
     record: TrialRecord
     best: TrialRecord | None
     left_s: float | None
+    check: ExpectationCheck | None = None
+    bottleneck: Bottleneck | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,18 +18,20 @@ from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
 from tuner.errors import GpuBusy, InfrastructureError, Unmeasurable
 from tuner.foresight.preflight import Ground, Preflight
+from tuner.records.bottleneck import bottleneck
 from tuner.records.compare import Proof, proof_of
+from tuner.records.expected import check_of
 from tuner.records.folder import StudyFolder, TrialFolder
 from tuner.records.outcome import Outcome, named
 from tuner.records.record import Failure, ProofTerms, Role, State, TrialRecord
 from tuner.site.clean import left_overs
-from tuner.study import events, provenance, resume
+from tuner.study import events, provenance, resume, warm
 from tuner.study.assembly import workbench
 from tuner.study.blame import Blame, Circumstances, blame, settled
 from tuner.study.checks import check_prompts
 from tuner.study.minimal import launchable, without_passengers
 from tuner.study.pace import Pace, left_s
-from tuner.study.proposals import Proposal, Proposer
+from tuner.study.proposals import Proposal, Proposer, search_of
 from tuner.trial.run import Assignment, Workbench, never, run_trial
 
 _RETRY_WAIT = tenacity.wait_exponential(multiplier=2, max=60)
@@ -77,6 +79,10 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
             listener(events.Noted(f"study {config.study.name} is complete: nothing is left to be run"))
             return run.outcome
         check_prompts(config)
+        sources = warm.sources_of(config)
+        search_of(config, sources)  # one that cannot begin with them says so before anything is taken or stopped
+        for source in sources:
+            listener(events.Noted(f"begins with {warm.told(source)}"))
         provenance.append(folder.sittings, provenance.Sitting.now(command))
         with storage_errors(folder.path), workbench(config, listener) as (bench, ground):
             return run.run(bench, ground)
@@ -138,7 +144,9 @@ class _Run:
         """Search until the budget is used up, then launch baseline and best again."""
         self._bench = bench
         self._ground = ground
-        self._proposer = Proposer(self._config, ground, lambda text: self._listener(events.Noted(text)))
+        sources = warm.sources_of(self._config)
+        warm.keep(self._config, sources)
+        self._proposer = Proposer(self._config, ground, lambda text: self._listener(events.Noted(text)), sources)
         outcome = self.outcome
         done, relaunches = len(outcome.launched) + len(outcome.confirmations), self._config.reserve
         name, trials = self._config.study.name, self._config.budget.trials
@@ -242,6 +250,7 @@ class _Run:
             attempt=attempt,
             baseline=baseline,
             forecast=proposal.forecast,
+            ceilings=proposal.ceilings,
             refusal=proposal.refusal,
             proof=proposal.proof,
             worth_again=outcome.is_near_miss if proposal.role in _TRIED else never,
@@ -252,7 +261,8 @@ class _Run:
             return run_trial(assignment, self._bench, folder, lambda phase: None)
         changed = self._config.space.changed(proposal.candidate.params, outcome.deployed)
         pace = Pace.of((*outcome.records, *outcome.relaunches))
-        self._listener(events.TrialStarted(number, proposal.role, changed, attempt, pace, _left_after_s(outcome, pace)))
+        left_after_s, expected = _left_after_s(outcome, pace), proposal.expected
+        self._listener(events.TrialStarted(number, proposal.role, changed, attempt, pace, left_after_s, expected))
 
         def entered(phase: Phase) -> None:
             self._listener(events.PhaseEntered(phase, pace.phases.get(phase)))
@@ -262,7 +272,9 @@ class _Run:
     def _ended(self, record: TrialRecord, *, relaunch: bool = False) -> None:
         outcome = self.outcome
         self._ledger.annotate(outcome, () if relaunch else (record,))
-        self._listener(events.TrialEnded(record, outcome.best, left_s(outcome)))
+        check = check_of(record, next(iter(self._config.objective.goals)))
+        ended = events.TrialEnded(record, outcome.best, left_s(outcome), check, bottleneck(record, outcome))
+        self._listener(ended)
 
     def _terms(self) -> ProofTerms | None:
         """What is to be proven next: what an earlier run has begun comes first."""

@@ -1,12 +1,14 @@
 """What a study would do, before it does it: ``--dry-run``."""
 
 import shlex
+from contextlib import suppress
 
 from pydantic import Field, JsonValue
 
 from tuner import words
 from tuner.config import Config
 from tuner.engines.registry import kind_of
+from tuner.errors import ConfigError
 from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
@@ -15,6 +17,7 @@ from tuner.schema import Schema
 from tuner.space import Choice, Range
 from tuner.study.checks import Checks
 from tuner.study.pace import Pace
+from tuner.study.warm import sources_of, told
 
 _GUESSED_TRIAL_S = 240.0
 """A trial's length before one has run: 90 s to start (two RTX 4090s), as long to warm up and measure, and to end."""
@@ -53,6 +56,8 @@ class StudyPlan(Schema):
     objective: str
     workload: str
     search: str
+    begins_with: tuple[str, ...] = ()
+    """Earlier studies that the search begins with, a sentence each."""
     parameters: tuple[PlannedParameter, ...]
     rules: dict[str, str]
     remarks: tuple[str, ...] = ()
@@ -93,6 +98,7 @@ class StudyPlan(Schema):
             f"launcher   {self.launcher}",
             f"trial 0    {self._trial_0()}",
             f"objective  {self.objective}, workload {self.workload}, search {self.search}",
+            *(f"begins with {each}" for each in self.begins_with),
         ]
 
     def _trial_0(self) -> str:
@@ -155,6 +161,7 @@ def plan_of(config: Config, checks: Checks | None = None, differences: tuple[str
         objective=config.objective.name,
         workload=config.workload.name,
         search=config.search.kind,
+        begins_with=_begins_with(config),
         parameters=tuple(_parameter(config, name) for name in config.space.params),
         rules=config.space.rules,
         remarks=config.space.remarks,
@@ -172,6 +179,13 @@ def plan_of(config: Config, checks: Checks | None = None, differences: tuple[str
         unchecked=checks.unchecked if checks else (),
         refused=tuple(map(str, checks.refused)) if checks else (),
     )
+
+
+def _begins_with(config: Config) -> tuple[str, ...]:
+    """What can be said of the sources; what cannot be read is refused by the checks."""
+    with suppress(ConfigError):
+        return tuple(map(told, sources_of(config)))
+    return ()
 
 
 def _resolves(config: Config) -> tuple[str, ...]:

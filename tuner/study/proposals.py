@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from tuner import words
 from tuner.config import Config
+from tuner.engines.ceilings import Ceilings
 from tuner.engines.forecast import Forecast
 from tuner.engines.registry import kind_of
 from tuner.errors import InfeasibleConfig
@@ -20,8 +21,9 @@ from tuner.records.idle import Idle, idle_parameters, ran
 from tuner.records.outcome import Outcome
 from tuner.records.readings import LIKELY, Readings
 from tuner.records.record import ProofTerms, Role, TrialRecord
-from tuner.search.base import CANNOT_RUN, Expectation, Observation, anything
+from tuner.search.base import CANNOT_RUN, Expectation, Observation, Search, anything
 from tuner.search.registry import make_search
+from tuner.search.source import Source
 from tuner.space import Candidate, SearchSpace
 from tuner.study.live import Asking, Screener, screened
 from tuner.trial.screening import Screening
@@ -39,6 +41,7 @@ class Proposal:
         candidate: What.
         ask_s: How long the search thought about it.
         forecast: What it is predicted to take of the GPUs.
+        ceilings: What it allows at most.
         refusal: Why it is not to be launched at all.
         proof: Of which proof it is a relaunch.
         screening: What is measured in its running server besides.
@@ -49,6 +52,7 @@ class Proposal:
     candidate: Candidate
     ask_s: float = 0.0
     forecast: Forecast | None = None
+    ceilings: Ceilings | None = None
     refusal: InfeasibleConfig | None = None
     proof: ProofTerms | None = None
     screening: Screening | None = None
@@ -62,16 +66,17 @@ class Proposer:
         config: The study.
         ground: What is known before any trial; ``None`` for a server that is not ours to launch.
         say: Told what a person should know.
+        sources: Earlier studies that the search begins with.
     """
 
-    def __init__(self, config: Config, ground: Ground | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, ground: Ground | None, say: Callable[[str], None], sources: Sequence[Source] = ()
+    ) -> None:
         self._config = config
         self._space = config.space
         self._ground = ground
         self._say = say
-        directions, shares = list(config.objective.goals.values()), config.objective.shares
-        hints, settings, seed = kind_of(config.engine).hints, config.model.settings, config.study.seed
-        self._search = make_search(config.search, config.space, directions, settings, seed, hints, shares)
+        self._search = search_of(config, sources)
         self._screener = Screener(config, self._search, self._tell)
         self._deployed = config.space.deployed(config.model.settings)
         self._told: set[str] = set()
@@ -99,7 +104,8 @@ class Proposer:
         """The proposal with its forecast."""
         if known is None:
             return proposal
-        return replace(proposal, forecast=known.forecast(proposal.candidate))
+        candidate = proposal.candidate
+        return replace(proposal, forecast=known.forecast(candidate), ceilings=known.ceilings(candidate))
 
     def _checked(self, proposal: Proposal, known: Preflight | None) -> Proposal:
         refusal = known.check(proposal.candidate) if known else None
@@ -188,6 +194,13 @@ class Proposer:
         if text not in self._told:
             self._told.add(text)
             self._say(text)
+
+
+def search_of(config: Config, sources: Sequence[Source]) -> Search:
+    """The search of a study, which begins with these earlier ones."""
+    directions, shares = list(config.objective.goals.values()), config.objective.shares
+    hints, settings, seed = kind_of(config.engine).hints, config.model.settings, config.study.seed
+    return make_search(config.search, config.space, directions, settings, seed, hints, shares, sources)
 
 
 def observations(records: Sequence[TrialRecord], space: SearchSpace, readings: Readings) -> list[Observation]:

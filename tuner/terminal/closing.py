@@ -14,11 +14,13 @@ from tuner import words
 from tuner.export.compose import compose_of
 from tuner.export.profile import SCHEMA, profile_of, schema
 from tuner.records import verdict
+from tuner.records.bottleneck import Bottleneck, bottleneck, finalists
+from tuner.records.expected import check_of, expectations, interval
 from tuner.records.outcome import Outcome, named
 from tuner.records.record import Role, TrialRecord
 from tuner.records.screened import agreement
 from tuner.secrets import redacted
-from tuner.study import earned
+from tuner.study import agreed, earned
 from tuner.study.minimal import effects_of
 from tuner.study.pace import left_s
 
@@ -81,6 +83,9 @@ def _rows(outcome: Outcome) -> list[tuple[str, str]]:
     return [
         *rows,
         *_pruned(outcome),
+        *_headed("binds", [f"{name}: {found.sentence}" for name, found in finalists(outcome).items()]),
+        *_headed("began with", agreed.sentences(outcome)),
+        *_headed("expected", [found.sentence for found in [expectations(outcome)] if found]),
         *_headed("screened", _screened(outcome)),
         *_headed("trade", [text for text in [verdict.trade(outcome)] if text]),
         *_headed("drift", verdict.drifts(outcome)),
@@ -190,6 +195,50 @@ def standing(outcome: Outcome) -> str:
     return "not running; `tuner study start` with the same arguments resumes it"
 
 
+def launches(outcome: Outcome) -> Table | None:
+    """Launch by launch what the search expected and what was read, and what held it back; ``None`` before any."""
+    measured = [record for record in outcome.launched if record.measurement]
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("trial", "why", "expected", "read", "off", "binds", "of the bandwidth"):
+        grid.add_column(heading, overflow="fold")
+    for record in measured:
+        grid.add_row(*_launch(outcome, record))
+    return grid if measured else None
+
+
+def _launch(outcome: Outcome, record: TrialRecord) -> tuple[str, ...]:
+    name = next(iter(outcome.config.objective.goals))
+    metric, check, found = words.metric(name), check_of(record, name), bottleneck(record, outcome)
+    why, expected = (record.expected.why, interval(record.expected, name)) if record.expected else (record.role, "")
+    read = metric.said(record.measurement.numbers.get(name)) if record.measurement else ""
+    off = words.percent(check.error, sign=True) + ("" if check.inside else " (outside)") if check else ""
+    binds = (str(found.limit), "" if found.share is None else f"{found.share:.0%}") if found else ("", "")
+    return str(record.number), why, expected, read, off, *binds
+
+
+def launched(outcome: Outcome) -> list[JsonValue]:
+    """The same for ``--json``."""
+    return [_told(outcome, record) for record in outcome.launched if record.measurement]
+
+
+def _told(outcome: Outcome, record: TrialRecord) -> dict[str, JsonValue]:
+    check, found = check_of(record, next(iter(outcome.config.objective.goals))), bottleneck(record, outcome)
+    return {
+        "number": record.number,
+        "expected": record.expected.model_dump(mode="json") if record.expected else None,
+        "read": check.read if check else None,
+        "error": check.error if check else None,
+        "inside": check.inside if check else None,
+        **_bound(found),
+    }
+
+
+def _bound(found: Bottleneck | None) -> dict[str, JsonValue]:
+    if found is None:
+        return {"binds": None, "because": None, "bandwidth_share": None}
+    return {"binds": found.limit, "because": found.why, "bandwidth_share": found.share}
+
+
 def overview(outcomes: Sequence[Outcome]) -> Table:
     """All studies, a line each."""
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -223,6 +272,9 @@ def summary(outcome: Outcome) -> dict[str, JsonValue]:
         "kind": outcome.decision.kind if outcome.decision else None,
         "decision": outcome.decision.model_dump(mode="json") if outcome.decision else None,
         "effects": effects.model_dump(mode="json") if effects else None,
+        "binds": {name: _bound(found) for name, found in finalists(outcome).items()},
+        "launches": launched(outcome),
+        "began_with": dict(agreed.agreement(outcome)),
         "worse": list(verdict.worse(outcome)),
         "near_misses": [*(record.number for record in outcome.near_misses)],
         "pruned": dict(outcome.causes),

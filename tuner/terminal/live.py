@@ -19,6 +19,7 @@ from tuner.config import Config
 from tuner.engines.base import Phase
 from tuner.engines.causes import Cause
 from tuner.objective import Objective
+from tuner.records.expected import check_of, foreseen
 from tuner.records.outcome import named
 from tuner.records.record import SEARCHED, Ending, Failure, Role, TrialRecord
 from tuner.study import events
@@ -55,7 +56,8 @@ def _body(event: events.Event) -> Mapping[str, JsonValue]:
             return {"name": name, **counts, "best": best.number if best else None}
         case events.TrialStarted(number=number, role=role, changed=changed, attempt=attempt, pace=pace):
             begun: Mapping[str, JsonValue] = {"number": number, "role": role, "changed": changed, "attempt": attempt}
-            return {**begun, "expected_s": pace.launch_s, "left_after_s": event.left_after_s}
+            expected = event.expected.model_dump(mode="json") if event.expected else None
+            return {**begun, "expected_s": pace.launch_s, "left_after_s": event.left_after_s, "expected": expected}
         case events.TrialEnded():
             return _ended(event)
     body: Mapping[str, JsonValue] = asdict(event)
@@ -73,6 +75,10 @@ def _ended(event: events.TrialEnded) -> Mapping[str, JsonValue]:
         "cause": record.failure.cause if record.failure else None,
         "line": record.failure.line if record.failure else None,
         "seconds": round(record.seconds, 3),
+        "expected": record.expected.model_dump(mode="json") if record.expected else None,
+        "error": event.check.error if event.check else None,
+        "binds": event.bottleneck.limit if event.bottleneck else None,
+        "bandwidth_share": event.bottleneck.share if event.bottleneck else None,
         "best": event.best.number if event.best else None,
         "left_s": event.left_s,
     }
@@ -139,6 +145,10 @@ class Standing:
         space = self.config.space
         return space.changed(record.params, space.set_by(self.config.model.settings))
 
+    def foreseen(self, event: events.TrialStarted) -> str:
+        """Why the search asks for the running trial, and what it should read; empty where it says nothing."""
+        return foreseen(event.expected, next(iter(self.objective.goals))) if event.expected else ""
+
     @property
     def best_line(self) -> str:
         """The best so far, against the baseline."""
@@ -168,14 +178,15 @@ class PlainLines:
                 self._say(started(event))
             case events.TrialStarted():
                 launch = named(event.role, event.number)
-                self._say(f"{launch} ({event.role}): {event.changed or 'as deployed'}")
+                why = f"; {self.standing.foreseen(event)}" if event.expected else ""
+                self._say(f"{launch} ({event.role}): {event.changed or 'as deployed'}{why}")
             case events.TrialEnded(record=record, left_s=left):
                 gained = self.standing.gained(record)
                 against = f" ({gained})" if gained else ""
                 launch = named(record.role, record.number)
                 self._say(f"{launch}: {spoken(record, self.standing.objective)}{against}{_left(left)}")
-                for doubt in doubts_of(record):
-                    self._say(doubt)
+                for line in (*afterwards(event), *doubts_of(record)):
+                    self._say(line)
                 if event.best and (earlier_best is None or event.best.number != earlier_best.number):
                     self._say(self.standing.best_line)
             case events.Noted(text=text):
@@ -235,12 +246,20 @@ class LiveView:
         table.add_column("trial", justify="right", no_wrap=True)
         table.add_column("result", no_wrap=True)
         table.add_column("gain", justify="right", no_wrap=True)
+        table.add_column("off", justify="right", no_wrap=True)
         table.add_column("changed", ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
         for record in recent:
             result = Text(brief(record, self.standing.objective), style=_style(record))
             number = f"{'' if record.role in SEARCHED else '↻ '}{record.number}"
-            table.add_row(number, result, self.standing.gained(record), self.standing.changed(record))
+            table.add_row(
+                number, result, self.standing.gained(record), self._off(record), self.standing.changed(record)
+            )
         return table
+
+    def _off(self, record: TrialRecord) -> str:
+        """How far it read from what was expected."""
+        check = check_of(record, next(iter(self.standing.objective.goals)))
+        return words.percent(check.error, sign=True) if check else ""
 
     def _bar(self) -> RenderableType:
         left = _left(self._left_s())
@@ -271,7 +290,9 @@ class LiveView:
         of = "" if expected_s is None else f" of about {words.rough(expected_s)}"
         took = f"{self._elapsed_s():.0f} s{of}"
         launch = named(self.trial.role, self.trial.number)
-        return Text(f"{launch} ({self.trial.role}{attempt}): {self.phase}, {took}", style="bold")
+        why = f"; {said}" if (said := self.standing.foreseen(self.trial)) else ""
+        running = f"{launch} ({self.trial.role}{attempt}): {self.phase}, {took}"
+        return Text.assemble((running, "bold"), (why, "dim"))
 
 
 def started(event: events.StudyStarted) -> str:
@@ -280,6 +301,12 @@ def started(event: events.StudyStarted) -> str:
     resumed = f", {event.finished} of them finished earlier" if event.finished else ""
     proof = f", of which up to {event.confirmations} for the proof" if event.confirmations else ""
     return f"study {event.name}: {budget}{resumed}{proof}"
+
+
+def afterwards(event: events.TrialEnded) -> list[str]:
+    """How far a trial read from what was expected, and what held it back."""
+    told = [event.check.told] if event.check else []
+    return ["; ".join([*told, event.bottleneck.sentence])] if event.bottleneck else told
 
 
 def doubts_of(record: TrialRecord) -> list[str]:

@@ -13,6 +13,7 @@ from tuner.engines.registry import DEFAULT, ENGINES
 from tuner.objective import Direction, Limit
 from tuner.search.base import Observation, Planned, SearchConfig
 from tuner.search.registry import make_search
+from tuner.search.source import Source
 from tuner.space import Candidate, SearchSpace
 from tuner.testing.proof import Died
 
@@ -67,7 +68,13 @@ class Launch:
 
 
 def race(
-    landscape: Landscape, *, search: Kind = "auto", launches: int = 25, seed: int = 0, hints: Hints | None = None
+    landscape: Landscape,
+    *,
+    search: Kind = "auto",
+    launches: int = 25,
+    seed: int = 0,
+    hints: Hints | None = None,
+    sources: Sequence[Source] = (),
 ) -> list[Launch]:
     """Let a search have so many launches, the deployed configuration first.
 
@@ -80,12 +87,13 @@ def race(
         launches: Of the deployed configuration and of what is proposed.
         seed: Of the search and of the noise.
         hints: What the search is told of the settings; what vLLM's package says, if nothing is given.
+        sources: Earlier studies that it begins with.
     """
-    return _Race(landscape, search, seed, ENGINES[DEFAULT].hints if hints is None else hints).run(launches)
+    return _Race(landscape, search, seed, ENGINES[DEFAULT].hints if hints is None else hints, sources).run(launches)
 
 
 class _Race:
-    def __init__(self, landscape: Landscape, kind: Kind, seed: int, hints: Hints) -> None:
+    def __init__(self, landscape: Landscape, kind: Kind, seed: int, hints: Hints, sources: Sequence[Source]) -> None:
         self._landscape = landscape
         self._space = SearchSpace.model_validate(landscape.space)
         self._goals = dict(landscape.goals)
@@ -94,7 +102,7 @@ class _Race:
         directions = list(self._goals.values())
         shares = [name for name, limit in self._limits.items() if limit.of == "baseline"]
         self._config = SearchConfig(kind=kind)
-        self._search = make_search(self._config, self._space, directions, settings, seed, hints, shares)
+        self._search = make_search(self._config, self._space, directions, settings, seed, hints, shares, sources)
         self._rng = np.random.default_rng(seed)
         self._measured: dict[str, list[Mapping[str, float]]] = {}
         self._screenings: dict[str, list[Mapping[str, float]]] = {}

@@ -18,6 +18,7 @@ from pydantic import JsonValue
 
 from tuner import __version__
 from tuner.engines.base import Command, Engine, Phase, StartupFacts
+from tuner.engines.ceilings import Ceilings
 from tuner.engines.effective import EffectiveSetting
 from tuner.engines.forecast import Forecast
 from tuner.engines.tolerance import Policy, Tolerance
@@ -67,6 +68,7 @@ class Assignment:
         attempt: Which try this is, from 1.
         baseline: Trial 0, against which this one is judged; ``None`` for trial 0 itself.
         forecast: What was predicted of its memory.
+        ceilings: What its configuration allows at most.
         refusal: What pre-flight has against it, so that nothing is launched.
         proof: Of which proof it is a relaunch.
         worth_again: Whether what was measured is to be measured once more before its server ends: a near miss.
@@ -84,6 +86,7 @@ class Assignment:
     attempt: int = 1
     baseline: TrialRecord | None = None
     forecast: Forecast | None = None
+    ceilings: Ceilings | None = None
     refusal: InfeasibleConfig | None = None
     proof: ProofTerms | None = None
     worth_again: Callable[[Measurement], bool] = never
@@ -434,6 +437,7 @@ class _Trial:
             state=self.state,
             launched=self.assignment.refusal is None,
             forecast=self.assignment.forecast,
+            ceilings=self.assignment.ceilings,
             phases=() if self.assignment.refusal else self.stopwatch.spans(),
             facts=self.facts,
             effective=self.effective,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from tuner.engines.causes import Cause
+from tuner.engines.ceilings import Ceilings
 from tuner.engines.forecast import Forecast
 from tuner.engines.foresight import (
     Foresight,
@@ -21,6 +22,7 @@ from tuner.engines.foresight import (
 )
 from tuner.engines.hardware import Hardware
 from tuner.engines.llamacpp import flags, rules
+from tuner.engines.llamacpp.bound import tokens_per_s
 from tuner.engines.llamacpp.gguf import GgufModel, find
 from tuner.engines.llamacpp.levers import proposal_of
 from tuner.engines.llamacpp.memory.calibration import BufferCalibration, BufferPrediction
@@ -69,6 +71,18 @@ class LlamaCppForesight(Foresight):
     def refused_requests(self, workload: Workload, settings: Settings) -> Iterable[RefusedRequest]:
         """Requests longer than a slot's context."""
         return rules.refused_requests(workload, settings, self.model.context if self.model else None)
+
+    def ceilings(self, settings: Settings, version: str | None, hardware: Hardware, workload: Workload) -> Ceilings:
+        """Slots, and what a step reads; prompts queue for slots only."""
+        if self.model is None:
+            return Ceilings()
+        demand, users = demand_of(settings, self.model, flash_by_default=self._flash_by_default), workload.closed_users
+        return Ceilings(
+            sequences=demand.slots,
+            users=users,
+            tokens_per_s=users and tokens_per_s(self.model, demand, hardware, users, workload.mean_context),
+            alone_tokens_per_s=tokens_per_s(self.model, demand, hardware),
+        )
 
     def proposed(self, question: Question) -> SpaceProposal:
         """Settings that this build has and that act on this machine."""

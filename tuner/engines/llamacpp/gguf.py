@@ -47,6 +47,7 @@ class GgufModel:
         feed_forward: Width of the feed-forward network that a token sees.
         vocabulary: Tokens that it knows.
         unusual: Why its cache is not of the usual kind; empty where it is.
+        mixture: Whether a token visits some experts only.
     """
 
     architecture: str
@@ -61,6 +62,7 @@ class GgufModel:
     feed_forward: int
     vocabulary: int
     unusual: str = ""
+    mixture: bool = False
 
     @property
     def total_bytes(self) -> int:
@@ -182,6 +184,7 @@ def _of(facts: Mapping[str, Value], sizes: Mapping[str, int]) -> GgufModel:
         feed_forward=_feed_forward(own),
         vocabulary=_whole(own.get("vocab_size") or facts.get("tokenizer.ggml.tokens")),
         unusual=next((why for name, why in _UNUSUAL.items() if own.get(name)), ""),
+        mixture=bool(own.get("expert_used_count")),
     )
 
 

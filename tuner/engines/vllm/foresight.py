@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from tuner.engines.base import Engine
 from tuner.engines.causes import Cause
+from tuner.engines.ceilings import Ceilings
 from tuner.engines.forecast import Forecast
 from tuner.engines.foresight import (
     Foresight,
@@ -23,6 +24,7 @@ from tuner.engines.foresight import (
 from tuner.engines.hardware import Hardware
 from tuner.engines.log.platform import advise
 from tuner.engines.vllm import rules
+from tuner.engines.vllm.bound import tokens_per_s
 from tuner.engines.vllm.flags import common_flags, tagged, unknown_flags
 from tuner.engines.vllm.help import HELP, of_version
 from tuner.engines.vllm.memory.calibration import Calibration, Prediction, Start
@@ -105,6 +107,18 @@ class VllmForesight(Foresight):
     def memory(self, version: str | None, hardware: Hardware) -> "VllmMemory":
         """The formulas, uncorrected."""
         return VllmMemory(self.model, version, hardware, Calibration(self.model, hardware))
+
+    def ceilings(self, settings: Settings, version: str | None, hardware: Hardware, workload: Workload) -> Ceilings:
+        """By the settings with their defaults, and what a step reads of weights and KV cache."""
+        demand, bandwidth = demand_of(settings, hardware, release(version), self.model), hardware.bandwidth_gb_s
+        sequences, users = demand.max_num_seqs, workload.closed_users
+        return Ceilings(
+            sequences=sequences and sequences * demand.data_parallel,
+            step_tokens=demand.max_num_batched_tokens,
+            users=users,
+            tokens_per_s=users and tokens_per_s(self.model, demand, bandwidth, users, workload.mean_context),
+            alone_tokens_per_s=tokens_per_s(self.model, demand, bandwidth),
+        )
 
     def proposed(self, question: Question) -> SpaceProposal:
         """Settings that this version has and that act on this model; without a version those that all have."""

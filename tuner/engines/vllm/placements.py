@@ -7,10 +7,10 @@ from pydantic import JsonValue
 
 from tuner.engines.foresight import Placement, Question
 from tuner.engines.vllm import rules
+from tuner.engines.vllm.bound import tokens_per_s
 from tuner.engines.vllm.memory.calibration import Calibration
-from tuner.engines.vllm.memory.demand import Demand, demand_of, release
+from tuner.engines.vllm.memory.demand import demand_of, release
 from tuner.engines.vllm.memory.sizes import Shortage
-from tuner.engines.vllm.memory.weights import weight_bytes
 from tuner.engines.vllm.model.architecture import Architecture
 from tuner.engines.vllm.rules import Launch
 from tuner.space import Settings
@@ -96,7 +96,7 @@ def _placement(layout: Layout, settings: Settings, question: Question, model: Ar
         weights_gib=terms.weights_gib,
         kv_tokens=None if shortage or terms.kv_tokens is None else terms.kv_tokens * layout.data,
         requests=None if shortage or terms.max_concurrency is None else terms.max_concurrency * layout.data,
-        alone_tokens_per_s=_alone(model, demand, hardware.bandwidth_gb_s),
+        alone_tokens_per_s=tokens_per_s(model, demand, hardware.bandwidth_gb_s),
     )
 
 
@@ -104,21 +104,6 @@ def _short(shortage: Shortage) -> str:
     if shortage.available_gib <= 0:
         return "the weights leave no room for a KV cache"
     return f"{shortage.allocation} takes {shortage.needed_gib:.1f} GiB of {shortage.available_gib:.1f}"
-
-
-def _alone(model: Architecture | None, demand: Demand, bandwidth_gb_s: float | None) -> float | None:
-    """What one user can get at the most: each token reads the weights that it visits once, stage by stage.
-
-    The row of the embedding, the KV cache and all computing are left out, so that nothing real is faster.
-    """
-    if model is None or bandwidth_gb_s is None:
-        return None
-    experts = model.experts and replace(model.experts, count=model.experts.active)
-    visited = replace(model, experts=experts, encoder=None, max_positions=0, stored_bytes=None)
-    moved = weight_bytes(visited, replace(demand, pipeline_parallel=1, predicting=0))
-    if not model.tied_embeddings:
-        moved -= (model.vocab or 0) * (model.hidden or 0) * demand.element_bytes / demand.tensor_parallel
-    return bandwidth_gb_s * 1e9 / moved
 
 
 def _divisors(number: int) -> list[int]:

@@ -7,7 +7,7 @@ Qwen3.6-35B-A3B with an eight-bit cache (0.24), and about 55,000 in 50 GiB for G
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.engines.vllm.memory.demand import Demand, at_least
 from tuner.engines.vllm.model.architecture import Architecture
@@ -92,6 +92,19 @@ def cache_of(model: Architecture, demand: Demand, length: int) -> Cache:
         blocks_per_request=needed if demand.max_model_len else None,
         request_tokens=demand.max_model_len if at_least(demand.version, 0, 21) else None,
     )
+
+
+def read_bytes(model: Architecture, demand: Demand, context: int) -> float:
+    """What one step reads of the cache for a request of so many tokens, on one rank of the fullest stage."""
+    kinds = _kinds(model, replace(demand, one_group=False))
+    tokens = sum(kind.layers * _read_token_bytes(model, kind) * min(context, kind.window or context) for kind in kinds)
+    states, state = _states(model, demand)
+    return tokens + states * state
+
+
+def _read_token_bytes(model: Architecture, kind: _Kind) -> float:
+    """Sparse attention reads its index of every token, and the cache itself of few."""
+    return model.mla.index_bytes if model.mla and model.mla.index else kind.token_bytes
 
 
 def _kinds(model: Architecture, demand: Demand) -> Iterator[_Kind]:
