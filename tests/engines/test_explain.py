@@ -2,18 +2,21 @@
 
 import io
 import itertools
+import random
 import tracemalloc
 
 import pytest
 
+from tests.engines.conftest import DATA
 from tuner.engines import sglang
-from tuner.engines.causes import Action, Cause, Evidence, consequence_of, described
+from tuner.engines.causes import Action, Cause, Evidence, Fate, consequence_of, described
 from tuner.engines.explain import explain, lines_of
 from tuner.engines.registry import ENGINES
 
 START = ["(APIServer pid=1) INFO 08-01 06:01:10 [utils.py:287] vLLM API server version 0.26.0"]
 READY = ["(APIServer pid=1) INFO:     Application startup complete."]
 EAGER = "(EngineCore pid=60) WARNING 08-01 06:01:20 [vllm.py:1] Enforce eager set, disabling torch.compile"
+DIED = "(EngineCore pid=60) RuntimeError: CUDA error: an illegal memory access was encountered"
 UNTUNED = "WARNING 08-01 06:01:20 [fused_moe.py:1090] Using default MoE config. Performance might be sub-optimal!"
 
 
@@ -172,3 +175,18 @@ def test_what_the_host_lacks_is_named_with_its_line(line, advice):
     found = explain([*START, line])
     assert (found.line, consequence_of(found).action) == (line, Action.RETRY)
     assert advice in found.advice
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_passing_over_lines_that_change_nothing_changes_nothing(seed):
+    """Starts, failures and traffic in any order, over and over: as if each line had been read by itself."""
+    dice = random.Random(seed)
+    logs = [path.read_text().split("\n") for path in sorted(DATA.glob("vllm-*.log"))]
+    served = [f'INFO: 10.0.0.{n % 9}:{n} - "POST /v1/chat/completions HTTP/1.1" 200 OK' for n in range(50)]
+    pieces = [*logs, START, READY, [EAGER], [f"{DIED}: {n}" for n in range(3)]]
+    lines = [line for _ in range(20) for line in [*dice.choice(pieces), *served * dice.choice([0, 1, 4])]]
+    reader = ENGINES["vllm"].log.reader()
+    for line in lines:
+        reader.read(line)
+    found, expected = explain(lines, running=bool(seed % 2)), reader.diagnose(Fate(running=bool(seed % 2)))
+    assert found == expected or (found.cause is Cause.DEGRADED and expected.cause in (Cause.HEALTHY, Cause.UNKNOWN))

@@ -226,7 +226,15 @@ class StartupFacts:
 
 
 class LogReader(Protocol):
-    """Reads a log line by line; what it keeps does not grow with the log."""
+    """Reads a log line by line; what it keeps does not grow with the log.
+
+    Attributes:
+        idle: Whether the last line changed nothing, and no other of its shape would as things stand.
+        turns: How often things have changed since: so often other lines matter than before.
+    """
+
+    idle: bool
+    turns: int
 
     def read(self, line: str) -> None:
         """Take the next line, without its line end."""

@@ -13,7 +13,7 @@ from tuner.engines.base import Degradation
 from tuner.engines.causes import Cause, Diagnosis, Fate
 from tuner.engines.kind import EngineLog
 from tuner.engines.log.lines import parse_line
-from tuner.engines.log.sieve import parted
+from tuner.engines.log.shapes import IdleShapes, shapes
 from tuner.lines import Lines, cut_among
 
 _SHARE = 0.02
@@ -96,14 +96,18 @@ class _Explaining:
         self._sieve = engine.sieve() if engine.sieve else None
         self._unsifted = 0
         self._announced = False
+        self._idle = IdleShapes()
         self._cut = 0
 
     def read_all(self, lines: Sequence[str]) -> None:
         """Take the next lines, those that can say nothing in one go."""
-        for before, line in parted(lines, self._telling(lines)):
-            self._skip(before)
-            if line is not None:
-                self._read(line)
+        begin, places = 0, self._telling(lines)
+        for place, shape in zip(places, shapes(lines, places), strict=True):
+            if shape not in self._idle:
+                self._skip(lines[begin:place])
+                self._read(lines[place], shape)
+                begin = place + 1
+        self._skip(lines[begin:])
         self._cut += cut_among(lines)
 
     def _telling(self, lines: Sequence[str]) -> Sequence[int]:
@@ -120,10 +124,14 @@ class _Explaining:
         self._reader.skip(lines)
         self._degradations.skip(lines)
 
-    def _read(self, line: str) -> None:
+    def _read(self, line: str, shape: bytes) -> None:
         self._reader.read(line)
         self._degradations.read(line)
         self._announced = self._announced or self._announces.of(line)
+        if self._reader.idle and self._degradations.idle and (self._announced or not self._announces.of(line)):
+            self._idle.add(shape, self._reader.turns)
+        else:
+            self._idle.valid_at(self._reader.turns)
 
     def diagnosis(self, fate: Fate) -> Diagnosis:
         """The engine's, or degraded: by a severe degradation, or by any where the log is about nothing else."""

@@ -49,11 +49,14 @@ class DegradationReader:
         self._telling = shapes
         self._first: dict[str, Degradation] = {}
         self._number = 0
+        self.idle = False
+        """Whether neither the last line nor another of its shape mentions anything."""
 
     def read(self, raw: str) -> None:
         """Take the next physical line."""
         self._number += 1
-        if self._telling.of(raw):
+        self.idle = not self._telling.of(raw)
+        if not self.idle:
             for line in parse_line(raw, self._number):
                 self.take(line)
 

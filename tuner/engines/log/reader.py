@@ -209,6 +209,8 @@ class Reader:
         self._pass = self._trail.passed
         self._kind_of = reading.shapes.of
         self._wanted = ~0
+        self.idle = False
+        self.turns = 0
 
     @property
     def last(self) -> LogLine | None:
@@ -221,6 +223,7 @@ class Reader:
         kind = self._kind_of(raw)
         if kind.signs or kind.marks & self._wanted:
             self._look(raw, kind)
+        self.idle = not (kind.signs or kind.marks & self._wanted)
         self._pass(raw)
         self._last = raw
 
@@ -240,7 +243,8 @@ class Reader:
             if finding is not None:
                 self._found(finding)
             self._end(line)
-        self._wanted = self._still_wanted()
+        before, self._wanted = self._wanted, self._still_wanted()
+        self.turns += self._wanted != before
 
     def _place(self, line: LogLine) -> None:
         """What a line says of where the server stands."""

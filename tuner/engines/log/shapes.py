@@ -60,6 +60,24 @@ def _closing(pattern: str, start: int) -> int:
     raise ValueError(f"no closing parenthesis: {pattern}")
 
 
+def shapes(lines: Sequence[str], places: Sequence[int]) -> Sequence[bytes]:
+    """The shape of each of the physical lines at some places."""
+    if len(places) == len(lines):
+        found = _shape("\n".join(lines)).split(b"\n")
+        if len(found) == len(lines):
+            return found
+    return [_shape(lines[place]) for place in places]
+
+
+def _nameless(shape: bytes) -> bytes:
+    """A shape without what requests and caches are called."""
+    return _NAMES.sub(b"0", shape)
+
+
+def _shape(raw: str) -> bytes:
+    return raw.encode("utf-8", "surrogatepass").translate(_ALIKE)
+
+
 class Shapes(Generic[Kind]):
     """What is known of each shape of line: found out once, from the first line that has it.
 
@@ -74,13 +92,13 @@ class Shapes(Generic[Kind]):
 
     def of(self, raw: str) -> Kind:
         """What is known of a physical line's shape."""
-        shape = raw.encode("utf-8", "surrogatepass").translate(_ALIKE)
+        shape = _shape(raw)
         if shape in self._known:
             return self._known[shape]
-        nameless = _NAMES.sub(b"0", shape)
-        if nameless not in self._known:
-            self._remember(nameless, self._classify(parse_line(raw)))
-        return self._known[nameless]
+        plain = _nameless(shape)
+        if plain not in self._known:
+            self._remember(plain, self._classify(parse_line(raw)))
+        return self._known[plain]
 
     def _remember(self, shape: bytes, kind: Kind) -> None:
         if len(self._known) >= _MOST or self._characters > _CHARACTERS:
@@ -88,3 +106,34 @@ class Shapes(Generic[Kind]):
             self._characters = 0
         self._known[shape] = kind
         self._characters += len(shape)
+
+
+class IdleShapes:
+    """Shapes whose lines would change nothing, as long as what matters does not change."""
+
+    def __init__(self) -> None:
+        self._shapes: set[bytes] = set()
+        self._characters = 0
+        self._turn = 0
+
+    def __contains__(self, shape: bytes) -> bool:
+        return shape in self._shapes or _nameless(shape) in self._shapes
+
+    def add(self, shape: bytes, turn: int) -> None:
+        """A line of this shape changed nothing."""
+        self.valid_at(turn)
+        if self._characters > _CHARACTERS:
+            self._forget()
+        plain = _nameless(shape)
+        self._shapes.add(plain)
+        self._characters += len(plain)
+
+    def valid_at(self, turn: int) -> None:
+        """Forget what was true before something changed."""
+        if turn != self._turn:
+            self._turn = turn
+            self._forget()
+
+    def _forget(self) -> None:
+        self._shapes.clear()
+        self._characters = 0
