@@ -150,7 +150,7 @@ def test_cached_tokens_are_read_where_the_server_tells_them():
         b'data: {"choices": [{"delta": {}, "finish_reason": 7}]}\n\n',
         b'data: {"usage": {"prompt_tokens": "many"}}\n\n',
         b'data: {"usage": {"completion_tokens": NaN}}\n\n',
-        b'data: {"usage": {"completion_tokens": -5}}\n\n',
+        b'data: {"usage": {"completion_tokens": Infinity}}\n\n',
     ],
 )
 def test_an_event_that_is_no_chunk_is_kept_as_evidence(garbage):

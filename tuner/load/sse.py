@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _REASONING_KEYS = ("reasoning", "reasoning_content")
-_NO_COUNT = 1 << 31
-"""No answer and no prompt has so many tokens."""
+_NO_COUNT = 1 << 63
+"""No server counts so far."""
 _TEXT_KEYS = ("content", *_REASONING_KEYS)
 
 
@@ -140,10 +140,10 @@ def _take_usage(reply: Reply, usage: dict[str, Any]) -> None:
 
 
 def _count(value: object) -> int | None:
-    """A number of tokens that there can be."""
+    """A whole number; whether it can be true is for ``tuner.load.doubts`` to say."""
     if value is None:
         return None
-    if isinstance(value, int | float) and 0 <= value < _NO_COUNT and value == int(value):
+    if isinstance(value, int | float) and abs(value) < _NO_COUNT and value == int(value):
         return int(value)
     raise ValueError(value)
 
