@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.simulated import simulated_study
 from tuner.errors import ConfigError
-from tuner.export.inplace import saving
+from tuner.export.inplace import nodes, saving
 from tuner.export.inplace.splice import leaves
 from tuner.export.inplace.view import View
 from tuner.export.inplace.winner import winner, winner_of
@@ -245,7 +246,11 @@ def test_compose_itself_reads_the_winner(files):
         pytest.skip("needs the docker command with its compose plugin: apt-get install docker-compose-plugin")
     _, given, here = files
     view = View((here / given["file"],), given.get("service"), {**os.environ, **given.get("environ", {})}, {})
-    assert written(view, wanted(given, view)).texts
+    if "compose" in given:
+        with pytest.raises(ConfigError, match="reads the new text otherwise"):
+            written(view, wanted(given, view))
+    else:
+        assert written(view, wanted(given, view)).texts
 
 
 def test_what_is_not_as_it_was_in_the_study_is_said(here, profile):
@@ -269,3 +274,18 @@ def test_what_is_not_as_it_was_in_the_study_is_said(here, profile):
     assert "OMP_NUM_THREADS" in said
     assert "--max-num-seqs" not in said
     assert "measured with vllm/vllm-openai:v0.15.1, and the file names vllm/vllm-openai:v0.15.0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("environment:\n  A: 1\nimage: i\n", "environment: {}\nimage: i\n"),
+        ("environment: # mine\n  A: 1\nimage: i\n", "environment: # mine\n  {}\nimage: i\n"),
+        ("environment:\n- A=1\nimage: i\n", "environment: []\nimage: i\n"),
+    ],
+)
+def test_what_is_emptied_stays_a_list_or_mapping(before, after):
+    """Compose refuses an environment of which nothing is left."""
+    node = nodes.own(nodes.compose(before, "here"), "environment")
+    assert nodes.without(before, node, 0) == after
+    assert yaml.safe_load(after)["environment"] in ({}, [])

@@ -99,7 +99,10 @@ def _entries(node: Node) -> list[tuple[Node, Node]]:
 
 
 def without(text: str, node: Node, first: int, count: int = 1) -> str:
-    """The text without some entries of a list or mapping; comments on lines of their own stay."""
+    """The text without some entries of a list or mapping; comments on lines of their own stay.
+
+    What is empty then stays one: Compose takes nothing at all for neither.
+    """
     entries = _entries(node)
     begin, end = entries[first][0].start_mark.index, end_of(text, entries[first + count - 1][1])
     if flow(node):
@@ -108,6 +111,11 @@ def without(text: str, node: Node, first: int, count: int = 1) -> str:
             return text[:begin] + text[following[0][0].start_mark.index :]
         begin = end_of(text, entries[first - 1][1]) if first else begin
         return text[:begin] + text[end:]
+    if count == len(entries):
+        empty = "[]" if isinstance(node, SequenceNode) else "{}"
+        above, indent = text[: line_begin(text, begin)], " " * column(text, begin)
+        kept = f"{above.rstrip()} " if above.rstrip().endswith(":") else above + indent
+        return kept + empty + text[line_end(text, end) :]
     return text[: line_begin(text, begin)] + text[min(len(text), line_end(text, end) + 1) :]
 
 
