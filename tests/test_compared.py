@@ -1,6 +1,7 @@
 """``tuner study compare``: what was deployed and what won, of studies and profiles, in one table."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -46,11 +47,22 @@ def test_the_numbers_are_the_relaunches(outcome):
     assert winner.alone.low < winner.alone.mean < winner.alone.high
 
 
+def test_before_the_relaunches_the_one_launch_is_what_there_is(outcome, tmp_path):
+    folder = tmp_path / "demo"
+    shutil.copytree(outcome.folder.path, folder)
+    shutil.rmtree(folder / "confirm")
+    (deployed,) = deployments(folder)
+    assert deployed.readings["output_tokens_per_s"].mean == outcome.baseline.measurement.output_tokens_per_s
+    assert {(each.launches, each.low) for each in deployed.readings.values()} == {(1, None)}
+
+
 def test_a_token_costs_what_its_gpus_cost_meanwhile(outcome):
     deployed, _ = deployments(outcome.folder.path)
     fast = replace(deployed, gpus=2, readings={"output_tokens_per_s": deployed.readings["output_tokens_per_s"]})
     rate = fast.readings["output_tokens_per_s"].mean
-    assert fast.cost(1.5) == pytest.approx(2 * 1.5 / 3600 / rate * 1e6)
+    cost = fast.cost(1.5)
+    assert cost.mean == pytest.approx(2 * 1.5 / 3600 / rate * 1e6)
+    assert cost.low < cost.mean < cost.high
     assert replace(fast, gpus=None).cost(1.5) is None
     assert "TTFT p50 (ms)" not in table([fast])[0]
 

@@ -102,7 +102,7 @@ class Scenario:
     def repeats(self, asked):
         """So many as asked for; all where a claim leaves nothing to chance, and more where few launches weigh much."""
         if self.equal and isinstance(self.noise, Recorded):
-            return 4 * asked
+            return max(asked, 4 * FULL)
         return asked if all(claim.chance for claim in self.claims) else max(asked, FULL)
 
     @property

@@ -22,7 +22,7 @@ _TOKENS, _HOUR_S = 1e6, 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class ComparedDeployment:
     """A configuration that was measured.
 
     Attributes:
@@ -48,19 +48,22 @@ class Deployment:
     @property
     def alone(self) -> Reading | None:
         """Tokens a second of one user, from its time per output token."""
-        slow = self.readings.get(_ALONE)
-        if slow is None:
-            return None
-        low, high = (None if end is None else 1000 / end for end in (slow.high, slow.low))
-        return Reading(mean=1000 / slow.mean, low=low, high=high, launches=slow.launches)
+        return _over(1000, self.readings.get(_ALONE))
 
-    def cost(self, price: float) -> float | None:
+    def cost(self, price: float) -> Reading | None:
         """What a million output tokens cost under this traffic, where a GPU costs so much an hour."""
-        together = self.readings.get(_TOGETHER)
-        return price * self.gpus / (together.mean * _HOUR_S) * _TOKENS if together and self.gpus else None
+        return _over(price * self.gpus / _HOUR_S * _TOKENS, self.readings.get(_TOGETHER)) if self.gpus else None
 
 
-def deployments(place: Path) -> list[Deployment]:
+def _over(amount: float, reading: Reading | None) -> Reading | None:
+    """An amount over what was read; the ends of the interval change places."""
+    if reading is None:
+        return None
+    low, high = (None if end is None else amount / end for end in (reading.high, reading.low))
+    return Reading(mean=amount / reading.mean, low=low, high=high, launches=reading.launches)
+
+
+def deployments(place: Path) -> list[ComparedDeployment]:
     """What was deployed and, if there is one, the winner: of a study's folder, or of a profile.
 
     Raises:
@@ -71,7 +74,7 @@ def deployments(place: Path) -> list[Deployment]:
     return list(_of_profile(read_profile(place)))
 
 
-def remarks(compared: Sequence[Deployment]) -> Iterator[str]:
+def remarks(compared: Sequence[ComparedDeployment]) -> Iterator[str]:
     """What makes the numbers of one row another thing than those of the next."""
     traffic = {each.digest: f"{each.traffic} ({each.digest or 'unknown'})" for each in compared}
     if len(traffic) > 1:
@@ -81,12 +84,12 @@ def remarks(compared: Sequence[Deployment]) -> Iterator[str]:
         yield f"different models: {', '.join(models)}"
 
 
-def numbers(compared: Sequence[Deployment], price: float | None = None) -> list[dict[str, object]]:
+def numbers(compared: Sequence[ComparedDeployment], price: float | None = None) -> list[dict[str, object]]:
     """A row a deployment, for programs: each number with its 95 % interval and its launches."""
     return [_row(each, price) for each in compared]
 
 
-def table(compared: Sequence[Deployment], price: float | None = None) -> list[dict[str, str]]:
+def table(compared: Sequence[ComparedDeployment], price: float | None = None) -> list[dict[str, str]]:
     """The same for people: intervals in brackets, columns of which nothing is known left out."""
     rows = [
         {
@@ -98,7 +101,7 @@ def table(compared: Sequence[Deployment], price: float | None = None) -> list[di
             "GPUs": str(each.gpus or ""),
             "context": "" if each.context is None else f"{each.context:,}",
             "launches": str(max((reading.launches for reading in each.readings.values()), default=0)),
-            "a million tokens": _cost(each.cost(price)) if price is not None else "",
+            "a million tokens": _said(each.cost(price)) if price is not None else "",
         }
         for each in compared
     ]
@@ -114,15 +117,12 @@ def _said(reading: Reading | None) -> str:
     return f"{words.digits(reading.mean)}{ends}"
 
 
-def _cost(value: float | None) -> str:
-    return "" if value is None else words.digits(value)
-
-
-def _row(each: Deployment, price: float | None) -> dict[str, object]:
+def _row(each: ComparedDeployment, price: float | None) -> dict[str, object]:
     readings = {
         "single_user_tokens_per_s": each.alone,
         _TOGETHER: each.readings.get(_TOGETHER),
         _TTFT: each.readings.get(_TTFT),
+        "cost_per_million_tokens": None if price is None else each.cost(price),
     }
     spread = {
         name if part == "mean" else f"{name}_{part}": getattr(reading, part, None)
@@ -130,10 +130,10 @@ def _row(each: Deployment, price: float | None) -> dict[str, object]:
         for part in ("mean", "low", "high", "launches")
     }
     plain = {name: getattr(each, name) for name in ("name", "engine", "model", "gpus", "context", "traffic", "digest")}
-    return {**plain, **spread, "cost_per_million_tokens": None if price is None else each.cost(price)}
+    return {**plain, **spread}
 
 
-def _of_study(outcome: Outcome) -> Iterator[Deployment]:
+def _of_study(outcome: Outcome) -> Iterator[ComparedDeployment]:
     measured = measured_of(outcome.decision) if outcome.decision else {}
     if outcome.baseline:
         relaunched = {name: both.baseline for name, both in measured.items()}
@@ -147,12 +147,12 @@ def _of_study(outcome: Outcome) -> Iterator[Deployment]:
 
 def _of(
     outcome: Outcome, which: str, trial: TrialRecord, args: Mapping[str, object], relaunched: Mapping[str, Reading]
-) -> Deployment:
+) -> ComparedDeployment:
     config, version = outcome.config, trial.facts.engine_version if trial.facts else None
     numbers = trial.measurement.numbers if trial.measurement else {}
     once = {name: Reading(mean=value, launches=1) for name in _READ if (value := numbers.get(name)) is not None}
     context = trial.facts.max_model_len if trial.facts else None
-    return Deployment(
+    return ComparedDeployment(
         name=f"{config.study.name}, {which}",
         engine=f"{config.engine.kind} {version or ''}".rstrip(),
         model=config.model.id,
@@ -160,15 +160,15 @@ def _of(
         context=context or _tokens(args.get("max_model_len")),
         traffic=config.workload.name,
         digest=digest_of(config.workload),
-        readings={**once, **{name: relaunched[name] for name in _READ if name in relaunched}},
+        readings={name: relaunched[name] for name in _READ if name in relaunched} or once,
     )
 
 
-def _of_profile(profile: Profile) -> Iterator[Deployment]:
+def _of_profile(profile: Profile) -> Iterator[ComparedDeployment]:
     sides = {"deployed": profile.deployed, "winner": profile}
     for which, settings in sides.items():
         both = {name: measured for name in _READ if (measured := profile.measured.get(name))}
-        yield Deployment(
+        yield ComparedDeployment(
             name=f"{profile.study.name}, {which}",
             engine=f"{profile.engine.kind} {profile.engine.version or ''}".rstrip(),
             model=profile.model,
