@@ -1,7 +1,6 @@
 """The commands: parse, call, print. Nothing heavy is imported before it is needed."""
 
 import json
-import signal
 import sys
 from contextlib import suppress
 from dataclasses import asdict
@@ -12,6 +11,7 @@ import typer
 
 from tuner import __version__
 from tuner.errors import ConfigError, InfrastructureError, TunerError
+from tuner.terminal import interrupt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,8 +43,7 @@ app.add_typer(workload_app, name="workload")
 
 def main() -> NoReturn:
     """Run the command line; errors of ours end without a traceback, with the exit code that their class names."""
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
-    signal.signal(signal.SIGHUP, _as_ctrl_c)
+    interrupt.listen()
     try:
         code = app(standalone_mode=False)
         raise SystemExit(code if isinstance(code, int) else 0)
@@ -67,11 +66,6 @@ def main() -> NoReturn:
                 _say(f"tuner: {message}")
             raise SystemExit(error.exit_code) from None
         raise
-
-
-def _as_ctrl_c(number: int, frame: object) -> None:
-    """A polite kill ends a study as Ctrl-C does: cleanly."""
-    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:
