@@ -32,8 +32,12 @@ def outcome(request):
 @pytest.fixture(scope="module")
 def known(outcome):
     """What the records teach, on a machine that has no such GPU and not this model's files."""
+    return what_is_known(outcome)
+
+
+def what_is_known(outcome, cards=1):
     hardware = outcome.config.hardware.model_copy(
-        update={"gpus": (), "simulated": {"count": 1}, "gpu": type(outcome.config.hardware.gpu).model_validate(GPU)}
+        update={"gpus": (), "simulated": {"count": cards}, "gpu": type(outcome.config.hardware.gpu).model_validate(GPU)}
     )
     engine = outcome.config.engine.model_copy(update={"version": "0.26.0"})
     config = outcome.config.model_copy(update={"hardware": hardware, "engine": engine})
@@ -117,6 +121,18 @@ def test_what_a_launch_takes_of_the_card_was_foreseen(name, launches):
         assert record.forecast.weights_gib == pytest.approx(record.facts.weights_gib, rel=0.001)
         assert record.forecast.graph_gib == pytest.approx(record.facts.graph_gib, rel=0.01)
         assert record.forecast.kv_gib == pytest.approx(record.facts.kv_cache_gib, rel=0.006)
+
+
+def test_two_replicas_share_the_experts_out_whether_whole_or_cut():
+    """Read as if each held all of them, the second launch's weights were 6.2 GiB more than they took."""
+    outcome = recorded("h200x2")
+    tensor, data, whole = outcome.records
+    assert (data.params["data_parallel_size"], data.params["enable_expert_parallel"]) == (2, None)
+    known = what_is_known(outcome, cards=2)
+    for number, record in enumerate((tensor, data, whole)):
+        forecast = known(outcome.records[:number]).forecast(Candidate(record.params))
+        assert forecast.weights_gib == pytest.approx(record.facts.weights_gib, rel=0.002)
+        assert forecast.kv_gib == pytest.approx(record.facts.kv_cache_gib, rel=0.01)
 
 
 def test_answers_that_a_parser_held_back_have_no_tpot_and_stop_a_study_whose_objective_needs_it():

@@ -20,7 +20,8 @@ DESCENT_SHARE = 0.25
 PADDING_SHARE = 0.1
 """How much of a padded sequence's experts is read besides those of real ones."""
 DUMMY_SPREAD = 0.2
-"""Dummy weights send all tokens to nearly the same experts: share of the distinct experts still visited."""
+"""Dummy weights send all tokens to the same experts (docs/h200.md: 4 of 64 at any batch). This share of the distinct
+ones of real weights is fitted to an H100's throughput: it stands for what larger batches cost besides reading."""
 EXPERT_PARALLEL_DECODE = 1.03
 EXPERT_PARALLEL_PREFILL = 0.95
 """Whole experts on each GPU: uneven work in small batches, better shaped work in large ones."""

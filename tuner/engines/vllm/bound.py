@@ -28,7 +28,7 @@ def tokens_per_s(
     share = max(1.0, users / demand.data_parallel)
     whole = replace(demand, pipeline_parallel=1, predicting=0)
     cached = share * read_bytes(model, whole, context) / demand.pipeline_parallel if context else 0.0
-    moved = _visited_bytes(model, whole, users if demand.expert_parallel else share) + cached
+    moved = _visited_bytes(model, whole, users) + cached
     return users * bandwidth_gb_s * 1e9 / moved
 
 

@@ -248,7 +248,7 @@ class _Formulas:
         experts = self.model.experts
         if experts is None:
             return 0.0
-        cut = 1 if self.demand.expert_parallel else self.demand.tensor_parallel
+        cut = 1 if self.demand.expert_parallel else self.demand.experts_divided_by
         width, hidden = -(-experts.intermediate // cut), experts.latent or self.hidden
         chunked = not at_least(self.demand.version, 0, 20)
         tokens = min(self.tokens, EXPERT_CHUNK_TOKENS) if chunked else self.tokens

@@ -92,8 +92,8 @@ def _padding(model: Architecture, demand: Demand) -> float:
     if experts is None or quantization is None or quantization.method != "mxfp4":
         return 1.0
     grown = _rounded(experts.intermediate, _PADDED_WIDTH) / experts.intermediate
-    if demand.tensor_parallel > 1 or not at_least(demand.version, 0, 12):
-        cut = -(-experts.intermediate // demand.tensor_parallel)
+    if demand.experts_divided_by > 1 or not at_least(demand.version, 0, 12):
+        cut = -(-experts.intermediate // demand.experts_divided_by)
         grown = _rounded(cut, _PADDED_HIDDEN) / cut * _rounded(model.hidden or 1, _PADDED_WIDTH) / (model.hidden or 1)
     share = _expert_share(model, quantization, demand.element_bytes)
     return 1 + share * (grown - 1)
