@@ -152,8 +152,8 @@ class Demand:
     def experts_divided_by(self) -> int:
         """Ranks among which a layer's experts are divided.
 
-        Those of all replicas, whole or cut: ``FusedMoEParallelConfig.flatten_tp_across_dp_and_pcp``; 8.22 GiB a rank were
-        measured for 12 layers of GLM-4.7-Flash on two replicas without expert parallelism (docs/h200.md).
+        Those of all replicas, whole or cut: ``FusedMoEParallelConfig.flatten_tp_across_dp_and_pcp``; 8.22 GiB a rank
+        were measured for 12 layers of GLM-4.7-Flash on two replicas without expert parallelism (docs/h200.md).
         """
         return self.tensor_parallel * self.data_parallel
 
