@@ -1,6 +1,6 @@
 """vLLM's own ``config.yml`` with ``env.sh`` next to it, as vLLM's recipes are written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,27 @@ def words(path: Path, engine: str) -> tuple[str, ...]:
     return ENGINES[engine].conventions.from_file(tree) if isinstance(tree, Mapping) else ()
 
 
+def doubts(path: Path) -> tuple[str, ...]:
+    """What the file asks for and may not get.
+
+    ``vllm serve --config`` up to 0.32 passes over a false value (``FlexibleArgumentParser.load_config_file``: only its
+    api_server's own parser turns it into ``--no-…``).
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    tree = documents.yaml_of(path)
+    return tuple(_passed_over(tree)) if isinstance(tree, Mapping) else ()
+
+
+def _passed_over(tree: Mapping[str, Any]) -> Iterator[str]:
+    for name in (name for name, value in tree.items() if value is False):
+        yield (
+            f"{name}: false may be passed over by `vllm serve --config`, which leaves the default;"
+            f" tuner's launches do turn it off (write no-{name}: true to be sure)"
+        )
+
+
 def container(path: Path, tree: Mapping[str, Any], engine: str) -> Container | None:
     """The server that the file describes; ``None`` if its keys are no flags of an engine."""
     flags = ENGINES[engine].conventions.from_file(tree)
@@ -36,7 +57,7 @@ def container(path: Path, tree: Mapping[str, Any], engine: str) -> Container | N
         env=env,
         gpus=gpus.visible(None, env),
         container=False,
-        unread=tuple(script.noted),
+        unread=(*script.noted, *doubts(path)),
     )
 
 

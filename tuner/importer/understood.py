@@ -254,7 +254,8 @@ def _settings(container: Container, engine: str, flags: Sequence[Flag]) -> Setti
         words = settings_file.words(path, engine)
     except ConfigError as error:
         return SettingsFile(said=(f"the settings in {named} are not read: {error}",))
-    return SettingsFile(ENGINES[engine].conventions.serving(("vllm", "serve", *words), None))
+    command = ENGINES[engine].conventions.serving(("vllm", "serve", *words), None)
+    return SettingsFile(command, settings_file.doubts(path))
 
 
 def _weakened(container: Container) -> Iterator[str]:
