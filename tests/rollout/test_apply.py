@@ -47,6 +47,7 @@ DOTENV = f"VLLM_API_KEY={SECRET}\nSEQS=16\n"
 STUDY = (
     *("experiment=demo", "workload=tiny", "study.name=s", "engine.clock_scale=15"),
     *("workload.min_duration_s=0", "workload.ttft_prompt_tokens=[]", "workload.requests=16"),
+    *("workload.single_user.requests=1", "workload.warm_up.longest_tokens=200"),
 )
 
 
@@ -254,7 +255,6 @@ CLEAN, LIST = ("clean",), ("profile", "rollback", "compose.yaml")
         (Step.WRITING, 0, {}, CLEAN),
         (Step.DEPLOYING, 0, {}, LIST),
         (Step.DEPLOYING, 0.4, {}, CLEAN),
-        (Step.DEPLOYING, 0.8, {}, LIST),
         (Step.MEASURING, 0, {}, CLEAN),
         (Step.MEASURING, 2, {}, LIST),
         (Step.RESTORING, 0, BELOW, CLEAN),
@@ -269,12 +269,13 @@ def test_what_a_kill_left_is_put_back_by_the_next_command(
     killed = apply(here, program=("-c", KILLED, step, str(after_s), str(int(signal.SIGKILL))))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert list(state_dir.glob("rollouts/*/under-way.json"))
+    (here / "..env.tuner.tmp").write_text("what a kill in the middle of writing leaves")
     done = tuner(here, *command)
     assert "was interrupted" in done.stdout + done.stderr
     assert texts(here) == before
     assert_back(services(here, engine), old)
     assert not list(state_dir.glob("rollouts/*/under-way.json"))
-    assert not [path for path in here.iterdir() if path.name.endswith(".bak")]
+    assert not [path for path in here.iterdir() if path.name.endswith((".bak", ".tmp"))]
 
 
 def test_a_kill_after_the_verdict_loses_nothing_and_the_next_apply_goes_on(here, winner, engine):
@@ -325,6 +326,6 @@ def test_verify_names_what_changed(here, winner):
     assert found["--max-num-seqs"] == (64, 16)
     assert found["OMP_NUM_THREADS"] == ("8", "4")
     assert found["engine version"] == ("0.14.0", "0.15.0")
-    assert set(found) == {*found, "image", "GPU", "driver", "workload"}
+    assert {"image", "GPU", "driver", "workload"} <= set(found)
     refused = apply(here)
     assert (refused.returncode, "the proof is of 0123456789ab" in refused.stderr) == (2, True)

@@ -13,6 +13,7 @@ from tuner.export.profile import Profile
 from tuner.importer import sources
 from tuner.proof.decision import Kind
 from tuner.rollout import service
+from tuner.rollout.comparing import settings
 from tuner.rollout.deploying import Rollout, recover_all
 from tuner.rollout.holding import Held
 from tuner.rollout.journal import Place
@@ -81,6 +82,8 @@ def _rolled_out(winner: Winner, old: Service, made: Written, traffic: Traffic, f
     found: list[Held] = []
 
     def judge(new: Service) -> None:
+        if others := list(settings(profile, new)):
+            raise MeasurementError(f"what runs is not what was proven: {'; '.join(map(str, others))}")
         gauge = Gauge(profile, traffic, place.measured, follower)
         found.extend(gauge.held(new.launcher(whole_log=True), new.model))
         if below := [reading(each) for each in found if not each.holds]:

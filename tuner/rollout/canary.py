@@ -11,14 +11,18 @@ from tuner.errors import ConfigError
 from tuner.launchers.docker import composed, daemon
 from tuner.launchers.docker.composed import Composed
 from tuner.rollout.project import Described, Project
+from tuner.rollout.say import Say
+
+_MUCH_BYTES = 1 << 29
 
 
-def check(project: Project, container: Composed) -> None:
+def check(project: Project, container: Composed, say: Say) -> None:
     """Show that the files would start the service that runs.
 
     Args:
         project: Its files, of which exact copies are saved.
         container: What runs.
+        say: Told of what would be lost with the container.
 
     Raises:
         ConfigError: They would start another one.
@@ -27,10 +31,14 @@ def check(project: Project, container: Composed) -> None:
     described = project.described()
     with daemon.connected() as client:
         here = composed.image_id(client, described.image)
+        written = composed.written_bytes(client, container.id)
     if wrong := list(_differences(described, here, container)):
         said = f"it could not be brought back as it is: {'; '.join(wrong)}"
         fix = f"bring {project.service} up from its file first: `docker compose up -d {project.service}`"
         raise ConfigError(said, place=str(project.files[0]), fix=fix)
+    if written > _MUCH_BYTES:
+        lost = f"{written / 1e9:.1f} GB that {container.name} has written outside its volumes go with it"
+        say(f"! {lost}: give a model or a cache a volume, else it is loaded anew")
 
 
 def _differences(described: Described, here: str | None, container: Composed) -> Iterator[str]:

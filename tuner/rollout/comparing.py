@@ -43,6 +43,11 @@ def changes(profile: Profile, service: Service) -> Iterator[Change]:
     yield from _version(profile, service)
     yield from _machine(profile, service)
     yield from _model(profile, service)
+    yield from settings(profile, service)
+
+
+def settings(profile: Profile, service: Service) -> Iterator[Change]:
+    """Flags and variables that changed."""
     yield from _flags(profile, service)
     yield from _variables(profile, service)
 
@@ -69,13 +74,17 @@ def _machine(profile: Profile, service: Service) -> Iterator[Change]:
     if machine is None:
         return
     given = service.deployment.understood.gpus
-    if isinstance(given, list) and machine.indices and given != [*machine.indices]:
+    if machine.indices and _are_indices(given) and given != [*machine.indices]:
         yield Change(what="GPU", proven=[*machine.indices], now=given)
     now = [here[index] for index in machine.indices if index < len(here)]
     for what, part in (("GPU", 0), ("driver", 2)):
         old, new = _parts(machine.gpus, part), _parts(now, part)
         if old and old != new:
             yield Change(what=what, proven=", ".join(old), now=", ".join(new) or None)
+
+
+def _are_indices(given: JsonValue) -> bool:
+    return isinstance(given, list) and all(isinstance(one, int) for one in given)
 
 
 def _parts(described: tuple[str, ...] | list[str], part: int) -> list[str]:
@@ -106,8 +115,8 @@ def _flags(profile: Profile, service: Service) -> Iterator[Change]:
 def _variables(profile: Profile, service: Service) -> Iterator[Change]:
     """Those of the profile, and those that the engine reads; what else a container needs is no part of a proof."""
     conventions = ENGINES[profile.engine.kind].conventions
-    then, now = profile.env, service.served.env
-    own = [name for name in now if name.startswith(conventions.variables)]
+    then, now = profile.env, service.container.env
+    own = [name for name in service.served.env if name.startswith(conventions.variables)]
     for name in dict.fromkeys((*then, *own)):
         if then.get(name) != now.get(name) and not name.startswith(conventions.launchers_own):
             yield Change(what=name, proven=then.get(name), now=_safe(now.get(name)))

@@ -1,8 +1,8 @@
 """One rollout: save, write, deploy, have it judged, keep it; or put everything back, now or with the next command.
 
 Before each step the journal on disk says what is about to be done. From any step there is one way back: the files,
-which are replaced whole, and ``docker compose up`` on them, which changes nothing where the old container still runs. So
-nothing depends on what a killed tuner had got done of its step.
+which are replaced whole, and ``docker compose up`` on them, which changes nothing where the old container still runs.
+So nothing depends on what a killed tuner had got done of its step.
 """
 
 import os
@@ -67,7 +67,7 @@ class Rollout:
             InfrastructureError: It is not kept, and the old service could not be brought back.
         """
         project, container = self.old.project, self.old.container
-        canary.check(project, container)
+        canary.check(project, container, self.say)
         backup = saved.save(self.place, project, container, self.contents, self.what)
         self.say(f"canary: backup {backup.number} starts what runs now, {container.name} ({container.image})")
         journal = Journal(owner=str(Owner.me()), step=Step.SAVED, backup=backup)

@@ -68,6 +68,7 @@ def contents(place: Place, backup: Backup) -> dict[Path, bytes]:
 def put_back(place: Place, backup: Backup, say: Say) -> None:
     """Have the files say what they said; what somebody else has written there meanwhile is kept next to them."""
     for one in backup.files:
+        saving.draft_of(one.path).unlink(missing_ok=True)
         old = (place.folder(backup.number) / one.copy_name).read_bytes()
         now = one.path.read_bytes() if one.path.exists() else None
         if now == old:

@@ -1,19 +1,47 @@
 """``tuner profile apply``, ``verify`` and ``rollback`` on a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from tuner.bench.view import view
+from tuner.bench.view import Follower, view
+from tuner.engines.base import Phase
 from tuner.errors import ConfigError
 from tuner.export.profile import read_profile
+from tuner.load.progress import Progress
 from tuner.rollout import returning
 from tuner.rollout.applying import Winner, apply
 from tuner.rollout.journal import Backup
 from tuner.rollout.say import Say
 from tuner.rollout.sentences import readings
 from tuner.rollout.verifying import DOES_NOT_HOLD, Verified, verify
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """What is said stays on the terminal; phases and progress are the inner follower's."""
+
+    console: Console
+    inner: Follower
+
+    def note(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def phase(self, phase: Phase) -> None:
+        self.inner.phase(phase)
+
+    def progress(self, progress: Progress) -> None:
+        self.inner.progress(progress)
+
+
+@contextmanager
+def _followed(*, as_json: bool) -> Iterator[Follower]:
+    console = Console(stderr=True)
+    with view(console, as_json=as_json) as follower:
+        yield follower if as_json else _Telling(console, follower)
 
 
 def winner_of(files: Sequence[Path], service: str | None, source: Path) -> Winner:
@@ -23,7 +51,7 @@ def winner_of(files: Sequence[Path], service: str | None, source: Path) -> Winne
 
 def applied(winner: Winner, print_: Say, *, limit_not_shown: bool) -> None:
     """Apply it, and say what came of it."""
-    with view(Console(stderr=True), as_json=False) as follower:
+    with _followed(as_json=False) as follower:
         found = apply(winner, follower, limit_not_shown=limit_not_shown)
     if not found:
         return print_("nothing to change: the file says what the winner says; `tuner profile verify` measures it")
@@ -35,7 +63,7 @@ def applied(winner: Winner, print_: Say, *, limit_not_shown: bool) -> None:
 
 def verified(winner: Winner, print_: Say, *, as_json: bool) -> int:
     """Verify it, and say what came of it; returns the exit code."""
-    with view(Console(stderr=True), as_json=as_json) as follower:
+    with _followed(as_json=as_json) as follower:
         found = verify(winner, follower)
     print_(found.model_dump_json(indent=1) if as_json else _text(found))
     return 0 if found.holds else DOES_NOT_HOLD

@@ -89,6 +89,11 @@ def encoded(target: Path, text: str) -> bytes:
     return content.replace(b"\n", b"\r\n") if b"\r\n" in target.read_bytes() else content
 
 
+def draft_of(target: Path) -> Path:
+    """Where new content is written first; a kill may leave it there."""
+    return target.with_name(f".{target.name}.tuner.tmp")
+
+
 def replace(target: Path, content: bytes) -> None:
     """Put new content in the place of a file, whole or not at all; its mode and owner stay.
 
@@ -96,7 +101,7 @@ def replace(target: Path, content: bytes) -> None:
         target: The file; no link, which would be replaced itself.
         content: What it is to hold.
     """
-    draft = target.with_name(f".{target.name}.tuner.tmp")
+    draft = draft_of(target)
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:

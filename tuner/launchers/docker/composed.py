@@ -58,6 +58,11 @@ class Composed:
     attrs: Mapping[str, Any] = field(repr=False)
     image_attrs: Mapping[str, Any] = field(repr=False)
 
+    @property
+    def env(self) -> dict[str, str]:
+        """Its variables, those of its image included; secrets are among them."""
+        return dict(one.partition("=")[::2] for one in self.attrs["Config"].get("Env") or [])
+
     def url(self, port: int) -> str:
         """Where this host reaches what listens on a port inside: as it is published, else at its own address."""
         network = self.attrs["NetworkSettings"]
@@ -136,6 +141,13 @@ def _composed(client: DockerClient, container: Container) -> Composed:
         attrs=attrs,
         image_attrs=image,
     )
+
+
+def written_bytes(client: DockerClient, container: str) -> int:
+    """What a container has written outside its volumes, and what goes with it."""
+    with translated():
+        listed = client.api.containers(all=True, size=True, filters={"id": container})
+    return sum(one.get("SizeRw") or 0 for one in listed)
 
 
 def image_id(client: DockerClient, reference: str) -> str | None:
