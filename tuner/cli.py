@@ -106,7 +106,8 @@ def _groups_help() -> str:
     return (
         "Run a study, or resume the one of that name.\n\n"
         "OVERRIDES choose from the groups and set any key (Hydra's grammar): experiment=demo budget.trials=40\n\n"
-        "deployment=PATH[:SERVICE] makes a deployment's own file trial 0: deployment=compose.yaml\n\n"
+        "deployment=PATH[:SERVICE] makes a deployment's own file trial 0 (deployment=compose.yaml); a choice below is a"
+        " service by its name\n\n"
         f"Groups and choices:\n\n{lines}"
     )
 
