@@ -44,6 +44,8 @@ services:
     stop_grace_period: 0s
 """
 DOTENV = f"VLLM_API_KEY={SECRET}\nSEQS=16\n"
+BELOW = {"times": 50, "noise": 0.02}
+BROKEN = {"gpu_memory_utilization": 0.99}
 STUDY = (
     *("experiment=demo", "workload=tiny", "study.name=s", "engine.clock_scale=15"),
     *("workload.min_duration_s=0", "workload.ttft_prompt_tokens=[]", "workload.requests=16"),
@@ -90,7 +92,7 @@ def here(image, tmp_path):
     (folder / ".env").write_text(DOTENV)
     compose(folder, "up", "-d")
     yield folder
-    compose(folder, "down", "--volumes", "--timeout", "1")
+    compose(folder, "down", "--volumes", "--timeout", "0")
 
 
 @pytest.fixture
@@ -166,7 +168,7 @@ def test_a_winner_whose_proof_holds_is_kept_verified_and_rolled_back(here, winne
     winner()
     done = apply(here)
     assert done.returncode == 0, done.stderr
-    assert "canary: backup 1 starts what runs now" in done.stderr
+    assert "backup 1 is what runs now" in done.stderr
     assert "measuring" in done.stderr
     assert "holds  " in done.stdout
     new = services(here, engine)
@@ -194,7 +196,9 @@ def test_a_winner_whose_proof_holds_is_kept_verified_and_rolled_back(here, winne
     assert back.returncode == 0, back.stderr
     assert texts(here) == before
     assert services(here, engine).qwen.attrs["Config"]["Cmd"] == old.qwen.attrs["Config"]["Cmd"]
+    services(here, engine).qwen.stop(timeout=1)
     forward = tuner(here, "profile", "rollback", "compose.yaml", "--to", "2")
+    assert "does not answer now" in forward.stderr
     assert forward.returncode == 0, forward.stderr
     assert "SEQS=64" in (here / ".env").read_text()
     assert services(here, engine).other.id == old.other.id
@@ -203,8 +207,8 @@ def test_a_winner_whose_proof_holds_is_kept_verified_and_rolled_back(here, winne
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"gpu_memory_utilization": 0.99}, "memory"),
-        ({"times": 50, "noise": 0.02}, "it measures below its proof: "),
+        (BROKEN, "memory"),
+        (BELOW, "it measures below its proof: "),
     ],
     ids=["does not start", "is slower than proven"],
 )
@@ -244,7 +248,6 @@ def dying(self, journal):
 Place.write = dying
 main()
 """
-BELOW = {"times": 50, "noise": 0.02}
 CLEAN, LIST = ("clean",), ("profile", "rollback", "compose.yaml")
 
 
@@ -257,8 +260,8 @@ CLEAN, LIST = ("clean",), ("profile", "rollback", "compose.yaml")
         (Step.DEPLOYING, 0.4, {}, CLEAN),
         (Step.MEASURING, 0, {}, CLEAN),
         (Step.MEASURING, 2, {}, LIST),
-        (Step.RESTORING, 0, BELOW, CLEAN),
-        (Step.RESTORING, 0.4, BELOW, LIST),
+        (Step.RESTORING, 0, BROKEN, CLEAN),
+        (Step.RESTORING, 0.4, BROKEN, LIST),
     ],
 )
 def test_what_a_kill_left_is_put_back_by_the_next_command(
@@ -290,10 +293,11 @@ def test_a_kill_after_the_verdict_loses_nothing_and_the_next_apply_goes_on(here,
     assert new.qwen.attrs["Config"]["Cmd"][7] == "64"
 
 
-def test_ctrl_c_puts_the_old_service_back(here, winner, engine):
+@pytest.mark.parametrize(("step", "after_s"), [(Step.DEPLOYING, 0.4), (Step.MEASURING, 1)])
+def test_ctrl_c_puts_the_old_service_back(here, winner, engine, step, after_s):
     before, old = texts(here), services(here, engine)
     winner()
-    done = apply(here, program=("-c", KILLED, Step.MEASURING, "1", str(int(signal.SIGINT))))
+    done = apply(here, program=("-c", KILLED, step, str(after_s), str(int(signal.SIGINT))))
     assert done.returncode == 130, done.stderr
     assert texts(here) == before
     assert_back(services(here, engine), old)
@@ -308,6 +312,10 @@ def test_a_service_that_its_file_would_not_start_again_is_left_alone(here, winne
     assert "these variables are others in the file than in the container: VLLM_API_KEY" in done.stderr
     assert "k-another" not in done.stderr
     assert services(here, engine).qwen.id == old.qwen.id
+    services(here, engine).qwen.pause()
+    paused = apply(here)
+    assert (paused.returncode, "does not answer now" in paused.stderr) == (2, True)
+    services(here, engine).qwen.unpause()
 
 
 def test_verify_names_what_changed(here, winner):

@@ -8,24 +8,25 @@ So nothing depends on what a killed tuner had got done of its step.
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.errors import InfrastructureError, TunerError
+from tuner.errors import ConfigError, InfrastructureError, TunerError
 from tuner.export.inplace import saving
 from tuner.host.owner import Owner
 from tuner.launchers.docker import composed, daemon
 from tuner.rollout import canary, saved, service
-from tuner.rollout.journal import Backup, Journal, Place, Step, places_of
+from tuner.rollout.journal import Backup, Journal, Place, Ran, Step, places_of
 from tuner.rollout.project import Project
 from tuner.rollout.say import Say
 from tuner.rollout.service import Service
-from tuner.trial.readiness import Probe
 
 _POLL_S = 0.5
 _READY_S = 1800.0
 """How long a service may take to answer: that of a large model loads for many minutes."""
+_STARTS = 3
+"""A service that its restart policy has started so often since will not serve."""
 _SETTLED_S = 3.0
 """A container that has been down for so long is not between two starts of its restart policy."""
 
@@ -50,6 +51,7 @@ class Rollout:
         contents: What each file is to hold.
         what: What that is, for a person.
         say: Told of each step.
+        strict: Whether what runs has to answer, and to be what its files say; else that it does not is only said.
     """
 
     place: Place
@@ -58,24 +60,44 @@ class Rollout:
     contents: Mapping[Path, bytes]
     what: str
     say: Say
+    strict: bool = True
 
     def run(self, judge: Judge) -> None:
         """Deploy it, and keep it only if the judge does.
 
         Raises:
+            ConfigError: What runs could not be brought back; nothing was touched.
             PutBack: It is not kept; the old service is there again.
             InfrastructureError: It is not kept, and the old service could not be brought back.
         """
-        project, container = self.old.project, self.old.container
-        canary.check(project, container, self.say)
-        backup = saved.save(self.place, project, container, self.contents, self.what)
-        self.say(f"canary: backup {backup.number} starts what runs now, {container.name} ({container.image})")
+        ran = self._canary()
+        backup = saved.save(self.place, self.old.project, ran, self.contents, self.what)
+        self.say(f"backup {backup.number} is what runs now: {ran.name} ({ran.image})")
         journal = Journal(owner=str(Owner.me()), step=Step.SAVED, backup=backup)
         self.place.write(journal)
         with self._put_back_on_failure():
             self._deploy(journal, judge)
             self.place.write(journal.at(Step.KEEPING))
         self.place.close()
+
+    def _canary(self) -> Ran:
+        """What runs, once it is shown that it can be brought back."""
+        container, answers = self.old.container, self.old.answers
+        try:
+            if not answers:
+                raise ConfigError(f"{container.name} does not answer now, so that nobody could tell when it is back")
+            canary.check(self.old.project, container, self.say)
+        except ConfigError as error:
+            if self.strict:
+                raise
+            self.say(f"! {error.message}")
+        return Ran(
+            id=container.id,
+            name=container.name,
+            image=container.image,
+            image_id=container.image_id,
+            answered=answers,
+        )
 
     def _deploy(self, journal: Journal, judge: Judge) -> None:
         project = self.old.project
@@ -93,7 +115,7 @@ class Rollout:
         try:
             yield
         except BaseException as error:
-            said = error.message if isinstance(error, TunerError) else "interrupted"
+            said = error.message if isinstance(error, TunerError) else str(error) or "interrupted"
             self.say(f"not kept: {said}")
             put_back(self.place, self.lock, self.say)
             if not isinstance(error, TunerError):
@@ -119,12 +141,14 @@ def put_back(place: Place, lock: int, say: Say) -> None:
     journal = place.journal()
     assert journal is not None
     backup = journal.backup
-    place.write(journal.at(Step.RESTORING))
+    with suppress(OSError):  # a full disk: the step that is on it leads here as well
+        place.write(journal.at(Step.RESTORING))
     saved.put_back(place, backup, say)
     if journal.step not in (Step.SAVED, Step.WRITING):  # nobody has touched the service yet
         _same_image(backup, say)
         backup.project.up(lock)
-        await_answer(backup.project, say)
+        if backup.ran.answered:
+            await_answer(backup.project, say)
     place.close()
     place.forget(backup.number)
 
@@ -148,11 +172,13 @@ def await_answer(project: Project, say: Say) -> None:
     """
     say(f"waiting for {project.service} to answer")
     begun = seen = time.monotonic()
-    while time.monotonic() - begun < _READY_S and time.monotonic() - seen < _SETTLED_S:
-        found = service.found(project.service, project.files[0])
-        if found and Probe(found.url, found.model).healthy():
-            return say(f"{project.service} answers, after {time.monotonic() - begun:.0f} s")
-        seen = time.monotonic() if found else seen
+    starts = set[tuple[str, int]]()
+    while time.monotonic() - begun < _READY_S and time.monotonic() - seen < _SETTLED_S and len(starts) <= _STARTS:
+        if found := service.found(project.service, project.files[0]):
+            starts.add(found.restarts)
+            seen = time.monotonic()
+            if found.answers:
+                return say(f"{project.service} answers, after {time.monotonic() - begun:.0f} s")
         time.sleep(_POLL_S)
     fix = f"`docker compose logs {project.service}`, then `tuner profile rollback {project.files[0]}`"
     raise InfrastructureError(f"{project.service} was started and does not answer", fix=fix)

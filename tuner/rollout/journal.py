@@ -65,6 +65,8 @@ class Ran(Schema):
     name: str
     image: str
     image_id: str
+    answered: bool
+    """Whether its model answered; what did not is not waited for when it is put back."""
 
 
 class Backup(Stored):

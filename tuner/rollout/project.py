@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,25 +84,37 @@ class Project(Schema):
 def _said(command: list[str], within_s: float, locks: tuple[int, ...]) -> str:
     env = {**os.environ, "DOCKER_HOST": engine_url()}
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             env=env,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=within_s,
             pass_fds=locks,
             start_new_session=True,  # a Ctrl-C is ours to answer: half of it would be left otherwise
         )
     except OSError as error:
         fix = "install Docker's command line with its compose plugin (docker-compose-plugin)"
         raise EngineUnavailable(f"docker cannot be started: {error.strerror}", fix=fix) from error
-    except subprocess.TimeoutExpired as error:
-        raise EngineUnavailable(f"docker compose is not done after {within_s:.0f} s") from error
-    if done.returncode:
-        raise _failed(done.stderr)
-    return done.stdout
+    with process:
+        said, complaint = _ended(process, within_s)
+    if process.returncode:
+        raise _failed(complaint)
+    return said
+
+
+def _ended(process: "subprocess.Popen[str]", within_s: float) -> tuple[str, str]:
+    """What it said; an interrupt, or a limit that has passed, ends it and its plugin before anything else is done."""
+    try:
+        return process.communicate(timeout=within_s)
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise EngineUnavailable(f"docker compose is not done after {within_s:.0f} s") from error
+        raise
 
 
 def _failed(stderr: str) -> InfrastructureError:

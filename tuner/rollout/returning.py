@@ -34,6 +34,8 @@ def backups(file: Path, named: str | None, say: Say) -> list[Backup]:
 def rollback(file: Path, named: str | None, number: int, say: Say) -> None:
     """Deploy what was there before rollout N; what is there now is saved first, so that this can be undone as well.
 
+    What is there now may have ended or be none of its files' making: that is often why somebody goes back.
+
     Args:
         file: The compose file.
         named: Which service, where several were rolled out from it.
@@ -41,7 +43,7 @@ def rollback(file: Path, named: str | None, number: int, say: Say) -> None:
         say: Told of each step.
 
     Raises:
-        ConfigError: There is no such backup, or the service does not run.
+        ConfigError: There is no such backup, or no container of the service.
         PutBack: It does not start; what was there is back.
     """
     found = {one.number: one for one in backups(file, named, say)}
@@ -51,11 +53,11 @@ def rollback(file: Path, named: str | None, number: int, say: Say) -> None:
     backup = found[number]
     place = Place.of(backup.project)
     with place.alone() as lock:
-        old = service.running(backup.project.service, sources.file_of(file))
+        old = service.running(backup.project.service, sources.file_of(file), ended=True)
         contents = {path: text for path, text in saved.contents(place, backup).items() if path.read_bytes() != text}
         if not contents:
             return say("nothing to change: the files say what they said then")
-        rollout = Rollout(place, lock, old, contents, f"the rollback to {number}", say)
+        rollout = Rollout(place, lock, old, contents, f"the rollback to {number}", say, strict=False)
         rollout.run(lambda new: await_answer(new.project, say))
     return None
 

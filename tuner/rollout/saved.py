@@ -9,13 +9,12 @@ from pathlib import Path
 from tuner.errors import InfrastructureError
 from tuner.export.inplace import saving
 from tuner.host.files import write_whole
-from tuner.launchers.docker.composed import Composed
 from tuner.rollout.journal import Backup, Place, Ran, SavedFile
 from tuner.rollout.project import Project
 from tuner.rollout.say import Say
 
 
-def save(place: Place, project: Project, container: Composed, contents: Mapping[Path, bytes], before: str) -> Backup:
+def save(place: Place, project: Project, ran: Ran, contents: Mapping[Path, bytes], before: str) -> Backup:
     """Keep what is there: the compose files, whatever else is to change, and what runs.
 
     Other files are not copied: an ``.env`` that stays as it is needs no second place for the keys in it.
@@ -23,7 +22,7 @@ def save(place: Place, project: Project, container: Composed, contents: Mapping[
     Args:
         place: The service's folder.
         project: Where the service comes from.
-        container: What runs.
+        ran: What runs.
         contents: What is to be written.
         before: What it is saved before, for a person.
 
@@ -40,7 +39,7 @@ def save(place: Place, project: Project, container: Composed, contents: Mapping[
         number=number,
         saved_at=datetime.now().astimezone().isoformat(timespec="seconds"),
         project=project,
-        ran=Ran(id=container.id, name=container.name, image=container.image, image_id=container.image_id),
+        ran=ran,
         before=before,
         files=files,
     )

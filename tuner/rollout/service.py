@@ -12,6 +12,7 @@ from tuner.launchers.docker import composed, daemon
 from tuner.launchers.docker.composed import Composed, RunningService
 from tuner.rollout.project import Project
 from tuner.secrets import hide, is_api_key, is_secret
+from tuner.trial.readiness import Probe
 
 _HUB = "/root/.cache/huggingface"
 
@@ -52,6 +53,16 @@ class Service:
         port = self._flag("--port") or ""
         return self.container.url(int(port) if port.isdigit() else DEFAULT_PORT)
 
+    @property
+    def answers(self) -> bool:
+        """Whether it is healthy."""
+        return Probe(self.url, self.model).healthy()
+
+    @property
+    def restarts(self) -> tuple[str, int]:
+        """Its container, and how often its restart policy has started it again."""
+        return self.container.id, int(self.container.attrs["RestartCount"])
+
     def launcher(self, *, whole_log: bool) -> RunningService:
         """What a measurement takes for its launcher."""
         return RunningService(self.container.id, self.url, self._headers, whole_log)
@@ -77,14 +88,19 @@ class Service:
         return next((flag.values[0] for flag in reversed(flags) if flag.name == name and flag.values), None)
 
 
-def running(service: str, file: Path) -> Service:
+def running(service: str, file: Path, *, ended: bool = False) -> Service:
     """The service of this name that a compose file describes.
+
+    Args:
+        service: Its name.
+        file: The compose file.
+        ended: Whether one that has ended will do.
 
     Raises:
         ConfigError: It does not run, several of it do, or it is no engine.
         EngineUnavailable: No Docker engine answers.
     """
-    if (one := found(service, file)) is not None:
+    if (one := found(service, file, ended=ended)) is not None:
         return one
     fix = f"`docker compose -f {file} up -d {service}` starts it"
     raise ConfigError(f"no container of {service} runs that was made from this file", place=str(file), fix=fix)

@@ -65,8 +65,8 @@ class Composed:
 
     def url(self, port: int) -> str:
         """Where this host reaches what listens on a port inside: as it is published, else at its own address."""
-        network = self.attrs["NetworkSettings"]
-        if not self.attrs["State"]["Running"]:
+        network, state = self.attrs["NetworkSettings"], self.attrs["State"]
+        if not state["Running"] or state["Restarting"]:
             return "http://127.0.0.1:0"  # nobody can answer: it has ended already, and its log says why
         if self.attrs["HostConfig"].get("NetworkMode") == "host":
             return f"http://127.0.0.1:{port}"
