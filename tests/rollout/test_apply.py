@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from tuner.importer import sources
 from tuner.importer.baseline import served
 from tuner.proof.decision import Kind
 from tuner.rollout.journal import Step
+from tuner.testing.launcher import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
 ROOT = Path(__file__).parents[2]
@@ -157,6 +159,18 @@ def services(here, client):
 def answers(container):
     (port,) = container.attrs["NetworkSettings"]["Ports"]["8000/tcp"]
     return httpx.get(f"http://127.0.0.1:{port['HostPort']}/health", timeout=10).status_code == 200
+
+
+def until_it_answers(here):
+    client = docker.from_env()
+    until(lambda: _answers_now(services(here, client).qwen), timeout_s=300)
+    client.close()
+
+
+def _answers_now(container):
+    with suppress(httpx.HTTPError, KeyError):  # no port is there between two starts
+        return answers(container)
+    return False
 
 
 def texts(here):

@@ -65,8 +65,14 @@ def _version(profile: Profile, service: Service) -> Iterator[Change]:
         now = fetch(f"{service.url}/version", {}, within_s=_WITHIN_S).json().get("version")
     except (httpx.HTTPError, ValueError, AttributeError):
         return
-    if profile.engine.version and now and now != profile.engine.version:
-        yield Change(what="engine version", proven=profile.engine.version, now=str(now))
+    then = profile.engine.version
+    if then and now and _release(str(now)) != _release(then):
+        yield Change(what="engine version", proven=then, now=str(now))
+
+
+def _release(version: str) -> str:
+    """Without the build's own suffix, ``+cpu``: some of an engine's words leave it out."""
+    return version.partition("+")[0]
 
 
 def _machine(profile: Profile, service: Service) -> Iterator[Change]:
