@@ -193,6 +193,8 @@ def test_a_winner_whose_proof_holds_is_kept_verified_and_rolled_back(here, winne
     assert answers(new.qwen)
     assert not list(state_dir.glob("rollouts/*/under-way.json"))
     assert not [path for path in here.iterdir() if path.name.endswith((".bak", ".tmp"))]
+    holding = [path for path in state_dir.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert [path.parent.name for path in holding] == ["0001"], "only the copy of the .env that was changed"
     assert "nothing to change" in apply(here).stdout
     compose(here, "up", "-d")
     assert services(here, engine).qwen.id == new.qwen.id, "it is what the user's own command would have made"
