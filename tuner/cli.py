@@ -106,7 +106,8 @@ def _groups_help() -> str:
     return (
         "Run a study, or resume the one of that name.\n\n"
         "OVERRIDES choose from the groups and set any key (Hydra's grammar): experiment=demo budget.trials=40\n\n"
-        "deployment=PATH[:SERVICE] makes a deployment's own file trial 0: deployment=compose.yaml\n\n"
+        "deployment=PATH[:SERVICE] makes a deployment's own file trial 0 (deployment=compose.yaml); a choice below is a"
+        " service by its name\n\n"
         f"Groups and choices:\n\n{lines}"
     )
 
@@ -562,6 +563,61 @@ def profile_write(
     return None
 
 
+DeployedFiles = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="Your compose file, or several that are merged.")
+]
+ServiceName = Annotated[str | None, typer.Option("--service", help="Which one, where the file has several.")]
+
+
+@profile_app.command("apply")
+def profile_apply(
+    files: DeployedFiles,
+    study: OfStudy = None,
+    profile: ProfilePath = None,
+    folder: StudiesFolder = Path("studies"),
+    service: ServiceName = None,
+    limit_not_shown: Annotated[
+        bool, typer.Option("--limit-not-shown", help="Also a winner that is not shown to keep a limit.")
+    ] = False,
+) -> None:
+    """Deploy a study's winner with docker compose, and keep it only if its proof holds there.
+
+    Otherwise the old file and the old service are back when this ends, with exit code 3.
+    """
+    from tuner.terminal.rollout import applied, winner_of
+
+    winner = winner_of(files, service, _profile_file(folder, study, profile))
+    applied(winner, _print, limit_not_shown=limit_not_shown)
+
+
+@profile_app.command("verify")
+def profile_verify(
+    files: DeployedFiles,
+    study: OfStudy = None,
+    profile: ProfilePath = None,
+    folder: StudiesFolder = Path("studies"),
+    service: ServiceName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the service that runs: does its proof still hold (else exit code 3), and what changed since?"""
+    from tuner.terminal.rollout import verified, winner_of
+
+    winner = winner_of(files, service, _profile_file(folder, study, profile))
+    raise typer.Exit(verified(winner, _print, as_json=as_json))
+
+
+@profile_app.command("rollback")
+def profile_rollback(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Your compose file.")],
+    to: Annotated[int | None, typer.Option("--to", metavar="N", help="Deploy what was there before rollout N.")] = None,
+    service: ServiceName = None,
+) -> None:
+    """List what `apply` has saved, with dates; with --to, go back to it. Finishes what a killed `apply` left."""
+    from tuner.terminal.rollout import rolled_back
+
+    rolled_back(file, service, to, _say, _print)
+
+
 @sim_app.command(
     "serve", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
@@ -626,9 +682,10 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and stop.")] = False,
 ) -> None:
     """Show, then remove, what interrupted runs left, and give back what they took."""
+    from tuner.rollout import returning
     from tuner.site import clean as cleaning
 
-    found = cleaning.left_overs(_print)
+    found = [*cleaning.left_overs(_print), *returning.left_overs(_print)]
     for left in found:
         _print(str(left))
     for busy in cleaning.under_way():

@@ -219,7 +219,7 @@ def _compose(
         _put(resolved, key, measured[key])
     for key, value in said.items():
         _put_below(resolved, key, value)
-    return {str(key): value for key, value in resolved.items() if key != "experiment"}
+    return {str(key): value for key, value in resolved.items() if key not in ("experiment", KEY)}
 
 
 def _named_after(model: object) -> str:

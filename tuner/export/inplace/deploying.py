@@ -25,21 +25,21 @@ def changes_of(files: Sequence[Path], service: str | None, profile: Profile, *, 
         ConfigError: It is not to be deployed, or cannot be written in place.
     """
     check_deploys(profile, limit_not_shown=limit_not_shown)
-    view = _view(tuple(map(sources.file_of, files)), service, profile)
+    view = viewed(files, service, profile)
     made = written(view, winner_of(profile))
     return replace(made, said=(*made.said, *_noted(view, profile)))
 
 
-def _view(files: tuple[Path, ...], service: str | None, profile: Profile) -> View:
+def viewed(files: Sequence[Path], service: str | None, profile: Profile) -> View:
     """The files; of several services the one that the profile is of, unless one is named."""
-    view = View(files, service, dict(os.environ), {})
+    view = View(tuple(map(sources.file_of, files)), service, dict(os.environ), {})
     try:
         view.deployment  # noqa: B018
     except sources.NoEngine:
         names = [one.service for one in view.source.containers]
         if service is not None or profile.service.name not in names:
             raise
-        return View(files, profile.service.name, view.environ, {})
+        return View(view.files, profile.service.name, view.environ, {})
     return view
 
 

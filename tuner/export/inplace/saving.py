@@ -44,15 +44,13 @@ def save(old: Mapping[Path, str], new: Mapping[Path, str]) -> dict[Path, Path]:
         ConfigError: One has been changed in the meantime.
         OSError: One cannot be written; then all are as they were.
     """
+    check_unchanged(old, new)
     real = {path: Path(os.path.realpath(path)) for path in new}
-    for path, target in real.items():
-        if target.read_text("utf-8") != old[path]:
-            raise ConfigError("it was changed in the meantime", place=str(path), fix="run the same command again")
-    kept = {path: _backup(path, target) for path, target in real.items()}
+    kept = {path: backup(path, target) for path, target in real.items()}
     done: list[Path] = []
     try:
         for path, target in real.items():
-            _replace(target, new[path])
+            replace(target, encoded(target, new[path]))
             done.append(path)
     except OSError:
         for path in done:
@@ -61,7 +59,18 @@ def save(old: Mapping[Path, str], new: Mapping[Path, str]) -> dict[Path, Path]:
     return kept
 
 
-def _backup(path: Path, target: Path) -> Path:
+def check_unchanged(old: Mapping[Path, str], paths: Iterable[Path]) -> None:
+    """Make sure that files still say what they did.
+
+    Raises:
+        ConfigError: One has been changed in the meantime.
+    """
+    for path in paths:
+        if path.read_text("utf-8") != old[path]:
+            raise ConfigError("it was changed in the meantime", place=str(path), fix="run the same command again")
+
+
+def backup(path: Path, target: Path) -> Path:
     """A copy next to the file, never in the place of an earlier one."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     names = [f"{path.name}.bak", f"{path.name}.{stamp}.bak", *(f"{path.name}.{stamp}-{n}.bak" for n in range(1, 100))]
@@ -74,13 +83,29 @@ def _backup(path: Path, target: Path) -> Path:
     raise ConfigError("there are a hundred backups of this second", place=str(path))
 
 
-def _replace(target: Path, text: str) -> None:
-    draft = target.with_name(f".{target.name}.tuner.tmp")
-    newline = "\r\n" if b"\r\n" in target.read_bytes() else "\n"
+def encoded(target: Path, text: str) -> bytes:
+    """A text with the line ends of the file that it is for."""
+    content = text.encode("utf-8")
+    return content.replace(b"\n", b"\r\n") if b"\r\n" in target.read_bytes() else content
+
+
+def draft_of(target: Path) -> Path:
+    """Where new content is written first; a kill may leave it there."""
+    return target.with_name(f".{target.name}.tuner.tmp")
+
+
+def replace(target: Path, content: bytes) -> None:
+    """Put new content in the place of a file, whole or not at all; its mode and owner stay.
+
+    Args:
+        target: The file; no link, which would be replaced itself.
+        content: What it is to hold.
+    """
+    draft = draft_of(target)
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline=newline) as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         shutil.copystat(target, draft)

@@ -167,7 +167,7 @@ def translated(what: str = "") -> Iterator[None]:
     except ImageNotFound as error:
         raise _image_missing(error) from error
     except APIError as error:
-        raise _refused(error, what) from error
+        raise refusal(str(error.explanation or error), what) from error
     except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise unreachable(error) from error
 
@@ -236,8 +236,13 @@ _NOT_THERE = re.compile(r"exec: .*(?:executable file not found|no such file or d
 _CAUSES = {PortTaken: Cause.PORT_IN_USE, NoNvidiaRuntime: Cause.DRIVER}
 
 
-def _refused(error: APIError, what: str) -> InfrastructureError:
-    said = str(error.explanation or error)
+def refusal(said: str, what: str) -> InfrastructureError:
+    """What the engine's refusal means.
+
+    Args:
+        said: Its words.
+        what: What was being done.
+    """
     for pattern, kind, message, fix in _REFUSALS:
         if pattern.search(said):
             return kind(f"{message}: {said}", cause=_CAUSES.get(kind, Cause.UNKNOWN).value, fix=fix)

@@ -1,0 +1,5 @@
+"""How a command tells what it does."""
+
+from collections.abc import Callable
+
+Say = Callable[[str], None]

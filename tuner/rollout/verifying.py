@@ -1,0 +1,50 @@
+"""``tuner profile verify``: whether the proof still holds of the service that runs, and what changed since."""
+
+from tuner.bench.view import Follower
+from tuner.rollout.applying import Winner
+from tuner.rollout.comparing import Change, changes
+from tuner.rollout.holding import Held
+from tuner.rollout.journal import Place
+from tuner.rollout.measuring import Gauge, Traffic, traffic_of
+from tuner.schema import Schema
+
+DOES_NOT_HOLD = 3
+"""The exit code where the proof does not hold."""
+
+
+class Verified(Schema):
+    """What came of it."""
+
+    holds: bool
+    service: str
+    container: str
+    measured: tuple[Held, ...]
+    changed: tuple[Change, ...]
+
+
+def verify(winner: Winner, follower: Follower) -> Verified:
+    """Measure the service that runs, and compare it with what was proven; nothing is changed.
+
+    Args:
+        winner: The proof, and of what.
+        follower: Told of each phase.
+
+    Raises:
+        ConfigError: The service does not run, or its traffic is not known.
+        TrialError: It cannot be measured.
+    """
+    traffic, service = traffic_of(winner.profile, winner.source), winner.running
+    changed = (*changes(winner.profile, service), *_traffic(traffic))
+    place = Place.of(service.project)
+    place.make()
+    gauge = Gauge(winner.profile, traffic, place.measured, follower)
+    found = gauge.held(service.launcher(whole_log=False), service.model)
+    holds = all(each.holds for each in found)
+    container = service.container
+    return Verified(holds=holds, service=container.service, container=container.name, measured=found, changed=changed)
+
+
+def _traffic(traffic: Traffic) -> tuple[Change, ...]:
+    if not traffic.differs:
+        return ()
+    return (Change(what="workload", proven=traffic.proven, now=traffic.digest),)
