@@ -1,6 +1,7 @@
 """`tuner bench compare` measures two running servers in turns, and one against a saved result."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,22 @@ def test_the_faster_of_two_servers_is_found_in_turns_and_everything_is_kept(serv
     assert len(records) == 2 * told["decision"]["launches"]
     (kept,) = (tmp_path / "bench/comparisons").glob("*.json")
     assert Comparison.model_validate_json(kept.read_text()).decision.kind == "better"
+
+
+def test_ctrl_c_says_what_was_seen_until_then_and_keeps_it(servers, tmp_path):
+    same = (servers[0], servers[0])  # not soon decided
+    command = [sys.executable, "-m", "tuner", "bench", "compare", *same, *LEAN, f"study.folder={tmp_path}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("measurement 4 "):  # two would not have an interval
+            process.send_signal(signal.SIGINT)
+            break
+    shown, ended = process.communicate(timeout=60)
+    assert process.returncode == 130, ended
+    assert shown.startswith("Not decided")
+    assert "interrupted after 3 of at most 8 measurements" in shown
+    (kept,) = (tmp_path / "bench/comparisons").glob("*.json")
+    assert Comparison.model_validate_json(kept.read_text()).interrupted
 
 
 def test_a_server_is_compared_with_a_saved_result_on_its_traffic_and_the_verdict_says_what_it_cannot(servers, tmp_path):

@@ -435,6 +435,8 @@ def bench_compare(
     _say(f"kept in {path}")
     said = {"sentence": sentence(found), **found.model_dump(mode="json")}
     _print(json.dumps(said, indent=1) if as_json else text(found))
+    if found.interrupted:
+        raise KeyboardInterrupt
 
 
 @bench_app.command("export")

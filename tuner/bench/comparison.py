@@ -58,6 +58,8 @@ class Comparison(Stored):
     decision: Decision
     notes: tuple[str, ...] = ()
     """What a person should know before trusting the verdict."""
+    interrupted: bool = False
+    """Whether Ctrl-C came before it was decided: the decision is what had been measured until then."""
 
 
 def compare(
@@ -119,7 +121,7 @@ def _in_turns(baseline: Config, candidate: Config, started_at: str, follower: Fo
     with StudyFolder(baseline.study.path).locked(), ExitStack() as stack:
         servers = [stack.enter_context(attached(config, follower)) for config in (baseline, candidate)]
         duel = _Duel(servers[0], servers[1], terms, follower, [], [])
-        decision = duel.decide(f"{baseline.study.seed}:{started_at}")
+        interrupted = duel.run(f"{baseline.study.seed}:{started_at}")
     return Comparison(
         tuner_version=__version__,
         started_at=started_at,
@@ -128,8 +130,9 @@ def _in_turns(baseline: Config, candidate: Config, started_at: str, follower: Fo
         in_turns=True,
         objective=baseline.objective,
         min_gain=baseline.study.min_gain,
-        decision=decision,
-        notes=_models(baseline.model.served_name, candidate.model.served_name),
+        decision=duel.decision,
+        notes=(*duel.told(interrupted), *_models(baseline.model.served_name, candidate.model.served_name)),
+        interrupted=interrupted,
     )
 
 
@@ -144,13 +147,33 @@ class _Duel:
     launches: list[Launch]
     numbers: list[tuple[bool, int]]
 
-    def decide(self, seed: str) -> Decision:
-        decision = decide((), self.terms)
-        for of_candidate in turns(seed, self.terms.most):
-            self._turn(of_candidate)
-            if len(self.launches) % 2 == 0 and (decision := decide(self.launches, self.terms)).over:
-                break
-        return decision
+    @property
+    def decision(self) -> Decision:
+        """By what has been measured so far."""
+        return decide(self.launches, self.terms)
+
+    def run(self, seed: str) -> bool:
+        """Measure until it is decided; whether Ctrl-C came first.
+
+        Raises:
+            KeyboardInterrupt: It came before both had been measured, so that there is nothing to compare.
+        """
+        try:
+            for of_candidate in turns(seed, self.terms.most):
+                self._turn(of_candidate)
+                if len(self.launches) % 2 == 0 and self.decision.over:
+                    break
+        except KeyboardInterrupt:
+            if len({of_candidate for of_candidate, _ in self.numbers}) < 2:
+                raise
+            return True
+        return False
+
+    def told(self, interrupted: bool) -> tuple[str, ...]:
+        """How far it came, where it was not let to its end."""
+        if not interrupted:
+            return ()
+        return (f"interrupted after {len(self.launches)} of at most {2 * self.terms.most} measurements",)
 
     def _turn(self, of_candidate: bool) -> None:
         server = self.candidate if of_candidate else self.baseline
