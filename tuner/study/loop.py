@@ -16,7 +16,7 @@ from tuner.dashboard.ledger import Ledger
 from tuner.dashboard.storage import storage_errors
 from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
-from tuner.errors import GpuBusy, InfrastructureError, Unmeasurable
+from tuner.errors import GpuBusy, InfrastructureError, RequestsRefused, Unmeasurable
 from tuner.foresight.preflight import Ground, Preflight
 from tuner.records.bottleneck import bottleneck
 from tuner.records.compare import Proof, proof_of
@@ -335,7 +335,8 @@ def _worth_a_retry(record: TrialRecord) -> bool:
 
 
 def _cannot(failure: Failure) -> str:
-    return "cannot be measured" if failure.error == Unmeasurable.__name__ else "does not run"
+    said = {Unmeasurable.__name__: "cannot be measured", RequestsRefused.__name__: "refuses this workload"}
+    return said.get(failure.error, "does not run")
 
 
 def _stopped(record: TrialRecord, study: str) -> StudyStopped:
