@@ -11,8 +11,10 @@ import pytest
 
 from tests.simulated import simulated_study
 from tuner import composing
+from tuner.errors import ConfigError
 from tuner.host.leases import reserved
 from tuner.study.checks import examined
+from tuner.study.loop import run_study
 from tuner.study.plan import plan_of
 
 
@@ -47,6 +49,12 @@ def test_a_time_that_was_measured_is_no_guess(load, tmp_path):
     known = plan_of(load("budget.trials=9", "study.confirm=0"))
     assert not known.guessed
     assert "guess" not in known.text
+
+
+def test_a_model_that_is_not_there_leaves_no_study(load, tmp_path):
+    with pytest.raises(ConfigError, match="/not/there is not there"):
+        run_study(load("model.id=/not/there"), lambda event: None)
+    assert not list(tmp_path.glob("*/*.*"))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +115,12 @@ def test_a_plan_for_programs_holds_the_checks(tmp_path):
     shown = json.loads(plan("experiment=demo", f"study.folder={tmp_path}", "--json").stdout)
     assert shown["guessed"]
     assert "engine" in shown["checked"]
+
+
+@pytest.mark.parametrize(("hours", "left"), [(0.05, False), (1, True)])
+def test_hours_that_hold_little_but_the_proof_are_named(load, hours, left):
+    text = plan_of(load("budget.trials=null", f"budget.hours={hours}", "study.confirm=8")).text
+    assert ("leaves no time to search: 16 relaunches may take" in text) is not left
 
 
 def test_hours_leave_room_for_the_relaunches(load, tmp_path):

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from tuner import composing
 from tuner.config import Config
-from tuner.errors import ConfigError, EngineUnavailable, TunerError
+from tuner.errors import ConfigError, TunerError
 from tuner.foresight.preflight import ground_of, impossible
-from tuner.host import nvidia
 from tuner.host.leases import reserved
 from tuner.launchers.config import Check
 from tuner.load.plan import SLACK_TOKENS
 from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
+from tuner.site.gpus import check_there
 from tuner.site.takeover import in_the_way
 from tuner.study import resume
 from tuner.study.proposals import search_of
@@ -94,11 +94,7 @@ def _gpus(config: Config) -> Iterator[str]:
     in_the_way(config.site, config.gpus)
     with reserved(config.gpus, f"a plan of {config.study.name}"):
         pass
-    seen = {gpu.index for gpu in nvidia.read()}
-    if seen and (absent := [gpu for gpu in config.gpus if gpu not in seen]):
-        there = ", ".join(map(str, sorted(seen)))
-        raise EngineUnavailable(f"there is no GPU {absent[0]} (there are: {there})", fix="correct hardware.gpus")
-    if config.gpus and not seen:
+    if config.gpus and not check_there(config.gpus):
         yield "no driver answers on this host"
 
 

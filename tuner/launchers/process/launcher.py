@@ -40,7 +40,8 @@ class ProcessLauncherConfig(LauncherConfig):
     @contextmanager
     def prepare(self, config: "Config", progress: Progress) -> "Iterator[ProcessLauncher]":
         """See ``LauncherConfig.prepare``."""
-        check_executable(config.engine.executable[0])
+        for check in self.checks().values():
+            list(check(config))
         yield ProcessLauncher(config.secrets.known(), (*config.secrets.trial, *config.secrets.download))
 
     def checks(self) -> Mapping[str, Check]:
