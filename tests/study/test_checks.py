@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -37,10 +38,10 @@ def test_a_demo_passes_every_check_and_its_time_is_called_a_guess(load, tmp_path
     asked = load("workload.ttft_prompt_tokens=[]")
     checks = examined(asked)
     assert (checks.refused, checks.unchecked) == ((), ())
-    assert set(checks.passed) == {"resume", "engine", "model", "GPUs", "flags", "prompts"}
+    assert set(checks.passed) == {"folders", "resume", "engine", "model", "temporary files", "GPUs", "flags", "prompts"}
     text = plan_of(asked, checks=checks).text
     assert "a guess until a launch has been measured" in text
-    assert "checked    resume, engine, model" in text
+    assert "checked    folders, resume, engine, model" in text
     assert not list(tmp_path.glob("*/config.yaml"))
 
 
@@ -64,10 +65,34 @@ def test_a_model_that_is_not_there_leaves_no_study(load, tmp_path):
         ("model.id=/not/there/model", "model.id: /not/there/model is not there"),
         ("workload.prompt_tokens=200000", "max_model_len=131072"),
         ("model.args.no_such_flag=1", "no_such_flag"),
+        ("study.folder=/proc/none", "study.folder: /proc/none/demo cannot be written to"),
+        ("study.folder=/dev/null", "study.folder: /dev/null/demo cannot be written to: Not a directory"),
+        ("storage.url=sqlite:////not/there/x.db", "storage.url: /not/there is not there"),
+        ("storage.url=journal:/not/there/x.log", "storage.url: /not/there is not there"),
     ],
 )
 def test_what_the_start_would_refuse_the_plan_refuses(load, override, says):
     assert says in said(examined(load(override)))
+
+
+@pytest.mark.parametrize("name", ["TUNER_STATE_DIR", "TMPDIR"])
+def test_a_folder_that_a_launch_needs_and_that_cannot_be_written_to_is_named(name, load, monkeypatch):
+    monkeypatch.setenv(name, "/proc/none")
+    assert said(examined(load())).startswith(f"{name}: /proc/none")
+    with pytest.raises(ConfigError, match="/proc/none"):
+        run_study(load(), lambda event: None)
+
+
+def test_a_database_is_looked_into_and_not_changed(load, tmp_path):
+    path = tmp_path / "x.db"
+    asked = load(f"storage.url=sqlite:///{path}")
+    assert (examined(asked).refused, path.exists()) == ((), False)
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE studies (song TEXT)")
+    before = path.read_bytes()
+    assert "no database that this Optuna can use" in said(examined(asked))
+    assert path.read_bytes() == before
+    assert examined(load("storage.url=sqlite://")).unchecked[0] == "folders: storage.url is opened at the start"
 
 
 def test_gpus_that_another_study_has_reserved_are_refused(load):

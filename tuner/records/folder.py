@@ -247,15 +247,16 @@ class StudyFolder:
         _write(path, text)
 
     def holder(self) -> int | None:
-        """The process that runs the study now; ``None`` if nobody does."""
+        """The process that runs the study now, 0 where it has not said which it is; ``None`` if nobody does."""
         path = self.path / ".lock"
-        if not path.exists():
+        if not path.is_file():
             return None
-        with path.open("r") as lock:
+        with path.open("rb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(lock.read().strip() or 0) or None
+                said = lock.read(20).strip()
+                return int(said) if said.isdigit() else 0
         return None
 
     @contextmanager
@@ -314,7 +315,7 @@ def remove(study: StudyFolder) -> None:
     Raises:
         InfrastructureError: It is being run, or cannot be removed.
     """
-    if holder := study.holder():
+    if (holder := study.holder()) is not None:
         fix = "end it first (Ctrl-C there), then run the same command again"
         raise InfrastructureError(f"the study in {study.path} is being run by process {holder}", fix=fix)
     try:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from tuner import composing
 from tuner.config import Config
+from tuner.dashboard.storage import check_storage
 from tuner.errors import ConfigError, TunerError
 from tuner.foresight.preflight import ground_of, impossible
-from tuner.host.leases import reserved
+from tuner.host.leases import reserved, state_dir
+from tuner.host.places import check_writable
 from tuner.launchers.config import Check
 from tuner.load.plan import SLACK_TOKENS
 from tuner.premises import make_engine
@@ -75,7 +77,7 @@ def check_prompts(config: Config) -> None:
 
 def _resume(config: Config) -> Iterator[str]:
     folder = StudyFolder(config.study.path)
-    if holder := folder.holder():
+    if (holder := folder.holder()) is not None:
         raise ConfigError(f"the study in {folder.path} is being run by process {holder}", fix="wait for it")
     if records := folder.records():
         old = composing.read(folder.config)
@@ -83,6 +85,17 @@ def _resume(config: Config) -> Iterator[str]:
             resume.changes(old, resume.carried(old, config))
         resume.check_budget(config, len(Outcome.of(folder).launched))
     yield from ()
+
+
+def check_places(config: Config) -> Iterator[str]:
+    """Make sure that the study, and what tuner keeps of its launches, can be written; yields what it left open.
+
+    Raises:
+        ConfigError: One of the folders cannot be written to.
+    """
+    check_writable(config.study.path, place="study.folder", fix="choose a study.folder that can be written to")
+    check_writable(state_dir(), place="TUNER_STATE_DIR", fix="set it to a folder that can be written to")
+    yield from check_storage(StudyFolder(config.study.path), config.storage.url)
 
 
 def _sources(config: Config) -> Iterator[str]:
@@ -126,5 +139,5 @@ def _prompts(config: Config) -> Iterator[str]:
 
 def _checks(config: Config) -> Mapping[str, Check]:
     launchers = config.launcher.checks()
-    own = {"resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}
+    own = {"folders": check_places, "resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}
     return {**own, "earlier studies": _sources} if config.search.warm_from else own

@@ -28,7 +28,7 @@ from tuner.site.clean import left_overs
 from tuner.study import events, provenance, resume, warm
 from tuner.study.assembly import workbench
 from tuner.study.blame import Blame, Circumstances, blame, settled
-from tuner.study.checks import check_prompts
+from tuner.study.checks import check_places, check_prompts
 from tuner.study.minimal import launchable, without_passengers
 from tuner.study.pace import Pace, left_s
 from tuner.study.proposals import Proposal, Proposer, search_of
@@ -66,6 +66,7 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
         InfrastructureError: Another process runs this study.
     """
     folder = StudyFolder(config.study.path)
+    list(check_places(config))
     with folder.locked():
         config = _carried(folder, config)
         for change in _begin(folder, config):
