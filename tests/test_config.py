@@ -139,6 +139,21 @@ def test_what_compiles_is_not_searched_where_the_engine_runs_eager():
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        "model.id=null",
+        "model.id=''",
+        "model.id=' '",
+        "model.args.served_model_name=[null]",
+        "model.args.served_model_name=' '",
+    ],
+)
+def test_a_model_has_a_name(given):
+    with pytest.raises(ConfigError, match=r"^model\."):
+        composing.load(["experiment=demo", given])
+
+
+@pytest.mark.parametrize(
     "change", ["model.args.max_model_len=1000", "workload=tiny", "objective=latency", "hardware=sim-h100"]
 )
 def test_a_change_that_makes_trials_incomparable_is_refused(change):

@@ -163,6 +163,12 @@ def test_ports_paths_and_switches_are_hidden_under_no_name(value):
     assert Secrets({"A_TOKEN": value, "B": value}, named_as_secret=frozenset({"B"})).hidden == ()
 
 
+@pytest.mark.parametrize("value", ["12345678", "4929-1200-0022", "49291200.0022", "1234 5678 9012"])
+def test_a_number_is_hidden_where_somebody_said_so_and_nowhere_else(value):
+    known = Secrets({"A_PIN": value, "B_PIN": "98765432"}, named_as_secret=frozenset({"A_PIN"}))
+    assert redact(f"{value} 98765432", known.hidden) == "*** 98765432"
+
+
 @pytest.mark.parametrize(
     ("text", "gone"),
     [

@@ -179,9 +179,13 @@ class Secrets:
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """The values to mask, the longest first; never a port, a path, a model's name or a switch."""
-        listed = [value for name in self.named_as_secret if (value := self.get(name)) and not _public(value)]
-        return _ordered([*_secret_values(self.values), *_worth_hiding(listed)])
+        """The values to mask, the longest first; never a port, a path, a model's name or a switch.
+
+        A number is one only where somebody said so.
+        """
+        listed = [value for name in self.named_as_secret if (value := self.get(name))]
+        numbers = [value for value in listed if _is_long_number(value)]
+        return _ordered([*_secret_values(self.values), *_worth_hiding(v for v in listed if not _public(v)), *numbers])
 
     def get(self, name: str) -> str | None:
         """A variable's value; ``None`` where it is not set, or empty."""
@@ -197,6 +201,11 @@ _is_secret = cache(is_secret)
 
 def _public(value: str) -> bool:
     return is_plain(value) or _REPOSITORY.fullmatch(value) is not None
+
+
+def _is_long_number(value: str) -> bool:
+    """Whether it is a number that no port and no ordinary setting is as long as."""
+    return len(value) >= _SHORTEST and re.fullmatch(r"[-+]?[\d.,:_]+", value) is not None
 
 
 def _secret_values(variables: Mapping[str, str]) -> tuple[str, ...]:
