@@ -1,6 +1,7 @@
 """Secrets are known by name, by reference and by shape, and redacted from whatever is taken in or written."""
 
 import json
+import os
 import stat
 
 import pytest
@@ -268,3 +269,10 @@ def test_no_file_of_a_study_holds_a_secret_and_nobody_else_may_read_one(site):
             assert "planted" not in path.read_text()
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert StudyFolder(folder.path).records()[0].env == {"X": secrets.MASK_IN_FILES}
+
+
+@pytest.mark.parametrize("made", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_an_env_that_is_no_file_is_named_and_not_waited_for(made, tmp_path):
+    made(tmp_path / ".env")
+    with pytest.raises(ConfigError, match=r"secrets\.file: .* cannot be read"):
+        Secrets.of(tmp_path / ".env")

@@ -18,6 +18,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
+from tuner.errors import ConfigError
+from tuner.reading import bytes_of
+
 MASK = "***"
 MASK_IN_FILES = "(redacted)"
 """YAML reads a word that begins with an asterisk as an alias."""
@@ -296,11 +299,18 @@ def _unless_innocent(found: re.Match[str]) -> str:
 
 
 def _read(file: Path) -> dict[str, str]:
-    """A ``.env`` file as Docker Compose reads it: quotes, comments, ``export``; nothing is interpolated."""
+    """A ``.env`` file as Docker Compose reads it: quotes, comments, ``export``; nothing is interpolated.
+
+    Raises:
+        ConfigError: Something is there that cannot be read: what it holds could not be hidden.
+    """
     try:
-        lines = file.read_text("utf-8", "replace").splitlines()
+        lines = bytes_of(file).decode("utf-8", "replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except OSError as error:
+        fix = "make it a file, or say where the secrets are: secrets.file=PATH"
+        raise ConfigError(f"{file} cannot be read: {error.strerror}", place="secrets.file", fix=fix) from error
     found = (_LINE.match(line) for line in lines)
     return {match[1]: _value(match[2].strip()) for match in found if match}
 

@@ -65,6 +65,8 @@ def test_a_model_that_is_not_there_leaves_no_study(load, tmp_path):
         ("model.id=/not/there/model", "model.id: /not/there/model is not there"),
         ("workload.prompt_tokens=200000", "max_model_len=131072"),
         ("model.args.no_such_flag=1", "no_such_flag"),
+        ("+workload.trace={file: /not/there.jsonl}", "workload.trace.file: /not/there.jsonl cannot be read"),
+        ("+workload.trace={file: /dev/zero}", "workload.trace.file: /dev/zero cannot be read: not a regular file"),
         ("study.folder=/proc/none", "study.folder: /proc/none/demo cannot be written to"),
         ("study.folder=/dev/null", "study.folder: /dev/null/demo cannot be written to: Not a directory"),
         ("storage.url=sqlite:////not/there/x.db", "storage.url: /not/there is not there"),

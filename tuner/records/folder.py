@@ -17,10 +17,10 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError
 
 from tuner import __version__
-from tuner.documents import bytes_of
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.host.files import write_whole
 from tuner.load.records import StageResult, dump_records
+from tuner.reading import bytes_of
 from tuner.records.record import TrialRecord
 from tuner.schema import Schema, config_error
 from tuner.secrets import redacted_file

@@ -15,6 +15,7 @@ from tuner.host.leases import reserved, state_dir
 from tuner.host.places import check_writable
 from tuner.launchers.config import Check
 from tuner.load.plan import SLACK_TOKENS
+from tuner.load.trace import half
 from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
@@ -58,9 +59,12 @@ def check_prompts(config: Config) -> None:
     """Make sure that the deployment can take the requests that its goals and limits are measured by.
 
     Raises:
-        ConfigError: They are longer than its ``max_model_len``; the optional stages are skipped instead.
+        ConfigError: They are longer than its ``max_model_len`` (the optional stages are skipped instead), or are
+            recorded in a file that is no trace.
     """
     context, workload = config.model.args.get("max_model_len"), config.workload
+    if workload.trace:
+        half(workload.trace, held_out=False)
     if not isinstance(context, int):
         return
     needed = {
