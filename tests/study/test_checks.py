@@ -110,6 +110,11 @@ def test_a_study_that_could_not_be_resumed_is_refused(load, tmp_path):
     assert "a study only grows" in said(examined(load("budget.trials=2", "study.confirm=0")))
 
 
+def test_a_deployment_that_is_not_expected_to_start_is_named(load):
+    (said,) = examined(load("model.args.tensor_parallel_size=3", "workload.ttft_prompt_tokens=[]")).unchecked
+    assert said.startswith("flags: trial 0 is launched since it is deployed, but Total number of attention heads (20)")
+
+
 def test_a_prompt_that_will_be_skipped_is_named(load):
     checks = examined(load("workload.ttft_prompt_tokens=[140000]"))
     assert checks.unchecked == (

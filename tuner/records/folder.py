@@ -92,6 +92,10 @@ class TrialFolder:
         """The record; there once the trial is over."""
         return self.path / "record.json"
 
+    def begin(self) -> None:
+        """Another launch begins here: what a killed one had measured is not its own."""
+        self.requests.unlink(missing_ok=True)
+
     def save_requests(self, results: Iterable[StageResult]) -> None:
         """Keep every request of the measurement."""
         _write(self.requests, "".join(dump_records(results)))

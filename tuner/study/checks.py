@@ -10,7 +10,7 @@ from tuner import composing
 from tuner.config import Config
 from tuner.dashboard.storage import check_storage
 from tuner.errors import ConfigError, TunerError
-from tuner.foresight.preflight import ground_of, impossible
+from tuner.foresight.preflight import Preflight, ground_of, impossible
 from tuner.host.leases import reserved, state_dir
 from tuner.host.places import check_writable
 from tuner.launchers.config import Check
@@ -124,6 +124,8 @@ def _flags(config: Config) -> Iterator[str]:
     ground = ground_of(config, make_engine(config))
     if error := impossible(ground):
         raise error
+    if doubt := Preflight(ground, ()).check(config.space.deployed(config.model.settings)):
+        yield f"trial 0 is launched since it is deployed, but {doubt.message}"
     if not config.launcher.engine_here and config.engine.version is None:
         yield "the engine inside the image is asked for its flags at the start"
     elif ground.flags is None:
