@@ -81,8 +81,8 @@ BROKEN_IN = (
 )
 """The files of kernels and compilers."""
 REFUSED_THERE = (
-    "The engine's code breaks on this combination, and would at every start: change what the line is about, or what "
-    "the trial changed."
+    "The engine's code breaks on this combination, and would at every start: change what the line is about, or go back "
+    "to settings that have run."
 )
 
 _EXIT_OF_SIGKILL = r"(?i:\bexit(?:ed|s)?[ _]?(?:with )?(?:return )?(?:code|status)?)['\"]? *[:=(]? *(?:-9|137)\b"
