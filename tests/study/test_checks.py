@@ -12,7 +12,7 @@ import pytest
 
 from tests.simulated import simulated_study
 from tuner import composing
-from tuner.errors import ConfigError
+from tuner.errors import ConfigError, InfrastructureError
 from tuner.host.leases import reserved
 from tuner.study.checks import examined
 from tuner.study.loop import run_study
@@ -81,7 +81,7 @@ def test_what_the_start_would_refuse_the_plan_refuses(load, override, says):
 def test_a_folder_that_a_launch_needs_and_that_cannot_be_written_to_is_named(name, load, monkeypatch):
     monkeypatch.setenv(name, "/proc/none")
     assert said(examined(load())).startswith(f"{name}: /proc/none")
-    with pytest.raises(ConfigError, match="/proc/none"):
+    with pytest.raises(InfrastructureError, match="/proc/none"):
         run_study(load(), lambda event: None)
 
 

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from tuner.errors import ConfigError
+from tuner.errors import InfrastructureError
 
 
 def check_writable(folder: Path, *, place: str, fix: str) -> None:
@@ -15,7 +15,7 @@ def check_writable(folder: Path, *, place: str, fix: str) -> None:
         fix: What to do if they cannot.
 
     Raises:
-        ConfigError: They cannot: it is read-only, full, somebody else's, or no folder.
+        InfrastructureError: They cannot: it is read-only, full, somebody else's, or no folder.
     """
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     try:
@@ -23,4 +23,4 @@ def check_writable(folder: Path, *, place: str, fix: str) -> None:
             probe.write(b"\0")
             probe.flush()
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written to: {error.strerror}", place=place, fix=fix) from error
+        raise InfrastructureError(f"{place}: {folder} cannot be written to: {error.strerror}", fix=fix) from error

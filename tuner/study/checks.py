@@ -95,7 +95,7 @@ def check_places(config: Config) -> Iterator[str]:
     """Make sure that the study, and what tuner keeps of its launches, can be written; yields what it left open.
 
     Raises:
-        ConfigError: One of the folders cannot be written to.
+        InfrastructureError: One of the folders cannot be written to.
     """
     check_writable(config.study.path, place="study.folder", fix="choose a study.folder that can be written to")
     check_writable(state_dir(), place="TUNER_STATE_DIR", fix="set it to a folder that can be written to")

@@ -75,7 +75,7 @@ def _check_temporary(config: "Config") -> Iterator[str]:
     folder = Path(given or tempfile.gettempdir())
     fix = "set TMPDIR to a folder that can be written to"
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder", place="TMPDIR", fix=fix)
+        raise InfrastructureError(f"TMPDIR: {folder} is no folder", fix=fix)
     check_writable(folder, place="TMPDIR", fix=fix)
     yield from ()
 
