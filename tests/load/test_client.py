@@ -208,8 +208,8 @@ def test_an_error_chunk_is_the_cause_of_a_reset_that_follows_it(client, server, 
 def test_an_answer_that_breaks_http_fails_at_once_and_is_not_waited_for(client, server, answer, pieces):
     server.answer = lambda body: answer([(0, server.delta(content="x"))][:pieces], end="garble")
     begun_s = time.monotonic()
-    kind, said = failure_of(client.run(stage(), server.target))
-    assert (kind, "breaks off, or is no HTTP" in said) == (FailureKind.CONNECTION, True)
+    kind, _ = failure_of(client.run(stage(), server.target))
+    assert kind is FailureKind.CONNECTION
     assert time.monotonic() - begun_s < 5
 
 
