@@ -5,10 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import psutil
 import pytest
 
+from tuner.bench.running import asked
+from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process.launcher import ProcessLauncher
 from tuner.records.folder import StudyFolder
@@ -114,3 +118,27 @@ def test_a_server_that_names_its_model_in_hydras_grammar_receives_no_variable(tm
     assert "skipped: 30000 prompt" in done.stdout
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert not any("value-of-the-variable" in text for text in [done.stdout, done.stderr, *written])
+
+
+@pytest.mark.parametrize(
+    ("listed", "asks_for"),
+    [([None], None), ([7], None), ([" "], None), ([], None), ([None, "glm"], "glm"), (["a", "b"], "a")],
+)
+def test_a_model_without_a_name_is_never_asked_for(listed, asks_for):
+    class Models(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"data": [{"id": name} for name in listed]}).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Models) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        if asks_for:
+            assert asked(url, (), None, None).model.id == asks_for
+        else:
+            with pytest.raises(EngineUnavailable, match="lists no model"):
+                asked(url, (), None, None)

@@ -103,6 +103,7 @@ def test_a_resumed_study_says_what_changed_and_what_it_means():
         ("space.params.max_num_seqs.high=128", "new range"),
         ("space.params.block_size=null", "stays as deployed"),
         ("space.params.max_num_seqs=null", "stays as deployed"),
+        ("space.params.gpu_memory_utilization.step=0.02", "these values"),
     ],
 )
 def test_a_space_may_be_narrowed_in_the_middle_of_a_study(change, meaning):
@@ -112,7 +113,14 @@ def test_a_space_may_be_narrowed_in_the_middle_of_a_study(change, meaning):
     assert resume.changes(carried, resume.carried(carried, new)) == ()
 
 
-@pytest.mark.parametrize("change", ["space.params.block_size.choices=[16,32,128]", "space.params.x={choices: [1, 2]}"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "space.params.block_size.choices=[16,32,128]",
+        "space.params.x={choices: [1, 2]}",
+        "space.params.gpu_memory_utilization.step=0.005",
+    ],
+)
 def test_a_space_does_not_grow_by_choices_in_the_middle_of_a_study(change):
     old, new = (composing.load(["experiment=demo", *more]) for more in ([], [change]))
     with pytest.raises(ConfigError, match=r"space\.params"):
@@ -128,6 +136,21 @@ def test_what_compiles_is_not_searched_where_the_engine_runs_eager():
         "VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE",
         "VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING",
     }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "model.id=null",
+        "model.id=''",
+        "model.id=' '",
+        "model.args.served_model_name=[null]",
+        "model.args.served_model_name=' '",
+    ],
+)
+def test_a_model_has_a_name(given):
+    with pytest.raises(ConfigError, match=r"^model\."):
+        composing.load(["experiment=demo", given])
 
 
 @pytest.mark.parametrize(

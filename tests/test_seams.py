@@ -16,7 +16,7 @@ LAYERS = (
     ("search", "words"),
     ("launchers", "engines", "load", "proof", "objective", "deployment"),
     ("host",),
-    ("space", "expression", "secrets", "catalog", "documents", "fetch", "lines", "schema", "errors"),
+    ("space", "expression", "secrets", "catalog", "documents", "fetch", "lines", "reading", "schema", "errors"),
 )
 """From top to bottom; a part imports from its own layer and from those below. ``sim`` and ``testing`` stand apart."""
 LIFTED = {"tuner/launchers/docker/prepare.py": {"records"}}

@@ -1,6 +1,7 @@
 """Secrets are known by name, by reference and by shape, and redacted from whatever is taken in or written."""
 
 import json
+import os
 import stat
 
 import pytest
@@ -163,6 +164,12 @@ def test_ports_paths_and_switches_are_hidden_under_no_name(value):
     assert Secrets({"A_TOKEN": value, "B": value}, named_as_secret=frozenset({"B"})).hidden == ()
 
 
+@pytest.mark.parametrize("value", ["12345678", "4929-1200-0022", "49291200.0022", "1234 5678 9012"])
+def test_a_number_is_hidden_where_somebody_said_so_and_nowhere_else(value):
+    known = Secrets({"A_PIN": value, "B_PIN": "98765432"}, named_as_secret=frozenset({"A_PIN"}))
+    assert redact(f"{value} 98765432", known.hidden) == "*** 98765432"
+
+
 @pytest.mark.parametrize(
     ("text", "gone"),
     [
@@ -262,3 +269,10 @@ def test_no_file_of_a_study_holds_a_secret_and_nobody_else_may_read_one(site):
             assert "planted" not in path.read_text()
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert StudyFolder(folder.path).records()[0].env == {"X": secrets.MASK_IN_FILES}
+
+
+@pytest.mark.parametrize("made", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_an_env_that_is_no_file_is_named_and_not_waited_for(made, tmp_path):
+    made(tmp_path / ".env")
+    with pytest.raises(ConfigError, match=r"secrets\.file: .* cannot be read"):
+        Secrets.of(tmp_path / ".env")

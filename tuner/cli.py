@@ -209,7 +209,7 @@ def _run(config: "Config", as_json: bool) -> None:
         raise
     except OSError as error:
         _standing(config, console)
-        fix = "make room on that disk; then the same command resumes the study"
+        fix = "make room on that disk, or see that it can be written to; then the same command resumes the study"
         raise InfrastructureError(f"{error.filename or config.study.path}: {error.strerror}", fix=fix) from error
     except KeyboardInterrupt:
         _standing(config, console)

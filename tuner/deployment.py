@@ -22,7 +22,7 @@ class ServiceConfig(Schema):
 class ModelConfig(Schema):
     """The deployment as it runs today: it is the baseline, and what no parameter searches stays as it is here."""
 
-    id: str
+    id: str = Field(pattern=r"\S")
     """The model as the engine's command line names it: a repository id or a folder."""
     args: dict[str, JsonValue] = Field(default_factory=dict)
     """Flags by name: true gives ``--flag``, false ``--no-flag``, null leaves it out. Dashes are read as underscores."""
@@ -42,6 +42,16 @@ class ModelConfig(Schema):
     @classmethod
     def _all_with_underscores(cls, raw: Any) -> Any:
         return [flag_names(values) for values in raw] if isinstance(raw, list | tuple) else raw
+
+    @field_validator("args")
+    @classmethod
+    def _named(cls, args: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for flag in ("served_model_name", "alias"):
+            given = args.get(flag)
+            names = given if isinstance(given, list) else [given or "unset"]
+            if None in names or not all(str(name).strip() for name in names):
+                raise ValueError(f"{flag} is a name, or a list of names; not {given}")
+        return args
 
     @field_validator("env", mode="before")
     @classmethod

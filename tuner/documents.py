@@ -44,22 +44,6 @@ def changed(path: Path) -> str | None:
     return _INSTEAD.get({}).get(os.path.abspath(path))
 
 
-def bytes_of(path: Path) -> bytes:
-    """All of a file of ours; a pipe would be waited for, and a device has no end.
-
-    Raises:
-        OSError: It cannot be read, or is no regular file.
-    """
-    with open(path, "rb", opener=_at_once) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return file.read()
-
-
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def text_of(path: Path) -> str:
     """The text of a file.
 

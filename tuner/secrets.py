@@ -18,6 +18,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
+from tuner.errors import ConfigError
+from tuner.reading import bytes_of
+
 MASK = "***"
 MASK_IN_FILES = "(redacted)"
 """YAML reads a word that begins with an asterisk as an alias."""
@@ -179,9 +182,13 @@ class Secrets:
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """The values to mask, the longest first; never a port, a path, a model's name or a switch."""
-        listed = [value for name in self.named_as_secret if (value := self.get(name)) and not _public(value)]
-        return _ordered([*_secret_values(self.values), *_worth_hiding(listed)])
+        """The values to mask, the longest first; never a port, a path, a model's name or a switch.
+
+        A number is one only where somebody said so.
+        """
+        listed = [value for name in self.named_as_secret if (value := self.get(name))]
+        numbers = [value for value in listed if _is_long_number(value)]
+        return _ordered([*_secret_values(self.values), *_worth_hiding(v for v in listed if not _public(v)), *numbers])
 
     def get(self, name: str) -> str | None:
         """A variable's value; ``None`` where it is not set, or empty."""
@@ -197,6 +204,11 @@ _is_secret = cache(is_secret)
 
 def _public(value: str) -> bool:
     return is_plain(value) or _REPOSITORY.fullmatch(value) is not None
+
+
+def _is_long_number(value: str) -> bool:
+    """Whether it is a number that no port and no ordinary setting is as long as."""
+    return len(value) >= _SHORTEST and re.fullmatch(r"[-+]?[\d.,:_]+", value) is not None
 
 
 def _secret_values(variables: Mapping[str, str]) -> tuple[str, ...]:
@@ -287,11 +299,18 @@ def _unless_innocent(found: re.Match[str]) -> str:
 
 
 def _read(file: Path) -> dict[str, str]:
-    """A ``.env`` file as Docker Compose reads it: quotes, comments, ``export``; nothing is interpolated."""
+    """A ``.env`` file as Docker Compose reads it: quotes, comments, ``export``; nothing is interpolated.
+
+    Raises:
+        ConfigError: Something is there that cannot be read: what it holds could not be hidden.
+    """
     try:
-        lines = file.read_text("utf-8", "replace").splitlines()
+        lines = bytes_of(file).decode("utf-8", "replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except OSError as error:
+        fix = "make it a file, or say where the secrets are: secrets.file=PATH"
+        raise ConfigError(f"{file} cannot be read: {error.strerror}", place="secrets.file", fix=fix) from error
     found = (_LINE.match(line) for line in lines)
     return {match[1]: _value(match[2].strip()) for match in found if match}
 

@@ -246,7 +246,7 @@ class SearchSpace(Schema):
             raise ConfigError(
                 f"{text!r} names {', '.join(sorted(unknown)) or 'no parameter'}",
                 place=f"space.params.{name}.when",
-                fix=f"name one of: {', '.join(sorted(set(self.params) - {name}))}",
+                fix=f"name one of: {', '.join(sorted(set(self.params) - {name}))}; or leave it out too (null)",
             )
         return condition
 

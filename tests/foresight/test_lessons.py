@@ -265,6 +265,12 @@ def test_the_blocks_of_a_mamba_cache_close_every_larger_number_of_sequences_and_
     assert known.repairs[0].params == {**TRIED, "max_num_seqs": 128}
 
 
+def test_where_the_engine_chose_the_number_of_sequences_its_choice_is_closed():
+    known = taught(MAMBA, WARM, max_num_seqs=None)
+    assert closes(known, max_num_seqs=None)
+    assert not closes(known, max_num_seqs=128)
+
+
 BLOCKS = SearchSpace.model_validate(
     {
         "params": {

@@ -19,7 +19,7 @@ from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process.guard import Task
 from tuner.launchers.process.launcher import GuardDied, ProcessLauncher, next_report
 from tuner.launchers.process.strays import strays
-from tuner.launchers.process.traces import LAUNCH_MARK, end_orphans, marked
+from tuner.launchers.process.traces import LAUNCH_MARK, LaunchTrace, end_orphans, marked
 from tuner.site.clean import left_overs
 from tuner.testing.launcher import ECHO_SERVER, answer, kill, until
 
@@ -273,3 +273,29 @@ def test_a_report_that_comes_together_with_another_is_not_missed(tmp_path):
         assert next_report(guard, 10).pid == 1
         assert next_report(guard, 10).exit == 3
         guard.stdin.write(b"\n")
+
+
+DAMAGED = (
+    b"",
+    b"\xff\xfe\x00",
+    b"[1, 2]",
+    b'{"launch_id": 5}',
+    b'{"launch_id": "x", "session": "a", "created": "b", "booted": 1, "guard": "d", "guard_created": 2}',
+    b'{"launch_id": "../x", "session": null, "created": 1, "booted": 1, "guard": 0, "guard_created": 1}',
+)
+
+
+def test_a_damaged_trace_keeps_nothing_from_being_found_and_names_no_file_of_others(victim, state_dir):
+    tuner, guard, _ = victim
+    folder, precious = state_dir / "launches", state_dir / "precious"
+    precious.mkdir()
+    for number, content in enumerate(DAMAGED):
+        (folder / f"0{number}.json").write_bytes(content)
+    os.mkfifo(folder / "pipe.json")
+    (folder / "folder.json").mkdir()
+    theirs = LaunchTrace("a", None, 1.0, psutil.boot_time(), 2**22 + 1, 1.0, str(precious))
+    (folder / "a.json").write_text(json.dumps(asdict(theirs)))
+    kill(guard, tuner.pid)
+    assert len(end_orphans()) == 2
+    assert left_overs() == []
+    assert precious.is_dir()

@@ -21,7 +21,7 @@ class Answer:
 
     pieces: list[tuple[float, bytes]] = field(default_factory=list)
     status: int = 200
-    end: str = "clean"  # or "reset", "hang", "drop" (before a byte is answered)
+    end: str = "clean"  # or "reset", "hang", "garble", "drop" (before a byte is answered)
 
 
 @dataclass
@@ -100,7 +100,9 @@ class VllmLike:
             due += delay  # from the start, so that lateness does not add up
             await asyncio.sleep(due - time.perf_counter())
             await response.write(piece)
-        if answer.end == "hang":
+        if answer.end == "garble":  # a chunk without a length, and the connection stays
+            request.transport.write(b"no length\r\n")
+        if answer.end in ("hang", "garble"):
             await asyncio.sleep(60)
         if answer.end == "reset":
             request.transport.abort()

@@ -204,6 +204,15 @@ def test_an_error_chunk_is_the_cause_of_a_reset_that_follows_it(client, server, 
     assert failure_of(client.run(stage(), server.target)) == (FailureKind.SSE_ERROR, "engine died")
 
 
+@pytest.mark.parametrize("pieces", [1, 0])
+def test_an_answer_that_breaks_http_fails_at_once_and_is_not_waited_for(client, server, answer, pieces):
+    server.answer = lambda body: answer([(0, server.delta(content="x"))][:pieces], end="garble")
+    begun_s = time.monotonic()
+    kind, _ = failure_of(client.run(stage(), server.target))
+    assert kind is FailureKind.CONNECTION
+    assert time.monotonic() - begun_s < 5
+
+
 def test_a_503_fails_with_its_body(client, server, answer):
     server.answer = lambda body: answer([(0, b"engine is dead")], status=503)
     assert failure_of(client.run(stage(), server.target)) == (FailureKind.HTTP, "503 engine is dead")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tuner.errors import InfeasibleConfig, MeasurementError, Unmeasurable
+from tuner.errors import InfeasibleConfig, MeasurementError, RequestsRefused, Unmeasurable
 from tuner.load.estimates import tpot_ms
 from tuner.load.intervals import Interval
 from tuner.load.metrics import Measurement, measure, pooled
@@ -189,6 +189,30 @@ def test_a_server_without_usage_is_an_error():
 def test_more_failures_than_the_workload_allows_are_an_error():
     with pytest.raises(MeasurementError, match="2 of 3 requests failed, above 50%"):
         measured(stage("concurrent", record(0), failed(1), failed(2)))
+
+
+REFUSED, LOST = failed(1, text="400 too long"), failed(2, FailureKind.TIMEOUT, "after 600 s")
+
+
+@pytest.mark.parametrize(
+    ("failures", "error"),
+    [
+        ([REFUSED] * 3, RequestsRefused),
+        ([LOST, LOST, REFUSED, REFUSED], RequestsRefused),
+        ([LOST, LOST, LOST, REFUSED, REFUSED, REFUSED], RequestsRefused),
+        ([LOST] * 9 + [REFUSED] * 3, RequestsRefused),
+        ([failed(1, text="501 no such function")] * 3, RequestsRefused),
+        ([LOST] * 9 + [REFUSED], MeasurementError),
+        ([failed(1, text="503 busy")] * 3, MeasurementError),
+        ([failed(1, text="429 later")] * 3, MeasurementError),
+    ],
+)
+def test_requests_of_one_kind_that_are_refused_are_the_configurations_fault(failures, error):
+    workload = WORKLOAD.model_copy(update={"max_failed_share": 0.1})
+    with pytest.raises(MeasurementError) as raised:
+        measure([stage("concurrent", *map(record, range(20 - len(failures))), *failures)], workload)
+    assert type(raised.value) is error
+    assert error is MeasurementError or "the first: 400" in str(raised.value) or "501" in str(raised.value)
 
 
 def test_a_client_that_used_up_its_core_is_an_error():

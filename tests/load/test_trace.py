@@ -1,6 +1,7 @@
 """A recorded trace is sent as it was recorded: arrivals, lengths, and what its prompts share."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,15 @@ def test_requests_that_do_not_fit_are_left_out_and_said():
         ('{"input_length": 5}\n', "line 1: timestamp: Field required"),
         ('{"timestamp": 1}\n', "neither input_length nor messages nor prompt"),
         (None, "cannot be read"),
+        (os.mkfifo, "cannot be read: not a regular file"),
+        (os.mkdir, "cannot be read: Is a directory"),
     ],
 )
 def test_what_is_no_trace_is_named(tmp_path, content, said):
     path = tmp_path / "trace.jsonl"
-    if content:
+    if callable(content):
+        content(path)
+    elif content:
         path.write_text(content)
     with pytest.raises(ConfigError, match=said):
         half(Trace(file=path), held_out=False)

@@ -1,5 +1,6 @@
 """One damaged file costs what was in it and nothing else, and is named with what to do."""
 
+import fcntl
 import json
 import os
 import resource
@@ -18,7 +19,7 @@ from tuner.bench.saved import kept
 from tuner.dashboard.storage import optuna_storage
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.launchers.docker.image import StudyImage
-from tuner.records.folder import StudyFolder, read_json
+from tuner.records.folder import StudyFolder, read_json, remove
 from tuner.records.outcome import Outcome
 from tuner.study import events
 from tuner.study.loop import run_study
@@ -204,3 +205,14 @@ def test_a_database_of_another_program_is_named_though_its_tables_have_the_same_
         database.execute("CREATE TABLE studies (x)")
     with pytest.raises(ConfigError, match=r"optuna\.db is no database that this Optuna can use"):
         optuna_storage(StudyFolder(tmp_path), None)
+
+
+@pytest.mark.parametrize("said", [b"", b"nobody", b"\xff" * 100])
+def test_a_study_that_is_held_is_not_removed_whatever_its_lock_says(study, said):
+    lock = study.path / ".lock"
+    lock.write_bytes(said)
+    with lock.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(InfrastructureError, match="is being run by process 0"):
+            remove(study)
+    assert study.records()

@@ -6,12 +6,16 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.fast import FAST
+from tuner import composing
 from tuner.config import SiteConfig
-from tuner.errors import ConfigError, GpuBusy, OutOfMemory
+from tuner.errors import ConfigError, EngineUnavailable, GpuBusy, OutOfMemory
 from tuner.host import nvidia
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.docker.services import Service, gpus_of
 from tuner.site.gpus import SoleUser, find_services, holders, refuse_if_held, wait_until_free
+from tuner.study.checks import examined
+from tuner.study.loop import run_study
 
 GIB_MIB = 1024
 
@@ -140,6 +144,16 @@ def test_the_driver_is_read(smi):
 
 def test_a_driver_that_does_not_answer_knows_of_no_gpu(smi):
     assert nvidia.read() == ()
+
+
+def test_a_gpu_that_is_not_there_is_named_by_plan_and_start_alike(smi, tmp_path):
+    smi(0.1, 0.1)
+    asked = composing.load(
+        [*FAST, f"study.folder={tmp_path}", "hardware.gpus=[0,7]", "model.args.tensor_parallel_size=2"]
+    )
+    assert [error.message for error in examined(asked).refused] == ["there is no GPU 7 (there are: 0, 1)"]
+    with pytest.raises(EngineUnavailable, match="there is no GPU 7"):
+        run_study(asked, lambda event: None)
 
 
 def test_memory_that_does_not_become_free_is_busy_with_who_holds_it(smi):

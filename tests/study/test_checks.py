@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,8 +12,10 @@ import pytest
 
 from tests.simulated import simulated_study
 from tuner import composing
+from tuner.errors import ConfigError, InfrastructureError
 from tuner.host.leases import reserved
 from tuner.study.checks import examined
+from tuner.study.loop import run_study
 from tuner.study.plan import plan_of
 
 
@@ -35,10 +38,10 @@ def test_a_demo_passes_every_check_and_its_time_is_called_a_guess(load, tmp_path
     asked = load("workload.ttft_prompt_tokens=[]")
     checks = examined(asked)
     assert (checks.refused, checks.unchecked) == ((), ())
-    assert set(checks.passed) == {"resume", "engine", "model", "GPUs", "flags", "prompts"}
+    assert set(checks.passed) == {"folders", "resume", "engine", "model", "temporary files", "GPUs", "flags", "prompts"}
     text = plan_of(asked, checks=checks).text
     assert "a guess until a launch has been measured" in text
-    assert "checked    resume, engine, model" in text
+    assert "checked    folders, resume, engine, model" in text
     assert not list(tmp_path.glob("*/config.yaml"))
 
 
@@ -49,6 +52,12 @@ def test_a_time_that_was_measured_is_no_guess(load, tmp_path):
     assert "guess" not in known.text
 
 
+def test_a_model_that_is_not_there_leaves_no_study(load, tmp_path):
+    with pytest.raises(ConfigError, match="/not/there is not there"):
+        run_study(load("model.id=/not/there"), lambda event: None)
+    assert not list(tmp_path.glob("*/*.*"))
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
@@ -56,10 +65,36 @@ def test_a_time_that_was_measured_is_no_guess(load, tmp_path):
         ("model.id=/not/there/model", "model.id: /not/there/model is not there"),
         ("workload.prompt_tokens=200000", "max_model_len=131072"),
         ("model.args.no_such_flag=1", "no_such_flag"),
+        ("+workload.trace={file: /not/there.jsonl}", "workload.trace.file: /not/there.jsonl cannot be read"),
+        ("+workload.trace={file: /dev/zero}", "workload.trace.file: /dev/zero cannot be read: not a regular file"),
+        ("study.folder=/proc/none", "study.folder: /proc/none/demo cannot be written to"),
+        ("study.folder=/dev/null", "study.folder: /dev/null/demo cannot be written to: Not a directory"),
+        ("storage.url=sqlite:////not/there/x.db", "storage.url: /not/there is not there"),
+        ("storage.url=journal:/not/there/x.log", "storage.url: /not/there is not there"),
     ],
 )
 def test_what_the_start_would_refuse_the_plan_refuses(load, override, says):
     assert says in said(examined(load(override)))
+
+
+@pytest.mark.parametrize("name", ["TUNER_STATE_DIR", "TMPDIR"])
+def test_a_folder_that_a_launch_needs_and_that_cannot_be_written_to_is_named(name, load, monkeypatch):
+    monkeypatch.setenv(name, "/proc/none")
+    assert said(examined(load())).startswith(f"{name}: /proc/none")
+    with pytest.raises(InfrastructureError, match="/proc/none"):
+        run_study(load(), lambda event: None)
+
+
+def test_a_database_is_looked_into_and_not_changed(load, tmp_path):
+    path = tmp_path / "x.db"
+    asked = load(f"storage.url=sqlite:///{path}")
+    assert (examined(asked).refused, path.exists()) == ((), False)
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE studies (song TEXT)")
+    before = path.read_bytes()
+    assert "no database that this Optuna can use" in said(examined(asked))
+    assert path.read_bytes() == before
+    assert examined(load("storage.url=sqlite://")).unchecked[0] == "folders: storage.url is opened at the start"
 
 
 def test_gpus_that_another_study_has_reserved_are_refused(load):
@@ -73,6 +108,11 @@ def test_a_study_that_could_not_be_resumed_is_refused(load, tmp_path):
         examined(load("model.args.max_model_len=100000", "study.confirm=0"))
     )
     assert "a study only grows" in said(examined(load("budget.trials=2", "study.confirm=0")))
+
+
+def test_a_deployment_that_is_not_expected_to_start_is_named(load):
+    (said,) = examined(load("model.args.tensor_parallel_size=3", "workload.ttft_prompt_tokens=[]")).unchecked
+    assert said.startswith("flags: trial 0 is launched since it is deployed, but Total number of attention heads (20)")
 
 
 def test_a_prompt_that_will_be_skipped_is_named(load):
@@ -107,6 +147,12 @@ def test_a_plan_for_programs_holds_the_checks(tmp_path):
     shown = json.loads(plan("experiment=demo", f"study.folder={tmp_path}", "--json").stdout)
     assert shown["guessed"]
     assert "engine" in shown["checked"]
+
+
+@pytest.mark.parametrize(("hours", "left"), [(0.05, False), (1, True)])
+def test_hours_that_hold_little_but_the_proof_are_named(load, hours, left):
+    text = plan_of(load("budget.trials=null", f"budget.hours={hours}", "study.confirm=8")).text
+    assert ("leaves no time to search: 16 relaunches may take" in text) is not left
 
 
 def test_hours_leave_room_for_the_relaunches(load, tmp_path):

@@ -542,6 +542,14 @@ def test_what_a_killed_tuner_had_begun_to_write_is_swept_away(tmp_path):
         assert not any(draft.exists() for draft in drafts)
 
 
+def test_what_a_killed_launch_had_measured_is_not_the_next_ones(load):
+    asked = load("space=none", "model.args.max_model_len=999999")
+    requests = StudyFolder(asked.study.path).trial(0).requests
+    requests.write_text("of a launch that was killed before it had a record")
+    run(asked)
+    assert not requests.exists()
+
+
 def test_a_near_miss_is_measured_once_more_in_the_same_launch(load):
     asked = load("space=none")
     folder = StudyFolder(asked.study.path)

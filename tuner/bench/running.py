@@ -129,10 +129,11 @@ def _assignment(config: Config, number: int, role: Role) -> Assignment:
 
 
 def _served_model(launcher: AttachLauncher) -> str:
-    """The first model that the server lists."""
+    """The first model that the server lists by a name."""
     try:
         reply = fetch(f"{launcher.url.rstrip('/')}/v1/models", launcher.headers, within_s=10)
-        return str(reply.json()["data"][0]["id"])
+        named = [model["id"] for model in reply.json()["data"] if isinstance(model["id"], str) and model["id"].strip()]
+        return named[0]
     except httpx.HTTPError as error:
         raise EngineUnavailable(f"nothing answers at {launcher.url}: {error}", fix="check the URL") from error
     except (ValueError, LookupError, TypeError) as error:

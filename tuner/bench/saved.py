@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from tuner import composing
 from tuner.bench import vllm_result
 from tuner.bench.running import Measured
-from tuner.documents import bytes_of
 from tuner.errors import ConfigError
 from tuner.load.metrics import Measurement
 from tuner.load.records import RequestRecord, read_records
 from tuner.load.workload import Workload
+from tuner.reading import bytes_of
 from tuner.records.folder import TrialFolder
 from tuner.records.readings import numbers
 from tuner.records.record import TrialRecord
@@ -129,7 +129,7 @@ def _model(measured: Measured) -> str | None:
 
 def _keys(file: Path) -> Mapping[str, object]:
     try:
-        raw = json.loads(file.read_bytes())
+        raw = json.loads(bytes_of(file))
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     if not isinstance(raw, dict):

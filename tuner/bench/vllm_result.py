@@ -21,6 +21,7 @@ from tuner.load.estimates import tpot_ms
 from tuner.load.percentile import percentile
 from tuner.load.records import RequestRecord
 from tuner.load.workload import SingleUser, WarmUpLimits, Workload
+from tuner.reading import bytes_of
 from tuner.schema import config_error
 
 _PERCENTILES = (50, 95, 99)
@@ -105,7 +106,7 @@ def read(path: Path) -> VllmResult:
         ConfigError: It is none, or one of an embedding benchmark.
     """
     try:
-        return VllmResult.model_validate_json(path.read_bytes())
+        return VllmResult.model_validate_json(bytes_of(path))
     except ValidationError as error:
         raise ConfigError(f"{path} is no result of vllm bench serve: {config_error(error)}") from error
 

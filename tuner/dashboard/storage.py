@@ -40,6 +40,46 @@ def optuna_storage(folder: StudyFolder, url: str | None) -> "BaseStorage":
         raise ConfigError(said, place="storage.url", fix=fix) from error
 
 
+def check_storage(folder: StudyFolder, url: str | None) -> Iterator[str]:
+    """Make sure that the study can be kept there, and change nothing; yields what only trying can tell.
+
+    Raises:
+        ConfigError: It is another program's, or its folder is not there.
+        InfrastructureError: It is locked, or cannot be read.
+    """
+    path = folder.path / "optuna.db" if url is None else _path_in(url)
+    if path is None:
+        yield "storage.url is opened at the start"
+    elif path.exists() and not (url or "").startswith("journal:"):
+        _look_into(path)
+    elif url is not None and not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is not there", place="storage.url", fix="make that folder, or correct it")
+
+
+def _path_in(url: str) -> Path | None:
+    """The file that a storage's URL names; ``None`` if it names none."""
+    kind, _, place = url.partition("?")[0].partition(":")
+    if kind == "journal":
+        return Path(place)
+    return (
+        Path(place.removeprefix("///")) if kind == "sqlite" and place.startswith("///") and place[3:4] != ":" else None
+    )
+
+
+def _look_into(path: Path) -> None:
+    """Whether there is a database of Optuna's, or an empty one."""
+    import sqlite3
+    from contextlib import closing
+
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if tables:
+                database.execute("SELECT study_id, study_name FROM studies LIMIT 1")
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from error
+
+
 @contextmanager
 def storage_errors(folder: Path | None = None) -> Iterator[None]:
     """In this block a storage that refuses to keep something is this machine's fault.

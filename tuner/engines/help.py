@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from tuner.engines.foresight import KnownFlags
 from tuner.host.files import write_whole
 from tuner.host.inside import Inside
+from tuner.reading import bytes_of
 from tuner.schema import Schema
 
 _FEWEST = 50
@@ -109,6 +110,6 @@ def _ask(command: Sequence[str]) -> str | None:
 
 def _read(path: Path) -> _Remembered | None:
     try:
-        return _Remembered.model_validate_json(path.read_text("utf-8"))
+        return _Remembered.model_validate_json(bytes_of(path))
     except (OSError, ValidationError):
         return None

@@ -27,6 +27,8 @@ WROTE = re.compile(
 )
 """A line that only SGLang writes."""
 
+_OWN_FILES = r"/sglang/(?!.*(?:site|dist)-packages/)"
+
 _SIGNS = (
     Sign(
         Cause.NO_KV_CACHE,
@@ -75,9 +77,16 @@ _SIGNS = (
     Sign(
         Cause.UNSUPPORTED,
         Rank.RAISED,
-        (r"^\s*(?:ValueError|NotImplementedError|AssertionError)\b",),
+        (rf"^\s*(?:ValueError|NotImplementedError|AssertionError)\b{platform.NOT_THE_MACHINES}",),
         "SGLang's own check refuses this combination: change the setting that the line is about.",
-        raised_in=r"^$|/sglang/(?!.*(?:site|dist)-packages/)",
+        raised_in=rf"^$|{_OWN_FILES}",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.BROKEN,
+        (rf"^\s*{platform.BROKEN}{platform.NOT_THE_MACHINES}",),
+        platform.REFUSED_THERE,
+        raised_in=rf"{_OWN_FILES}|{platform.BROKEN_IN}",
     ),
     Sign(
         Cause.BAD_FLAG,

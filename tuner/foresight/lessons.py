@@ -285,7 +285,8 @@ class _Teacher:
         names = self.names
         yield from self._bounds(Relation.AT_MOST, self.share)
         if names.sequences and (blocks := self.failed.numbers.get("mamba_blocks")) is not None:
-            yield Bound(names.sequences, Relation.ABOVE, int(blocks))
+            given = _is_number(self._value(names.sequences))
+            yield Bound(names.sequences, *((Relation.ABOVE, int(blocks)) if given else (Relation.SAME, None)))
             yield from self._equal()
             return
         yield from self._bounds(Relation.AT_LEAST, names.sequences, names.tokens)

@@ -10,6 +10,7 @@ from statistics import NormalDist, mean
 
 from tuner.errors import ConfigError
 from tuner.load.shapes import FromFile, Length, Lognormal, Uniform
+from tuner.reading import bytes_of
 
 
 def draw(length: Length, count: int, seed: str, *, held_out: bool = False) -> list[int]:
@@ -75,7 +76,7 @@ def _half(length: FromFile, held_out: bool) -> list[int]:
 def _lines(path: Path) -> list[int]:
     """Raises ConfigError unless there is a length for either half."""
     try:
-        found = [int(line) for line in path.read_text("utf-8").split()]
+        found = [int(line) for line in bytes_of(path).split()]
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}", place="workload", fix="write a whole number a line") from error
     if len(found) < 2 or min(found) < 1:

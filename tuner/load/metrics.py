@@ -299,9 +299,10 @@ def _reject_failures(results: Sequence[StageResult], workload: Workload) -> None
     failures = [record.failure for record in every if record.failure]
     if len(failures) == len(every):
         raise unusable("no request completed", failures)
-    if len(failures) > workload.max_failed_share * len(every):
+    allowed = workload.max_failed_share * len(every)
+    if len(failures) > allowed:
         share = f"{len(failures)} of {len(every)} requests failed, above {workload.max_failed_share:.0%}"
-        raise unusable(share, failures)
+        raise unusable(share, failures, allowed)
 
 
 def _reject_counts(results: Sequence[StageResult]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from tuner.errors import ConfigError
 from tuner.load.counters import EngineCounters
 from tuner.load.stage import Request
+from tuner.reading import opened
 
 
 class FailureKind(StrEnum):
@@ -277,7 +278,7 @@ def read_records(path: Path) -> list[RequestRecord]:
     from pydantic import ValidationError
 
     try:
-        with path.open("rb") as lines:
+        with opened(path) as lines:
             return list(load_records(lines))
     except ValidationError as error:
         said = error.errors(include_url=False)[0]["msg"]

@@ -18,6 +18,7 @@ from tuner.errors import ConfigError
 from tuner.load.prompts import TokenCalibration
 from tuner.load.shapes import Trace
 from tuner.load.stage import Request, Segment
+from tuner.reading import opened
 
 
 class Line(BaseModel):
@@ -108,7 +109,7 @@ def _lines(path: Path) -> tuple[Line, ...]:
 
 def _parsed(path: Path) -> Iterable[Line]:
     try:
-        with path.open("rb") as lines:
+        with opened(path) as lines:
             yield from (_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
     except OSError as error:
         fix = "check the path"

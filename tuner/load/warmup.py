@@ -186,7 +186,7 @@ class _WarmingUp:
         failures = [record.failure for record in result.records if record.failure is not None]
         if len(failures) > max_failures:
             share = f"{len(failures)} of {len(result.records)} requests failed in {sent.name}"
-            raise unusable(share, failures)
+            raise unusable(share, failures, max_failures)
         return result
 
 

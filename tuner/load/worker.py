@@ -41,6 +41,7 @@ from tuner.secrets import of_headers
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 _GAP_S = 0.01
 _RAMP_S = 0.1
+_BROKEN_EVERY_S = 0.5
 """Users come one after the other, so many seconds apart and all within the ramp. Were they to come at once, chance
 would decide how many of them the first step takes, and the first wave's TTFT would be either of two numbers."""
 _STAGE_BYTES = 1 << 30
@@ -71,6 +72,7 @@ class Load:
         self._bytes = 0
         self._closes = False
         self._users: list[asyncio.Task[None]] = []
+        self._reading: set[aiohttp.ClientResponse] = set()
 
     async def run(self) -> StageResult:
         """Send everything, then read what came."""
@@ -85,12 +87,13 @@ class Load:
             self._users = [asyncio.create_task(self._on_schedule(kept, fresh, start_ns))]
         else:
             self._users = [asyncio.create_task(self._user(kept, fresh, n)) for n in range(self.job.stage.streams)]
-        ticking = asyncio.create_task(self._tick()) if self.job.ticks else None
+        beside = [asyncio.create_task(self._fail_the_broken())]
+        beside += [asyncio.create_task(self._tick())] if self.job.ticks else []
         await asyncio.wait(self._users)
         if self.job.stage.due_ms:
             await asyncio.wait(self._users)  # those that the schedule has added
-        if ticking:
-            ticking.cancel()
+        for task in beside:
+            task.cancel()
         for user in self._users:
             if not user.cancelled():
                 user.result()
@@ -99,6 +102,19 @@ class Load:
         while True:
             self._tell(tick(self._answered))
             await asyncio.sleep(EVERY_S)
+
+    async def _fail_the_broken(self) -> None:
+        """End the wait for answers whose connections were given up.
+
+        aiohttp closes the connection of an answer that breaks HTTP (a chunk without a length), and tells nobody who
+        reads the answer.
+        """
+        while True:
+            await asyncio.sleep(_BROKEN_EVERY_S)
+            for response in self._reading:
+                connection = response.connection
+                if connection and (connection.transport is None or connection.transport.is_closing()):
+                    response.content.set_exception(aiohttp.ClientPayloadError("the answer breaks off, or is no HTTP"))
 
     def _session(self, *, force_close: bool = False) -> aiohttp.ClientSession:
         stage = self.job.stage
@@ -205,12 +221,16 @@ class Load:
 
     async def _read(self, response: aiohttp.ClientResponse, attempt: Attempt) -> None:
         tokens = self.job.stage.request(attempt.index).output_tokens
-        async for read in response.content.iter_any():
-            attempt.take(read)
-            attempt.check_size(tokens)
-            self._bytes += len(read)
-            if self._bytes > _STAGE_BYTES:
-                raise Flooded(f"more than {_STAGE_BYTES:,} bytes came in one stage")
+        self._reading.add(response)
+        try:
+            async for read in response.content.iter_any():
+                attempt.take(read)
+                attempt.check_size(tokens)
+                self._bytes += len(read)
+                if self._bytes > _STAGE_BYTES:
+                    raise Flooded(f"more than {_STAGE_BYTES:,} bytes came in one stage")
+        finally:
+            self._reading.discard(response)
 
     def _too_late(self, error: TimeoutError) -> str:
         if isinstance(error, aiohttp.SocketTimeoutError):

@@ -17,10 +17,10 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError
 
 from tuner import __version__
-from tuner.documents import bytes_of
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.host.files import write_whole
 from tuner.load.records import StageResult, dump_records
+from tuner.reading import bytes_of
 from tuner.records.record import TrialRecord
 from tuner.schema import Schema, config_error
 from tuner.secrets import redacted_file
@@ -91,6 +91,10 @@ class TrialFolder:
     def record(self) -> Path:
         """The record; there once the trial is over."""
         return self.path / "record.json"
+
+    def begin(self) -> None:
+        """Another launch begins here: what a killed one had measured is not its own."""
+        self.requests.unlink(missing_ok=True)
 
     def save_requests(self, results: Iterable[StageResult]) -> None:
         """Keep every request of the measurement."""
@@ -247,15 +251,16 @@ class StudyFolder:
         _write(path, text)
 
     def holder(self) -> int | None:
-        """The process that runs the study now; ``None`` if nobody does."""
+        """The process that runs the study now, 0 where it has not said which it is; ``None`` if nobody does."""
         path = self.path / ".lock"
-        if not path.exists():
+        if not path.is_file():
             return None
-        with path.open("r") as lock:
+        with path.open("rb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(lock.read().strip() or 0) or None
+                said = lock.read(20).strip()
+                return int(said) if said.isdigit() else 0
         return None
 
     @contextmanager
@@ -314,7 +319,7 @@ def remove(study: StudyFolder) -> None:
     Raises:
         InfrastructureError: It is being run, or cannot be removed.
     """
-    if holder := study.holder():
+    if (holder := study.holder()) is not None:
         fix = "end it first (Ctrl-C there), then run the same command again"
         raise InfrastructureError(f"the study in {study.path} is being run by process {holder}", fix=fix)
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuner.config import SiteConfig
-from tuner.errors import ConfigError, ContextExceedsKvCache, GpuBusy, OutOfMemory
+from tuner.errors import ConfigError, ContextExceedsKvCache, EngineUnavailable, GpuBusy, OutOfMemory
 from tuner.host import nvidia
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 
@@ -100,6 +100,19 @@ def find_services(
             fix = "start it without --rm, or stop it and start it again yourself"
             raise ConfigError(f"{service.name} would be removed when stopped (--rm)", place="site.stop", fix=fix)
     return found
+
+
+def check_there(gpus: Sequence[int]) -> bool:
+    """Make sure that this machine has these GPUs; ``False`` if no driver can tell.
+
+    Raises:
+        EngineUnavailable: It has others.
+    """
+    there = [gpu.index for gpu in nvidia.read()] if gpus else []
+    if there and (absent := [gpu for gpu in gpus if gpu not in there]):
+        known = ", ".join(map(str, sorted(there)))
+        raise EngineUnavailable(f"there is no GPU {absent[0]} (there are: {known})", fix="correct hardware.gpus")
+    return bool(there)
 
 
 def refuse_if_held(found: Sequence[Holder], to_be_stopped: "Sequence[Service]", beside: Sequence[str]) -> None:

@@ -18,12 +18,12 @@ import httpx
 from pydantic import ValidationError
 
 from tuner.config import SiteConfig
-from tuner.documents import bytes_of
 from tuner.errors import ConfigError, EngineUnavailable, GpuBusy, InfrastructureError
 from tuner.host.files import write_whole
 from tuner.host.leases import state_dir
 from tuner.host.owner import Owner
 from tuner.host.watchdog import watchdog
+from tuner.reading import bytes_of
 from tuner.schema import Schema, Stored
 from tuner.site.gpus import find_services, holders, refuse_if_held, wait_until_free
 
@@ -109,7 +109,8 @@ def _read(path: Path) -> TakeOver | None:
         return None
     except (OSError, ValidationError) as error:
         fix = "start those services yourself, then remove the file"
-        raise ConfigError(f"{path} says what to start again, but cannot be read: {error}", fix=fix) from error
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise ConfigError(f"{path} says what to start again, but cannot be read: {said}", fix=fix) from error
 
 
 def in_the_way(site: SiteConfig, gpus: tuple[int, ...]) -> "list[Service]":

@@ -14,7 +14,7 @@ from tuner.launchers.base import Launcher
 from tuner.load.client import LoadClient
 from tuner.premises import make_engine
 from tuner.site import deployed
-from tuner.site.gpus import SoleUser
+from tuner.site.gpus import SoleUser, check_there
 from tuner.site.takeover import in_the_way, taken_over
 from tuner.study import events
 from tuner.trial.run import Workbench
@@ -77,6 +77,7 @@ def _launcher(config: Config, engine: Engine, listener: events.Listener) -> Iter
     def say(text: str) -> None:
         listener(events.Noted(text))
 
+    check_there(config.gpus)
     in_the_way(config.site, config.gpus)  # nobody waits for an image and then hears that the GPUs are taken
     for difference in deployed.compared(config, engine):
         say(difference)

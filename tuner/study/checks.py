@@ -8,15 +8,18 @@ from dataclasses import dataclass
 
 from tuner import composing
 from tuner.config import Config
-from tuner.errors import ConfigError, EngineUnavailable, TunerError
-from tuner.foresight.preflight import ground_of, impossible
-from tuner.host import nvidia
-from tuner.host.leases import reserved
+from tuner.dashboard.storage import check_storage
+from tuner.errors import ConfigError, TunerError
+from tuner.foresight.preflight import Preflight, ground_of, impossible
+from tuner.host.leases import reserved, state_dir
+from tuner.host.places import check_writable
 from tuner.launchers.config import Check
 from tuner.load.plan import SLACK_TOKENS
+from tuner.load.trace import half
 from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
+from tuner.site.gpus import check_there
 from tuner.site.takeover import in_the_way
 from tuner.study import resume
 from tuner.study.proposals import search_of
@@ -56,9 +59,12 @@ def check_prompts(config: Config) -> None:
     """Make sure that the deployment can take the requests that its goals and limits are measured by.
 
     Raises:
-        ConfigError: They are longer than its ``max_model_len``; the optional stages are skipped instead.
+        ConfigError: They are longer than its ``max_model_len`` (the optional stages are skipped instead), or are
+            recorded in a file that is no trace.
     """
     context, workload = config.model.args.get("max_model_len"), config.workload
+    if workload.trace:
+        half(workload.trace, held_out=False)
     if not isinstance(context, int):
         return
     needed = {
@@ -75,7 +81,7 @@ def check_prompts(config: Config) -> None:
 
 def _resume(config: Config) -> Iterator[str]:
     folder = StudyFolder(config.study.path)
-    if holder := folder.holder():
+    if (holder := folder.holder()) is not None:
         raise ConfigError(f"the study in {folder.path} is being run by process {holder}", fix="wait for it")
     if records := folder.records():
         old = composing.read(folder.config)
@@ -83,6 +89,17 @@ def _resume(config: Config) -> Iterator[str]:
             resume.changes(old, resume.carried(old, config))
         resume.check_budget(config, len(Outcome.of(folder).launched))
     yield from ()
+
+
+def check_places(config: Config) -> Iterator[str]:
+    """Make sure that the study, and what tuner keeps of its launches, can be written; yields what it left open.
+
+    Raises:
+        InfrastructureError: One of the folders cannot be written to.
+    """
+    check_writable(config.study.path, place="study.folder", fix="choose a study.folder that can be written to")
+    check_writable(state_dir(), place="TUNER_STATE_DIR", fix="set it to a folder that can be written to")
+    yield from check_storage(StudyFolder(config.study.path), config.storage.url)
 
 
 def _sources(config: Config) -> Iterator[str]:
@@ -94,11 +111,7 @@ def _gpus(config: Config) -> Iterator[str]:
     in_the_way(config.site, config.gpus)
     with reserved(config.gpus, f"a plan of {config.study.name}"):
         pass
-    seen = {gpu.index for gpu in nvidia.read()}
-    if seen and (absent := [gpu for gpu in config.gpus if gpu not in seen]):
-        there = ", ".join(map(str, sorted(seen)))
-        raise EngineUnavailable(f"there is no GPU {absent[0]} (there are: {there})", fix="correct hardware.gpus")
-    if config.gpus and not seen:
+    if config.gpus and not check_there(config.gpus):
         yield "no driver answers on this host"
 
 
@@ -111,6 +124,8 @@ def _flags(config: Config) -> Iterator[str]:
     ground = ground_of(config, make_engine(config))
     if error := impossible(ground):
         raise error
+    if doubt := Preflight(ground, ()).check(config.space.deployed(config.model.settings)):
+        yield f"trial 0 is launched since it is deployed, but {doubt.message}"
     if not config.launcher.engine_here and config.engine.version is None:
         yield "the engine inside the image is asked for its flags at the start"
     elif ground.flags is None:
@@ -130,5 +145,5 @@ def _prompts(config: Config) -> Iterator[str]:
 
 def _checks(config: Config) -> Mapping[str, Check]:
     launchers = config.launcher.checks()
-    own = {"resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}
+    own = {"folders": check_places, "resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}
     return {**own, "earlier studies": _sources} if config.search.warm_from else own

@@ -16,7 +16,7 @@ from tuner.dashboard.ledger import Ledger
 from tuner.dashboard.storage import storage_errors
 from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
-from tuner.errors import GpuBusy, InfrastructureError, Unmeasurable
+from tuner.errors import GpuBusy, InfrastructureError, RequestsRefused, Unmeasurable
 from tuner.foresight.preflight import Ground, Preflight
 from tuner.records.bottleneck import bottleneck
 from tuner.records.compare import Proof, proof_of
@@ -28,7 +28,7 @@ from tuner.site.clean import left_overs
 from tuner.study import events, provenance, resume, warm
 from tuner.study.assembly import workbench
 from tuner.study.blame import Blame, Circumstances, blame, settled
-from tuner.study.checks import check_prompts
+from tuner.study.checks import check_places, check_prompts
 from tuner.study.minimal import launchable, without_passengers
 from tuner.study.pace import Pace, left_s
 from tuner.study.proposals import Proposal, Proposer, search_of
@@ -66,6 +66,7 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
         InfrastructureError: Another process runs this study.
     """
     folder = StudyFolder(config.study.path)
+    list(check_places(config))
     with folder.locked():
         config = _carried(folder, config)
         for change in _begin(folder, config):
@@ -335,7 +336,8 @@ def _worth_a_retry(record: TrialRecord) -> bool:
 
 
 def _cannot(failure: Failure) -> str:
-    return "cannot be measured" if failure.error == Unmeasurable.__name__ else "does not run"
+    said = {Unmeasurable.__name__: "cannot be measured", RequestsRefused.__name__: "refuses this workload"}
+    return said.get(failure.error, "does not run")
 
 
 def _stopped(record: TrialRecord, study: str) -> StudyStopped:

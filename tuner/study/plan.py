@@ -170,7 +170,7 @@ def plan_of(config: Config, checks: Checks | None = None, differences: tuple[str
         finished=finished,
         relaunches=relaunches,
         launches=launches,
-        resolves=_resolves(config),
+        resolves=(*_no_time_left(config, trial_s), *_resolves(config)),
         expected_s=min((s for s in (by_trials, by_hours) if s is not None), default=None),
         guessed=measured_s is None and bool(by_trials),
         stops=config.site.stop,
@@ -186,6 +186,16 @@ def _begins_with(config: Config) -> tuple[str, ...]:
     with suppress(ConfigError):
         return tuple(map(told, sources_of(config)))
     return ()
+
+
+def _no_time_left(config: Config, trial_s: float) -> tuple[str, ...]:
+    """Said where the hours hold the proof and little else: the start would search nothing."""
+    hours, reserve = config.budget.hours, config.reserve
+    if hours is None or (reserve + 2) * trial_s <= hours * 3600:
+        return ()
+    launches = f"{reserve} relaunches" if reserve else "two launches"
+    minutes = (reserve or 2) * trial_s / 60
+    return (f"budget.hours={hours:g} leaves no time to search: {launches} may take {minutes:.1f} minutes",)
 
 
 def _resolves(config: Config) -> tuple[str, ...]:

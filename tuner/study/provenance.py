@@ -15,8 +15,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tuner import __version__
-from tuner.documents import bytes_of
 from tuner.host import nvidia as driver
+from tuner.reading import bytes_of
 from tuner.schema import Schema
 from tuner.secrets import redacted
 

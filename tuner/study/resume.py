@@ -131,15 +131,18 @@ def _narrowing(name: str, old: Config, new: Config) -> str | None:
     if after is None or old.space.target(name) != new.space.target(name) or before.when != after.when:
         return None
     deployed = old.space.set_by(old.model.settings)[name]
-    if not isinstance(after, Choice) or not all(_in(before, value) or value == deployed for value in after.choices):
+    values = None if after.levels is None else [after.value(level) for level in range(after.levels)]
+    if values is None or not all(_in(before, value) or value == deployed for value in values):
         return None
-    return _FIXED if after.choices == (deployed,) else _NARROWED
+    if isinstance(before, Range) and isinstance(after, Range) and before.step == after.step:
+        return _SPACE_RANGE
+    return _FIXED if values == [deployed] else _NARROWED
 
 
 def _in(parameter: Range | Choice, value: JsonValue) -> bool:
-    if isinstance(parameter, Choice):
-        return parameter.accepts(value)
-    return isinstance(value, int | float) and parameter.low <= value <= parameter.high
+    if isinstance(parameter, Range) and parameter.levels is None:
+        return isinstance(value, int | float) and parameter.low <= value <= parameter.high
+    return value in [parameter.value(level) for level in range(parameter.levels or 0)]
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -188,7 +188,7 @@ def _time(outcome: Outcome) -> str:
 
 def standing(outcome: Outcome) -> str:
     """Whether a study runs, is complete, or can be resumed."""
-    if holder := outcome.folder.holder():
+    if (holder := outcome.folder.holder()) is not None:
         return f"running (process {holder})"
     if outcome.over and outcome.confirmed:
         return "complete"

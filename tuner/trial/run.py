@@ -142,6 +142,7 @@ def run_trial(
 
     Only what is no verdict on a trial passes through: a bug of ours, or the user's Ctrl-C.
     """
+    folder.begin()
     trial = _Trial(assignment, bench, folder, Stopwatch(on_phase))
     with trial.failures_noted():
         trial.run()

@@ -12,6 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
+from tuner.reading import opened
+
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
 _MOST = 1 << 24
@@ -91,7 +93,7 @@ def _model(path: Path) -> GgufModel:
     facts: dict[str, Value] = {}
     sizes: dict[str, int] = {}
     for part in _parts(path):
-        with part.open("rb") as file:
+        with opened(part) as file:
             header = _Header(file)
             facts = {**dict(header.facts()), **facts}
             sizes |= header.tensors()

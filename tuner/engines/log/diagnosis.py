@@ -21,6 +21,7 @@ _WAITS = 3
 """So many minutes in which a server that serves says that it waits, and nothing else moves: it hangs."""
 
 
+_VAGUE = (Rank.BROKEN, Rank.RAISED, Rank.FAMILY, Rank.AFTERMATH)
 _UNKNOWN = Fate()
 
 
@@ -65,6 +66,8 @@ def _earlier(reader: Reader, fate: Fate) -> Diagnosis | None:
 
 def _judge(start: Start, fate: Fate) -> Diagnosis | None:
     cause = start.sure if fate.running and not start.wrapper else start.cause
+    if start.broken and _died_of_it(start, fate):
+        return _said(start.broken)
     if cause:
         return _explained(cause, start)
     if start.wrapper and not (fate.running and start.serving is None):
@@ -72,6 +75,13 @@ def _judge(start: Start, fate: Fate) -> Diagnosis | None:
     if start.survived:
         return _said(start.survived)
     return _quiet(start, fate)
+
+
+def _died_of_it(start: Start, fate: Fate) -> bool:
+    """Whether the exception that no sign knows is why it ended: the log says that something failed, and no reason."""
+    if fate.running or start.cause is None:
+        return not fate.running and start.wrapper is not None
+    return start.cause.sign.rank < Rank.BROKEN
 
 
 def _explained(finding: Finding, start: Start) -> Diagnosis:
@@ -84,7 +94,7 @@ def _explained(finding: Finding, start: Start) -> Diagnosis:
 
 
 def _said(finding: Finding) -> Diagnosis:
-    vague = finding.sign.rank in (Rank.RAISED, Rank.FAMILY, Rank.AFTERMATH) or finding.sign.cause is Cause.UNKNOWN
+    vague = finding.sign.rank in _VAGUE or finding.sign.cause is Cause.UNKNOWN
     return Diagnosis(
         finding.sign.cause,
         line=finding.line.raw,

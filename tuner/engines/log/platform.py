@@ -63,6 +63,28 @@ def advise(advice: str, *, fixed_cache: bool) -> str:
 _ENGINES_OWN = r"(?:Vllm|Model|Cache|Parallel|Scheduler|Speculative|Compilation|Load|LoRA|Engine|Quant\w*)Config\b"
 """Configuration classes that are not a model's: what they lack is no matter of the image's age."""
 
+NOT_THE_MACHINES = (
+    r"(?!.*(?i:\btimed? ?out|timeout|connect|socket|network|\bpeer|broken pipe|temporarily|too many open|new thread"
+    r"|/dev/shm|shared memory (?:object|file)|disk|permission denied|driver|initiali[sz]e CUDA|\bfork|\bkilled"
+    r"|\bsignal|subprocess|child process|process(?:es)? (?:died|terminated|exited)|NOT_INITIALIZED|heartbeat|health"
+    r"|\bbusy\b|\bNCCL|\bRay\b|EngineCore|cancelled|corrupt|truncated|checksum))"
+)
+"""Ahead of the words of an exception: none of them is about what a machine can lack."""
+BROKEN = (
+    r"(?:torch\._(?:dynamo|inductor)\.exc\.\w+|triton\.[\w.]*Error|(?:Value|Assertion|NotImplemented|Type|Attribute"
+    r"|Index|Key|Lookup|ZeroDivision|Overflow|Runtime|Import)Error|Exception)\b(?![\w.])"
+)
+"""Exceptions in which the same configuration ends at every start, unless their words are about the machine."""
+BROKEN_IN = (
+    r"(?:site|dist)-packages/(?:torch/(?:_dynamo|_inductor|_functorch|_higher_order_ops|fx|nn|library|_ops|functional)\b"
+    r"|triton/|flashinfer/|flash_attn|vllm_flash_attn/|deep_gemm/|sgl_kernel/|aiter/|xformers/)"
+)
+"""The files of kernels and compilers."""
+REFUSED_THERE = (
+    "The engine's code breaks on this combination, and would at every start: change what the line is about, or go back "
+    "to settings that have run."
+)
+
 _EXIT_OF_SIGKILL = r"(?i:\bexit(?:ed|s)?[ _]?(?:with )?(?:return )?(?:code|status)?)['\"]? *[:=(]? *(?:-9|137)\b"
 _NOT_OUT_OF_MEMORY = r"OOMKilled['\"]?: ?false|^\s*Reason: +Error\b"
 

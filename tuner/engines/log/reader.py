@@ -117,6 +117,7 @@ class Start:
         cause: The finding closest to the root cause.
         sure: The same among those that count while the server runs.
         wrapper: The first that only says that something failed.
+        broken: The first exception that no sign knows, unless a process had crashed by then.
         survived: The one closest to the root among those that end no server.
         root: The first exception that does not only report another.
         waits: How often it has said that it waits since anything moved, once it served.
@@ -132,6 +133,7 @@ class Start:
     cause: Finding | None = None
     sure: Finding | None = None
     wrapper: Finding | None = None
+    broken: Finding | None = None
     survived: Finding | None = None
     root: LogLine | None = None
     waits: int = 0
@@ -141,7 +143,7 @@ class Start:
     def becomes_ready(self, line: LogLine) -> None:
         """What was said before was survived."""
         self.ready = line
-        self.cause = self.sure = self.wrapper = None
+        self.cause = self.sure = self.wrapper = self.broken = None
         self.root = None
 
     def counts(self, sign: Sign) -> bool:
@@ -150,6 +152,11 @@ class Start:
             return True
         return self.stopped is None and (sign.serving or self.serving is None)
 
+    @property
+    def crashed(self) -> bool:
+        """Whether a process has crashed by now: what others raise after that follows from it."""
+        return self.cause is not None and self.cause.sign.rank is Rank.CRASH
+
     def take(self, finding: Finding) -> None:
         """Keep a finding that counts, if it is closer to the root cause than what is there."""
         rank = finding.sign.rank
@@ -157,6 +164,8 @@ class Start:
             self.wrapper = self.wrapper or finding
         elif finding.sign.cause in SURVIVABLE:
             self.survived = _closer(self.survived, finding)
+        elif rank is Rank.BROKEN:
+            self.broken = self.broken or (None if self.crashed else finding)
         else:
             self.cause = _closer(self.cause, finding)
             if rank not in (Rank.FAMILY, Rank.RAISED):

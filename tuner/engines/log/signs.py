@@ -27,6 +27,8 @@ class Rank(IntEnum):
     """Says that the engine is dead; the reason may stand elsewhere."""
     CRASH = 30
     """Says how a process died: a signal, a segmentation fault, a CUDA error."""
+    BROKEN = 35
+    """Any other exception in the engine's code, kernels or compilers: what a process that then ended died of."""
     PEER = 40
     """Says that a process was killed or lost its peers, which is often the doing of another that failed first."""
     RAISED = 45
@@ -58,6 +60,7 @@ class Sign:
         unless: A shape that must not.
         raised_in: A shape of the file in which the exception was raised, as the traceback above names it; of the empty
             string where none does.
+        said_by: A shape of the name of the process that says it, which is empty where the log names none.
         machine: Whether this machine is at fault, though it usually is the configuration with this cause.
     """
 
@@ -71,6 +74,7 @@ class Sign:
     after: str = ""
     unless: str = ""
     raised_in: str = ""
+    said_by: str = ""
     machine: bool = False
 
     @cached_property
@@ -95,6 +99,10 @@ class Sign:
     def _raised_in(self) -> re.Pattern[str]:
         return re.compile(self.raised_in)
 
+    @cached_property
+    def _said_by(self) -> re.Pattern[str]:
+        return re.compile(self.said_by)
+
     def match(self, line: LogLine, context: "Context") -> re.Match[str] | None:
         """The match, if this line in this context is the sign."""
         if line.level < self.level or not (found := self.regex.search(line.text)):
@@ -104,6 +112,8 @@ class Sign:
         if self.unless and any(self._unless.search(text) for text in context.recent):
             return None
         if self.raised_in and not self._raised_in.search(context.frame):
+            return None
+        if self.said_by and not self._said_by.search(line.process):
             return None
         return found
 
@@ -158,6 +168,7 @@ FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line \d+')
 """The place of a frame of a traceback."""
 _NAME = re.compile(r"[a-z_][\w.]*")
 _RECENT = 10
+_UNKNOWN_EXCEPTION = (Rank.BROKEN, Rank.RAISED)
 _PROCESSES = 1_000
 _BYTES = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _UNIT_OF_NAME = {"bytes": "bytes", "mib": "MiB", "gib": "GiB"}
@@ -211,11 +222,15 @@ def find(lines: Iterable[LogLine], table: Sequence[Sign], traps: re.Pattern[str]
 
 
 def best(line: LogLine, table: Sequence[Sign], traps: re.Pattern[str], context: Context) -> Finding | None:
-    """The sign of highest rank in a line (first in the table among equals); ``None`` if there is none."""
+    """The sign of highest rank in a line (first in the table among equals); ``None`` if there is none.
+
+    An exception that another sign knows is that sign, whatever its rank.
+    """
     found = [(sign, match) for sign in table if (match := sign.match(line, context))]
     if not found or traps.search(line.text):
         return None
-    sign, match = max(found, key=lambda pair: pair[0].rank)
+    known = [pair for pair in found if pair[0].rank not in _UNKNOWN_EXCEPTION]
+    sign, match = max(known or found, key=lambda pair: pair[0].rank)
     above = context.recent[-1:] if "{above}" in sign.advice else ()
     return Finding(sign, line, numbers_of(match), *above)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from tuner.errors import ConfigError, EngineUnavailable, InfrastructureError
 from tuner.host.check_result import CheckResult, CheckState
 from tuner.host.leases import gpu_lease, port_lease
+from tuner.host.places import check_writable
 from tuner.launchers.base import LaunchSpec, Life, Server
 from tuner.launchers.config import Check, LauncherConfig, Progress
 from tuner.launchers.log import ServerLog, begin_log
@@ -40,12 +41,13 @@ class ProcessLauncherConfig(LauncherConfig):
     @contextmanager
     def prepare(self, config: "Config", progress: Progress) -> "Iterator[ProcessLauncher]":
         """See ``LauncherConfig.prepare``."""
-        check_executable(config.engine.executable[0])
+        for check in self.checks().values():
+            list(check(config))
         yield ProcessLauncher(config.secrets.known(), (*config.secrets.trial, *config.secrets.download))
 
     def checks(self) -> Mapping[str, Check]:
         """See ``LauncherConfig.checks``."""
-        return {"engine": _check_engine, "model": _check_model}
+        return {"engine": _check_engine, "model": _check_model, "temporary files": _check_temporary}
 
     def examine(self, config: "Config") -> Iterator[CheckResult]:
         """The engine's executable."""
@@ -64,6 +66,17 @@ def _check_model(config: "Config") -> Iterator[str]:
     model = config.model.id
     if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().exists():
         raise ConfigError(f"{model} is not there", place="model.id", fix="correct the path")
+    yield from ()
+
+
+def _check_temporary(config: "Config") -> Iterator[str]:
+    """Each launch has a folder of its own in there, which must be there itself."""
+    given = config.model.env.get("TMPDIR") or os.environ.get("TMPDIR")
+    folder = Path(given or tempfile.gettempdir())
+    fix = "set TMPDIR to a folder that can be written to"
+    if not folder.is_dir():
+        raise InfrastructureError(f"TMPDIR: {folder} is no folder", fix=fix)
+    check_writable(folder, place="TMPDIR", fix=fix)
     yield from ()
 
 

@@ -21,6 +21,7 @@ import psutil
 from tuner.host.files import write_whole
 from tuner.host.leases import state_dir
 from tuner.host.processes import alive
+from tuner.reading import bytes_of
 
 LAUNCH_MARK = "TUNER_LAUNCH"
 """The environment variable by which every process of a launch can be known."""
@@ -80,7 +81,7 @@ class LaunchTrace:
 
     def erase(self) -> None:
         """Nothing of the launch is left: remove its temporary files and the trace itself."""
-        if self.scratch is not None:
+        if self.scratch is not None and Path(self.scratch).name == scratch_name(self.launch_id):
             shutil.rmtree(self.scratch, ignore_errors=True)
         self.path.unlink(missing_ok=True)
 
@@ -146,11 +147,16 @@ def orphans() -> list[LaunchTrace]:
 
 
 def _traces() -> Iterator[LaunchTrace]:
-    for path in filter(Path.is_file, sorted((state_dir() / "launches").glob("*.json"))):
+    from pydantic import TypeAdapter, ValidationError  # the guard, which never asks, does without
+
+    reader = TypeAdapter(LaunchTrace)
+    for path in sorted((state_dir() / "launches").glob("*.json")):
         try:
-            yield LaunchTrace(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            continue  # written by another version, or erased meanwhile
+            trace = reader.validate_json(bytes_of(path))
+        except (OSError, ValidationError):
+            continue  # damaged, written by another version, or erased meanwhile
+        if trace.path == path:
+            yield trace
 
 
 def _living() -> Iterator[psutil.Process]:

@@ -27,6 +27,8 @@ _WAIT_LONGER = "Look at what the slowest worker does; raise VLLM_ENGINE_READY_TI
 _DROP_FEATURE = "Drop the feature that the line names, or take an image without the V0 engine (0.11 on)."
 _CHOOSE_TOGETHER = "Let vLLM choose attention backend, block size and KV data type, or pick ones that go together."
 
+_OWN_FILES = r"/vllm(?:_\w+)?/(?!distributed/(?!kv_transfer))(?!.*(?:site|dist)-packages/)"
+
 _NOT_SUPPORTED = (
     r"(?:\bnot (?:yet |currently )?(?:be )?(?:supported|implemented)\b|(?:does|do|did) not (?:yet |currently )?support"
     r"|\b[Uu]n-?supported\b|\bonly supports?\b|[Oo]nly supported"
@@ -268,10 +270,19 @@ _CHECKS = (
     Sign(
         Cause.UNSUPPORTED,
         Rank.RAISED,
-        (r"^\s*(?:ValueError|NotImplementedError|AssertionError)\b(?!: .*(?:EngineCore|Ray|NCCL|health))",),
+        (rf"^\s*(?:ValueError|NotImplementedError|AssertionError)\b{platform.NOT_THE_MACHINES}",),
         _CHANGE_NAMED,
         "0.6-0.33: a check of vLLM's own, in whichever process",
-        raised_in=r"^$|/vllm(?:_\w+)?/(?!.*(?:site|dist)-packages/)",
+        raised_in=rf"^$|{_OWN_FILES}",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
+        Rank.BROKEN,
+        (rf"^\s*{platform.BROKEN}{platform.NOT_THE_MACHINES}",),
+        platform.REFUSED_THERE,
+        "0.6-0.33: what its workers, their kernels and compilers raise",
+        raised_in=rf"{_OWN_FILES}|{platform.BROKEN_IN}",
+        said_by=r"^$|[Ww]orker|EngineCore|rank",
     ),
 )
 
@@ -470,6 +481,7 @@ READING = Reading(
     serving=re.compile(
         r"Application startup complete|Uvicorn running on|Avg (?:prompt|generation) throughput"
         r'| - "(?:GET|POST|HEAD) /\S* HTTP/1\.[01]" (?!503)\d{3}|Processed prompts: +(?:\d\d|100)%'
+        r"|\b(?:Added request \S+\.|Received request \S+: )"
     ),
     started=re.compile(
         r"init engine \(profile, create kv cache, warmup model\) took|Starting vLLM (?:API )?server|Route: /"

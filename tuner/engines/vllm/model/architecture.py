@@ -24,6 +24,7 @@ from tuner.engines.vllm.model.fields import not_understood
 from tuner.engines.vllm.model.numbers import HIDDEN, VOCAB, whole
 from tuner.engines.vllm.model.parts import Encoder, Experts, Feed, Heads, Layer, Mixer, Mla, Recurrence
 from tuner.engines.vllm.model.quantization import Quantization, of_config
+from tuner.reading import bytes_of
 
 _TIED = ("gemma", "cohere", "command", "gpt2", "gpt_bigcode", "falcon", "bloom", "opt", "starcoder2", "mpt")
 """Kinds of models whose output head is the embedding, unless ``config.json`` says otherwise."""
@@ -158,7 +159,7 @@ def read(name: str, folder: Path) -> Architecture | None:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = json.loads(bytes_of(path))
     except (OSError, ValueError):
         return None
     return raw if isinstance(raw, dict) else None

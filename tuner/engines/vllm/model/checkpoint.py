@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tuner.reading import opened
+
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
 _AHEAD = re.compile(r"^(?:model\.)?mtp(?:_\w+)?\.")
 """Layers that predict further tokens, which are loaded only where they are asked for."""
@@ -50,7 +52,7 @@ def _indexed_bytes(listed: Mapping[str, Any], layers: int) -> int | None:
 
 
 def _sizes(path: Path, layers: int) -> Iterator[int]:
-    with path.open("rb") as file:
+    with opened(path) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _LONGEST_HEADER:
             raise ValueError(f"{path} is no safetensors file")
