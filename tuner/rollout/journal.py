@@ -18,11 +18,11 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
-from tuner.documents import bytes_of
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.host.files import write_whole
 from tuner.host.leases import state_dir
 from tuner.host.owner import Owner
+from tuner.reading import bytes_of
 from tuner.rollout.project import Project
 from tuner.schema import Schema, Stored
 
