@@ -164,7 +164,7 @@ def validate(raw: Mapping[str, Any]) -> Config:
         raise _misnamed(raw, error) or config_error(error, _TAGS) from error
 
 
-_TAGS = frozenset({"range", "choice", "int", "float", "fixed", "uniform", "lognormal", "file"})
+_TAGS = frozenset({"range", "choice", "int", "float", "fixed", "uniform", "lognormal", "file", "histogram"})
 
 
 def _misnamed(raw: Any, error: ValidationError) -> ConfigError | None:
