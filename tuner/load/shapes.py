@@ -158,7 +158,8 @@ class Trace(Documented):
 
     file: Path
     """JSON lines as Mooncake's traces are, ``{timestamp, input_length, output_length, hash_ids}`` with milliseconds, or
-    requests with their texts, ``{timestamp, messages, max_tokens}``."""
+    requests with their texts, ``{timestamp, messages, max_tokens}``; or an access log, in JSON with ``usage`` or in
+    lines of text (docs/workloads.md)."""
     speed: PositiveFloat = 1.0
     """How many times faster than recorded it is sent, in the engine's own seconds."""
     requests: PositiveInt | None = None
