@@ -127,6 +127,16 @@ def test_a_space_does_not_grow_by_choices_in_the_middle_of_a_study(change):
         resume.changes(old, resume.carried(old, new))
 
 
+def test_a_study_from_before_prompts_were_text_is_resumed_with_words_only(tmp_path):
+    new = composing.load(["experiment=demo"])
+    kept = tmp_path / "config.yaml"
+    kept.write_text(new.to_yaml().replace("  prompts: text\n", ""))
+    old = composing.read(kept)
+    with pytest.raises(ConfigError, match=r"workload\.prompts: words → text"):
+        resume.changes(old, new)
+    assert resume.changes(old, composing.load(["experiment=demo", "workload.prompts=words"])) == ()
+
+
 def test_what_compiles_is_not_searched_where_the_engine_runs_eager():
     space = composing.load(["experiment=h100", "space.params.enforce_eager.choices=[false,true]"]).space
     values = {name: parameter.value(0) for name, parameter in space.params.items()} | {"compile_sizes": [1, 2, 4, 8]}

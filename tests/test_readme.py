@@ -89,6 +89,7 @@ ELSEWHERE = {
     "tuner bench compare": "tests/test_bench_compare.py",
     "tuner bench export": "tests/test_bench_formats.py",
     "tuner workload show": "tests/test_workload_show.py",
+    "tuner workload learn": "tests/test_workload_learn.py",
 }
 
 

@@ -411,6 +411,26 @@ def workload_show(
         _say(f"written to {output}")
 
 
+@workload_app.command("learn")
+def workload_learn(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Base URL of a server with its usual traffic.")],
+    name: Annotated[str, typer.Option("--name", help="What to call it.")] = "learned",
+    config_dir: Annotated[
+        Path, typer.Option("--config-dir", help="Your folder of configuration groups: it gets workload/NAME.yaml.")
+    ] = Path("mine"),
+    minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="How long to watch.")] = 3.0,
+    token_env: TokenEnv = None,
+) -> None:
+    """Write a workload that is like a running server's traffic, from the histograms on its /metrics page."""
+    from tuner.bench.learning import learn, progress
+
+    path = config_dir / "workload" / f"{name}.yaml"
+    traffic = learn(url, path, minutes, token_env, _say)
+    _say(progress(traffic, traffic.seconds))
+    _print(f"written to {path}; draw it: tuner workload show --config-dir {config_dir} workload={name}")
+    _print(f"tune for it: tuner study start --config-dir {config_dir} workload={name} …")
+
+
 @bench_app.command("compare")
 def bench_compare(
     baseline: Annotated[str, typer.Argument(metavar="A", help="URL of a server, or a saved result.")],

@@ -139,11 +139,17 @@ def read(path: Path) -> Config:
         fix = "restore it from a copy, or `tuner study rm` the study"
         raise ConfigError("is empty, or no configuration", place=str(path), fix=fix)
     try:
-        config = validate(raw)
+        config = validate(_completed(raw))
     except ConfigError as error:
         raise ConfigError(error.message, place=str(path), fix=error.fix) from error
     hide(config.secrets.known().hidden)
     return config
+
+
+def _completed(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A study that began before prompts could be text has sent words: its trials stay comparable with nothing else."""
+    workload = raw.get("workload")
+    return {**raw, "workload": {"prompts": "words", **workload}} if isinstance(workload, Mapping) else raw
 
 
 def validate(raw: Mapping[str, Any]) -> Config:
@@ -158,7 +164,7 @@ def validate(raw: Mapping[str, Any]) -> Config:
         raise _misnamed(raw, error) or config_error(error, _TAGS) from error
 
 
-_TAGS = frozenset({"range", "choice", "int", "float", "fixed", "uniform", "lognormal", "file"})
+_TAGS = frozenset({"range", "choice", "int", "float", "fixed", "uniform", "lognormal", "file", "histogram"})
 
 
 def _misnamed(raw: Any, error: ValidationError) -> ConfigError | None:

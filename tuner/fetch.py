@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,12 @@ class Answer:
             raise ValueError("nested too deeply") from error
 
 
+def client_for(url: str) -> httpx.Client:
+    """A client that keeps its connection to a server."""
+    # loading the certificates for nothing takes longer than all the rest
+    return httpx.Client(verify=url.startswith("https:"))
+
+
 def fetch(
     url: str,
     headers: Mapping[str, str],
@@ -52,6 +59,7 @@ def fetch(
     within_s: float,
     json_body: Mapping[str, Any] | None = None,
     most_bytes: int = MOST_BYTES,
+    client: httpx.Client | None = None,
 ) -> Answer:
     """Get a page, or post a body to it.
 
@@ -61,14 +69,17 @@ def fetch(
         within_s: For the whole page, from the request to its last byte.
         json_body: Posted, if there is one.
         most_bytes: The longest page to read.
+        client: Keeps its connection for further pages; without one each page has its own.
 
     Raises:
         httpx.HTTPError: Nothing answered in time, or too much (``TooMuch``).
     """
     deadline = time.monotonic() + within_s
     method = "GET" if json_body is None else "POST"
-    verify = url.startswith("https:")  # loading the certificates for nothing takes longer than all the rest
-    with httpx.stream(method, url, headers=dict(headers), json=json_body, timeout=within_s, verify=verify) as reply:
+    with (
+        nullcontext(client) if client else client_for(url) as used,
+        used.stream(method, url, headers=dict(headers), json=json_body, timeout=within_s) as reply,
+    ):
         body = bytearray()
         for part in reply.iter_bytes():
             body += part

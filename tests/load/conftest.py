@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,15 +40,30 @@ class VllmLike:
     answer: Callable[[dict[str, Any]], Answer] | None = None
     closes_kept_connections: bool = False
     metrics: Callable[[], str] | None = None
+    tokenizes: str = ""  # or as "vllm" does, or as "llamacpp"
+    tokenized: int = 0
 
     @property
     def target(self) -> Target:
         return Target(f"http://127.0.0.1:{self.port}", {"Authorization": "Bearer sesame-4711"}, "glm")
 
+    def count(self, text: str) -> int:
+        """As if long words were two tokens, and each sign one."""
+        return sum(1 + (len(piece) > 5) for piece in re.findall(r"\w+|[^\w\s]", text))
+
     def prompt_tokens(self, body: dict[str, Any]) -> int:
-        """As if long words were two tokens, and the chat template seven."""
-        words = body["messages"][0]["content"].split()
-        return 7 + sum(1 + (len(word) > 5) for word in words)
+        """The chat template is seven tokens."""
+        return 7 + self.count(body["messages"][0]["content"])
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        self.tokenized += 1
+        body = await request.json()
+        if self.tokenizes == "vllm":
+            count = 1 + self.count(body["prompt"])  # it begins with a token of its own
+            return web.json_response({"count": count, "max_model_len": 4096, "tokens": [1] * count})
+        if self.tokenizes == "llamacpp":
+            return web.json_response({"tokens": [1] * self.count(body.get("content", ""))})
+        return web.Response(status=404)
 
     def event(self, **chunk: Any) -> bytes:
         return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
@@ -116,6 +132,7 @@ def _serve(server: VllmLike, ready: threading.Event, loop: asyncio.AbstractEvent
     async def start() -> web.AppRunner:
         app = web.Application(client_max_size=1 << 24)
         app.router.add_post("/v1/chat/completions", server.handle)
+        app.router.add_post("/tokenize", server.tokenize)
         app.router.add_get("/metrics", server.page)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()

@@ -11,6 +11,7 @@ from tests.load.test_arrivals import planned
 from tuner.errors import ConfigError
 from tuner.load import lengths
 from tuner.load.prompts import TokenCalibration
+from tuner.load.requests import mixed
 from tuner.load.shapes import FromFile, Lognormal, Uniform
 from tuner.load.stage import Request, Stage
 from tuner.load.workload import Workload
@@ -127,3 +128,14 @@ def test_the_server_receives_the_lengths_the_classes_and_the_shared_prefixes(cli
     assert (len(shared), shared.total()) == (4, 16)
     assert len({tuple(text[480:]) for text in texts if len(text) > 480}) == 16
     assert [record.request.traffic for record in result.records] == [request.traffic for request in stage.requests]
+
+
+def test_a_prompt_shorter_than_the_shared_prefix_has_its_own_length():
+    words = TokenCalibration(tokens_per_word=1.0, overhead_tokens=0)
+    given = {"name": "w", "prompt_tokens": {"kind": "lognormal", "median": 100, "sigma": 1.0, "high": 900}}
+    workload = Workload.model_validate(given | {"prefix": {"tokens": 120, "hit_rate": 0.5}})
+    made = mixed(workload, 50, seed="1", shape="s", calibration=words, held_out=False)
+    assert [request.words + sum(each.words for each in request.prefix) for request in made] == [
+        request.prompt_tokens for request in made
+    ]
+    assert {request.prefix[0].words for request in made if (request.prompt_tokens or 0) > 128} == {120}

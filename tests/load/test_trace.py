@@ -53,9 +53,11 @@ def test_requests_that_do_not_fit_are_left_out_and_said():
     ("content", "said"),
     [
         ('{"timestamp": 1, "input_length": 5}\n', "has 1 requests"),
-        ('{"timestamp": 1, "input_length": 5}\nnot JSON\n', "line 2: the line: Invalid JSON"),
+        ('{"timestamp": 1, "input_length": 5}\nnot JSON\n', "line 2: Invalid JSON"),
         ('{"input_length": 5}\n', "line 1: timestamp: Field required"),
         ('{"timestamp": 1}\n', "neither input_length nor messages nor prompt"),
+        ('{"timestamp": 1, "usage": {"prompt_tokens": 5}}\n[1]\n', "line 2: no JSON object"),
+        ('10.0.0.1 - - [22/Nov/2026:09:00:00 +0000] "GET /health HTTP/1.1" 200 0\n', "has 0 requests"),
         (None, "cannot be read"),
         (os.mkfifo, "cannot be read: not a regular file"),
         (os.mkdir, "cannot be read: Is a directory"),

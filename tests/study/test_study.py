@@ -65,14 +65,15 @@ def optuna_study(asked):
 
 
 def test_what_was_measured_beside_a_compiling_kernel_is_measured_again(load):
+    # sent again, it leaves three tokens that are not cached: a size that the warm-up has not met
     h100 = ("hardware=sim-h100", "hardware.gpus=[0]", "model=glm-flash-h100")
-    asked = load(*h100, "space=none", "workload.ttft_prompt_tokens=[3000]")
+    asked = load(*h100, "space=none", "workload.ttft_prompt_tokens=[2995]")
     (record,) = run(asked)[0].records
-    assert [each.stage for each in record.spoiled] == ["ttft_3000, spoiled 1"]
+    assert [each.stage for each in record.spoiled] == ["ttft_2995, spoiled 1"]
     assert "Triton kernel JIT compilation during inference" in record.spoiled[0].line
     assert "--jit-monitor-verbose" in record.argv
     sent = StudyFolder(asked.study.path).trial(0).requests.read_text()
-    assert sent.count('"stage":"ttft_3000, spoiled 1"') == sent.count('"stage":"ttft_3000"') == 2
+    assert sent.count('"stage":"ttft_2995, spoiled 1"') == sent.count('"stage":"ttft_2995"') == 2
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def asked(url: str, overrides: Sequence[str], config_dir: Path | None, token_env
         ConfigError: An override is wrong, or the URL is none.
         EngineUnavailable: Nothing answers there.
     """
-    url = _base(url)
+    url = base(url)
     model = _served_model(AttachLauncher(url, token_env))
     said = {"launcher.url": url, "launcher.token_env": token_env, "model.id": model}
     return load(["experiment=bench", *overrides], config_dir, said)
@@ -112,7 +112,7 @@ def is_url(text: str) -> bool:
     return text.startswith(("http://", "https://"))
 
 
-def _base(url: str) -> str:
+def base(url: str) -> str:
     """The server's base URL, of what people have at hand: an OpenAI client's ends in ``/v1``."""
     if not is_url(url):
         raise ConfigError(f"{url} is not a URL", place="URL", fix=f"say http://{url}")

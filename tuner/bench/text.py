@@ -19,6 +19,8 @@ def text(record: TrialRecord) -> str:
     measurement = record.measurement
     assert measurement is not None
     lines = [_row(name, _said(name, measurement, record.skipped)) for name in _names(measurement, record.skipped)]
+    if record.warm_up:
+        lines.append(_row("prompts", record.warm_up.prompts))
     lines.append(_row("requests", f"{measurement.completed} completed, {measurement.failed} failed"))
     lines += (_row("", f"{count} × {reason}") for reason, count in measurement.failures.items())
     if measurement.engine:

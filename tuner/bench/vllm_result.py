@@ -84,6 +84,7 @@ class VllmResult(BaseModel):
         return Workload(
             name="vllm-bench-serve",
             concurrency=min(self.max_concurrency, self.num_prompts),
+            prompts="words",  # its own are tokens at random, unless it was given a data set
             prompt_tokens=prompt,
             output_tokens=max(2, output),
             requests=self.num_prompts,

@@ -11,7 +11,7 @@ from tuner.load.requests import mixed, stage
 from tuner.load.shapes import Arrivals, Trace
 from tuner.load.stage import Stage, StopRule
 from tuner.load.steady import PATIENCE
-from tuner.load.trace import due_ms, half, replayed
+from tuner.load.trace import due_ms, half, measured, replayed
 from tuner.load.workload import Workload
 
 
@@ -42,7 +42,7 @@ def busy_stages(
         return stop_rule(workload, CONCURRENT, deciding if name == CONCURRENT else Deciding(), clock_scale)
 
     if workload.trace:
-        return [_replay(workload, workload.trace, f"{seed}/{CONCURRENT}", calibration, clock_scale, held_out)]
+        return [_replay(workload, workload.trace, seed, part, calibration, clock_scale, held_out)]
     if arrivals := workload.arrivals:
         rungs = [
             (name, rate, _count(workload, arrivals, rate, rule(name), clock_scale))
@@ -84,10 +84,19 @@ def busy_stages(
 
 
 def _replay(
-    workload: Workload, trace: Trace, seed: str, calibration: TokenCalibration, clock_scale: float, held_out: bool
+    workload: Workload,
+    trace: Trace,
+    seed: str,
+    part: str,
+    calibration: TokenCalibration,
+    clock_scale: float,
+    held_out: bool,
 ) -> Stage:
-    lines = half(trace, held_out)
-    made = replayed(lines, trace, seed=seed, output_tokens=workload.typical[1], calibration=calibration)
+    ends = workload.prompt_tokens, workload.output_tokens
+    lines = measured(half(trace, held_out), *ends, f"{part}/{CONCURRENT}", held_out=held_out)
+    made = replayed(
+        lines, trace, seed=f"{seed}/{CONCURRENT}", output_tokens=workload.typical[1], calibration=calibration
+    )
     return replace(stage(workload, CONCURRENT, made), due_ms=due_ms(lines, trace.speed * clock_scale))
 
 

@@ -83,7 +83,9 @@ class LoadClient:
         Raises:
             MeasurementError: The worker died.
         """
-        job = Command(stage, target.url, dict(target.headers), target.model, self.on_progress is not None)
+        job = Command(
+            stage, target.url, dict(target.headers), target.model, self.on_progress is not None, target.counts
+        )
         try:
             return self._answer(self._worker(), job, watch)
         except BaseException:  # KeyboardInterrupt too: no stream may outlive its stage

@@ -1,7 +1,7 @@
 """A conversation under way in the load worker: each answer goes back into the next request, as an agent's does.
 
 The call of a tool is the client's own, whatever the model said, and its result has the length that the workload asks
-for: what a model would call that was asked in random words cannot be foreseen.
+for: what a model would call that was asked nothing in particular cannot be foreseen.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any
 
 from tuner.load import sse
 from tuner.load.payload import messages_of
-from tuner.load.prompts import text
+from tuner.load.prompts import Writer, text
 from tuner.load.stage import Request
 
 _AT_ONCE = 32
@@ -23,10 +23,12 @@ class Conversation:
 
     Args:
         opening: Its first request.
+        write: Makes its texts.
     """
 
-    def __init__(self, opening: Request) -> None:
-        self.messages: list[dict[str, Any]] = messages_of(opening)
+    def __init__(self, opening: Request, write: Writer) -> None:
+        self.messages: list[dict[str, Any]] = messages_of(opening, write)
+        self._write = write
 
     async def go_on(self, answer: bytes, request: Request) -> None:
         """Take the stream of the last answer, and the result of the tool that the agent called after it."""
@@ -35,7 +37,7 @@ class Conversation:
         calls = [{"id": call, "type": "function", "function": function}]
         self.messages += [
             {"role": "assistant", "content": await _said(answer), "tool_calls": calls},
-            {"role": "tool", "tool_call_id": call, "content": text(request.seed, request.words)},
+            {"role": "tool", "tool_call_id": call, "content": self._write(request.seed, request.words)},
         ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import NormalDist, mean
 
 from tuner.errors import ConfigError
-from tuner.load.shapes import FromFile, Length, Lognormal, Uniform
+from tuner.load.shapes import FromFile, Histogram, Length, Lognormal, Uniform
 from tuner.reading import bytes_of
 
 
@@ -41,8 +41,18 @@ def _quantile(length: Length, share: float, observed: Sequence[int]) -> int:
             return min(length.high, max(1, round(length.median * exp(length.sigma * normal))))
         case FromFile():
             return observed[min(len(observed) - 1, int(share * len(observed)))]
+        case Histogram():
+            return _in_bucket(length, share)
         case _:
             return length
+
+
+def _in_bucket(length: Histogram, share: float) -> int:
+    upto = list(accumulate(length.counts))
+    place = bisect(upto, wanted := min(share, 1 - 1e-9) * upto[-1])
+    low, high = length.bounds[place - 1] if place else 0, length.bounds[place]
+    inside = (wanted - upto[place] + length.counts[place]) / length.counts[place]
+    return max(1, round(low + (high - low) * float(inside**length.skew)))
 
 
 def longest(length: Length) -> int:
@@ -50,6 +60,8 @@ def longest(length: Length) -> int:
     match length:
         case Uniform() | Lognormal():
             return length.high
+        case Histogram():
+            return length.bounds[-1]
         case FromFile():
             return max(_lines(length.file))
         case _:

@@ -4,7 +4,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from tuner.load.prompts import text
+from tuner.load.prompts import Writer, text
 from tuner.load.stage import Request
 
 PATH = "/v1/chat/completions"
@@ -21,11 +21,18 @@ _TOOL = {
 }
 
 
-def body(request: Request, *, model: str, temperature: float, messages: list[dict[str, Any]] | None = None) -> bytes:
+def body(
+    request: Request,
+    *,
+    model: str,
+    temperature: float,
+    messages: list[dict[str, Any]] | None = None,
+    write: Writer = text,
+) -> bytes:
     """The JSON to post to ``PATH``; ``messages`` are those of a conversation that the request continues."""
     fields: dict[str, Any] = {
         "model": model,
-        "messages": messages or messages_of(request),
+        "messages": messages or messages_of(request, write),
         "max_tokens": request.output_tokens,
         "temperature": temperature,
         "stream": True,
@@ -34,15 +41,15 @@ def body(request: Request, *, model: str, temperature: float, messages: list[dic
     return json.dumps(fields | (_tool_use(request) if request.tool_call else {"ignore_eos": True})).encode()
 
 
-def messages_of(request: Request) -> list[dict[str, Any]]:
+def messages_of(request: Request, write: Writer) -> list[dict[str, Any]]:
     """The messages of a request that begins a conversation."""
     if system := request.system:
         return [
-            {"role": "system", "content": _shared(system.seed, system.words)},
-            {"role": "user", "content": _prompt(request)},
+            {"role": "system", "content": _shared(write, system.seed, system.words)},
+            {"role": "user", "content": _prompt(request, write)},
         ]
     if not request.said:
-        return [{"role": "user", "content": _prompt(request)}]
+        return [{"role": "user", "content": _prompt(request, write)}]
     first, *rest = json.loads(request.said)
     news = f"{text(request.seed, _NEWS_WORDS)}\n"
     content = first.get("content") or ""
@@ -50,13 +57,14 @@ def messages_of(request: Request) -> list[dict[str, Any]]:
     return [{**first, "content": changed}, *rest]
 
 
-def _prompt(request: Request) -> str:
-    return " ".join([*(_shared(each.seed, each.words) for each in request.prefix), text(request.seed, request.words)])
+def _prompt(request: Request, write: Writer) -> str:
+    shared = (_shared(write, each.seed, each.words) for each in request.prefix)
+    return " ".join([*shared, write(request.seed, request.words)])
 
 
 @lru_cache(maxsize=1024)
-def _shared(seed: str, words: int) -> str:
-    return text(seed, words)
+def _shared(write: Writer, seed: str, words: int) -> str:
+    return write(seed, words)
 
 
 def _tool_use(request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Seeded prompts of about N tokens, made without the served model's tokenizer.
+"""Seeded prompts of about N tokens in random words, made without the served model's tokenizer.
 
 A prompt is a chain of random permutations of ``WORDS``. Every full permutation has the same number of tokens, whatever
 the tokenizer, so that two short requests calibrate it exactly and long prompts miss their length by the rest of one
@@ -7,6 +7,7 @@ chance that two prompts share their first six words is one in 4e12.
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,10 +23,15 @@ control field development role effort rate heart season north table river garden
 
 WORDS: tuple[str, ...] = tuple(_TEXT.split())
 
+_ROUNDED_TOKENS = 2
+
+Writer = Callable[[str, int], str]
+"""Makes a text of a seed and a length: ``text``, or that of a ``tuner.load.prose.Prose``."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenCalibration:
-    """How the served model's tokenizer counts our words.
+    """How the served model's tokenizer counts our words; natural text has its length in tokens, one to a "word".
 
     Attributes:
         tokens_per_word: Mean over ``WORDS``.
@@ -40,6 +46,11 @@ class TokenCalibration:
     def words(self, tokens: int) -> int:
         """How many words make a prompt of about so many tokens, the chat template included; at least one."""
         return max(1, round((tokens - self.overhead_tokens) / self.tokens_per_word))
+
+    def in_tokens(self) -> "TokenCalibration":
+        """Of natural text: exactly one to one, unless the server counts more otherwise than a token is rounded."""
+        miss = (self.tokens_per_word - 1) * len(WORDS)
+        return TokenCalibration(1.0, self.overhead_tokens + miss) if abs(miss) <= _ROUNDED_TOKENS else self
 
 
 def calibrate(one_permutation_tokens: int, two_permutations_tokens: int) -> TokenCalibration:

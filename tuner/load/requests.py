@@ -2,12 +2,16 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from tuner.load import lengths
 from tuner.load.prompts import TokenCalibration
 from tuner.load.shapes import Prefix, RequestClass
 from tuner.load.stage import Request, Segment, Stage
 from tuner.load.workload import Workload
+
+_OWN_WORDS = 8
+"""What a prompt has of its own, although its prefix alone would be longer than all of it."""
 
 
 def stage(
@@ -62,8 +66,10 @@ def _of_class(
     output = lengths.draw(kind.output_tokens, count, f"{shape}/output", held_out=held_out)
     shared = _prefixes(kind.prefix, count, seed, shape, calibration)
     for index, (asked, generated, prefix) in enumerate(zip(prompt, output, shared, strict=True)):
-        own = max(1, calibration.words(asked) - sum(segment.words for segment in prefix))
-        yield Request(f"{seed}/{index}", own, asked, max(2, generated), traffic=kind.name or None, prefix=prefix)
+        words = calibration.words(asked)
+        begun = tuple(replace(each, words=min(each.words, words - _OWN_WORDS)) for each in prefix if words > _OWN_WORDS)
+        own = words - sum(each.words for each in begun)
+        yield Request(f"{seed}/{index}", own, asked, max(2, generated), traffic=kind.name or None, prefix=begun)
 
 
 def _prefixes(

@@ -1,9 +1,10 @@
 """The shapes that traffic can have, as ``conf/workload`` writes them: lengths, arrivals, shared prefixes, classes."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, Tag, model_validator
 
 from tuner.schema import Schema
 
@@ -53,6 +54,38 @@ class FromFile(Documented):
     """The file. Its odd lines (the first, third …) are for tuning, its even ones are held out for the proof."""
 
 
+class Histogram(Documented):
+    """Lengths as a server's own histogram tells them (``tuner workload learn`` writes it)."""
+
+    kind: Literal["histogram"]
+    """Which distribution."""
+    bounds: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """The longest of each bucket, ascending; the first bucket begins at 1, each other one behind the one before."""
+    counts: tuple[NonNegativeInt, ...]
+    """Requests in each."""
+    mean: PositiveFloat
+    """Of all lengths: it decides where in their buckets they are."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if len(self.bounds) != len(self.counts) or not any(self.counts):
+            raise ValueError(f"{len(self.bounds)} bounds for {len(self.counts)} counts, of which one is above zero")
+        if any(low >= high for low, high in pairwise(self.bounds)):
+            raise ValueError("bounds are not ascending")
+        return self
+
+    @property
+    def skew(self) -> float:
+        """Where in their buckets lengths are, at a share u of each: at u to this power of its width."""
+        lows = (0, *self.bounds[:-1])
+        least, width = (
+            sum(count * bound for count, bound in zip(self.counts, bounds, strict=True)) / sum(self.counts)
+            for bounds in (lows, [high - low for low, high in zip(lows, self.bounds, strict=True)])
+        )
+        share = min(max((self.mean - least) / width, 0.01), 0.99)
+        return 1 / share - 1
+
+
 def _kind(raw: Any) -> str:
     return str(raw.get("kind", "")) if isinstance(raw, dict) else str(getattr(raw, "kind", "fixed"))
 
@@ -61,7 +94,8 @@ Length = Annotated[
     Annotated[PositiveInt, Tag("fixed")]
     | Annotated[Uniform, Tag("uniform")]
     | Annotated[Lognormal, Tag("lognormal")]
-    | Annotated[FromFile, Tag("file")],
+    | Annotated[FromFile, Tag("file")]
+    | Annotated[Histogram, Tag("histogram")],
     Discriminator(_kind),
 ]
 """A whole number, or a distribution of them."""
@@ -124,7 +158,8 @@ class Trace(Documented):
 
     file: Path
     """JSON lines as Mooncake's traces are, ``{timestamp, input_length, output_length, hash_ids}`` with milliseconds, or
-    requests with their texts, ``{timestamp, messages, max_tokens}``."""
+    requests with their texts, ``{timestamp, messages, max_tokens}``; or an access log, in JSON with ``usage`` or in
+    lines of text (docs/workloads.md)."""
     speed: PositiveFloat = 1.0
     """How many times faster than recorded it is sent, in the engine's own seconds."""
     requests: PositiveInt | None = None

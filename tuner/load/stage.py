@@ -20,8 +20,9 @@ class Request:
 
     Attributes:
         seed: Seeds the prompt; two requests of the same seed and length send the same prompt.
-        words: Length of what is the prompt's own, in words; see ``tuner.load.prompts``.
-        prompt_tokens: The length in tokens that those words aim at; ``None`` where any will do. The true one is the
+        words: Length of what is the prompt's own: in words where it is made of random ones (``tuner.load.prompts``), in
+            tokens where it is natural text (``tuner.load.prose``).
+        prompt_tokens: The length in tokens that those aim at; ``None`` where any will do. The true one is the
             server's ``usage``.
         output_tokens: How many tokens to generate: exactly so many (``ignore_eos``), or at most for a tool call.
         tool_call: Whether to offer a tool and ask for its use.
@@ -129,6 +130,7 @@ class Command:
         headers: Of every request.
         model: The name to ask for.
         ticks: Whether somebody wants to hear meanwhile how many requests have been answered.
+        counts: As ``Target`` has them.
     """
 
     stage: Stage
@@ -136,6 +138,7 @@ class Command:
     headers: dict[str, str]
     model: str
     ticks: bool = False
+    counts: tuple[float, ...] = ()
 
 
 def command(raw: dict[str, Any]) -> Command:
@@ -143,7 +146,7 @@ def command(raw: dict[str, Any]) -> Command:
     stage = raw["stage"]
     requests, rule = tuple(map(_request, stage["requests"])), stage["rule"] and StopRule(**stage["rule"])
     made = Stage(**{**stage, "requests": requests, "rule": rule, "due_ms": tuple(stage["due_ms"])})
-    return Command(made, raw["url"], raw["headers"], raw["model"], raw["ticks"])
+    return Command(made, raw["url"], raw["headers"], raw["model"], raw["ticks"], tuple(raw["counts"]))
 
 
 def _request(raw: dict[str, Any]) -> Request:

@@ -12,8 +12,10 @@ class Target:
         url: Base URL without a trailing slash; ``/v1/chat/completions`` is appended.
         headers: Sent with every request; may hold a bearer token, so they are not shown.
         model: The model's name in the requests.
+        counts: How its tokenizer counts the corpus (``tuner.load.prose.texts``); empty where prompts are random words.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
     model: str
+    counts: tuple[float, ...] = ()

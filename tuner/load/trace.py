@@ -1,13 +1,14 @@
-"""Recorded traffic, sent again with its own arrivals: Mooncake's traces, and requests with their texts.
+"""Recorded traffic, sent again with its own arrivals: Mooncake's traces, access logs, and requests with their texts.
 
 A trace line is ``{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]}``: milliseconds,
 tokens, and the content of each block of the prompt, so that prompts share what they shared. A request line has
 ``messages`` or ``prompt`` in place of the lengths; it is sent behind a few words that are new in each measurement,
-since a server that has seen it would answer from its cache.
+since a server that has seen it would answer from its cache. Other forms are read as one of these
+(``tuner.load.recorded``); where a log tells no lengths, they are the workload's.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, ValidationError, model_validator
 
 from tuner.errors import ConfigError
+from tuner.load import lengths, recorded
 from tuner.load.prompts import TokenCalibration
-from tuner.load.shapes import Trace
+from tuner.load.shapes import Length, Trace
 from tuner.load.stage import Request, Segment
-from tuner.reading import opened
+from tuner.reading import bytes_of
+
+_FIX = (
+    "a line is {timestamp, input_length, output_length, hash_ids}, {timestamp, messages, max_tokens} or {time, usage}"
+)
 
 
 class Line(BaseModel):
@@ -33,11 +39,12 @@ class Line(BaseModel):
     messages: tuple[dict[str, Any], ...] = ()
     prompt: str | None = None
     max_tokens: PositiveInt | None = None
+    lengthless: bool = False
 
     @model_validator(mode="after")
     def _asks(self) -> "Line":
-        if not (self.input_length or self.messages or self.prompt):
-            raise ValueError("neither input_length nor messages nor prompt")
+        if not (self.input_length or self.messages or self.prompt or self.lengthless):
+            raise ValueError("neither input_length nor messages nor prompt nor usage")
         return self
 
     @property
@@ -61,6 +68,18 @@ def half(trace: Trace, held_out: bool) -> tuple[Line, ...]:
 def due_ms(lines: Sequence[Line], speed: float) -> tuple[float, ...]:
     """When to send them, since the first one."""
     return tuple(round((line.timestamp - lines[0].timestamp) / speed, 3) for line in lines)
+
+
+def measured(lines: Sequence[Line], prompt: Length, output: Length, shape: str, *, held_out: bool) -> tuple[Line, ...]:
+    """The lines, with lengths of these distributions where their log tells none."""
+    if not any(line.lengthless for line in lines):
+        return tuple(lines)
+    prompts = lengths.draw(prompt, len(lines), f"{shape}/prompt", held_out=held_out)
+    outputs = lengths.draw(output, len(lines), f"{shape}/output", held_out=held_out)
+    return tuple(
+        line.model_copy(update={"input_length": asked, "output_length": generated})
+        for line, asked, generated in zip(lines, prompts, outputs, strict=True)
+    )
 
 
 def replayed(
@@ -103,24 +122,39 @@ def _of_length(
 def _lines(path: Path) -> tuple[Line, ...]:
     found = sorted(_parsed(path), key=lambda line: line.timestamp)
     if len(found) < 2:
-        raise ConfigError(f"{path} has {len(found)} requests", place="workload.trace.file", fix="two are the fewest")
+        fix = "two are the fewest; a line is a trace's, a request, or an access log's with its moment"
+        raise ConfigError(f"{path} has {len(found)} requests", place="workload.trace.file", fix=fix)
     return tuple(found)
 
 
 def _parsed(path: Path) -> Iterable[Line]:
     try:
-        with opened(path) as lines:
-            yield from (_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
+        text = bytes_of(path).decode("utf-8", "replace")
     except OSError as error:
         fix = "check the path"
         raise ConfigError(f"{path} cannot be read: {error.strerror}", place="workload.trace.file", fix=fix) from error
+    if not text.lstrip().startswith("{"):
+        yield from map(Line.model_validate, recorded.of_log(text))
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip() and (fields := recorded.of_json(_object(line, f"{path}, line {number}"))) is not None:
+            yield _line(fields, f"{path}, line {number}")
 
 
-def _line(line: bytes, where: str) -> Line:
+def _object(line: str, where: str) -> Mapping[str, Any]:
     try:
-        return Line.model_validate_json(line)
+        raw = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"{where}: Invalid JSON: {error}", place="workload.trace.file", fix=_FIX) from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where}: no JSON object", place="workload.trace.file", fix=_FIX)
+    return raw
+
+
+def _line(fields: Mapping[str, Any], where: str) -> Line:
+    try:
+        return Line.model_validate(fields)
     except ValidationError as error:
         what = error.errors(include_url=False)[0]
         said = ".".join(map(str, what["loc"])) or "the line"
-        fix = "a line is {timestamp, input_length, output_length, hash_ids}, or {timestamp, messages, max_tokens}"
-        raise ConfigError(f"{where}: {said}: {what['msg']}", place="workload.trace.file", fix=fix) from error
+        raise ConfigError(f"{where}: {said}: {what['msg']}", place="workload.trace.file", fix=_FIX) from error

@@ -37,6 +37,8 @@ class WarmUp(BaseModel):
 
     calibration: TokenCalibration
     """How its tokenizer counts our words: what ``plan`` needs."""
+    prompts: str = "random words"
+    """What prompts were made of, with the reason where it is not what was asked for."""
     rounds: int
     """Rounds of short prompts."""
     requests: int
@@ -65,6 +67,7 @@ def warm_up(
     seed: int,
     watch: Callable[[], None],
     spoiled: Callable[[], str | None] = unspoiled,
+    prompts: str = "random words",
 ) -> WarmUp:
     """Warm a server up.
 
@@ -77,12 +80,14 @@ def warm_up(
         seed: Its prompts share no prefix with those that ``plan`` makes of the same seed.
         watch: As in ``LoadClient.run``.
         spoiled: As in ``LoadClient.run_all``: a round that was spoiled is not the last.
+        prompts: What they are made of, in words; the target's ``counts`` decide.
 
     Raises:
         MeasurementError: More requests failed than the workload allows, or the token counts make no sense.
         RequestsRefused: The server refuses them all.
     """
-    return _WarmingUp(client, target, workload, f"{seed}/warm_up", watch, spoiled).run(Room(context_tokens, kv_tokens))
+    warming = _WarmingUp(client, target, workload, f"{seed}/warm_up", watch, spoiled)
+    return warming.run(Room(context_tokens, kv_tokens)).model_copy(update={"prompts": prompts})
 
 
 def lengths(workload: Workload, room: Room) -> tuple[tuple[int, ...], tuple[Skipped, ...]]:
@@ -142,7 +147,8 @@ class _WarmingUp:
         requests = tuple(Request(f"{self.seed}/calibration/{n}", n, None, _OUTPUT_TOKENS) for n in sizes)
         one, two = self._send("calibration", requests).records
         try:
-            return one.ttft_ms, calibrate(one.prompt_tokens or 0, two.prompt_tokens or 0)
+            counted = calibrate(one.prompt_tokens or 0, two.prompt_tokens or 0)
+            return one.ttft_ms, counted.in_tokens() if self.target.counts else counted
         except ValueError as error:
             raise MeasurementError(f"{sizes[0]} and {sizes[1]} words gave {error}: no tokenizer counts so") from None
 

@@ -1,6 +1,6 @@
 """A workload's concurrent stage in a sentence."""
 
-from tuner.load.shapes import Arrivals, FromFile, Length, Lognormal, RequestClass, Uniform
+from tuner.load.shapes import Arrivals, FromFile, Histogram, Length, Lognormal, RequestClass, Uniform
 from tuner.load.workload import Workload
 
 
@@ -43,6 +43,8 @@ def _length(length: Length) -> str:
             return f"{length.low:,} to {length.high:,}"
         case Lognormal():
             return f"about {length.median:,} (lognormal, at most {length.high:,})"
+        case Histogram():
+            return f"about {length.mean:,.0f} (observed, at most {length.bounds[-1]:,})"
         case FromFile():
             return f"{length.file.name}'s"
         case _:

@@ -21,6 +21,7 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import uvloop
@@ -32,6 +33,8 @@ from tuner.load.payload import PATH, body
 from tuner.load.percentile import percentile
 from tuner.load.priority import realtime
 from tuner.load.progress import EVERY_S, tick
+from tuner.load.prompts import text
+from tuner.load.prose import Prose
 from tuner.load.records import FailureKind, RequestFailure, StageResult, Window, encode
 from tuner.load.stage import Command, command
 from tuner.load.steady import Steady
@@ -62,6 +65,7 @@ class Load:
         self.attempts: list[Attempt] = []
         self.aborted = False
         self._url = job.url + PATH
+        self._write = Prose(job.counts).text if job.counts else text
         self._follows = [request.follows for request in job.stage.requests]
         # before the clock starts; what follows an answer has to wait for it
         self._made = [b"" if follows else self._body(index) for index, follows in enumerate(self._follows)]
@@ -147,13 +151,13 @@ class Load:
     ) -> None:
         """Continue a conversation until it ends, the stage is over, or a request fails."""
         stage = self.job.stage
-        talk = Conversation(stage.request(last.index))
+        talk = Conversation(stage.request(last.index), self._write)
         for index in turns:
             if self.aborted or self._is_over() or last.looks_failed():
                 return
             request = stage.request(index)
             await talk.go_on(bytes(last.data), request)
-            data = body(request, model=self.job.model, temperature=stage.temperature, messages=talk.messages)
+            data = self._body(index, talk.messages)
             thought_ms = (time.perf_counter_ns() - last.ended_ns) / 1e6
             await asyncio.sleep(max(0.0, request.think_ms - thought_ms) / 1000)
             if not self._is_over():
@@ -196,9 +200,11 @@ class Load:
     def _is_over(self) -> bool:
         return self._steady is not None and self._steady.over
 
-    def _body(self, index: int) -> bytes:
-        stage = self.job.stage
-        return body(stage.request(index), model=self.job.model, temperature=stage.temperature)
+    def _body(self, index: int, messages: list[dict[str, Any]] | None = None) -> bytes:
+        stage, model = self.job.stage, self.job.model
+        return body(
+            stage.request(index), model=model, temperature=stage.temperature, messages=messages, write=self._write
+        )
 
     async def _send(self, session: aiohttp.ClientSession, data: bytes, attempt: Attempt) -> None:
         attempt.sent_ns = time.perf_counter_ns()

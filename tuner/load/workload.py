@@ -1,6 +1,6 @@
 """What traffic a study measures with: the YAML of ``conf/workload``."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -54,6 +54,9 @@ class Workload(Documented):
     """Recorded traffic instead of either, with its own arrivals and lengths."""
     agents: Agents | None = None
     """The users are agents: conversations of many requests, in place of requests that know nothing of each other."""
+    prompts: Literal["text", "words"] = "text"
+    """What prompts are made of: natural text and code, or words at random. Text needs a server that tells how it counts
+    (``/tokenize``); where it does not, words are sent, and the record says so."""
     prompt_tokens: Length = 1000
     """Length of each prompt of the concurrent stage, in tokens: a number or a distribution."""
     output_tokens: Length = 256

@@ -155,6 +155,8 @@ class Engine:
         if not request.finished:
             return
         metrics.e2e.observe(now_s - sink.sent_s)
+        metrics.prompt_lengths.observe(request.prompt_tokens)
+        metrics.output_lengths.observe(request.generated)
         metrics.finished["length" if sink.finish_reason == "length" else "stop"] += 1
         if request.generated > 1:
             metrics.tpot.observe((now_s - sink.first_s) / (request.generated - 1))

@@ -22,6 +22,12 @@ E2E_BUCKETS = (
 )  # fmt: skip
 
 
+def token_buckets(longest: int) -> tuple[float, ...]:
+    """1, 2, 5, 10 and so on, as far as a request can be long: vLLM's ``build_1_2_5_buckets``."""
+    steps = (digit * 10.0**power for power in range(len(str(longest))) for digit in (1, 2, 5))
+    return tuple(step for step in steps if step <= longest)
+
+
 class Histogram:
     """A Prometheus histogram.
 
@@ -65,6 +71,8 @@ class Metrics:
         self.tpot = Histogram(TPOT_BUCKETS)
         self.itl = Histogram(TPOT_BUCKETS)
         self.e2e = Histogram(E2E_BUCKETS)
+        self.prompt_lengths = Histogram(token_buckets(settings.max_model_len))
+        self.output_lengths = Histogram(token_buckets(settings.max_model_len))
         self.finished: dict[str, int] = dict.fromkeys(("stop", "length", "abort", "error"), 0)
         self.created_s = time.time()
         self._labels = f'engine="0",model_name="{settings.served_model_name[0]}"'
@@ -117,6 +125,8 @@ class Metrics:
             ("inter_token_latency_seconds", self.itl, "Histogram of inter-token latency in seconds."),
             ("request_time_per_output_token_seconds", self.tpot, "Histogram of time per output token per request."),
             ("e2e_request_latency_seconds", self.e2e, "Histogram of e2e request latency in seconds."),
+            ("request_prompt_tokens", self.prompt_lengths, "Number of prefill tokens processed."),
+            ("request_generation_tokens", self.output_lengths, "Number of generation tokens processed."),
         ):
             yield from _head(f"vllm:{name}", "histogram", text)
             yield from histogram.lines(f"vllm:{name}", self._labels)

@@ -314,7 +314,9 @@ def doubts_of(record: TrialRecord) -> list[str]:
     if record.role is not Role.BASELINE or record.measurement is None:
         return []
     skipped = [f"not measured: {each.what}: {each.reason}" for each in record.skipped if "warm_up" not in each.what]
-    return [*skipped, *(f"warning: {warning}" for warning in record.measurement.warnings)]
+    prompts = record.warm_up.prompts if record.warm_up else ""
+    instead = [f"prompts are {prompts}"] if ", since" in prompts else []
+    return [*skipped, *instead, *(f"warning: {warning}" for warning in record.measurement.warnings)]
 
 
 def spoken(record: TrialRecord, objective: Objective) -> str:

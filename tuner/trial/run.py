@@ -33,6 +33,7 @@ from tuner.load.plan import Plan, Skipped, plan
 from tuner.load.records import DisturbedStage, StageResult
 from tuner.load.stage import Stage
 from tuner.load.target import Target
+from tuner.load.tokenizer import Wording, wording
 from tuner.load.warmup import WarmUp, warm_up
 from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
@@ -163,6 +164,7 @@ class _Trial:
     alias: str = field(default_factory=lambda: f"tuner-{uuid4().hex[:12]}")
     facts: StartupFacts | None = None
     effective: tuple[EffectiveSetting, ...] = ()
+    wording: Wording | None = None
     warm_up: WarmUp | None = None
     skipped: tuple[Skipped, ...] = ()
     spoiled: tuple[DisturbedStage, ...] = ()
@@ -281,6 +283,7 @@ class _Trial:
     def _warm_up(self, server: Server, watch: Watch, context: int | None) -> None:
         self.stopwatch.enter(Phase.WARMING_UP)
         with watch.explaining():
+            self.wording = wording(self.bench.workload.prompts, self._target(server), watch.check)
             self.warm_up = warm_up(
                 self.bench.client,
                 self._target(server),
@@ -290,6 +293,7 @@ class _Trial:
                 seed=self.assignment.seed,
                 watch=watch.check,
                 spoiled=watch.spoiled,
+                prompts=self.wording.prompts,
             )
 
     def _measure(self, server: Server, watch: Watch, context: int | None) -> None:
@@ -342,7 +346,7 @@ class _Trial:
         return results
 
     def _target(self, server: Server) -> Target:
-        return Target(url=server.url, model=self.bench.model, headers=server.headers)
+        return Target(server.url, server.headers, self.bench.model, self.wording.counts if self.wording else ())
 
     @property
     def _kv_tokens(self) -> int | None:
