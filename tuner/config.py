@@ -78,6 +78,10 @@ class Budget(Schema):
     run_minutes: PositiveFloat | None = None
     """Wall-clock minutes of one run of the command, for a machine that is lent: no launch begins that would not end
     within them if it took as long as the slowest so far. The same command resumes the study."""
+    until: Annotated[str, Field(pattern=r"^([01]?\d|2[0-3]):[0-5]\d$")] | None = None
+    """A time of day, such as ``"06:00"``, by which one run of the command is over and the services of ``site.stop``
+    serve again: no launch begins that would not end in time, and one that takes longer is ended as by Ctrl-C. The same
+    command resumes the study the next night."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> "Budget":

@@ -4,7 +4,6 @@
 """
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -32,6 +31,7 @@ from tuner.study.checks import check_places, check_prompts
 from tuner.study.minimal import launchable, without_passengers
 from tuner.study.pace import Pace, left_s
 from tuner.study.proposals import Proposal, Proposer, search_of
+from tuner.study.window import Window, WindowClosed
 from tuner.trial.run import Assignment, Workbench, never, run_trial
 
 _RETRY_WAIT = tenacity.wait_exponential(multiplier=2, max=60)
@@ -79,6 +79,9 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
         if run.complete:
             listener(events.Noted(f"study {config.study.name} is complete: nothing is left to be run"))
             return run.outcome
+        if config.budget.until and (why := run.paused):  # before anything is stopped for it
+            run.told_to_resume(why)
+            return run.outcome
         check_prompts(config)
         sources = warm.sources_of(config)
         search_of(config, sources)  # one that cannot begin with them says so before anything is taken or stopped
@@ -122,7 +125,7 @@ class _Run:
         self._config = config
         self._folder = folder
         self._listener = listener
-        self._began_s = time.monotonic()
+        self._window = Window.of(config.budget, config.site)
         self._ledger = Ledger(config, folder)
         self._deployed = config.space.deployed(config.model.settings)
         self._outcome = Outcome(folder, config, (), ())
@@ -152,26 +155,32 @@ class _Run:
         done, relaunches = len(outcome.launched) + len(outcome.confirmations), self._config.reserve
         name, trials = self._config.study.name, self._config.budget.trials
         self._listener(events.StudyStarted(name, trials, done, relaunches, outcome.records, outcome.best))
-        while not self.outcome.over and not self._paused:
+        try:
+            self._search_and_prove()
+        except WindowClosed:
+            self.told_to_resume(f"it is time: the launch under way would not have ended by {self._config.budget.until}")
+            return self.outcome
+        if (why := self.paused) and not self.complete:
+            self.told_to_resume(why)
+        return self.outcome
+
+    def _search_and_prove(self) -> None:
+        while not self.outcome.over and not self.paused:
             if (proposal := self._proposer.next(self.outcome)) is None:
                 self._folder.write(self._folder.exhausted, "")
                 break
             self._verdict(proposal, self._trial)
-        while not self._paused and (terms := self._terms()) is not None:
+        while not self.paused and (terms := self._terms()) is not None:
             self._prove(terms)
-        if self._paused and not self.complete:
-            said = f"{self._config.budget.run_minutes:g} minutes leave no time for another launch"
-            self._listener(events.Noted(f"{said}: the same command resumes {name}"))
-        return self.outcome
 
     @property
-    def _paused(self) -> bool:
-        """Whether another launch as long as the slowest would not end within the minutes of this run."""
-        if (minutes := self._config.budget.run_minutes) is None:
-            return False
-        outcome = self.outcome
-        slowest_s = max((r.seconds for r in (*outcome.records, *outcome.relaunches) if r.launched), default=None)
-        return slowest_s is not None and time.monotonic() - self._began_s + slowest_s > minutes * 60
+    def paused(self) -> str | None:
+        """Why this run begins no other launch; ``None`` if it does."""
+        return self._window.too_short(self.outcome)
+
+    def told_to_resume(self, why: str) -> None:
+        """Say that this run is over, and the study is not."""
+        self._listener(events.Noted(f"{why}: the same command resumes {self._config.study.name}"))
 
     def _verdict(self, proposal: Proposal, attempt: _Attempt) -> TrialRecord:
         """Try a candidate until it has a verdict.
@@ -268,7 +277,8 @@ class _Run:
         def entered(phase: Phase) -> None:
             self._listener(events.PhaseEntered(phase, pace.phases.get(phase)))
 
-        return run_trial(assignment, self._bench, folder, entered)
+        with self._window.launch(outcome):
+            return run_trial(assignment, self._bench, folder, entered)
 
     def _ended(self, record: TrialRecord, *, relaunch: bool = False) -> None:
         outcome = self.outcome
@@ -290,7 +300,7 @@ class _Run:
     def _prove(self, terms: ProofTerms) -> None:
         """Launch a finalist and the baseline in turns until it is decided."""
         candidates = {Role.CONFIRM_BASELINE: self._deployed, Role.CONFIRM_BEST: self.outcome.finalist(terms)}
-        while not self._paused and not (proof := self._proof(terms)).decision.over:
+        while not self.paused and not (proof := self._proof(terms)).decision.over:
             role, outcome = proof.next_role(self._config.study.seed), self.outcome
             foreseen = self._proposer.foreseen(Proposal(role, candidates[role]), self._proposer.known(outcome))
             self._verdict(replace(foreseen, proof=terms), self._relaunch)

@@ -1,10 +1,11 @@
 """Ctrl-C and a polite kill end a command cleanly, at whatever moment they come."""
 
-import _thread
 import signal
 import sys
 import threading
 from types import FrameType
+
+from tuner.host.interrupts import interrupt_main
 
 _LATER_S = 0.01
 
@@ -26,7 +27,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _noticed(lost: "sys.UnraisableHookArgs") -> None:
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        again = threading.Timer(_LATER_S, _thread.interrupt_main)  # at once, it would end in this hook
+        again = threading.Timer(_LATER_S, interrupt_main)  # at once, it would end in this hook
         again.daemon = True
         again.start()
     else:

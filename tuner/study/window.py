@@ -1,0 +1,110 @@
+"""How long one run of the command may last: so many minutes, or until a time of day at which all is as it was again."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self
+
+from tuner.config import Budget, SiteConfig
+from tuner.host.interrupts import interrupt_main
+from tuner.records.outcome import Outcome
+
+_MARGIN = 1.5
+"""What a service needs to come back may be half as much again as its slowest start so far."""
+
+
+class WindowClosed(Exception):
+    """A launch was still under way when the services had to be given back; it is tried again in the next run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One run's, from now on.
+
+    Attributes:
+        budget: What was asked for.
+        site: What is given back at its end.
+        began_s: When it began, on the monotonic clock.
+        closes_s: When all is to be as it was, on the same clock; ``None`` if nobody asked.
+    """
+
+    budget: Budget
+    site: SiteConfig
+    began_s: float
+    closes_s: float | None
+
+    @classmethod
+    def of(cls, budget: Budget, site: SiteConfig, now: datetime | None = None) -> Self:
+        """The window of a run that begins now."""
+        began_s, at = time.monotonic(), now or datetime.now().astimezone()
+        left = _seconds_until(budget.until, at) if budget.until else None
+        return cls(budget, site, began_s, None if left is None else began_s + left)
+
+    def too_short(self, outcome: Outcome) -> str | None:
+        """Why no other launch as long as the slowest would end in time; ``None`` if it would.
+
+        Of minutes the first launch is always begun, since nothing tells how long it takes.
+        """
+        slowest_s = max((r.seconds for r in (*outcome.records, *outcome.relaunches) if r.launched), default=None)
+        now_s, minutes = time.monotonic(), self.budget.run_minutes
+        if minutes is not None and slowest_s is not None and now_s + slowest_s > self.began_s + minutes * 60:
+            return f"{minutes:g} minutes leave no time for another launch"
+        closes_s = self._gives_back_s(outcome)
+        if closes_s is not None and now_s + (slowest_s or 0.0) > closes_s:
+            return f"until {self.budget.until} there is no time for another launch{self._and_back}"
+        return None
+
+    @contextmanager
+    def launch(self, outcome: Outcome) -> Iterator[None]:
+        """A launch that takes longer than any before is ended as Ctrl-C would end it, once its time is over.
+
+        Raises:
+            WindowClosed: It was.
+        """
+        closes_s = self._gives_back_s(outcome)
+        if closes_s is None:
+            yield
+            return
+        over = threading.Event()
+        timer = threading.Timer(max(0.0, closes_s - time.monotonic()), _interrupt, [over])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except KeyboardInterrupt:
+            if over.is_set():
+                raise WindowClosed from None
+            raise
+        finally:
+            timer.cancel()
+
+    def _gives_back_s(self, outcome: Outcome) -> float | None:
+        """When the last launch has to be over."""
+        return None if self.closes_s is None else self.closes_s - self._back_s(outcome)
+
+    def _back_s(self, outcome: Outcome) -> float:
+        """How long the services take to serve again: somewhat more than any start here, or all that they may."""
+        if not self.site.stop:
+            return 0.0
+        launches = (*outcome.records, *outcome.relaunches)
+        starts = [r.measurement.startup_s for r in launches if r.measurement and r.measurement.startup_s]
+        return max(starts) * _MARGIN if starts else self.site.health_timeout_s
+
+    @property
+    def _and_back(self) -> str:
+        return f", with {', '.join(self.site.stop)} serving again by then" if self.site.stop else ""
+
+
+def _interrupt(over: threading.Event) -> None:
+    over.set()
+    interrupt_main()
+
+
+def _seconds_until(clock: str, now: datetime) -> float:
+    """Seconds until it is this time of day next, in the zone of ``now``."""
+    hour, minute = map(int, clock.split(":"))
+    at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return ((at if at > now else at + timedelta(days=1)) - now).total_seconds()
