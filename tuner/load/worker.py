@@ -44,9 +44,10 @@ from tuner.secrets import of_headers
 _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 _GAP_S = 0.01
 _RAMP_S = 0.1
-_BROKEN_EVERY_S = 0.5
 """Users come one after the other, so many seconds apart and all within the ramp. Were they to come at once, chance
 would decide how many of them the first step takes, and the first wave's TTFT would be either of two numbers."""
+_BROKEN_EVERY_S = 0.5
+"""So often it is looked whether an answer still has a connection."""
 _STAGE_BYTES = 1 << 30
 """All answers of a stage are kept until it is over; ten minutes of 10,000 chunks a second are a little more."""
 
