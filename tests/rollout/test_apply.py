@@ -93,6 +93,7 @@ def here(image, tmp_path):
     (folder / "compose.yaml").write_text(COMPOSE)
     (folder / ".env").write_text(DOTENV)
     compose(folder, "up", "-d")
+    until_it_answers(folder)
     yield folder
     compose(folder, "down", "--volumes", "--timeout", "0")
 
