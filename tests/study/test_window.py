@@ -77,7 +77,7 @@ def test_a_study_whose_time_is_over_says_how_to_go_on_and_leaves_nothing_behind(
     soon = datetime.now().astimezone() + timedelta(seconds=5)
     until = (soon.replace(second=0) + timedelta(minutes=1)).strftime("%H:%M")
     slow = "engine.launch_args.sim_clock_startup=0.3"  # its first launch does not serve by then
-    heard = []
+    heard: list[events.Event] = []
     asked = composing.load([*FAST, f"study.folder={tmp_path}", f"budget.until='{until}'", slow])
     outcome = run_study(asked, heard.append)
     assert datetime.now().astimezone() < soon + timedelta(seconds=90)
