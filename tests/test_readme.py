@@ -90,6 +90,7 @@ ELSEWHERE = {
     "tuner bench export": "tests/test_bench_formats.py",
     "tuner workload show": "tests/test_workload_show.py",
     "tuner workload learn": "tests/test_workload_learn.py",
+    "tuner quality": "tests/test_quality.py",
 }
 
 
@@ -189,7 +190,7 @@ def test_make_has_these_targets(command):
     assert done.returncode == 0
 
 
-GROUPS = ("study", "profile", "bench", "sim", "workload")
+GROUPS = ("study", "profile", "bench", "sim", "workload", "quality")
 
 
 def overview():

@@ -14,7 +14,7 @@ LAYERS = (
     ("records",),
     ("config", "premises", "deriving", "composing", "importer"),
     ("search", "words"),
-    ("launchers", "engines", "load", "proof", "objective", "deployment"),
+    ("launchers", "engines", "load", "proof", "objective", "deployment", "quality"),
     ("host",),
     ("space", "expression", "secrets", "catalog", "documents", "fetch", "lines", "reading", "schema", "errors"),
 )

@@ -15,6 +15,7 @@ from tuner.host.limits import HostConfig
 from tuner.launchers.registry import AnyLauncher
 from tuner.load.workload import Workload
 from tuner.objective import Objective
+from tuner.quality.cases import Quality
 from tuner.schema import Schema, Stored
 from tuner.search.base import SearchConfig
 from tuner.secrets import Secrets, is_api_key
@@ -162,6 +163,7 @@ class Config(Stored):
     space: SearchSpace
     workload: Workload
     objective: Objective
+    quality: Quality = Quality()
     search: SearchConfig
     storage: StorageConfig
     executor: ExecutorConfig

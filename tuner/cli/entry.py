@@ -9,6 +9,7 @@ from tuner.cli.bench import bench_app
 from tuner.cli.machine import machine_app
 from tuner.cli.options import print_, say
 from tuner.cli.profile import profile_app
+from tuner.cli.quality import quality_app
 from tuner.cli.sim import sim_app
 from tuner.cli.study import study_app
 from tuner.cli.workload import workload_app
@@ -28,6 +29,7 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(sim_app, name="sim")
 app.add_typer(bench_app, name="bench")
 app.add_typer(workload_app, name="workload")
+app.add_typer(quality_app, name="quality")
 
 
 def main() -> NoReturn:

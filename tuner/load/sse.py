@@ -89,6 +89,53 @@ def texts(data: bytes) -> Iterator[tuple[str, str]]:
             continue
 
 
+@dataclass(slots=True)
+class Said:
+    """What a whole stream said, put together.
+
+    Attributes:
+        content: The answer.
+        reasoning: What went before it.
+        calls: Name and arguments of each call of a tool, as text.
+        finish_reason: Of the only choice.
+        error: The message of an error chunk.
+    """
+
+    content: str = ""
+    reasoning: str = ""
+    calls: dict[int, tuple[str, str]] = field(default_factory=dict)
+    finish_reason: str | None = None
+    error: str | None = None
+
+
+def said(data: bytes) -> Said:
+    """Put a whole stream together; what is no chunk is passed over."""
+    whole = Said()
+    for _, event in _events(data):
+        try:
+            chunk = json.loads(event)
+            if "error" in chunk:
+                whole.error = whole.error or _message(chunk)
+            for choice in (chunk.get("choices") or [])[:1]:
+                whole.finish_reason = _text(choice.get("finish_reason")) or whole.finish_reason
+                _say(whole, choice.get("delta") or {})
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            continue
+    return whole
+
+
+def _say(whole: Said, delta: dict[str, Any]) -> None:
+    whole.content += delta.get("content") or ""
+    whole.reasoning += delta.get("reasoning") or delta.get("reasoning_content") or ""
+    for call in delta.get("tool_calls") or []:
+        name, arguments = whole.calls.get(call.get("index", 0), ("", ""))
+        function = call.get("function") or {}
+        whole.calls[call.get("index", 0)] = (
+            name + (function.get("name") or ""),
+            arguments + (function.get("arguments") or ""),
+        )
+
+
 def _events(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Each event's data and the position of its end. What a blank line does not close is an event as well."""
     position, end, lines = 0, 0, list[bytes]()

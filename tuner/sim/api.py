@@ -190,6 +190,8 @@ class Api:
             return web.json_response(DEAD, status=500)
         if self._faults.get("garbled"):
             reply = replace(reply, garbled=True)
+        if (corrupt := self._faults.get("corrupt-tools")) and tokens.seed_of(reply.prompt) % 100 < corrupt.count:
+            reply = replace(reply, tool=reply.tool[:-1])
         name = str(body.get("model") or self.settings.served_model_name[0])
         asked = Asked(body, reply, Envelope(name, is_chat, reasoning_fields(self.settings)), sent_s)
         self._received += 1

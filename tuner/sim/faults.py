@@ -7,6 +7,7 @@
     die-after=N          after N requests the engine dies under load; exit status 0, as real vLLM
     sse-error=N          the stream of the Nth request breaks off with an error inside HTTP 200; the engine lives
     garbled              answers are nonsense
+    corrupt-tools=N      the arguments of N in 100 calls of tools break off
     hang=PHASE           the start stops in that phase, without end
     crash-at=PHASE       exit status 1 in that phase, without a word
     exit-zero[=PHASE]    the engine dies in that phase (profile), exit status 0
@@ -45,6 +46,7 @@ NAMES = frozenset(
         "segfault",
         "orphan-worker",
         "garbled",
+        "corrupt-tools",
     )
 )
 PHASES = ("api", "config", "engine", "weights", "compile", "profile", "kv", "graphs", "opening")
@@ -70,7 +72,7 @@ class Fault:
 
     @property
     def count(self) -> int:
-        """The argument as a number of requests."""
+        """The argument as a number, of requests usually."""
         return int(self.argument or 0)
 
 
@@ -86,8 +88,8 @@ def parse(text: str) -> Fault:
         raise ValueError(f"no fault {name!r}; there are {', '.join(sorted(NAMES))}")
     if name in ("hang", "crash-at") and argument not in PHASES:
         raise ValueError(f"{name} needs a phase: {', '.join(PHASES)}; not {argument!r}")
-    if name in ("die-after", "sse-error", "oom-serving") and not argument.isdigit():
-        raise ValueError(f"{name} needs a number of requests, not {argument!r}")
+    if name in ("die-after", "sse-error", "oom-serving", "corrupt-tools") and not argument.isdigit():
+        raise ValueError(f"{name} needs a number, not {argument!r}")
     if name == "silent-change" and argument.partition(":")[0].replace("-", "_") not in Settings.__dataclass_fields__:
         raise ValueError(f"silent-change needs SETTING:VALUE, not {argument!r}")
     return Fault(name, argument, tuple(_conditions(conditions)))

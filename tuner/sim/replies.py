@@ -1,6 +1,7 @@
 """What a request asks for, and what it is answered: prompts from messages, lengths, reasoning, tool calls."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ Kind = Literal["reasoning", "content", "tool"]
 TOOL_CALL_TOKENS = 44
 """Reasoning and call together (1.0 s at 55 tokens/s at the first user's site, the way to the server included)."""
 REASONING_SHARE = 0.4
+_PLACE = re.compile(r"\bin ([A-Z]\w+)")
 NATURAL_TOKENS = range(48, 304)
 """Lengths of answers that end by themselves."""
 
@@ -182,21 +184,23 @@ def _tool_call(body: Mapping[str, Any], parsers: Parsers) -> tuple[str, ...]:
     functions = [tool.get("function", {}) for tool in tools]
     wanted = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
     function = next((item for item in functions if item.get("name") == wanted), functions[0])
-    arguments = json.dumps(_arguments(function.get("parameters") or {}))
+    arguments = json.dumps(_arguments(function.get("parameters") or {}, _content(body["messages"][-1])))
     return (str(function.get("name", "")), *tokens.split(arguments))
 
 
-def _arguments(schema: Mapping[str, Any]) -> dict[str, object]:
+def _arguments(schema: Mapping[str, Any], question: str) -> dict[str, object]:
     properties = schema.get("properties") or {}
     names = schema.get("required") or list(properties)
-    return {name: _example(properties.get(name) or {}) for name in names}
+    return {name: _example(properties.get(name) or {}, question) for name in names}
 
 
-def _example(schema: Mapping[str, Any]) -> object:
-    if schema.get("enum"):
-        return schema["enum"][0]
+def _example(schema: Mapping[str, Any], question: str) -> object:
+    """What the question is about, as far as it can be told without understanding it."""
+    if choices := schema.get("enum"):
+        return next((choice for choice in choices if str(choice) in question), choices[0])
     examples = {"integer": 7, "number": 1.5, "boolean": True, "array": [], "object": {}}
-    return examples.get(str(schema.get("type")), "Paris")
+    place = _PLACE.search(question)
+    return examples.get(str(schema.get("type")), place.group(1) if place else "Paris")
 
 
 def _tool_reply(prompt: str, tool: tuple[str, ...], limit: int, thinking: bool) -> Reply:

@@ -29,6 +29,7 @@ _HARMLESS: Mapping[str, str] = {
     "host": "applies from the next trial",
     "site": "applies from the next trial",
     "secrets": "applies from the next trial",
+    "quality": "only the check of the answers asks it",
     "launcher.pull": "the study stays with the image that it began with",
     "launcher.port": "applies from the next trial",
     "space.remarks": "only its reasons are others",

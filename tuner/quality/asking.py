@@ -1,0 +1,90 @@
+"""Asks a server all questions, some at a time, each streamed as clients have it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import httpx
+
+from tuner.load import sse
+from tuner.load.payload import PATH
+from tuner.load.target import Target
+from tuner.quality.cases import Ask
+from tuner.schema import Schema
+
+_WITHIN_S = 300.0
+_MOST_BYTES = 4 << 20
+
+
+class Answer(Schema):
+    """What came of one request."""
+
+    name: str
+    content: str = ""
+    reasoning: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    """Name and arguments of each call, as text."""
+    finish_reason: str | None = None
+    error: str | None = None
+    """Why there is no answer, or only a part of one."""
+
+
+def answers(
+    asks: Sequence[Ask], target: Target, concurrency: int, answered: Callable[[int], None]
+) -> tuple[Answer, ...]:
+    """Ask everything.
+
+    Args:
+        asks: What.
+        target: Whom.
+        concurrency: Requests at a time.
+        answered: Told how many have been answered, each time.
+
+    Returns:
+        An answer for each, in their order; what failed says why.
+    """
+    return asyncio.run(_all(asks, target, concurrency, answered))
+
+
+async def _all(
+    asks: Sequence[Ask], target: Target, concurrency: int, answered: Callable[[int], None]
+) -> tuple[Answer, ...]:
+    some, done = asyncio.Semaphore(concurrency), 0
+    limits = httpx.Limits(max_connections=concurrency)
+    async with httpx.AsyncClient(verify=target.url.startswith("https:"), limits=limits, timeout=_WITHIN_S) as client:
+
+        async def one(ask: Ask) -> Answer:
+            nonlocal done
+            async with some:
+                answer = await _one(ask, target, client)
+            answered(done := done + 1)
+            return answer
+
+        return tuple(await asyncio.gather(*map(one, asks)))
+
+
+async def _one(ask: Ask, target: Target, client: httpx.AsyncClient) -> Answer:
+    data = b""
+    try:
+        async with (
+            asyncio.timeout(_WITHIN_S),
+            client.stream(
+                "POST", f"{target.url}{PATH}", headers=dict(target.headers), json=ask.body(target.model)
+            ) as reply,
+        ):
+            async for chunk in reply.aiter_bytes():
+                data += chunk
+                if len(data) > _MOST_BYTES:
+                    return Answer(name=ask.name, error=f"more than {_MOST_BYTES:,} bytes came")
+        if reply.status_code != httpx.codes.OK:
+            return Answer(name=ask.name, error=f"HTTP {reply.status_code}: {data[:200].decode('utf-8', 'replace')}")
+    except (httpx.HTTPError, TimeoutError) as error:
+        return Answer(name=ask.name, error=str(error) or type(error).__name__)
+    said = sse.said(data)
+    return Answer(
+        name=ask.name,
+        content=said.content,
+        reasoning=said.reasoning,
+        calls=tuple(said.calls.values()),
+        finish_reason=said.finish_reason,
+        error=said.error,
+    )
