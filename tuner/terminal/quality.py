@@ -73,7 +73,8 @@ def compare(
 
 
 def _config(url: str, overrides: Sequence[str], config_dir: Path | None, token_env: str | None) -> Config:
-    config = asked(url, overrides, config_dir, token_env)
+    chosen = any(each.startswith("quality=") for each in overrides)
+    config = asked(url, overrides if chosen else ["quality=basic", *overrides], config_dir, token_env)
     if not config.quality.cases:
         raise ConfigError("there is nothing to ask", place="quality", fix="choose cases: quality=basic")
     return config
