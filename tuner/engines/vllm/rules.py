@@ -309,17 +309,18 @@ def _widths(launch: Launch) -> Refusal | None:
         group = _group(launch, module)
         if width % ranks == 0 and (ranks == 1 or (width // ranks) % group == 0):
             continue
+        flat = ranks > launch.demand.tensor_parallel
         return Refusal(
-            f"the {name} ({width}) is not divisible by tensor parallel size ({ranks})"
+            f"the {name} ({width}) is not divisible by {'tensor × data' if flat else 'tensor'} parallel size ({ranks})"
             + (f" in groups of {group}" if width % ranks == 0 else ""),
-            "choose another tensor parallel size, or pipeline parallelism",
-            {"width": width, "tensor_parallel_size": ranks},
+            "set enable_expert_parallel" if flat else "choose another tensor parallel size, or pipeline parallelism",
+            {"width": width, "ranks" if flat else "tensor_parallel_size": ranks},
         )
     return None
 
 
 def _cut_widths(launch: Launch) -> list[tuple[str, str, int, int]]:
-    """Module, name and width of what is cut, and among how many ranks."""
+    """Module, name and width of what is cut, and among how many ranks: experts are, among those of all replicas."""
     model, ranks = launch.model, launch.demand.tensor_parallel
     if model is None:
         return []
@@ -328,8 +329,8 @@ def _cut_widths(launch: Launch) -> list[tuple[str, str, int, int]]:
         found.append(("model.layers.0.mlp.up_proj", "intermediate size", model.intermediate, ranks))
     padded = model.quantization is not None and model.quantization.method == "mxfp4"  # ``gpt_oss.py`` rounds up
     if model.experts and not launch.demand.expert_parallel and not padded:
-        width = model.experts.intermediate
-        found.append(("model.layers.9.mlp.experts.0.up_proj", "experts' intermediate size", width, ranks))
+        width, all_ranks = model.experts.intermediate, launch.demand.experts_divided_by
+        found.append(("model.layers.9.mlp.experts.0.up_proj", "experts' intermediate size", width, all_ranks))
     return found
 
 
