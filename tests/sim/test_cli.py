@@ -102,4 +102,4 @@ def test_a_hang_stays_silent_until_it_is_ended(launch: Launch) -> None:
 def test_an_unknown_fault_lists_those_there_are(launch: Launch) -> None:
     server = launch(SITE_FLAGS, sim="--sim-fault nonsense")
     assert server.wait_exit() == 2
-    assert "no fault 'nonsense'; there are crash-at, die-after," in server.log()[-1]
+    assert "no fault 'nonsense'; there are corrupt-tools, crash-at," in server.log()[-1]
