@@ -15,7 +15,7 @@ from tests.test_bench import SIM
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process.launcher import ProcessLauncher
 from tuner.load import sse
-from tuner.quality.asking import Answer
+from tuner.quality.asking import Completion
 from tuner.quality.cases import Case, Quality
 from tuner.quality.comparing import SAME, compared
 from tuner.quality.judging import fault
@@ -39,7 +39,7 @@ def ask(**case):
 
 
 def called(name, arguments, finish_reason="tool_calls"):
-    return Answer(name="it", calls=((name, arguments),), finish_reason=finish_reason)
+    return Completion(name="it", calls=((name, arguments),), finish_reason=finish_reason)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def called(name, arguments, finish_reason="tool_calls"):
         (called("get_weather", '{"place": 7}'), "place is 7, against its schema"),
         (called("get_weather", '{"place": "Oslo", "unit": "C"}'), "unit is no argument of it"),
         (called("get_time", '{"place": "Oslo"}'), "'get_time' was called instead of 'get_weather'"),
-        (Answer(name="it", content="It rains."), "no tool was called"),
-        (Answer(name="it", content='<tool_call>{"name": "get_weather"}'), "<tool_call> stands in the answer"),
-        (Answer(name="it", error="HTTP 400: no parser"), "HTTP 400: no parser"),
+        (Completion(name="it", content="It rains."), "no tool was called"),
+        (Completion(name="it", content='<tool_call>{"name": "get_weather"}'), "<tool_call> stands in the answer"),
+        (Completion(name="it", error="HTTP 400: no parser"), "HTTP 400: no parser"),
     ],
 )
 def test_a_call_is_right_if_tool_arguments_and_schema_are(given, said):
@@ -82,7 +82,7 @@ def test_a_call_is_right_if_tool_arguments_and_schema_are(given, said):
 )
 def test_an_answer_is_right_if_it_holds_what_is_known_and_ends(content, finish_reason, said):
     found = fault(
-        ask(prompt="17 + 25?", answer=r"\b42\b"), Answer(name="it", content=content, finish_reason=finish_reason)
+        ask(prompt="17 + 25?", answer=r"\b42\b"), Completion(name="it", content=content, finish_reason=finish_reason)
     )
     assert found == said if said is None else found.startswith(said)
 
@@ -136,7 +136,7 @@ def test_a_stream_is_put_together_as_a_client_does():
 
 def test_texts_that_differ_are_told_and_decide_nothing():
     cases = Quality(cases={"t": Case(prompt="{n}", each={"n": tuple("abcdefghijklmnopqrst")})})
-    same = [Answer(name=ask.name, content="the same words", finish_reason="stop") for ask in cases.asks()]
+    same = [Completion(name=ask.name, content="the same words", finish_reason="stop") for ask in cases.asks()]
     others = [each.model_copy(update={"content": "the others"}) for each in same]
     found = compared(cases, same, same, others)
     (texts,) = [family for family in found.families if family.name == SAME]

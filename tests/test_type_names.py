@@ -21,6 +21,12 @@ WORDS = (
     "Settings",
     "Proposal",
     "Expectation",
+    "Answer",
+    "Change",
+    "Place",
+    "Project",
+    "Service",
+    "Traffic",
 )
 
 

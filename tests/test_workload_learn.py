@@ -22,7 +22,7 @@ from tuner.load.plan import plan
 from tuner.load.prompts import TokenCalibration
 from tuner.load.shapes import Histogram
 from tuner.load.target import Target
-from tuner.load.traffic import Reading
+from tuner.load.traffic import Snapshot
 from tuner.load.workload import Workload
 
 server = _server
@@ -109,7 +109,7 @@ def page(prompt: str = "request_prompt_tokens", scale: int = 1) -> str:
 
 
 def test_engines_behind_one_page_are_added_and_one_bucket_is_one_length():
-    reading = Reading.of(page(), 0)
+    reading = Snapshot.of(page(), 0)
     assert reading.prompts is not None
     assert (reading.prompts.count, reading.prompts.mean, reading.prompts.length()) == (8, 15, 15)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from itertools import product
 
 from tuner.composing import load
-from tuner.quality.asking import Answer
+from tuner.quality.asking import Completion
 from tuner.quality.cases import Ask, Quality
 from tuner.quality.comparing import compared
 
@@ -43,11 +43,13 @@ def _worse(cases: Quality, seed: str, wrong: float, corrupt: float) -> bool:
     return bool(compared(cases, first, first, second).worse)
 
 
-def _answer(ask: Ask, wrong: bool) -> Answer:
+def _answer(ask: Ask, wrong: bool) -> Completion:
     if ask.case.call:
-        return Answer(name=ask.name, calls=((ask.case.call.name, "{" if wrong else json.dumps(dict(ask.arguments))),))
+        return Completion(
+            name=ask.name, calls=((ask.case.call.name, "{" if wrong else json.dumps(dict(ask.arguments))),)
+        )
     right = (ask.case.answer or "text").replace("\\b", "")
-    return Answer(name=ask.name, content="" if wrong else right)
+    return Completion(name=ask.name, content="" if wrong else right)
 
 
 def main() -> None:

@@ -254,15 +254,15 @@ def assert_back(now, old):
 KILLED = """
 import os, signal, sys, threading
 from tuner.cli import main
-from tuner.rollout.journal import Place
+from tuner.rollout.journal import RolloutFolder
 step, after_s, number = sys.argv.pop(1), float(sys.argv.pop(1)), int(sys.argv.pop(1))
-write = Place.write
+write = RolloutFolder.write
 def dying(self, journal):
     write(self, journal)
     if journal.step == step:
         kill = threading.Timer(after_s, os.kill, (os.getpid(), number))
         kill.start() if after_s else kill.function(*kill.args)
-Place.write = dying
+RolloutFolder.write = dying
 main()
 """
 CLEAN, LIST = ("clean",), ("profile", "rollback", "compose.yaml")

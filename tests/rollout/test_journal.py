@@ -10,8 +10,8 @@ import pytest
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.host.owner import Owner
 from tuner.rollout import saved
-from tuner.rollout.journal import Journal, Place, Ran, Step, places_of
-from tuner.rollout.project import Project
+from tuner.rollout.journal import Journal, Ran, RolloutFolder, Step, places_of
+from tuner.rollout.project import ComposeProject
 
 RAN = Ran(id="1", name="d-qwen-1", image="vllm/vllm-openai:v0.15.0", image_id="sha256:1", answered=True)
 
@@ -21,11 +21,11 @@ def project(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "compose.yaml").write_bytes(b"services:\r\n  qwen: {}\r\n")
     (tmp_path / "d" / ".env").write_text("VLLM_API_KEY=k-0123456789abcdef\n")
-    return Project(name="d", directory=tmp_path / "d", files=(tmp_path / "d" / "compose.yaml",), service="qwen")
+    return ComposeProject(name="d", directory=tmp_path / "d", files=(tmp_path / "d" / "compose.yaml",), service="qwen")
 
 
 def begun(project, contents):
-    place = Place.of(project)
+    place = RolloutFolder.of(project)
     place.make()
     backup = saved.save(place, project, RAN, contents, "trial 3 of study s")
     place.write(Journal(owner=str(Owner.me()), step=Step.WRITING, backup=backup))
@@ -74,10 +74,10 @@ def test_a_rollout_that_is_not_over_is_no_backup_yet(project):
 
 
 def test_one_command_at_a_time(project):
-    place = Place.of(project)
+    place = RolloutFolder.of(project)
     with place.alone():
-        program = "import sys; from pathlib import Path; from tuner.rollout.journal import Place\n"
-        program += "with Place(Path(sys.argv[1])).alone(): pass"
+        program = "import sys; from pathlib import Path; from tuner.rollout.journal import RolloutFolder\n"
+        program += "with RolloutFolder(Path(sys.argv[1])).alone(): pass"
         done = subprocess.run(
             [sys.executable, "-c", program, str(place.path)], capture_output=True, text=True, check=False
         )

@@ -12,7 +12,7 @@ from tuner.bench.running import base
 from tuner.errors import ConfigError, EngineUnavailable, TunerError
 from tuner.fetch import fetch
 from tuner.launchers.attach import AttachLauncher
-from tuner.load.traffic import Reading, Traffic
+from tuner.load.traffic import Snapshot, Traffic
 
 _WITHIN_S = 10.0
 _TELL_EVERY = 10
@@ -74,7 +74,7 @@ def progress(traffic: Traffic, seconds: float) -> str:
     return f"{told}, {traffic.rate:.3g} a second, {means}, {traffic.cached:.0%} of the prompts cached"
 
 
-def _reading(server: AttachLauncher) -> Reading:
+def _reading(server: AttachLauncher) -> Snapshot:
     page = f"{server.url}/metrics"
     try:
         answer = fetch(page, server.headers, within_s=_WITHIN_S)
@@ -85,7 +85,7 @@ def _reading(server: AttachLauncher) -> Reading:
         fix = "SGLang needs --enable-metrics, and a gateway may hide the page: give the engine's own URL"
         raise TunerError(f"{page} answers HTTP {answer.status}", fix=fix)
     try:
-        reading = Reading.of(answer.text, at_ns)
+        reading = Snapshot.of(answer.text, at_ns)
     except (ValueError, IndexError) as error:
         raise TunerError(f"{page} cannot be read: {error}") from error
     if reading.prompts is None or reading.outputs is None:
@@ -97,7 +97,7 @@ def _reading(server: AttachLauncher) -> Reading:
     return reading
 
 
-def _check_same(before: Reading, after: Reading, url: str) -> None:
+def _check_same(before: Snapshot, after: Snapshot, url: str) -> None:
     assert before.prompts is not None
     assert after.prompts is not None
     if after.prompts.count < before.prompts.count:

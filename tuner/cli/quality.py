@@ -19,11 +19,13 @@ def quality_run(
     as_json: AsJson = False,
 ) -> None:
     """Ask a running server what is known, and say what it answers wrongly; quality=NAME chooses the cases."""
-    from tuner.terminal.quality import read, text_of_readings
+    from tuner.bench.answering import read
+    from tuner.terminal.quality import shown, text_of_scores
 
-    found = read(url, overrides or [], config_dir, token_env)
-    shown = [each.model_dump(mode="json") for each in found]
-    print_(json.dumps(shown, indent=1) if as_json else text_of_readings(found))
+    with shown() as begin:
+        found = read(url, overrides or [], config_dir, token_env, begin)
+    scores = [each.model_dump(mode="json") for each in found]
+    print_(json.dumps(scores, indent=1) if as_json else text_of_scores(found))
 
 
 @quality_app.command("compare")
@@ -36,9 +38,11 @@ def quality_compare(
     as_json: AsJson = False,
 ) -> None:
     """Does B answer less rightly than A? The same questions to both, A twice; exit code 3 if it does."""
-    from tuner.terminal.quality import WORSE, compare, text_of_comparison
+    from tuner.bench.answering import compare
+    from tuner.terminal.quality import WORSE, shown, text_of_comparison
 
-    found = compare(first, second, overrides or [], config_dir, token_env)
+    with shown() as begin:
+        found = compare(first, second, overrides or [], config_dir, token_env, begin)
     print_(found.model_dump_json(indent=1) if as_json else text_of_comparison(found))
     if found.worse:
         raise typer.Exit(WORSE)

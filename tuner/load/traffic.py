@@ -65,7 +65,7 @@ class Buckets:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Snapshot:
     """One page.
 
     Attributes:
@@ -79,7 +79,7 @@ class Reading:
     page: Page
 
     @classmethod
-    def of(cls, text: str, at_ns: int) -> "Reading":
+    def of(cls, text: str, at_ns: int) -> "Snapshot":
         """A page in Prometheus' text format."""
         return cls(_buckets(text, _PROMPTS), _buckets(text, _OUTPUTS), parse(text, at_ns))
 
@@ -105,7 +105,7 @@ class Traffic:
     cached: float
 
     @classmethod
-    def of(cls, readings: Sequence[Reading]) -> "Traffic":
+    def of(cls, readings: Sequence[Snapshot]) -> "Traffic":
         """Between the first page and the last; both have the histograms."""
         first, last = readings[0], readings[-1]
         assert first.prompts is not None

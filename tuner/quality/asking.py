@@ -15,7 +15,7 @@ _WITHIN_S = 300.0
 _MOST_BYTES = 4 << 20
 
 
-class Answer(Schema):
+class Completion(Schema):
     """What came of one request."""
 
     name: str
@@ -30,7 +30,7 @@ class Answer(Schema):
 
 def answers(
     asks: Sequence[Ask], target: Target, concurrency: int, answered: Callable[[int], None]
-) -> tuple[Answer, ...]:
+) -> tuple[Completion, ...]:
     """Ask everything.
 
     Args:
@@ -47,12 +47,12 @@ def answers(
 
 async def _all(
     asks: Sequence[Ask], target: Target, concurrency: int, answered: Callable[[int], None]
-) -> tuple[Answer, ...]:
+) -> tuple[Completion, ...]:
     some, done = asyncio.Semaphore(concurrency), 0
     limits = httpx.Limits(max_connections=concurrency)
     async with httpx.AsyncClient(verify=target.url.startswith("https:"), limits=limits, timeout=_WITHIN_S) as client:
 
-        async def one(ask: Ask) -> Answer:
+        async def one(ask: Ask) -> Completion:
             nonlocal done
             async with some:
                 answer = await _one(ask, target, client)
@@ -62,7 +62,7 @@ async def _all(
         return tuple(await asyncio.gather(*map(one, asks)))
 
 
-async def _one(ask: Ask, target: Target, client: httpx.AsyncClient) -> Answer:
+async def _one(ask: Ask, target: Target, client: httpx.AsyncClient) -> Completion:
     data = b""
     try:
         async with (
@@ -74,13 +74,13 @@ async def _one(ask: Ask, target: Target, client: httpx.AsyncClient) -> Answer:
             async for chunk in reply.aiter_bytes():
                 data += chunk
                 if len(data) > _MOST_BYTES:
-                    return Answer(name=ask.name, error=f"more than {_MOST_BYTES:,} bytes came")
+                    return Completion(name=ask.name, error=f"more than {_MOST_BYTES:,} bytes came")
         if reply.status_code != httpx.codes.OK:
-            return Answer(name=ask.name, error=f"HTTP {reply.status_code}: {data[:200].decode('utf-8', 'replace')}")
+            return Completion(name=ask.name, error=f"HTTP {reply.status_code}: {data[:200].decode('utf-8', 'replace')}")
     except (httpx.HTTPError, TimeoutError) as error:
-        return Answer(name=ask.name, error=str(error) or type(error).__name__)
+        return Completion(name=ask.name, error=str(error) or type(error).__name__)
     said = sse.said(data)
-    return Answer(
+    return Completion(
         name=ask.name,
         content=said.content,
         reasoning=said.reasoning,

@@ -9,7 +9,7 @@ itself counts for neither. That decides nothing: other kernels round otherwise, 
 from collections.abc import Sequence
 
 from tuner.proof.pairs import by_chance
-from tuner.quality.asking import Answer
+from tuner.quality.asking import Completion
 from tuner.quality.cases import Ask, Quality
 from tuner.quality.judging import fault
 from tuner.schema import Schema
@@ -52,7 +52,9 @@ class Compared(Schema):
         return tuple(family for family in self.families if family.worse and family.decides)
 
 
-def compared(quality: Quality, first: Sequence[Answer], again: Sequence[Answer], second: Sequence[Answer]) -> Compared:
+def compared(
+    quality: Quality, first: Sequence[Completion], again: Sequence[Completion], second: Sequence[Completion]
+) -> Compared:
     """Compare the answers to ``quality.asks()``.
 
     Args:
@@ -68,7 +70,9 @@ def compared(quality: Quality, first: Sequence[Answer], again: Sequence[Answer],
     return Compared(families=(*found, _same_text(first, again, second, share)), alpha=quality.alpha)
 
 
-def _judged(name: str, asks: Sequence[Ask], first: Sequence[Answer], second: Sequence[Answer], alpha: float) -> Family:
+def _judged(
+    name: str, asks: Sequence[Ask], first: Sequence[Completion], second: Sequence[Completion], alpha: float
+) -> Family:
     faults = [
         (ask.name, fault(ask, one), fault(ask, two))
         for ask, one, two in zip(asks, first, second, strict=True)
@@ -80,7 +84,9 @@ def _judged(name: str, asks: Sequence[Ask], first: Sequence[Answer], second: Seq
     return _family(name, len(faults), right, len(lost), won, alpha, lost)
 
 
-def _same_text(first: Sequence[Answer], again: Sequence[Answer], second: Sequence[Answer], alpha: float) -> Family:
+def _same_text(
+    first: Sequence[Completion], again: Sequence[Completion], second: Sequence[Completion], alpha: float
+) -> Family:
     lost, won = list[str](), 0
     for one, own, other in zip(first, again, second, strict=True):
         mine, theirs = _alike(one, own), _alike(one, other)
@@ -99,15 +105,15 @@ def _family(
     return Family(name=name, asked=asked, right=right, lost=lost, won=won, p=p, worse=p <= alpha, examples=shown)
 
 
-def _alike(one: Answer, other: Answer) -> int:
+def _alike(one: Completion, other: Completion) -> int:
     mine, theirs = _text(one), _text(other)
     shorter = min(len(mine), len(theirs))
     return next((place for place in range(shorter) if mine[place] != theirs[place]), shorter)
 
 
-def _equal(one: Answer, other: Answer) -> bool:
+def _equal(one: Completion, other: Completion) -> bool:
     return _text(one) == _text(other)
 
 
-def _text(answer: Answer) -> str:
+def _text(answer: Completion) -> str:
     return answer.reasoning + answer.content + "".join(map("".join, answer.calls))

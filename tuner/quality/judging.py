@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
-from tuner.quality.asking import Answer
+from tuner.quality.asking import Completion
 from tuner.quality.cases import Ask, Tool
 
 _LEAKED = re.compile(r"</?think>|</?tool_call>|<\|[a-z_]+\|>|<arg_key>|\[TOOL_CALLS\]")
@@ -23,12 +23,12 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def fault(ask: Ask, answer: Answer) -> str | None:
+def fault(ask: Ask, answer: Completion) -> str | None:
     """What is wrong with an answer, in a few words; ``None`` if it is right."""
     return next(_faults(ask, answer), None)
 
 
-def _faults(ask: Ask, answer: Answer) -> Iterator[str]:
+def _faults(ask: Ask, answer: Completion) -> Iterator[str]:
     case = ask.case
     if answer.error:
         yield answer.error
@@ -46,7 +46,7 @@ def _faults(ask: Ask, answer: Answer) -> Iterator[str]:
         yield f"it did not end within {case.max_tokens} tokens"
 
 
-def _faults_of_calls(ask: Ask, answer: Answer) -> Iterator[str]:
+def _faults_of_calls(ask: Ask, answer: Completion) -> Iterator[str]:
     call = ask.case.call
     assert call is not None
     if not answer.calls:

@@ -16,10 +16,10 @@ from tuner.rollout import service
 from tuner.rollout.comparing import settings
 from tuner.rollout.deploying import Rollout, recover_all
 from tuner.rollout.holding import Held
-from tuner.rollout.journal import Place
-from tuner.rollout.measuring import Gauge, Traffic, traffic_of
+from tuner.rollout.journal import RolloutFolder
+from tuner.rollout.measuring import Gauge, ProofTraffic, traffic_of
 from tuner.rollout.sentences import reading
-from tuner.rollout.service import Service
+from tuner.rollout.service import LiveService
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Winner:
         return sources.file_of(self.files[0])
 
     @property
-    def running(self) -> Service:
+    def running(self) -> LiveService:
         """The service that it is for, as it runs.
 
         Raises:
@@ -77,11 +77,13 @@ def apply(winner: Winner, follower: Follower, *, limit_not_shown: bool) -> tuple
     return _rolled_out(winner, old, made, traffic, follower) if made.texts else ()
 
 
-def _rolled_out(winner: Winner, old: Service, made: Written, traffic: Traffic, follower: Follower) -> tuple[Held, ...]:
-    place, profile = Place.of(old.project), winner.profile
+def _rolled_out(
+    winner: Winner, old: LiveService, made: Written, traffic: ProofTraffic, follower: Follower
+) -> tuple[Held, ...]:
+    place, profile = RolloutFolder.of(old.project), winner.profile
     found: list[Held] = []
 
-    def judge(new: Service) -> None:
+    def judge(new: LiveService) -> None:
         if others := list(settings(profile, new)):
             raise MeasurementError(f"what runs is not what was proven: {'; '.join(map(str, others))}")
         gauge = Gauge(profile, traffic, place.measured, follower)
@@ -104,7 +106,7 @@ def _check(profile: Profile, *, limit_not_shown: bool) -> None:
         raise ConfigError(f"the profile is not shown to be better: {profile.verdict.sentence}", fix=fix)
 
 
-def _traffic(winner: Winner) -> Traffic:
+def _traffic(winner: Winner) -> ProofTraffic:
     """The traffic of the proof, and no other: what is measured under another one says nothing of it."""
     traffic = traffic_of(winner.profile, winner.source)
     if traffic.differs:

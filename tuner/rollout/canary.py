@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from tuner.errors import ConfigError
 from tuner.launchers.docker import composed, daemon
 from tuner.launchers.docker.composed import Composed
-from tuner.rollout.project import Described, Project
+from tuner.rollout.project import ComposeProject, Described
 from tuner.rollout.say import Say
 
 _MUCH_BYTES = 1 << 29
 
 
-def check(project: Project, container: Composed, say: Say) -> None:
+def check(project: ComposeProject, container: Composed, say: Say) -> None:
     """Show that the files would start the service that runs.
 
     Args:

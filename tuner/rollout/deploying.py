@@ -17,10 +17,10 @@ from tuner.export.inplace import saving
 from tuner.host.owner import Owner
 from tuner.launchers.docker import composed, daemon
 from tuner.rollout import canary, saved, service
-from tuner.rollout.journal import Backup, Journal, Place, Ran, Step, places_of
-from tuner.rollout.project import Project
+from tuner.rollout.journal import Backup, Journal, Ran, RolloutFolder, Step, places_of
+from tuner.rollout.project import ComposeProject
 from tuner.rollout.say import Say
-from tuner.rollout.service import Service
+from tuner.rollout.service import LiveService
 
 _POLL_S = 0.5
 _READY_S = 1800.0
@@ -30,7 +30,7 @@ _STARTS = 3
 _SETTLED_S = 3.0
 """A container that has been down for so long is not between two starts of its restart policy."""
 
-Judge = Callable[[Service], None]
+Judge = Callable[[LiveService], None]
 """Returns if the new service is to be kept; raises what is wrong with it."""
 
 
@@ -54,9 +54,9 @@ class Rollout:
         strict: Whether what runs has to answer, and to be what its files say; else that it does not is only said.
     """
 
-    place: Place
+    place: RolloutFolder
     lock: int
-    old: Service
+    old: LiveService
     contents: Mapping[Path, bytes]
     what: str
     say: Say
@@ -124,7 +124,7 @@ class Rollout:
             raise PutBack(f"{said}\n  the old service is back, and {files} as before", fix=error.fix) from error
 
 
-def _made(project: Project) -> Service:
+def _made(project: ComposeProject) -> LiveService:
     """What Compose has made, running or ended already."""
     found = service.found(project.service, project.files[0], ended=True)
     if found is None:
@@ -132,7 +132,7 @@ def _made(project: Project) -> Service:
     return found
 
 
-def put_back(place: Place, lock: int, say: Say) -> None:
+def put_back(place: RolloutFolder, lock: int, say: Say) -> None:
     """The old files and the old service, from the step that the journal names; it is closed when both are there.
 
     Raises:
@@ -164,7 +164,7 @@ def _same_image(backup: Backup, say: Say) -> None:
             composed.tag(client, ran.image_id, ran.image)
 
 
-def await_answer(project: Project, say: Say) -> None:
+def await_answer(project: ComposeProject, say: Say) -> None:
     """Wait until the service answers.
 
     Raises:
@@ -184,7 +184,7 @@ def await_answer(project: Project, say: Say) -> None:
     raise InfrastructureError(f"{project.service} was started and does not answer", fix=fix)
 
 
-def recover(place: Place, lock: int, say: Say) -> bool:
+def recover(place: RolloutFolder, lock: int, say: Say) -> bool:
     """Finish what a killed tuner has begun: keep what it had decided to keep, else put back what was there.
 
     Returns:

@@ -23,7 +23,7 @@ from tuner.host.files import write_whole
 from tuner.host.leases import state_dir
 from tuner.host.owner import Owner
 from tuner.reading import bytes_of
-from tuner.rollout.project import Project
+from tuner.rollout.project import ComposeProject
 from tuner.schema import Schema, Stored
 
 _LOOK_EVERY_S = 0.2
@@ -76,7 +76,7 @@ class Backup(Stored):
     number: int
     saved_at: str
     """Wall clock, ISO 8601 with its zone."""
-    project: Project
+    project: ComposeProject
     ran: Ran
     before: str
     """What it was saved before: ``trial 12 of study qwen``."""
@@ -102,7 +102,7 @@ class Journal(Stored):
         return self.model_copy(update={"step": step})
 
 
-class Place:
+class RolloutFolder:
     """The folder of one service.
 
     Args:
@@ -113,7 +113,7 @@ class Place:
         self.path = path
 
     @classmethod
-    def of(cls, project: Project) -> "Place":
+    def of(cls, project: ComposeProject) -> "RolloutFolder":
         """That of a project's service."""
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{project.name}-{project.service}")
         where = hashlib.sha256(str(project.directory).encode()).hexdigest()[:8]
@@ -195,22 +195,22 @@ class Place:
             time.sleep(_LOOK_EVERY_S)
 
 
-def places() -> list[Place]:
+def places() -> list[RolloutFolder]:
     """Every service that was ever rolled out."""
-    return [Place(path) for path in sorted(_root().glob("*")) if path.is_dir()]
+    return [RolloutFolder(path) for path in sorted(_root().glob("*")) if path.is_dir()]
 
 
-def places_of(file: Path, service: str | None) -> list[Place]:
+def places_of(file: Path, service: str | None) -> list[RolloutFolder]:
     """Those that a compose file describes."""
     return [place for place in places() if (project := _project(place)) and _is_of(project, file, service)]
 
 
-def _project(place: Place) -> Project | None:
+def _project(place: RolloutFolder) -> ComposeProject | None:
     journal = place.journal()
     return journal.backup.project if journal else next((one.project for one in reversed(place.backups())), None)
 
 
-def _is_of(project: Project, file: Path, service: str | None) -> bool:
+def _is_of(project: ComposeProject, file: Path, service: str | None) -> bool:
     return file.resolve() in [one.resolve() for one in project.files] and service in (None, project.service)
 
 

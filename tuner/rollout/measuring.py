@@ -23,7 +23,7 @@ _TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class ProofTraffic:
     """How the proof was measured.
 
     Attributes:
@@ -44,7 +44,7 @@ class Traffic:
         return self.digest != self.proven
 
 
-def traffic_of(profile: Profile, source: Path) -> Traffic:
+def traffic_of(profile: Profile, source: Path) -> ProofTraffic:
     """The traffic of a profile: as its study keeps it, next to the profile, else by its name.
 
     Raises:
@@ -52,7 +52,7 @@ def traffic_of(profile: Profile, source: Path) -> Traffic:
     """
     config = _of_study(profile, source.parent) or _by_name(profile)
     now = digest_of(config.workload)
-    return Traffic(config.workload, config.engine, now, profile.study.workload_digest or now)
+    return ProofTraffic(config.workload, config.engine, now, profile.study.workload_digest or now)
 
 
 def _of_study(profile: Profile, folder: Path) -> Config | None:
@@ -84,7 +84,7 @@ class Gauge:
     """
 
     profile: Profile
-    traffic: Traffic
+    traffic: ProofTraffic
     kept_in: Path
     follower: Follower
 

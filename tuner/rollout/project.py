@@ -31,7 +31,7 @@ class Described(Schema):
     environment: dict[str, str] = Field(repr=False)
 
 
-class Project(Schema):
+class ComposeProject(Schema):
     """Where a service comes from, as its running container was made."""
 
     name: str

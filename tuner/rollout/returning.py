@@ -7,7 +7,7 @@ from tuner.errors import ConfigError
 from tuner.importer import sources
 from tuner.rollout import saved, service
 from tuner.rollout.deploying import Rollout, await_answer, recover
-from tuner.rollout.journal import Backup, Place, places, places_of
+from tuner.rollout.journal import Backup, RolloutFolder, places, places_of
 from tuner.rollout.say import Say
 from tuner.site.clean import LeftOver
 
@@ -51,7 +51,7 @@ def rollback(file: Path, named: str | None, number: int, say: Say) -> None:
         there = ", ".join(map(str, found)) or "none"
         raise ConfigError(f"there is no backup {number} of it (there: {there})", place=str(file))
     backup = found[number]
-    place = Place.of(backup.project)
+    place = RolloutFolder.of(backup.project)
     with place.alone() as lock:
         old = service.running(backup.project.service, sources.file_of(file), ended=True)
         contents = {path: text for path, text in saved.contents(place, backup).items() if path.read_bytes() != text}
@@ -62,7 +62,7 @@ def rollback(file: Path, named: str | None, number: int, say: Say) -> None:
     return None
 
 
-def _place(file: Path, named: str | None) -> Place | None:
+def _place(file: Path, named: str | None) -> RolloutFolder | None:
     found = places_of(file, named)
     if len(found) > 1:
         names = ", ".join(place.path.name for place in found)
@@ -84,6 +84,6 @@ def left_overs(say: Say) -> list[LeftOver]:
     ]
 
 
-def _finish(place: Place, say: Say) -> None:
+def _finish(place: RolloutFolder, say: Say) -> None:
     with place.alone() as lock:
         recover(place, lock, say)

@@ -9,12 +9,14 @@ from pathlib import Path
 from tuner.errors import InfrastructureError
 from tuner.export.inplace import saving
 from tuner.host.files import write_whole
-from tuner.rollout.journal import Backup, Place, Ran, SavedFile
-from tuner.rollout.project import Project
+from tuner.rollout.journal import Backup, Ran, RolloutFolder, SavedFile
+from tuner.rollout.project import ComposeProject
 from tuner.rollout.say import Say
 
 
-def save(place: Place, project: Project, ran: Ran, contents: Mapping[Path, bytes], before: str) -> Backup:
+def save(
+    place: RolloutFolder, project: ComposeProject, ran: Ran, contents: Mapping[Path, bytes], before: str
+) -> Backup:
     """Keep what is there: the compose files, whatever else is to change, and what runs.
 
     Other files are not copied: an ``.env`` that stays as it is needs no second place for the keys in it.
@@ -59,12 +61,12 @@ def _copied(path: Path, folder: Path, at: int, becomes: bytes | None) -> SavedFi
     return SavedFile(path=path, copy_name=copy.name, becomes=_digest(content if becomes is None else becomes))
 
 
-def contents(place: Place, backup: Backup) -> dict[Path, bytes]:
+def contents(place: RolloutFolder, backup: Backup) -> dict[Path, bytes]:
     """What each file said."""
     return {one.path: (place.folder(backup.number) / one.copy_name).read_bytes() for one in backup.files}
 
 
-def put_back(place: Place, backup: Backup, say: Say) -> None:
+def put_back(place: RolloutFolder, backup: Backup, say: Say) -> None:
     """Have the files say what they said; what somebody else has written there meanwhile is kept next to them."""
     for one in backup.files:
         saving.draft_of(one.path).unlink(missing_ok=True)

@@ -10,15 +10,16 @@ from tuner.importer.baseline import Served, served
 from tuner.importer.understood import DEFAULT_PORT, Deployment, on_host, understand
 from tuner.launchers.docker import composed, daemon
 from tuner.launchers.docker.composed import Composed, RunningService
-from tuner.rollout.project import Project
+from tuner.rollout.project import ComposeProject
 from tuner.secrets import hide, is_api_key, is_secret
 from tuner.trial.readiness import Probe
 
-_HUB = "/root/.cache/huggingface"
+_HOME = "/root"
+"""Of the user that containers run as, unless their image says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class LiveService:
     """A running service.
 
     Attributes:
@@ -30,10 +31,10 @@ class Service:
     deployment: Deployment = field(repr=False)
 
     @property
-    def project(self) -> Project:
+    def project(self) -> ComposeProject:
         """Where it comes from."""
         of = self.container
-        return Project(
+        return ComposeProject(
             name=of.project, directory=of.directory, files=of.files, env_files=of.env_files, service=of.service
         )
 
@@ -71,7 +72,7 @@ class Service:
     def hub(self) -> Path | None:
         """Where its cache of models is on this host; ``None`` if no mount says."""
         env = self.deployment.env
-        home = env.get("HF_HOME") or _HUB
+        home = env.get("HF_HOME") or f"{env.get('HOME') or _HOME}/.cache/huggingface"
         return on_host(env.get("HF_HUB_CACHE") or f"{home}/hub", self.deployment.container.mounts)
 
     @property
@@ -88,7 +89,7 @@ class Service:
         return next((flag.values[0] for flag in reversed(flags) if flag.name == name and flag.values), None)
 
 
-def running(service: str, file: Path, *, ended: bool = False) -> Service:
+def running(service: str, file: Path, *, ended: bool = False) -> LiveService:
     """The service of this name that a compose file describes.
 
     Args:
@@ -106,7 +107,7 @@ def running(service: str, file: Path, *, ended: bool = False) -> Service:
     raise ConfigError(f"no container of {service} runs that was made from this file", place=str(file), fix=fix)
 
 
-def found(service: str, file: Path, *, ended: bool = False) -> Service | None:
+def found(service: str, file: Path, *, ended: bool = False) -> LiveService | None:
     """The same, or one that has ended if that is asked for; ``None`` if there is none."""
     with daemon.connected() as client:
         container = composed.find(client, service, file, ended=ended)
@@ -119,4 +120,4 @@ def found(service: str, file: Path, *, ended: bool = False) -> Service | None:
         raise ConfigError(f"the container {container.name} runs no engine that tuner can read", place=str(file))
     hide(value for name, value in deployment.env.items() if value and is_secret(name))
     hide(value for flag in deployment.command.flags if is_secret(flag.name.lstrip("-")) for value in flag.values)
-    return Service(container, deployment)
+    return LiveService(container, deployment)

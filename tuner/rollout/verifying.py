@@ -2,10 +2,10 @@
 
 from tuner.bench.view import Follower
 from tuner.rollout.applying import Winner
-from tuner.rollout.comparing import Change, changes
+from tuner.rollout.comparing import Difference, changes
 from tuner.rollout.holding import Held
-from tuner.rollout.journal import Place
-from tuner.rollout.measuring import Gauge, Traffic, traffic_of
+from tuner.rollout.journal import RolloutFolder
+from tuner.rollout.measuring import Gauge, ProofTraffic, traffic_of
 from tuner.schema import Schema
 
 DOES_NOT_HOLD = 3
@@ -19,7 +19,7 @@ class Verified(Schema):
     service: str
     container: str
     measured: tuple[Held, ...]
-    changed: tuple[Change, ...]
+    changed: tuple[Difference, ...]
 
 
 def verify(winner: Winner, follower: Follower) -> Verified:
@@ -35,7 +35,7 @@ def verify(winner: Winner, follower: Follower) -> Verified:
     """
     traffic, service = traffic_of(winner.profile, winner.source), winner.running
     changed = (*changes(winner.profile, service), *_traffic(traffic))
-    place = Place.of(service.project)
+    place = RolloutFolder.of(service.project)
     place.make()
     gauge = Gauge(winner.profile, traffic, place.measured, follower)
     found = gauge.held(service.launcher(whole_log=False), service.model)
@@ -44,7 +44,7 @@ def verify(winner: Winner, follower: Follower) -> Verified:
     return Verified(holds=holds, service=container.service, container=container.name, measured=found, changed=changed)
 
 
-def _traffic(traffic: Traffic) -> tuple[Change, ...]:
+def _traffic(traffic: ProofTraffic) -> tuple[Difference, ...]:
     if not traffic.differs:
         return ()
-    return (Change(what="workload", proven=traffic.proven, now=traffic.digest),)
+    return (Difference(what="workload", proven=traffic.proven, now=traffic.digest),)
