@@ -1,5 +1,7 @@
 """How often equal servers are called different, and how often a server that corrupts some calls is found.
 
+Wrong answers come alike from all questions, or unevenly: some questions are hard, and both servers fail at them.
+
 python -m tests.bench.quality
 """
 
@@ -7,6 +9,8 @@ import json
 import random
 from collections.abc import Iterable
 from itertools import product
+
+from scipy.stats import binomtest
 
 from tuner.composing import load
 from tuner.quality.asking import Completion
@@ -24,21 +28,23 @@ def quality() -> Quality:
 
 
 def rates(
-    kinds: Iterable[tuple[float, float]], repeats: int = REPEATS, seed: int = 1
+    kinds: Iterable[tuple[float, float]], repeats: int = REPEATS, seed: int = 1, *, uneven: bool = False
 ) -> dict[tuple[float, float], float]:
     """Share of comparisons that end with "worse", by (own share of wrong answers, share of corrupted calls)."""
     cases = quality()
     return {
-        (wrong, corrupt): sum(_worse(cases, f"{seed}/{n}", wrong, corrupt) for n in range(repeats)) / repeats
+        (wrong, corrupt): sum(_worse(cases, f"{seed}/{n}", wrong, corrupt, uneven) for n in range(repeats)) / repeats
         for wrong, corrupt in kinds
     }
 
 
-def _worse(cases: Quality, seed: str, wrong: float, corrupt: float) -> bool:
+def _worse(cases: Quality, seed: str, wrong: float, corrupt: float, uneven: bool) -> bool:
     asks, dice = cases.asks(), random.Random(f"{seed}/{wrong}/{corrupt}")
-    first = tuple(_answer(ask, dice.random() < wrong) for ask in asks)
+    own = [dice.betavariate(wrong, 1 - wrong) if uneven and wrong else wrong for _ in asks]
+    first = tuple(_answer(ask, dice.random() < share) for ask, share in zip(asks, own, strict=True))
     second = tuple(
-        _answer(ask, dice.random() < wrong or (ask.case.call is not None and dice.random() < corrupt)) for ask in asks
+        _answer(ask, dice.random() < share or (ask.case.call is not None and dice.random() < corrupt))
+        for ask, share in zip(asks, own, strict=True)
     )
     return bool(compared(cases, first, first, second).worse)
 
@@ -53,10 +59,19 @@ def _answer(ask: Ask, wrong: bool) -> Completion:
 
 
 def main() -> None:
-    """Print the table."""
-    print("wrong by itself  corrupted  called worse")
-    for (wrong, corrupt), rate in rates(product(WRONG, (0.0, 0.05, 0.1))).items():
-        print(f"{wrong:>15.0%}  {corrupt:>9.0%}  {rate:>12.1%}")
+    """Print the table, with 95 % intervals."""
+    kinds = list(product(WRONG, (0.0, 0.05, 0.1)))
+    alike, uneven = rates(kinds), rates(kinds, uneven=True)
+    print("| wrong by itself | corrupted | called worse, errors alike | called worse, some questions hard |")
+    print("|---|---|---|---|")
+    for wrong, corrupt in kinds:
+        shares = " | ".join(_share(found[wrong, corrupt]) for found in (alike, uneven))
+        print(f"| {wrong:.0%} | {corrupt:.0%} | {shares} |")
+
+
+def _share(rate: float) -> str:
+    bounds = binomtest(round(rate * REPEATS), REPEATS).proportion_ci()
+    return f"{rate:.1%} [{bounds.low:.1%}, {bounds.high:.1%}]"
 
 
 if __name__ == "__main__":
