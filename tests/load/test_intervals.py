@@ -6,7 +6,6 @@ import pytest
 
 from tuner.load.intervals import percentile_interval, rate_interval
 from tuner.load.percentile import percentile
-from tuner.load.records import Window
 
 
 def covered(blocks, dice):
@@ -29,7 +28,7 @@ def test_a_medians_interval_holds_the_truth_although_requests_of_a_block_are_ali
 
 def test_fewer_than_three_blocks_give_no_interval():
     assert percentile_interval([[1.0], [2.0]], 50, 1.5, 2, seed=1) is None
-    assert rate_interval([(0.5, 1.0)], Window(0.0, 1.0), rounds=2, n=2) is None
+    assert rate_interval([(0.5, 1.0)], [0.0, 0.5, 1.0], n=2) is None
 
 
 def test_the_same_records_give_the_same_interval():
@@ -39,10 +38,62 @@ def test_the_same_records_give_the_same_interval():
 
 
 def test_an_interval_holds_its_own_estimate_and_is_in_its_unit():
-    interval = rate_interval([(10.0 * n, 2.0) for n in range(100)], Window(0.0, 1000.0), rounds=10, n=50)
+    interval = rate_interval([(10.0 * n, 2.0) for n in range(100)], [100.0 * n for n in range(11)], n=50)
     assert interval.low <= 200 <= interval.high
     assert interval.high - interval.low < 20
     assert interval.n == 50
+
+
+def in_step(rounds, dice):
+    """Users who wait for the same steps: a pause for their prompts, then a token each in every step."""
+    at_ms, arrivals, ends = 0.0, [], [0.0]
+    for _ in range(rounds):
+        at_ms += 280 * (1 + dice.gauss(0, 0.05))
+        for _ in range(128):
+            at_ms += 13.4 * (1 + dice.gauss(0, 0.02))
+            arrivals.append((at_ms, 16.0))
+        ends.append(at_ms)
+    return arrivals, ends
+
+
+TRUE_IN_STEP = 16 * 128 / (0.280 + 128 * 0.0134)
+
+
+@pytest.mark.parametrize("rounds", [3, 8, 40])
+def test_a_rates_interval_is_as_narrow_as_the_rounds_are_alike_and_holds_the_truth(rounds):
+    dice = random.Random(rounds)
+    hits, widths = 0, []
+    for _ in range(300):
+        arrivals, ends = in_step(rounds, dice)
+        interval = rate_interval(arrivals, ends, n=16 * rounds)
+        hits += interval.low <= TRUE_IN_STEP <= interval.high
+        widths.append((interval.high - interval.low) / TRUE_IN_STEP)
+    assert 0.90 <= hits / 300 <= 0.99
+    assert sorted(widths)[150] < 0.05  # equal slices of time gave 0.5 for three rounds
+
+
+def apart(users, rounds, dice):
+    """Users on their own, each of them as fast as chance has it: answers end one by one."""
+    arrivals, answers = [], []
+    for _ in range(users):
+        at_ms = dice.random() * 2000
+        while at_ms < 2000 * (rounds + 3):
+            gap_ms = dice.gauss(15, 2)
+            steps = [at_ms + gap_ms * n for n in range(1, 129)]
+            arrivals += [(step, 1.0) for step in steps]
+            answers.append(steps[-1])
+            at_ms = steps[-1] + 80
+    return arrivals, sorted(answers)
+
+
+def test_of_users_on_their_own_the_interval_holds_the_truth_as_well():
+    dice, users, hits = random.Random(3), 8, 0
+    true = users * 128 / (0.080 + 128 * 0.015)
+    for _ in range(200):
+        arrivals, answers = apart(users, 8, dice)
+        whole = [end for end in answers if end > 2000]
+        hits += (interval := rate_interval(arrivals, whole[::users][:9], n=64)).low <= true <= interval.high
+    assert 0.88 <= hits / 200 <= 1.0
 
 
 def test_a_hundred_thousand_values_take_no_longer_than_a_few_bins():

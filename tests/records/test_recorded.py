@@ -60,7 +60,7 @@ def test_a_gain_at_first_sight_did_not_survive_the_relaunches():
     assert seen > 0.15
     assert goal.gain < 0
     assert not outcome.proven
-    assert outcome.sentence.startswith("Not decided: this machine varied by more than can be told")
+    assert outcome.sentence.startswith("Not decided: 1 launch of each tells nothing, whatever it reads")
 
 
 def test_kernels_compiled_in_mid_load_were_noticed_and_the_stages_sent_again():
@@ -141,3 +141,16 @@ def test_answers_that_a_parser_held_back_have_no_tpot_and_stop_a_study_whose_obj
     assert all(record.failure.error == "MeasurementError" for record in held.records)
     assert streamed.baseline.measurement.numbers["tpot_p50_ms"] == pytest.approx(1.71, abs=0.01)
     assert streamed.baseline.measurement.tokens_per_chunk < 1.1 < held.records[0].measurement.tokens_per_chunk
+
+
+def test_a_proof_that_was_too_short_says_so_and_not_that_the_machine_varied():
+    """Three launches of each on an H200, all 47 layers: the first proof on a real GPU."""
+    outcome = recorded("h200-47")
+    assert outcome.decision.too_few
+    assert "3 launches of each tell nothing, whatever they read" in outcome.sentence
+    assert "study.confirm.max=4 or more" in outcome.sentence
+
+
+def test_users_in_step_do_not_make_a_steady_machine_look_noisy():
+    """Its relaunches scatter by 0.8 %; the interval of each launch, over rounds of its users, has to say as much."""
+    assert 0.005 < recorded("h200-47").readings.within("output_tokens_per_s") < 0.025

@@ -42,6 +42,16 @@ def test_no_launch_begins_that_would_not_end_in_time(outcome):
     assert why == "until 06:00 there is no time for another launch"
 
 
+def test_screening_is_left_out_before_a_launch_is():
+    outcome = recorded("h200-47")
+    whole_s, bare_s = (max(map(of, outcome.launched)) for of in (lambda r: r.seconds, lambda r: r.launch_s))
+    assert whole_s - bare_s > 120  # eight settings were screened in the slowest
+    between = NIGHT.replace(hour=6) - timedelta(seconds=(whole_s + bare_s) / 2)
+    found = window("06:00", between)
+    assert found.too_short(outcome) is None
+    assert found.too_short_to_screen(outcome)
+
+
 def test_the_services_have_half_as_long_again_as_the_slowest_start_to_serve_again(outcome):
     slowest_s = max(record.seconds for record in outcome.launched)
     first = outcome.records[0]

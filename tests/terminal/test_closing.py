@@ -79,7 +79,7 @@ def test_what_each_change_earns_is_in_the_table_in_json_and_in_the_profile(outco
     assert f"changed {outcome.config.space.changed(outcome.chosen.params, outcome.deployed)} " in said
     assert f"earns compile_sizes unset → {words.value(kept.value)}: throughput +{gain.gain:.1%} [" in said
     assert f"No other change of trial {outcome.best.number} is shown to earn more than 1.0%: " in said
-    assert "excludes less than 1.0% (study.min_effect); at this study's noise that takes about" in said
+    assert "excludes less than 1.0% (study.min_effect); with this study's launches that takes about" in said
     assert closing.summary(outcome)["effects"] == effects.model_dump(mode="json")
     assert {each.name for each in effects.settings if each.resolved} == {"compile_sizes"}
     profile = profile_of(outcome)

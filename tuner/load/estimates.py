@@ -11,6 +11,8 @@ from tuner.load.intervals import Interval, in_blocks, percentile_interval, rate_
 from tuner.load.percentile import percentile
 from tuner.load.records import RequestRecord, StageResult, Window
 
+_ROUNDING_MS = 0.01
+"""Times are stored in whole microseconds, so that sums of them may be off by some."""
 _SEED = 20_260_101
 """Of the bootstrap: the same records give the same interval wherever they are read again."""
 
@@ -73,8 +75,17 @@ def _rate(result: StageResult, name: str) -> _Estimate:
         answer = mean(record.output_tokens or 0 for record in result.sample) or 1.0
         arrivals = [(at_ms, tokens / answer) for at_ms, tokens in arrivals]
     value = sum(count for at_ms, count in arrivals if window.holds(at_ms)) / ((window.end_ms - window.start_ms) / 1000)
-    rounds = len(result.sample) // result.streams
-    return _Estimate(value, rate_interval(arrivals, window, rounds, len(result.sample)), len(result.sample))
+    return _Estimate(value, rate_interval(arrivals, _rounds(result, window), len(result.sample)), len(result.sample))
+
+
+def _rounds(result: StageResult, window: Window) -> list[float]:
+    """Where the window begins, where each round of the users ends, one answer for each of them, and where it ends.
+
+    What is left over after the last whole round belongs to it.
+    """
+    ends = sorted(record.started_ms + record.duration_ms for record in result.sample)
+    closed = [end for end in ends[result.streams - 1 :: result.streams] if end <= window.end_ms + _ROUNDING_MS]
+    return [window.start_ms, *closed[:-1], window.end_ms]
 
 
 def _token_arrivals(result: StageResult) -> list[tuple[float, float]]:

@@ -1,19 +1,21 @@
 """How far off a number may be: 95 % intervals that allow for what neighbouring requests have in common.
 
-A rate is the mean over equal slices of the steady window, its interval that of batch means (Student's t). A
-percentile's is a cluster bootstrap: whole blocks of requests are drawn again, since those of one block were served
-together. With few blocks the bootstrap is too narrow; it is widened to Hesterberg's expanded percentile interval (2015,
-"What teachers should know about the bootstrap").
+A rate is a ratio over rounds of the users, tokens over time, its interval that of regenerative simulation (Crane and
+Lemoine, "An Introduction to the Regenerative Method", 1977; Student's t). Slices of equal time would not do: users who
+wait for the same steps stay in step, and a slice holds the pause for their prompts once or twice. A percentile's is a
+cluster bootstrap: whole blocks of requests are drawn again, since those of one block were served together. With few
+blocks the bootstrap is too narrow; it is widened to Hesterberg's expanded percentile interval (2015, "What teachers
+should know about the bootstrap").
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
-from statistics import NormalDist, mean, stdev
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tuner.load.records import RequestRecord, Window
+from tuner.load.records import RequestRecord
 from tuner.load.steady import MOST_BLOCKS, student_t
 
 if TYPE_CHECKING:
@@ -43,13 +45,12 @@ class Interval:
     n: int
 
 
-def rate_interval(arrivals: Sequence[tuple[float, float]], window: Window, rounds: int, n: int) -> Interval | None:
+def rate_interval(arrivals: Sequence[tuple[float, float]], bounds_ms: Sequence[float], n: int) -> Interval | None:
     """The interval of a rate a second.
 
     Args:
-        arrivals: When something arrived, inside the window or not, in milliseconds; and how much of it.
-        window: The steady window.
-        rounds: How many rounds of the users the window holds: as many slices, up to ``MOST_BLOCKS``.
+        arrivals: When something arrived, between the bounds or not, in milliseconds; and how much of it.
+        bounds_ms: Where the steady window begins, where each round of the users ends, and where the window ends.
         n: The requests behind it.
 
     Returns:
@@ -57,14 +58,24 @@ def rate_interval(arrivals: Sequence[tuple[float, float]], window: Window, round
     """
     import numpy as np
 
-    count = min(rounds, MOST_BLOCKS)
+    bounds = _joined(bounds_ms)
+    count = len(bounds) - 1
     if count < _FEWEST:
         return None
     times, amounts = np.asarray(arrivals, dtype=np.float64).T
-    sums, _ = np.histogram(times, bins=count, range=(window.start_ms, window.end_ms), weights=amounts)
-    rates = [float(total) / ((window.end_ms - window.start_ms) / 1000 / count) for total in sums]
-    half = student_t(count - 1) * stdev(rates) / sqrt(count)
-    return Interval(mean(rates) - half, mean(rates) + half, n)
+    sums, _ = np.histogram(times, bins=np.asarray(bounds), weights=amounts)
+    seconds = np.diff(bounds) / 1000
+    rate = float(sums.sum() / seconds.sum())
+    error = sqrt(float(((sums - rate * seconds) ** 2).sum()) / (count * (count - 1))) / float(seconds.mean())
+    half = student_t(count - 1) * error
+    return Interval(rate - half, rate + half, n)
+
+
+def _joined(bounds_ms: Sequence[float]) -> list[float]:
+    """At most ``MOST_BLOCKS`` rounds: neighbours are one."""
+    rounds = len(bounds_ms) - 1
+    count = min(rounds, MOST_BLOCKS)
+    return [bounds_ms[rounds * place // count] for place in range(count + 1)] if count > 0 else []
 
 
 def percentile_interval(

@@ -76,6 +76,8 @@ class Decision(Schema):
     """Whether no further launch can or need change it."""
     died: tuple[str, ...] = ()
     """Relaunches that gave no measurement, and why."""
+    too_few: bool = False
+    """Whether these are fewer launches than could tell anything, whatever they read."""
     spent: float = 0.0
     """How much of the study's error rate this proof has used up."""
 

@@ -26,7 +26,7 @@ FIRST_LOOK = 3
 """Launches of each before anything is decided where the noise is known beforehand …"""
 _KNOWN_WELL = 4.0
 """… with so many degrees of freedom …"""
-_FIRST_ALONE = 4
+FIRST_ALONE = 4
 """… and where it is known from these launches alone. Three of each fall into two groups by chance once in 64 where a
 machine has two states, and then show no scatter at all."""
 _HOPELESS = 0.01
@@ -84,7 +84,7 @@ class Terms:
     @property
     def first_look(self) -> int:
         """Launches of each before which nothing is decided."""
-        return FIRST_LOOK if all(map(self._known_well, self.goals)) else _FIRST_ALONE
+        return FIRST_LOOK if all(map(self._known_well, self.goals)) else FIRST_ALONE
 
     @property
     def looks(self) -> tuple[int, ...]:
@@ -175,6 +175,7 @@ class _Look:
             launches=self.pairs,
             over=over,
             died=tuple(launch.died for launch in self.launches if launch.died),
+            too_few=not self.tells,
             spent=self._spent(over),
         )
 

@@ -194,6 +194,11 @@ class TrialRecord(Stored):
         return sum(span.seconds for span in self.phases)
 
     @property
+    def launch_s(self) -> float:
+        """Wall time without what was screened in its server, which can be left out."""
+        return sum(span.seconds for span in self.phases if span.phase is not Phase.SCREENING)
+
+    @property
     def searched(self) -> bool:
         """Whether it is of the search and ended with a verdict of its own: measured, or pruned with a cause."""
         return self.role in SEARCHED and self.state is not State.FAILED

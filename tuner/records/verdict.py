@@ -9,6 +9,7 @@ from math import ceil, log, sqrt
 from tuner import words
 from tuner.objective import Limit, direction
 from tuner.proof.decision import Bound, Decision, Effect, Kind
+from tuner.proof.rule import FIRST_ALONE
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 
@@ -126,6 +127,12 @@ def _undecided(outcome: Outcome, best: TrialRecord, decision: Decision) -> str:
     if broken := [name for name, bound in decision.limits.items() if bound.broken]:
         limits = " and ".join(bounded(outcome, name) for name in broken)
         return f"Not decided: {_subject(outcome, best)} breaks its limit on {limits}: keep yours ({gains}, {of_each})."
+    if decision.too_few:
+        tell = "tells nothing, whatever it reads" if decision.launches == 1 else "tell nothing, whatever they read"
+        return (
+            f"Not decided: {launches(decision)} of each {tell}: "
+            f"{_subject(outcome, best)} wants a study of its own with study.confirm.max={FIRST_ALONE} or more."
+        )
     varied = "by more than can be told" if decision.noise is None else f"by {words.percent(decision.noise)}"
     return (
         f"Not decided: this machine varied {varied} between launches of one configuration; "

@@ -61,7 +61,7 @@ def bar(effects: WinnerEffects) -> str:
     least, from_ = words.percent(effects.min_effect), words.percent(effects.resolves)
     return (
         f"Estimated from all launches, with 90 % intervals. A change is shown to earn something if its "
-        f"interval excludes less than {least} (study.min_effect); at this study's noise that takes about {from_}."
+        f"interval excludes less than {least} (study.min_effect); with this study's launches that takes about {from_}."
     )
 
 

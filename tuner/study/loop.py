@@ -30,6 +30,7 @@ from tuner.study.blame import Blame, Circumstances, blame, settled
 from tuner.study.checks import check_places, check_prompts
 from tuner.study.minimal import launchable, without_passengers
 from tuner.study.pace import Pace, left_s
+from tuner.study.plan import hardly_decides
 from tuner.study.proposals import Proposal, Proposer, search_of
 from tuner.study.window import Window, WindowClosed
 from tuner.trial.run import Assignment, Workbench, never, run_trial
@@ -85,6 +86,8 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
         check_prompts(config)
         sources = warm.sources_of(config)
         search_of(config, sources)  # one that cannot begin with them says so before anything is taken or stopped
+        if warning := hardly_decides(config):
+            listener(events.Noted(warning))
         for source in sources:
             listener(events.Noted(f"begins with {warm.told(source)}"))
         provenance.append(folder.sittings, provenance.Sitting.now(command))
@@ -264,7 +267,7 @@ class _Run:
             refusal=proposal.refusal,
             proof=proposal.proof,
             worth_again=outcome.is_near_miss if proposal.role in _TRIED else never,
-            screening=proposal.screening if attempt == 1 else None,
+            screening=None if attempt > 1 or self._window.too_short_to_screen(outcome) else proposal.screening,
             expected=proposal.expected,
         )
         if proposal.refusal:

@@ -10,6 +10,7 @@ from tuner.config import Config
 from tuner.engines.registry import kind_of
 from tuner.errors import ConfigError
 from tuner.premises import make_engine
+from tuner.proof.rule import FIRST_ALONE, FIRST_LOOK
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.records.verdict import shown_by
@@ -198,6 +199,17 @@ def _no_time_left(config: Config, trial_s: float) -> tuple[str, ...]:
     return (f"budget.hours={hours:g} leaves no time to search: {launches} may take {minutes:.1f} minutes",)
 
 
+def hardly_decides(config: Config) -> str | None:
+    """What is wrong with a proof of so few launches; ``None`` if nothing is."""
+    most = config.study.confirm.max
+    if not config.reserve or most >= FIRST_ALONE:
+        return None
+    return (
+        f"study.confirm.max={most} will hardly decide anything: say {FIRST_ALONE} or more ({FIRST_LOOK} do where five "
+        f"launches of the deployed configuration have shown the noise), or 0 to search only"
+    )
+
+
 def _resolves(config: Config) -> tuple[str, ...]:
     """The smallest gain and the margins that the proof can show, at the noise of this study or at a usual one."""
     most, folder = config.study.confirm.max, StudyFolder(config.study.path)
@@ -205,6 +217,8 @@ def _resolves(config: Config) -> tuple[str, ...]:
         return ()
     readings = Outcome.of(folder).readings if folder.config.exists() else None
     sentences = [f"the deployed configuration is launched again after every {config.study.control_every} launches"]
+    if warning := hardly_decides(config):
+        return (*sentences, warning)
     for kind, names in (("a gain in", config.objective.goals), ("a margin to the limit on", config.objective.limits)):
         for name in names:
             known = readings.scatter(name).noise if readings else None

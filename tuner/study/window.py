@@ -11,6 +11,7 @@ from typing import Self
 from tuner.config import Budget, SiteConfig
 from tuner.host.interrupts import interrupt_main
 from tuner.records.outcome import Outcome
+from tuner.records.record import TrialRecord
 
 _MARGIN = 1.5
 """What a service needs to come back may be half as much again as its slowest start so far."""
@@ -46,9 +47,19 @@ class Window:
     def too_short(self, outcome: Outcome) -> str | None:
         """Why no other launch as long as the slowest would end in time; ``None`` if it would.
 
-        Of minutes the first launch is always begun, since nothing tells how long it takes.
+        Screening is left out of it, which a launch can do without. Of minutes the first launch is always begun, since
+        nothing tells how long it takes.
         """
-        slowest_s = max((r.seconds for r in (*outcome.records, *outcome.relaunches) if r.launched), default=None)
+        return self._missed_by(max((record.launch_s for record in _launched(outcome)), default=None), outcome)
+
+    def too_short_to_screen(self, outcome: Outcome) -> bool:
+        """Whether a launch would end in time only without measuring settings in its server besides."""
+        return (
+            self._missed_by(max((record.seconds for record in _launched(outcome)), default=None), outcome) is not None
+        )
+
+    def _missed_by(self, slowest_s: float | None, outcome: Outcome) -> str | None:
+        """Why a launch as long as this would not end in time."""
         now_s, minutes = time.monotonic(), self.budget.run_minutes
         if minutes is not None and slowest_s is not None and now_s + slowest_s > self.began_s + minutes * 60:
             return f"{minutes:g} minutes leave no time for another launch"
@@ -89,13 +100,16 @@ class Window:
         """How long the services take to serve again: somewhat more than any start here, or all that they may."""
         if not self.site.stop:
             return 0.0
-        launches = (*outcome.records, *outcome.relaunches)
-        starts = [r.measurement.startup_s for r in launches if r.measurement and r.measurement.startup_s]
+        starts = [r.measurement.startup_s for r in _launched(outcome) if r.measurement and r.measurement.startup_s]
         return max(starts) * _MARGIN if starts else self.site.health_timeout_s
 
     @property
     def _and_back(self) -> str:
         return f", with {', '.join(self.site.stop)} serving again by then" if self.site.stop else ""
+
+
+def _launched(outcome: Outcome) -> list[TrialRecord]:
+    return [record for record in (*outcome.records, *outcome.relaunches) if record.launched]
 
 
 def _interrupt(over: threading.Event) -> None:
