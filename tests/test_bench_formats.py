@@ -13,8 +13,8 @@ from tuner.bench import vllm_result
 from tuner.bench.export import exported
 from tuner.bench.saved import read
 from tuner.errors import ConfigError, MeasurementError
-from tuner.load.deciding import CONCURRENT
 from tuner.load.metrics import measure
+from tuner.load.naming import CONCURRENT
 from tuner.load.records import FailureKind, RequestFailure, RequestRecord, StageResult, Window
 from tuner.load.stage import Request
 from tuner.records.folder import StudyFolder

@@ -67,6 +67,7 @@ def load(
     _check_secrets(config)
     # not a part of `validate`: a study of an earlier version stays readable
     config.check_budget()
+    config.objective.check_unguarded()
     if refused := unmeasurable(config.workload, config.objective.deciding):
         raise ConfigError(refused[0], place="objective", fix=refused[1])
     return config

@@ -1,25 +1,26 @@
 """What is optimised, and under which limits: a measurement becomes a verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import log
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from tuner.errors import MeasurementError, Unmeasurable
-from tuner.load.deciding import Deciding, is_long_prompt, support
+from tuner.errors import ConfigError, MeasurementError, Unmeasurable
+from tuner.load.deciding import Deciding, support
 from tuner.load.metrics import METRICS, Measurement
+from tuner.load.naming import Direction as Direction
+from tuner.load.naming import canonical, meaning, parse
 from tuner.schema import Schema, without_nulls
-
-Direction = Literal["maximize", "minimize"]
-
 
 _MORE_IS_BETTER = ("_per_s", "kv_tokens")
 _LESS_IS_BETTER = ("_ms", "_s")
 
 
 def direction(name: str) -> Direction | None:
-    """Which way a metric is better, by its unit; ``None`` for what is neither."""
+    """Which way a metric is better; of a name that only records have, by its unit; ``None`` for what is neither."""
+    if found := meaning(name):
+        return found.quantity.way
     if name.endswith(_MORE_IS_BETTER):
         return "maximize"
     return "minimize" if name.endswith(_LESS_IS_BETTER) else None
@@ -114,16 +115,30 @@ class Objective(Schema):
 
     @field_validator("goals", "limits", mode="before")
     @classmethod
-    def _without_nulls(cls, raw: Any) -> Any:
-        return without_nulls(raw)
+    def _one_name_each(cls, raw: Any) -> Any:
+        return without_nulls(_by_one_name(raw))
+
+    @field_validator("unguarded")
+    @classmethod
+    def _by_their_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(canonical, names))
 
     @field_validator("goals", "limits")
     @classmethod
     def _metrics_exist(cls, by_metric: Mapping[str, object]) -> Mapping[str, object]:
-        if unknown := {name for name in by_metric if name not in METRICS and not is_long_prompt(name)}:
-            valid = ", ".join((*METRICS, "ttft_5000_cold_ms", "ttft_5000_cached_ms"))
-            raise ValueError(f"no such metric: {', '.join(sorted(unknown))} (valid: {valid})")
+        if mistakes := [text for name in by_metric if (text := _mistake(name))]:
+            raise ValueError("; ".join(mistakes))
         return by_metric
+
+    def check_unguarded(self) -> None:
+        """What is exempt from the guard has to be something; studies of earlier versions were not asked.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        for name in self.unguarded:
+            if mistake := _mistake(name):
+                raise ConfigError(mistake, place="objective.unguarded", fix="correct the name, or leave it out")
 
     @property
     def deciding(self) -> Deciding:
@@ -169,3 +184,36 @@ class Objective(Schema):
             value / other - 1 if direction == "maximize" else 1 - value / other
             for direction, value, other in zip(self.goals.values(), values, over, strict=True)
         )
+
+
+def _by_one_name(raw: Any) -> Any:
+    """Goals or limits by the one name of each metric, however it is spelt; what comes later counts.
+
+    A dot in a key of the command line begins a level: ``objective.limits.ttft_ms.p95.max=900`` is one of ``ttft_ms``.
+    """
+    if not isinstance(raw, Mapping):
+        return raw
+    found: dict[Any, Any] = {}
+    for name, given in _flat(raw):
+        before = found.get(name)
+        found[name] = {**before, **given} if isinstance(before, Mapping) and isinstance(given, Mapping) else given
+    return found
+
+
+def _flat(raw: Mapping[Any, Any], place: str = "") -> Iterator[tuple[Any, Any]]:
+    for key, given in raw.items():
+        name = f"{place}{key}"
+        if isinstance(given, Mapping) and given and not set(given) & set(Limit.model_fields):
+            yield from _flat(given, f"{name}.")
+        else:
+            yield canonical(name), given
+
+
+def _mistake(name: str) -> str | None:
+    """What is wrong with a name, and what to write; ``None`` if nothing is."""
+    try:
+        parse(name)
+    except ValueError as error:
+        valid = f" (valid: {', '.join(METRICS)}, and names such as ttft_ms.p95: docs/metrics.md)"
+        return f"{error}{valid if str(error).startswith('no such metric') else ''}"
+    return None

@@ -27,8 +27,8 @@ from tuner.analysis.marks import (
 from tuner.analysis.tables import finalists
 from tuner.engines.base import Phase
 from tuner.errors import ConfigError
-from tuner.load.deciding import CONCURRENT, SINGLE_USER
 from tuner.load.estimates import itls_ms, tpot_ms
+from tuner.load.naming import CONCURRENT, SINGLE_USER
 from tuner.load.records import RequestRecord
 from tuner.objective import Direction, metric
 from tuner.records.outcome import Outcome

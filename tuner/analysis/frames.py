@@ -236,10 +236,24 @@ def gain(outcome: Outcome, record: TrialRecord) -> float | None:
 
 def _measured(measurement: Measurement) -> dict[str, JsonValue]:
     plain = measurement.model_dump(
-        exclude={"long_prompts", "failures", "unreliable", "intervals", "samples", "windows", "warnings", "engine"}
+        exclude={
+            "long_prompts",
+            "named",
+            "failures",
+            "unreliable",
+            "intervals",
+            "samples",
+            "windows",
+            "warnings",
+            "engine",
+        }
     )
     cells: dict[str, JsonValue] = {n: cell for n, cell in plain.items() if isinstance(cell, int | float | str | None)}
-    return cells | dict(cell for prompt in measurement.long_prompts for cell in _long_prompt(prompt))
+    return (
+        cells
+        | dict(measurement.named)
+        | dict(cell for prompt in measurement.long_prompts for cell in _long_prompt(prompt))
+    )
 
 
 def _long_prompt(prompt: LongPrompt) -> Iterator[tuple[str, float | None]]:

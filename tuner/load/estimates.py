@@ -1,16 +1,18 @@
 """The numbers of a stage that lasts, each with its interval and the size of its sample."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from statistics import mean
 
-from tuner.load.deciding import SOURCES, Source, support
 from tuner.load.doubts import Doubt, doubt, tokens_per_chunk
 from tuner.load.intervals import Interval, in_blocks, percentile_interval, rate_interval
+from tuner.load.naming import MetricName
 from tuner.load.percentile import percentile
 from tuner.load.records import RequestRecord, StageResult, Window
 
+_CACHED_SHARE = 0.5
+"""A prompt of which the server had more than this in its prefix cache was not cold."""
 _SEED = 20_260_101
 """Of the bootstrap: the same records give the same interval wherever they are read again."""
 
@@ -40,20 +42,40 @@ class _Estimate:
     n: int
 
 
-def of_stage(result: StageResult, scale: float) -> Estimates:
-    """All metrics of the concurrent or the single user's stage.
+def of_stage(result: StageResult, names: Iterable[MetricName], scale: float) -> Estimates:
+    """Numbers of one stage.
 
     Args:
         result: The stage.
+        names: Which numbers; those of other stages are passed over.
         scale: Seconds of a simulated engine that pass in one second of wall time.
     """
     found = Estimates()
     unknown = doubt(result.sample)
-    for name, source in SOURCES.items():
-        if source.stage == result.stage and result.sample:
-            estimate = _rate(result, name) if source.percent is None else _percentile(result, name, source, unknown)
-            _enter(found, name, estimate, scale if source.percent else 1 / scale)
+    for name in names:
+        if name.stage == result.stage and (sample := _sample(result, name)):
+            estimate = _rate(result, name) if name.percent is None else _percentile(result, name, sample, unknown)
+            _enter(found, name.text, estimate, 1 / scale if name.percent is None else scale)
     return found
+
+
+def _sample(result: StageResult, name: MetricName) -> list[RequestRecord]:
+    """The requests that count for a number: those of its class, those that were sent cold or cached."""
+    return [record for record in result.sample if _is_of(record, name)]
+
+
+def _is_of(record: RequestRecord, name: MetricName) -> bool:
+    """A long prompt is sent twice in a row; one that the server had cached already was not cold."""
+    if name.sending == "cold":
+        return record.index % 2 == 0 and not was_cached(record)
+    if name.sending == "cached":
+        return record.index % 2 == 1
+    return name.traffic is None or record.request.traffic == name.traffic
+
+
+def was_cached(record: RequestRecord) -> bool:
+    """Whether the server says that it had much of a prompt in its prefix cache."""
+    return (record.cached_tokens or 0) > _CACHED_SHARE * (record.prompt_tokens or 0)
 
 
 def _enter(found: Estimates, name: str, estimate: _Estimate, factor: float) -> None:
@@ -65,22 +87,23 @@ def _enter(found: Estimates, name: str, estimate: _Estimate, factor: float) -> N
         found.intervals[name] = replace(known, low=known.low * factor, high=known.high * factor)
 
 
-def _rate(result: StageResult, name: str) -> _Estimate:
+def _rate(result: StageResult, name: MetricName) -> _Estimate:
     """Tokens or requests a second of wall time that arrived in the window."""
-    window = result.window or Window(0.0, result.wall_ms)
-    arrivals = _token_arrivals(result)
-    if name == "requests_per_s":  # by parts: the answers of users in step end all at once
-        answer = mean(record.output_tokens or 0 for record in result.sample) or 1.0
+    window, sample = result.window or Window(0.0, result.wall_ms), _sample(result, name)
+    arrivals = _token_arrivals(result, name)
+    if name.quantity.name == "requests_per_s":  # by parts: the answers of users in step end all at once
+        answer = mean(record.output_tokens or 0 for record in sample) or 1.0
         arrivals = [(at_ms, tokens / answer) for at_ms, tokens in arrivals]
     value = sum(count for at_ms, count in arrivals if window.holds(at_ms)) / ((window.end_ms - window.start_ms) / 1000)
     rounds = len(result.sample) // result.streams
-    return _Estimate(value, rate_interval(arrivals, window, rounds, len(result.sample)), len(result.sample))
+    return _Estimate(value, rate_interval(arrivals, window, rounds, len(sample)), len(sample))
 
 
-def _token_arrivals(result: StageResult) -> list[tuple[float, float]]:
+def _token_arrivals(result: StageResult, name: MetricName | None = None) -> list[tuple[float, float]]:
     """When tokens arrived, since the stage began, and how many; nothing of a request that failed."""
     usual = tokens_per_chunk([record for record in result.records if record.completed]) or 1.0
-    return list(chain.from_iterable(_arrivals(record, usual) for record in result.records if not record.failed))
+    own = [record for record in result.records if not record.failed and (name is None or _is_of(record, name))]
+    return list(chain.from_iterable(_arrivals(record, usual) for record in own))
 
 
 def _arrivals(record: RequestRecord, usual: float) -> list[tuple[float, float]]:
@@ -96,25 +119,28 @@ def arrived_tokens(result: StageResult) -> float:
     return sum(count for _, count in _token_arrivals(result))
 
 
-def _percentile(result: StageResult, name: str, source: Source, unknown: Doubt) -> _Estimate:
-    values_of, percent = _extractor(name), source.percent or 50
-    blocks = [list(chain.from_iterable(map(values_of, block))) for block in in_blocks(result.sample, result.streams)]
+def _percentile(result: StageResult, name: MetricName, sample: Sequence[RequestRecord], unknown: Doubt) -> _Estimate:
+    values_of, percent = _extractor(name), name.percent or 50
+    blocks = [list(chain.from_iterable(map(values_of, block))) for block in in_blocks(sample, result.streams)]
     pooled = list(chain.from_iterable(blocks))
-    n = len(pooled) // result.streams if source.per_step else len(pooled)
+    n = len(pooled) // result.streams if name.per_step else len(pooled)
     value = percentile(pooled, percent)
-    void = unknown.no_tpot if "tpot" in name else unknown.no_times and not name.startswith("e2e")
-    if value is None or void or n < support(name):
+    what = name.quantity.name
+    void = unknown.no_tpot if what == "tpot_ms" else unknown.no_times and what != "e2e_ms"
+    if value is None or void or n < name.support:
         return _Estimate(None, None, 0 if void else n)
     return _Estimate(value, percentile_interval(blocks, percent, value, n, _SEED), n)
 
 
-def _extractor(name: str) -> Callable[[RequestRecord], Sequence[float]]:
-    """What one request contributes to a metric."""
-    if "tpot" in name:
-        return lambda record: _listed(tpot_ms(record))
-    if "ttft" in name:
-        return lambda record: _listed(record.ttft_ms)
-    return itls_ms if "itl" in name else lambda record: _listed(record.e2e_ms)
+def _extractor(name: MetricName) -> Callable[[RequestRecord], Sequence[float]]:
+    """What one request contributes to a number."""
+    of_request: dict[str, Callable[[RequestRecord], Sequence[float]]] = {
+        "tpot_ms": lambda record: _listed(tpot_ms(record)),
+        "ttft_ms": lambda record: _listed(record.ttft_ms),
+        "e2e_ms": lambda record: _listed(record.e2e_ms),
+        "itl_ms": itls_ms,
+    }
+    return of_request[name.quantity.name]
 
 
 def _listed(value: float | None) -> list[float]:

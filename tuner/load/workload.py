@@ -129,6 +129,19 @@ class Workload(Documented):
         return self.concurrency if isinstance(self.concurrency, tuple) else (self.concurrency,)
 
     @property
+    def ladder(self) -> tuple[str, ...]:
+        """The concurrent stage and those in front of it, each by its own rung: ``users_1``, ``users_5``."""
+        if self.trace:
+            return ("trace",)
+        what = "rate" if self.arrivals else "agents" if self.agents else "users"
+        return tuple(f"{what}_{rung:g}" for rung in (self.arrivals.rates if self.arrivals else self.rungs))
+
+    def share_of(self, traffic: str | None) -> float:
+        """Of the requests of the concurrent stage, those of a class; all of them for ``None``."""
+        own = sum(each.weight for each in self.kinds if each.name == traffic)
+        return 1.0 if traffic is None else own / sum(each.weight for each in self.kinds)
+
+    @property
     def users(self) -> int:
         """Those of the concurrent stage."""
         return self.rungs[-1]

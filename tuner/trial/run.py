@@ -254,7 +254,7 @@ class _Trial:
         self.results += tuple(result.renamed(f"{result.stage}{which}") for result in results)
         self.folder.save_requests(self.results)
         self.spoiled, disturbed = self.spoiled[:before], self.spoiled[before:]  # the trial's own are others
-        measurement = measure(results, self.bench.workload, self.bench.clock_scale)
+        measurement = self._numbers(results)
         return Screened(
             digest=screen.candidate.digest,
             params=dict(screen.candidate.params),
@@ -266,9 +266,12 @@ class _Trial:
             doubt=live.live.doubt(screen.setting, self.assignment.settings.args),
         )
 
+    def _numbers(self, results: tuple[StageResult, ...]) -> Measurement:
+        return measure(results, self.bench.workload, self.bench.clock_scale, self.bench.objective.deciding)
+
     def _measured(self, results: tuple[StageResult, ...]) -> Measurement:
         """The load's numbers, and those of the start."""
-        measured = measure(results, self.bench.workload, self.bench.clock_scale)
+        measured = self._numbers(results)
         update = {"kv_tokens": self.facts.kv_tokens if self.facts else None, "startup_s": self._startup_s}
         return measured.model_copy(update=update)
 

@@ -1,0 +1,39 @@
+"""Studies whose goals and limits are named by the rule of docs/metrics.md, on the simulated engine."""
+
+import pytest
+
+from tests.fast import FAST
+from tuner import composing
+from tuner.records.record import State
+from tuner.study.loop import run_study
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """The measurement of a study of one launch, and its verdict."""
+
+    def run(*overrides):
+        asked = composing.load([*FAST, f"study.folder={tmp_path}/studies", "space=none", *overrides])
+        outcome = run_study(asked, lambda event: None)
+        (record,) = outcome.records
+        assert record.state is State.COMPLETE, record.failure
+        return record.measurement, record.verdict
+
+    return run
+
+
+def test_goals_and_limits_by_percentile_stage_class_and_prompt_length_are_one_number_each(measured):
+    chat, code = "name: chat, weight: 3, prompt_tokens: 40", "name: code, prompt_tokens: 90"
+    measurement, verdict = measured(
+        "workload.concurrency=[1,4]",
+        "workload.ttft_prompt_tokens=[200]",
+        f"workload.classes=[{{{chat}, output_tokens: 8}}, {{{code}, output_tokens: 8}}]",
+        "objective.goals={output_tokens_per_s: null, ttft_ms.p90.users_1: minimize}",
+        "objective.limits={e2e_ms.p95.class_code: {max: 9e9}, ttft_ms.p95.prompt_200.cold: {max: 0.001}}",
+    )
+    assert verdict.values == (measurement.numbers["ttft_ms.p90.users_1"],)
+    assert verdict.violations["e2e_ms.p95.class_code"] < 0 < verdict.violations["ttft_ms.p95.prompt_200.cold"]
+    assert measurement.samples["e2e_ms.p95.class_code"] >= 100
+    assert measurement.samples["ttft_ms.p95.prompt_200.cold"] == 100
+    assert measurement.intervals["ttft_ms.p90.users_1"].n >= 50
+    assert measurement.numbers["output_tokens_per_s.users_1"] < measurement.numbers["output_tokens_per_s"]
