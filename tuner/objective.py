@@ -10,7 +10,7 @@ from tuner.errors import ConfigError, MeasurementError, Unmeasurable
 from tuner.load.deciding import Deciding, support
 from tuner.load.metrics import METRICS, Measurement
 from tuner.load.naming import Direction as Direction
-from tuner.load.naming import canonical, meaning, parse
+from tuner.load.naming import canonical, comparable, meaning, parse
 from tuner.schema import Schema, without_nulls
 
 _MORE_IS_BETTER = ("_per_s", "kv_tokens")
@@ -53,6 +53,10 @@ def _missing(measurement: Measurement, name: str) -> MeasurementError:
         fix = "change how the server streams, or leave the metric out of the objective"
         return Unmeasurable(f"{message}: {measurement.warnings[0]}", cause=Unmeasurable.CAUSE, fix=fix)
     return MeasurementError(message, fix="let the workload measure it")
+
+
+def _compared(measurement: Measurement, name: str) -> float:
+    return comparable(name, metric(measurement, name))
 
 
 class Limit(Schema):
@@ -167,7 +171,7 @@ class Objective(Schema):
         """
         values = tuple(metric(measurement, name) for name in self.goals)
         violations = {
-            name: limit.violation(metric(measurement, name), metric(baseline, name))
+            name: limit.violation(_compared(measurement, name), _compared(baseline, name))
             for name, limit in self.limits.items()
         }
         return Verdict(values=values, violations=violations, reason=self._reason(violations))
@@ -180,10 +184,9 @@ class Objective(Schema):
 
     def gains(self, values: tuple[float, ...], over: tuple[float, ...]) -> tuple[float, ...]:
         """By which share each goal is better than in another configuration; negative where it is worse."""
-        return tuple(
-            value / other - 1 if direction == "maximize" else 1 - value / other
-            for direction, value, other in zip(self.goals.values(), values, over, strict=True)
-        )
+        pairs = zip(self.goals.items(), values, over, strict=True)
+        ratios = [(way, comparable(name, value) / comparable(name, other)) for (name, way), value, other in pairs]
+        return tuple(ratio - 1 if way == "maximize" else 1 - ratio for way, ratio in ratios)
 
 
 def _by_one_name(raw: Any) -> Any:

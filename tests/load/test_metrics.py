@@ -7,11 +7,11 @@ import pytest
 
 from tuner.errors import InfeasibleConfig, MeasurementError, RequestsRefused, Unmeasurable
 from tuner.load.deciding import Deciding
-from tuner.load.estimates import tpot_ms
 from tuner.load.intervals import Interval
 from tuner.load.metrics import Measurement, measure, pooled
 from tuner.load.records import FailureKind, RequestFailure, RequestRecord, StageResult, Window
 from tuner.load.stage import Request
+from tuner.load.timing import tpot_ms
 from tuner.load.workload import Workload
 from tuner.objective import metric
 

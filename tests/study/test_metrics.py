@@ -37,3 +37,18 @@ def test_goals_and_limits_by_percentile_stage_class_and_prompt_length_are_one_nu
     assert measurement.samples["ttft_ms.p95.prompt_200.cold"] == 100
     assert measurement.intervals["ttft_ms.p90.users_1"].n >= 50
     assert measurement.numbers["output_tokens_per_s.users_1"] < measurement.numbers["output_tokens_per_s"]
+
+
+def test_a_study_tunes_for_goodput(measured):
+    measurement, verdict = measured("objective=goodput", "workload.slo={ttft_ms: 9e9, tpot_ms: 9e9}")
+    numbers = measurement.numbers
+    assert numbers["goodput_share"] == 1
+    assert verdict.values == (numbers["goodput_requests_per_s"],)
+    assert numbers["goodput_requests_per_s"] == pytest.approx(numbers["requests_per_s"], rel=0.05)
+    assert measurement.samples["goodput_share"] >= 100
+
+
+def test_a_goodput_of_nothing_is_a_result_and_no_error(measured):
+    measurement, verdict = measured("objective=goodput", "workload.slo.ttft_ms=0.001")
+    assert verdict.values == (0,)
+    assert measurement.numbers["goodput_share"] == 0

@@ -18,9 +18,9 @@ from tuner import words
 from tuner.engines.base import StartupFacts
 from tuner.engines.effective import Status
 from tuner.errors import ConfigError
-from tuner.load.estimates import tpot_ms
 from tuner.load.metrics import METRICS, LongPrompt, Measurement
 from tuner.load.records import RequestRecord, read_records
+from tuner.load.timing import tpot_ms
 from tuner.records.folder import TrialFolder
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord

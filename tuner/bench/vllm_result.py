@@ -16,10 +16,10 @@ from statistics import fmean, median, pstdev
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tuner.errors import ConfigError, MeasurementError
-from tuner.load.estimates import tpot_ms
 from tuner.load.naming import CONCURRENT
 from tuner.load.percentile import percentile
 from tuner.load.records import RequestRecord
+from tuner.load.timing import tpot_ms
 from tuner.load.workload import SingleUser, WarmUpLimits, Workload
 from tuner.reading import bytes_of
 from tuner.schema import config_error

@@ -8,6 +8,9 @@ from tuner.load.naming import SINGLE_USER, START, TOOL_CALL, MetricName, meaning
 from tuner.load.stage import StopRule
 from tuner.load.workload import Workload
 
+_PROMISE = "workload.slo.ttft_ms=… in milliseconds, workload.slo.tpot_ms=… or workload.slo.e2e_ms=… (docs/metrics.md)"
+_GOOD = 100
+"""Requests that a share of them needs where it decides: of fewer, 95 % and 99 % are hardly told apart."""
 _MARGIN = 1.25
 """Of an open loop as many more requests are sent than its sample needs: those before the first answer do not count."""
 
@@ -89,7 +92,7 @@ def _requests(workload: Workload, stage: str) -> int:
 
 def _needed(workload: Workload, name: MetricName) -> int:
     """How many requests of its stage carry a metric: of a class only some of them are."""
-    requests = name.support / workload.share_of(name.traffic)
+    requests = (_GOOD if name.quantity.promised else name.support) / workload.share_of(name.traffic)
     if name.per_step:
         requests *= _users(workload, name.stage) / (workload.typical[1] - 1)
     if workload.arrivals and name.stage != SINGLE_USER and requests > 1:
@@ -125,6 +128,8 @@ def _objection(workload: Workload, name: MetricName) -> tuple[str, str] | None:
     if name.traffic is not None and name.traffic not in (classes := [each.name for each in workload.classes]):
         there = f"name one of {', '.join(classes)}" if classes else "leave the class out"
         return f"{name} is not measured: workload.classes has no {name.traffic!r}", f"{there}, or add it"
+    if name.quantity.promised and not workload.promise(name.traffic) and (name.traffic or not workload.promises):
+        return f"{name} needs to know what is promised of each request", f"say {_PROMISE}"
     if name.rung and (absent := _no_such_rung(workload, name)):
         return absent
     return _too_short(workload, name)

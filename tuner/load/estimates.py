@@ -1,15 +1,18 @@
 """The numbers of a stage that lasts, each with its interval and the size of its sample."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, pairwise
+from itertools import chain
 from statistics import mean
 
 from tuner.load.doubts import Doubt, doubt, tokens_per_chunk
+from tuner.load.goodput import good, share_interval, untold
 from tuner.load.intervals import Interval, in_blocks, percentile_interval, rate_interval
 from tuner.load.naming import MetricName
 from tuner.load.percentile import percentile
 from tuner.load.records import RequestRecord, StageResult, Window
+from tuner.load.timing import itls_ms, tpot_ms
+from tuner.load.workload import Workload
 
 _CACHED_SHARE = 0.5
 """A prompt of which the server had more than this in its prefix cache was not cold."""
@@ -42,11 +45,12 @@ class _Estimate:
     n: int
 
 
-def of_stage(result: StageResult, names: Iterable[MetricName], scale: float) -> Estimates:
+def of_stage(result: StageResult, names: Iterable[MetricName], workload: Workload, scale: float) -> Estimates:
     """Numbers of one stage.
 
     Args:
         result: The stage.
+        workload: Whose stage it is: it says what is promised of each request.
         names: Which numbers; those of other stages are passed over.
         scale: Seconds of a simulated engine that pass in one second of wall time.
     """
@@ -54,9 +58,24 @@ def of_stage(result: StageResult, names: Iterable[MetricName], scale: float) -> 
     unknown = doubt(result.sample)
     for name in names:
         if name.stage == result.stage and (sample := _sample(result, name)):
-            estimate = _rate(result, name) if name.percent is None else _percentile(result, name, sample, unknown)
-            _enter(found, name.text, estimate, 1 / scale if name.percent is None else scale)
+            if name.percent is not None:
+                _enter(found, name.text, _percentile(result, name, sample, unknown), scale)
+            elif name.quantity.promised and untold(workload, name.traffic, unknown):
+                continue
+            elif name.quantity.name == "goodput_share":
+                _enter(found, name.text, _share(result, name, workload, scale), 1.0)
+            else:
+                _enter(found, name.text, _rate(result, name, workload, scale), 1 / scale)
     return found
+
+
+def _share(result: StageResult, name: MetricName, workload: Workload, scale: float) -> _Estimate:
+    """Of the requests that were sent in the window and ended, those that keep all of their limits."""
+    window = result.window
+    sent = [r for r in result.records if not r.cut and (window is None or window.holds(r.started_ms))]
+    own = [record for record in sent if _is_of(record, name)]
+    kept = [good(record, workload, scale) for record in own]
+    return _Estimate(sum(kept) / len(kept), share_interval(own, kept, result.streams), len(kept))
 
 
 def _sample(result: StageResult, name: MetricName) -> list[RequestRecord]:
@@ -87,16 +106,28 @@ def _enter(found: Estimates, name: str, estimate: _Estimate, factor: float) -> N
         found.intervals[name] = replace(known, low=known.low * factor, high=known.high * factor)
 
 
-def _rate(result: StageResult, name: MetricName) -> _Estimate:
+def _rate(result: StageResult, name: MetricName, workload: Workload, scale: float) -> _Estimate:
     """Tokens or requests a second of wall time that arrived in the window."""
     window, sample = result.window or Window(0.0, result.wall_ms), _sample(result, name)
     arrivals = _token_arrivals(result, name)
     if name.quantity.name == "requests_per_s":  # by parts: the answers of users in step end all at once
         answer = mean(record.output_tokens or 0 for record in sample) or 1.0
         arrivals = [(at_ms, tokens / answer) for at_ms, tokens in arrivals]
+    elif name.quantity.promised:
+        arrivals = list(_good_arrivals(result, name, workload, scale)) or [(0.0, 0.0)]
     value = sum(count for at_ms, count in arrivals if window.holds(at_ms)) / ((window.end_ms - window.start_ms) / 1000)
     rounds = len(result.sample) // result.streams
     return _Estimate(value, rate_interval(arrivals, window, rounds, len(sample)), len(sample))
+
+
+def _good_arrivals(
+    result: StageResult, name: MetricName, workload: Workload, scale: float
+) -> Iterator[tuple[float, float]]:
+    """When parts of the answers arrived that keep all of their limits; the parts of each make one."""
+    for record in result.records:
+        if _is_of(record, name) and good(record, workload, scale):
+            arrived = _arrivals(record, 1.0)
+            yield from ((at_ms, 1 / len(arrived)) for at_ms, _ in arrived)
 
 
 def _token_arrivals(result: StageResult, name: MetricName | None = None) -> list[tuple[float, float]]:
@@ -145,16 +176,3 @@ def _extractor(name: MetricName) -> Callable[[RequestRecord], Sequence[float]]:
 
 def _listed(value: float | None) -> list[float]:
     return [] if value is None else [value]
-
-
-def itls_ms(record: RequestRecord) -> list[float]:
-    """The gaps between chunks; what came in one read came together, and has no gap in between."""
-    reads = sorted(set(record.chunk_ms))
-    return [later - earlier for earlier, later in pairwise(reads)]
-
-
-def tpot_ms(record: RequestRecord) -> float | None:
-    """Time per output token after the first; ``None`` for a request of fewer than two tokens."""
-    if record.output_tokens is None or record.output_tokens < 2 or not record.chunk_ms:
-        return None
-    return (record.chunk_ms[-1] - record.chunk_ms[0]) / (record.output_tokens - 1)

@@ -211,7 +211,7 @@ def _measurement(results: Sequence[StageResult], workload: Workload, scale: floa
     concurrent, alone = _stage(reliable, CONCURRENT), _stage(reliable, SINGLE_USER)
     names, estimates = list(_names(workload, deciding)), Estimates()
     for result in reliable:
-        estimates |= of_stage(result, names, scale)
+        estimates |= of_stage(result, names, workload, scale)
     every = [record for result in results for record in result.records]
     failures = Counter(record.failure.kind for record in every if record.failure and record.failed)
     per_chunk = _tokens_per_chunk(concurrent, alone)
@@ -246,10 +246,14 @@ def _names(workload: Workload, deciding: Deciding) -> Iterator[MetricName]:
     """What is measured: the numbers that all have, those of ladder and classes, and what decides."""
     yield from SOURCES.values()
     ttft, tpot, rate = (QUANTITIES[name] for name in ("ttft_ms", "tpot_ms", "output_tokens_per_s"))
+    promised = [QUANTITIES[name] for name in ("goodput_share", "goodput_requests_per_s")] if workload.promises else []
+    yield from map(MetricName, promised)
     for stage in workload.ladder[:-1]:
         yield from (MetricName(rate, None, stage), MetricName(ttft, 50, stage), MetricName(tpot, 50, stage))
-    for each in workload.classes:
-        yield from (MetricName(ttft, 50, traffic=each.name), MetricName(tpot, 50, traffic=each.name))
+        yield from (MetricName(each, None, stage) for each in promised)
+    for kind in workload.classes:
+        yield from (MetricName(ttft, 50, traffic=kind.name), MetricName(tpot, 50, traffic=kind.name))
+        yield from (MetricName(each, traffic=kind.name) for each in promised)
     yield from (
         name
         for name in map(parse, deciding.names)

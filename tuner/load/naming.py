@@ -21,6 +21,7 @@ TOOL_CALL = "tool_call"
 START = "start"
 """No stage: what is read off the server's start."""
 
+_LEAST = 0.001
 _BEYOND = 5
 """A sample carries a percentile if so many of its values lie beyond it: 100 for p95, 500 for p99. Medians need none."""
 
@@ -39,6 +40,8 @@ class Quantity:
         distributed: Whether each request (or gap) has one, so that a name says which percentile.
         stages: Whether it is measured in each stage that lasts.
         classes: Whether it is told apart by class of request.
+        promised: Whether it counts requests that keep their limits (``workload.slo``).
+        floor: What less counts as where it is compared, since a ratio to nothing says nothing.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Quantity:
     distributed: bool = False
     stages: bool = False
     classes: bool = False
+    promised: bool = False
+    floor: float = 0.0
 
 
 def _latency(name: str, label: str, short: str, watched: Literal["ttft", "tpot"]) -> Quantity:
@@ -67,6 +72,29 @@ _QUANTITIES = (
     _latency("e2e_ms", "Whole answer", "E2E", "tpot"),
     _rate("output_tokens_per_s", "Output throughput", "throughput", "tokens/s"),
     _rate("requests_per_s", "Requests answered", "requests", "/s"),
+    Quantity(
+        "goodput_share",
+        "Requests within all of their limits",
+        "goodput",
+        "of requests",
+        "maximize",
+        stages=True,
+        classes=True,
+        promised=True,
+        floor=_LEAST,
+    ),
+    Quantity(
+        "goodput_requests_per_s",
+        "Requests answered within all of their limits",
+        "good requests",
+        "/s",
+        "maximize",
+        "rate",
+        stages=True,
+        classes=True,
+        promised=True,
+        floor=_LEAST,
+    ),
     Quantity("tool_call_ms", "Tool call", "tool call", "ms", "minimize"),
     Quantity("kv_tokens", "Room in the KV cache", "KV cache", "tokens", "maximize"),
     Quantity("startup_s", "From launch to first answer", "start-up", "s", "minimize"),
@@ -187,6 +215,12 @@ def meaning(name: str) -> MetricName | None:
         return parse(name)
     except ValueError:
         return None
+
+
+def comparable(name: str, value: float) -> float:
+    """A value as ratios take it: of what may be nothing, less than its floor counts as that."""
+    found = meaning(name)
+    return max(value, found.quantity.floor) if found else value
 
 
 def canonical(name: str) -> str:

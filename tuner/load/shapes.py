@@ -111,6 +111,23 @@ class Prefix(Documented):
     bring a new one."""
 
 
+class Promise(Documented):
+    """What is promised of each request: limits that it has to keep, all of them (``vllm bench serve --goodput``)."""
+
+    ttft_ms: PositiveFloat | None = None
+    """Time to first token, at most, in the engine's own milliseconds; likewise the next two."""
+    tpot_ms: PositiveFloat | None = None
+    """Time per output token, in the mean over the request."""
+    e2e_ms: PositiveFloat | None = None
+    """From sending to the last token."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.ttft_ms is None and self.tpot_ms is None and self.e2e_ms is None:
+            raise ValueError("promise something: ttft_ms, tpot_ms or e2e_ms")
+        return self
+
+
 class RequestClass(Documented):
     """One kind of request among several."""
 
@@ -124,6 +141,8 @@ class RequestClass(Documented):
     """Tokens generated for each."""
     prefix: Prefix | None = None
     """The beginning that its prompts share."""
+    slo: Promise | None = None
+    """What is promised of each of its requests, in place of the workload's ``slo``."""
 
     @model_validator(mode="after")
     def _own(self) -> Self:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tuner.load import lengths
-from tuner.load.shapes import Agents, Arrivals, Documented, Length, Prefix, RequestClass, Trace
+from tuner.load.shapes import Agents, Arrivals, Documented, Length, Prefix, Promise, RequestClass, Trace
 
 _LONGEST = 6
 
@@ -65,6 +65,9 @@ class Workload(Documented):
     """A beginning that the prompts of the concurrent stage share."""
     classes: tuple[RequestClass, ...] = ()
     """Several kinds of request in the concurrent stage, in place of the three above."""
+    slo: Promise | None = None
+    """What is promised of each request under load, such as ``{ttft_ms: 500, tpot_ms: 50}``: goodput is the share and
+    the rate of those that keep all of it."""
     requests: PositiveInt = 20
     """Requests in the sample of the concurrent stage, at least. Three rounds of the users are the fewest that have
     an interval."""
@@ -135,6 +138,16 @@ class Workload(Documented):
             return ("trace",)
         what = "rate" if self.arrivals else "agents" if self.agents else "users"
         return tuple(f"{what}_{rung:g}" for rung in (self.arrivals.rates if self.arrivals else self.rungs))
+
+    def promise(self, traffic: str | None) -> Promise | None:
+        """What is promised of the requests of a class; ``None`` or an empty name stand for those of no class."""
+        own = next((each.slo for each in self.classes if each.name == traffic), None)
+        return own or self.slo
+
+    @property
+    def promises(self) -> bool:
+        """Whether anything is promised of any request."""
+        return self.slo is not None or any(each.slo for each in self.classes)
 
     def share_of(self, traffic: str | None) -> float:
         """Of the requests of the concurrent stage, those of a class; all of them for ``None``."""

@@ -12,6 +12,7 @@ from operator import itemgetter
 from statistics import fmean
 
 from tuner.load.metrics import Measurement
+from tuner.load.naming import comparable
 from tuner.objective import Objective
 from tuner.proof.estimate import Noise, chance
 from tuner.proof.noise import Reading, Scatter, scatter
@@ -28,8 +29,9 @@ _NEAR = 0.05
 
 
 def numbers(measurement: Measurement) -> dict[str, float]:
-    """Every number of a measurement that can be compared, by metric."""
-    return {name: value for name, value in measurement.numbers.items() if value > 0}
+    """Every number of a measurement that can be compared, by metric; what may be nothing as ``comparable`` has it."""
+    found = {name: comparable(name, value) for name, value in measurement.numbers.items()}
+    return {name: value for name, value in found.items() if value > 0}
 
 
 @dataclass(frozen=True)
