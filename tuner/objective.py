@@ -4,15 +4,18 @@ from collections.abc import Iterator, Mapping
 from math import log
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuner.errors import ConfigError, MeasurementError, Unmeasurable
 from tuner.load.deciding import Deciding, support
 from tuner.load.metrics import METRICS, Measurement
-from tuner.load.naming import Direction as Direction
-from tuner.load.naming import canonical, comparable, meaning, parse
+from tuner.load.naming import canonical, comparable, counted, meaning, parse
+from tuner.load.quantities import Direction as Direction
 from tuner.schema import Schema, without_nulls
 
+_TOLD = ("preemptions", "prefix_hit_rate", "kv_tokens", "kv_requests")
+"""What the server itself has to say."""
+_COUNT_LIMIT = "such as {max: 0}"
 _MORE_IS_BETTER = ("_per_s", "kv_tokens")
 _LESS_IS_BETTER = ("_ms", "_s")
 
@@ -52,6 +55,8 @@ def _missing(measurement: Measurement, name: str) -> MeasurementError:
     if measurement.warnings:
         fix = "change how the server streams, or leave the metric out of the objective"
         return Unmeasurable(f"{message}: {measurement.warnings[0]}", cause=Unmeasurable.CAUSE, fix=fix)
+    if (found := meaning(name)) and found.quantity.name in _TOLD:
+        return MeasurementError(f"{message}: the server does not tell", fix="leave it out of the objective")
     return MeasurementError(message, fix="let the workload measure it")
 
 
@@ -71,6 +76,19 @@ class Limit(Schema):
         """Exactly one bound."""
         if (self.max is None) == (self.min is None):
             raise ValueError("give max or min, and only one of them")
+
+    @property
+    def bound(self) -> float:
+        """Whichever it is."""
+        bound = self.max if self.max is not None else self.min
+        assert bound is not None
+        return bound
+
+    def on(self, name: str) -> "Limit":
+        """The same limit for values as ``comparable`` has them: of a count, half-way to what is just beyond it."""
+        if not counted(name):
+            return self
+        return Limit(max=self.max + 1.5) if self.max is not None else Limit(min=self.bound + 0.5)
 
     def excess(self, value: float, baseline: float) -> float:
         """By which log the value is beyond the bound; negative where the limit is kept."""
@@ -134,6 +152,18 @@ class Objective(Schema):
             raise ValueError("; ".join(mistakes))
         return by_metric
 
+    @model_validator(mode="after")
+    def _counts_are_limits(self) -> "Objective":
+        """What may be 0 has no ratio, neither to a baseline nor as a gain."""
+        if wrong := next(filter(counted, self.goals), None):
+            raise ValueError(f"{wrong} may be 0, so that no gain can be said of it: make it a limit, {_COUNT_LIMIT}")
+        for name, limit in self.limits.items():
+            if counted(name) and limit.of == "baseline":
+                raise ValueError(f"{name} may be 0, which has no multiples: make its limit absolute, {_COUNT_LIMIT}")
+            if not counted(name) and limit.bound <= 0:
+                raise ValueError(f"{name}: a bound of {limit.bound:g} is never kept: give one above 0")
+        return self
+
     def check_unguarded(self) -> None:
         """What is exempt from the guard has to be something; studies of earlier versions were not asked.
 
@@ -171,7 +201,7 @@ class Objective(Schema):
         """
         values = tuple(metric(measurement, name) for name in self.goals)
         violations = {
-            name: limit.violation(_compared(measurement, name), _compared(baseline, name))
+            name: limit.on(name).violation(_compared(measurement, name), _compared(baseline, name))
             for name, limit in self.limits.items()
         }
         return Verdict(values=values, violations=violations, reason=self._reason(violations))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tuner.errors import InfeasibleConfig, MeasurementError, RequestsRefused, Unmeasurable
+from tuner.load.counters import EngineCounters
 from tuner.load.deciding import Deciding
 from tuner.load.intervals import Interval
 from tuner.load.metrics import Measurement, measure, pooled
@@ -373,3 +374,18 @@ def test_a_percentile_of_a_long_prompt_is_over_different_prompts_cold_or_cached(
     assert measurement.numbers["ttft_ms.p95.prompt_5000.cold"] == pytest.approx(900 + 198 * 0.95)
     assert measurement.samples["ttft_ms.p95.prompt_5000.cold"] == 100
     assert measurement.numbers["ttft_5000_cached_ms"] == 90.0
+
+
+def test_what_the_server_counts_in_a_stage_is_measured_where_it_tells():
+    told = EngineCounters(readings=3, preemptions=0.0, prefix_hits=30.0, prefix_queries=120.0)
+    rung = replace(stage("users_1", record()), engine=replace(told, preemptions=4.0))
+    numbers = measure(
+        [replace(BUSY, engine=told), rung],
+        WORKLOAD.model_copy(update={"concurrency": (1, 2)}),
+        deciding=Deciding((), ("preemptions.users_1",)),
+    ).numbers
+    assert (numbers["preemptions"], numbers["prefix_hit_rate"], numbers["preemptions.users_1"]) == (0.0, 0.25, 4.0)
+    silent = measured(replace(BUSY, engine=EngineCounters(readings=3)))
+    assert not {"preemptions", "prefix_hit_rate"} & silent.numbers.keys()
+    with pytest.raises(MeasurementError, match="the server does not tell"):
+        metric(silent, "preemptions")

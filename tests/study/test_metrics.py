@@ -4,6 +4,7 @@ import pytest
 
 from tests.fast import FAST
 from tuner import composing
+from tuner.errors import ConfigError
 from tuner.records.record import State
 from tuner.study.loop import run_study
 
@@ -52,3 +53,26 @@ def test_a_goodput_of_nothing_is_a_result_and_no_error(measured):
     measurement, verdict = measured("objective=goodput", "workload.slo.ttft_ms=0.001")
     assert verdict.values == (0,)
     assert measurement.numbers["goodput_share"] == 0
+
+
+def test_capacity_counters_and_cost_are_limits_of_a_study(measured):
+    measurement, verdict = measured(
+        "hardware.price_per_hour=3.6",
+        "objective.goals={output_tokens_per_s: null, cost_per_million_tokens: minimize}",
+        "objective.limits={preemptions: {max: 0}, prefix_hit_rate: {min: 0.5}, kv_requests: {min: 1}, startup_s: {max: 9e9}}",
+    )
+    numbers = measurement.numbers
+    assert verdict.values == (pytest.approx(1000 / numbers["output_tokens_per_s"]),)
+    assert numbers["kv_requests"] == pytest.approx(numbers["kv_tokens"] / 80)
+    assert numbers["preemptions"] == 0
+    assert {name: violation <= 0 for name, violation in verdict.violations.items()} == {
+        "preemptions": True,
+        "prefix_hit_rate": False,
+        "kv_requests": True,
+        "startup_s": True,
+    }
+
+
+def test_energy_that_no_gpu_counts_is_refused_before_trial_0(measured):
+    with pytest.raises(ConfigError, match="needs the energy counter of NVML"):
+        measured("objective=energy")

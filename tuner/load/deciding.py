@@ -8,6 +8,7 @@ from tuner.load.naming import SINGLE_USER, START, TOOL_CALL, MetricName, meaning
 from tuner.load.stage import StopRule
 from tuner.load.workload import Workload
 
+_SCRAPED = ("preemptions", "prefix_hit_rate")
 _PROMISE = "workload.slo.ttft_ms=… in milliseconds, workload.slo.tpot_ms=… or workload.slo.e2e_ms=… (docs/metrics.md)"
 _GOOD = 100
 """Requests that a share of them needs where it decides: of fewer, 95 % and 99 % are hardly told apart."""
@@ -132,7 +133,15 @@ def _objection(workload: Workload, name: MetricName) -> tuple[str, str] | None:
         return f"{name} needs to know what is promised of each request", f"say {_PROMISE}"
     if name.rung and (absent := _no_such_rung(workload, name)):
         return absent
+    if name.quantity.name in _SCRAPED and not workload.min_duration_s and (alone(name) or not workload.on_schedule):
+        why = "the server's counters are read while a stage lasts, and workload.min_duration_s is 0"
+        return f"{name} is not measured: {why}", "say workload.min_duration_s=10"
     return _too_short(workload, name)
+
+
+def alone(name: MetricName) -> bool:
+    """Whether it is of the single user's stage."""
+    return name.stage == SINGLE_USER
 
 
 def _no_such_rung(workload: Workload, name: MetricName) -> tuple[str, str] | None:

@@ -1,10 +1,11 @@
 """The numbers of a stage that lasts, each with its interval and the size of its sample."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from statistics import mean
 
+from tuner.load.counters import EngineCounters
 from tuner.load.doubts import Doubt, doubt, tokens_per_chunk
 from tuner.load.goodput import good, share_interval, untold
 from tuner.load.intervals import Interval, in_blocks, percentile_interval, rate_interval
@@ -18,6 +19,23 @@ _CACHED_SHARE = 0.5
 """A prompt of which the server had more than this in its prefix cache was not cold."""
 _SEED = 20_260_101
 """Of the bootstrap: the same records give the same interval wherever they are read again."""
+
+
+def _preemptions(engine: EngineCounters | None) -> float | None:
+    return engine.preemptions if engine else None
+
+
+def _prefix_hit_rate(engine: EngineCounters | None) -> float | None:
+    if engine is None or engine.prefix_hits is None or not engine.prefix_queries:
+        return None
+    return min(1.0, engine.prefix_hits / engine.prefix_queries)
+
+
+_COUNTED: Mapping[str, Callable[[EngineCounters | None], float | None]] = {
+    "preemptions": _preemptions,
+    "prefix_hit_rate": _prefix_hit_rate,
+}
+"""What the server itself counts in the steady window of a stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +78,8 @@ def of_stage(result: StageResult, names: Iterable[MetricName], workload: Workloa
         if name.stage == result.stage and (sample := _sample(result, name)):
             if name.percent is not None:
                 _enter(found, name.text, _percentile(result, name, sample, unknown), scale)
+            elif name.quantity.name in _COUNTED:
+                _enter(found, name.text, _Estimate(_COUNTED[name.quantity.name](result.engine), None, len(sample)), 1.0)
             elif name.quantity.promised and untold(workload, name.traffic, unknown):
                 continue
             elif name.quantity.name == "goodput_share":

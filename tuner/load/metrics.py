@@ -27,9 +27,10 @@ from tuner.load.counters import EngineCounters
 from tuner.load.deciding import Deciding
 from tuner.load.estimates import Estimates, arrived_tokens, of_stage, was_cached
 from tuner.load.intervals import Interval
-from tuner.load.naming import CONCURRENT, QUANTITIES, SINGLE_USER, SOURCES, TOOL_CALL, MetricName, parse
+from tuner.load.naming import CONCURRENT, SINGLE_USER, SOURCES, TOOL_CALL, MetricName, parse
 from tuner.load.percentile import percentile
 from tuner.load.plan import ttft_stage
+from tuner.load.quantities import QUANTITIES
 from tuner.load.records import FailureKind, RequestRecord, StageResult, Window
 from tuner.load.refusals import unusable
 from tuner.load.workload import Workload
@@ -175,7 +176,7 @@ def pooled(one: Measurement, other: Measurement) -> Measurement:
     Half the width of an interval of the mean of two logs is half the root of the sum of their squares.
     """
     first, second = _lasting(one), _lasting(other)
-    means = {name: sqrt(value * second[name]) for name, value in first.items() if value and second.get(name)}
+    means = {name: _mean(value, second[name]) for name, value in first.items() if name in second}
     names = list(means)
     both = [name for name in names if name in one.intervals and name in other.intervals]
     intervals = {name: _pooled(means[name], one.intervals[name], other.intervals[name]) for name in both}
@@ -191,6 +192,11 @@ def pooled(one: Measurement, other: Measurement) -> Measurement:
         "warnings": tuple(dict.fromkeys((*one.warnings, *other.warnings))),
     }
     return one.model_copy(update=update)
+
+
+def _mean(one: float, other: float) -> float:
+    """The geometric one, except of nothing."""
+    return sqrt(one * other) if one > 0 and other > 0 else (one + other) / 2
 
 
 def _lasting(measurement: Measurement) -> dict[str, float]:
@@ -247,7 +253,7 @@ def _names(workload: Workload, deciding: Deciding) -> Iterator[MetricName]:
     yield from SOURCES.values()
     ttft, tpot, rate = (QUANTITIES[name] for name in ("ttft_ms", "tpot_ms", "output_tokens_per_s"))
     promised = [QUANTITIES[name] for name in ("goodput_share", "goodput_requests_per_s")] if workload.promises else []
-    yield from map(MetricName, promised)
+    yield from map(MetricName, (*promised, QUANTITIES["preemptions"], QUANTITIES["prefix_hit_rate"]))
     for stage in workload.ladder[:-1]:
         yield from (MetricName(rate, None, stage), MetricName(ttft, 50, stage), MetricName(tpot, 50, stage))
         yield from (MetricName(each, None, stage) for each in promised)

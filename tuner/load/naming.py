@@ -12,7 +12,8 @@ from functools import lru_cache
 from math import ceil
 from typing import Literal
 
-Direction = Literal["maximize", "minimize"]
+from tuner.load.quantities import QUANTITIES, Quantity
+
 Sending = Literal["cold", "cached"]
 
 CONCURRENT = "concurrent"
@@ -21,86 +22,8 @@ TOOL_CALL = "tool_call"
 START = "start"
 """No stage: what is read off the server's start."""
 
-_LEAST = 0.001
 _BEYOND = 5
 """A sample carries a percentile if so many of its values lie beyond it: 100 for p95, 500 for p99. Medians need none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """Something that can be measured.
-
-    Attributes:
-        name: As names begin.
-        label: For people; so is the next one, where there is little room.
-        short: As over a column.
-        unit: What it is counted in.
-        way: Which way it is better.
-        watched: What a stage watches to know how precisely it knows it; ``None`` if nothing.
-        distributed: Whether each request (or gap) has one, so that a name says which percentile.
-        stages: Whether it is measured in each stage that lasts.
-        classes: Whether it is told apart by class of request.
-        promised: Whether it counts requests that keep their limits (``workload.slo``).
-        floor: What less counts as where it is compared, since a ratio to nothing says nothing.
-    """
-
-    name: str
-    label: str
-    short: str
-    unit: str
-    way: Direction
-    watched: Literal["rate", "ttft", "tpot"] | None = None
-    distributed: bool = False
-    stages: bool = False
-    classes: bool = False
-    promised: bool = False
-    floor: float = 0.0
-
-
-def _latency(name: str, label: str, short: str, watched: Literal["ttft", "tpot"]) -> Quantity:
-    return Quantity(name, label, short, "ms", "minimize", watched, distributed=True, stages=True, classes=True)
-
-
-def _rate(name: str, label: str, short: str, unit: str) -> Quantity:
-    return Quantity(name, label, short, unit, "maximize", "rate", stages=True, classes=True)
-
-
-_QUANTITIES = (
-    _latency("ttft_ms", "Time to first token", "TTFT", "ttft"),
-    _latency("tpot_ms", "Time per output token", "TPOT", "tpot"),
-    _latency("itl_ms", "Gap between tokens", "ITL", "tpot"),
-    _latency("e2e_ms", "Whole answer", "E2E", "tpot"),
-    _rate("output_tokens_per_s", "Output throughput", "throughput", "tokens/s"),
-    _rate("requests_per_s", "Requests answered", "requests", "/s"),
-    Quantity(
-        "goodput_share",
-        "Requests within all of their limits",
-        "goodput",
-        "of requests",
-        "maximize",
-        stages=True,
-        classes=True,
-        promised=True,
-        floor=_LEAST,
-    ),
-    Quantity(
-        "goodput_requests_per_s",
-        "Requests answered within all of their limits",
-        "good requests",
-        "/s",
-        "maximize",
-        "rate",
-        stages=True,
-        classes=True,
-        promised=True,
-        floor=_LEAST,
-    ),
-    Quantity("tool_call_ms", "Tool call", "tool call", "ms", "minimize"),
-    Quantity("kv_tokens", "Room in the KV cache", "KV cache", "tokens", "maximize"),
-    Quantity("startup_s", "From launch to first answer", "start-up", "s", "minimize"),
-)
-QUANTITIES: Mapping[str, Quantity] = {each.name: each for each in _QUANTITIES}
-"""Everything that can be measured, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +122,9 @@ _PLAIN = {
     "tool_call_ms": _of("tool_call_ms", None, TOOL_CALL),
     "kv_tokens": _of("kv_tokens", None, START),
     "startup_s": _of("startup_s", None, START),
+    "kv_requests": _of("kv_requests", None, START),
+    "energy_per_token_j": _of("energy_per_token_j"),
+    "cost_per_million_tokens": _of("cost_per_million_tokens"),
 }
 
 
@@ -218,9 +144,22 @@ def meaning(name: str) -> MetricName | None:
 
 
 def comparable(name: str, value: float) -> float:
-    """A value as ratios take it: of what may be nothing, less than its floor counts as that."""
+    """A value as ratios take it: of what may be nothing, less than its floor counts as that; counts are one more."""
+    if (found := meaning(name)) is None:
+        return value
+    return value + 1 if found.quantity.counted else max(value, found.quantity.floor)
+
+
+def counted(name: str) -> bool:
+    """Whether a name is of a count that may be 0."""
     found = meaning(name)
-    return max(value, found.quantity.floor) if found else value
+    return found is not None and found.quantity.counted
+
+
+def symptom(name: str) -> bool:
+    """Whether a name is of nothing that users feel."""
+    found = meaning(name)
+    return found is not None and found.quantity.symptom
 
 
 def canonical(name: str) -> str:
@@ -310,6 +249,8 @@ def _whole(name: str, read: _Reading) -> MetricName:
         raise ValueError(f"{name} names no percentile: write {quantity.name}.p50, {quantity.name}.p95 …")
     if read.percent is not None and not quantity.distributed:
         raise ValueError(f"{name}: {quantity.name} is one number of a stage, and has no percentiles")
+    if read.traffic is not None and not quantity.classes:
+        raise ValueError(f"{name}: the server counts {quantity.name} for all requests, not by class")
     if read.traffic is not None and (read.where or read.prompt):
         raise ValueError(f"{name}: classes are told apart in the concurrent stage only")
     found = MetricName(quantity, read.percent, traffic=read.traffic)

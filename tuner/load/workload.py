@@ -183,9 +183,14 @@ class Workload(Documented):
         return round(sum(prompts) / sum(weights)), round(sum(outputs) / sum(weights))
 
     @property
+    def on_schedule(self) -> bool:
+        """Whether requests of the concurrent stage are sent on schedule, whatever the server does."""
+        return bool(self.arrivals or self.trace)
+
+    @property
     def closed_users(self) -> int | None:
         """Users of the concurrent stage; ``None`` where requests come on schedule, whatever the server does."""
-        return None if self.arrivals or self.trace else self.users
+        return None if self.on_schedule else self.users
 
     @property
     def mean_context(self) -> int:

@@ -262,7 +262,7 @@ class Readings:
     def _excess(self, name: str, level: float) -> float | None:
         limit = self.objective.limits[name]
         reference = self.level(self.deployed, name) if limit.of == "baseline" else 1.0
-        return None if reference is None else limit.excess(level, reference)
+        return None if reference is None else limit.on(name).excess(level, reference)
 
 
 def _read(place: int, record: TrialRecord) -> list[tuple[int, dict[str, float]]]:

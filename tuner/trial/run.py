@@ -41,6 +41,7 @@ from tuner.records.folder import TrialFolder
 from tuner.records.record import Failure, ProofTerms, Role, Screened, State, TrialRecord
 from tuner.search.base import Expectation
 from tuner.space import Candidate, Settings
+from tuner.trial.costs import with_costs
 from tuner.trial.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.trial.screening import LiveServer, NotInForce, Screen, Screening, brief, loads, settling
 
@@ -116,6 +117,7 @@ class Workbench:
         proves_itself: Whether a server can be given a name by which it proves that it is the one we launched.
         host: When a stage counts as disturbed by the rest of the machine.
         watched_gpus: The GPUs whose state is recorded: also those of a server that we did not launch.
+        price_per_hour: What the machine costs.
     """
 
     engine: Engine
@@ -134,6 +136,7 @@ class Workbench:
     proves_itself: bool = True
     host: HostConfig = field(default_factory=HostConfig)
     watched_gpus: tuple[int, ...] = ()
+    price_per_hour: float | None = None
 
 
 def run_trial(
@@ -267,12 +270,15 @@ class _Trial:
         )
 
     def _numbers(self, results: tuple[StageResult, ...]) -> Measurement:
-        return measure(results, self.bench.workload, self.bench.clock_scale, self.bench.objective.deciding)
+        """The numbers of the stages that were sent last."""
+        measured = measure(results, self.bench.workload, self.bench.clock_scale, self.bench.objective.deciding)
+        return with_costs(measured, results, self.host[-len(results) :], self.bench.price_per_hour)
 
     def _measured(self, results: tuple[StageResult, ...]) -> Measurement:
         """The load's numbers, and those of the start."""
         measured = self._numbers(results)
-        update = {"kv_tokens": self.facts.kv_tokens if self.facts else None, "startup_s": self._startup_s}
+        room = {"kv_requests": self._kv_tokens / sum(self.bench.workload.typical)} if self._kv_tokens else {}
+        update = {"kv_tokens": self._kv_tokens, "startup_s": self._startup_s, "named": {**measured.named, **room}}
         return measured.model_copy(update=update)
 
     @property
