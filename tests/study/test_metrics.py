@@ -59,7 +59,8 @@ def test_capacity_counters_and_cost_are_limits_of_a_study(measured):
     measurement, verdict = measured(
         "hardware.price_per_hour=3.6",
         "objective.goals={output_tokens_per_s: null, cost_per_million_tokens: minimize}",
-        "objective.limits={preemptions: {max: 0}, prefix_hit_rate: {min: 0.5}, kv_requests: {min: 1}, startup_s: {max: 9e9}}",
+        "objective.limits={preemptions: {max: 0}, prefix_hit_rate: {min: 0.5}, kv_requests: {min: 1}}",
+        "objective.limits.startup_s.max=9e9",
     )
     numbers = measurement.numbers
     assert verdict.values == (pytest.approx(1000 / numbers["output_tokens_per_s"]),)

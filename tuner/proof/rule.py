@@ -44,7 +44,7 @@ class Launch:
 
     Attributes:
         candidate: Whether of the candidate; else of the baseline.
-        numbers: Every metric that it measured; empty if it died.
+        numbers: Every metric that it measured, as ``comparable`` has it; empty if it died.
         died: Why it gave no measurement.
     """
 
