@@ -344,7 +344,7 @@ def test_a_goodput_that_falls_is_sacrificed():
 
 def test_a_goodput_of_nothing_can_be_improved_on():
     goals: Mapping[str, Direction] = {"goodput_requests_per_s": "maximize"}
-    baseline, candidate = _equal(0)
+    baseline, _ = _equal(0)
     some = _source(1, **{SPEED: 100.0, "goodput_requests_per_s": 2.0})
     decision = decide(_with(baseline, goodput_requests_per_s=0.0), some, goals, {})
     assert decision.kind is Kind.BETTER

@@ -83,7 +83,7 @@ def revision_of(outcome: Outcome) -> str | None:
     return commit_of(config.model.id, str(given) if given else None, config.launcher.cache_here(config))
 
 
-_NOT_SENT: Mapping[str, Any] = {"name": True, "slo": True, "classes": {"__all__": {"slo"}}}
+_NOT_SENT: Mapping[str, Any] = {"name": True, "slo": True, "saturation": True, "classes": {"__all__": {"slo"}}}
 """What a workload says of its traffic besides the traffic."""
 
 

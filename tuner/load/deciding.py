@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
-from tuner.load.naming import SINGLE_USER, START, TOOL_CALL, MetricName, meaning, parse
+from tuner.load.naming import SATURATION, SINGLE_USER, START, TOOL_CALL, MetricName, meaning, parse
 from tuner.load.stage import StopRule
 from tuner.load.workload import Workload
 
@@ -131,6 +131,10 @@ def _objection(workload: Workload, name: MetricName) -> tuple[str, str] | None:
         return f"{name} is not measured: workload.classes has no {name.traffic!r}", f"{there}, or add it"
     if name.quantity.promised and not workload.promise(name.traffic) and (name.traffic or not workload.promises):
         return f"{name} needs to know what is promised of each request", f"say {_PROMISE}"
+    if name.quantity.name == SATURATION and (workload.trace or workload.agents or not workload.promises):
+        if not workload.promises:
+            return f"{name} needs to know what is promised of each request", f"say {_PROMISE}"
+        return f"{name} is not measured with a trace or agents, which have no rate to change", "choose other traffic"
     if name.rung and (absent := _no_such_rung(workload, name)):
         return absent
     if name.quantity.name in _SCRAPED and not workload.min_duration_s and (alone(name) or not workload.on_schedule):

@@ -27,12 +27,13 @@ from tuner.load.counters import EngineCounters
 from tuner.load.deciding import Deciding
 from tuner.load.estimates import Estimates, arrived_tokens, of_stage, was_cached
 from tuner.load.intervals import Interval
-from tuner.load.naming import CONCURRENT, SINGLE_USER, SOURCES, TOOL_CALL, MetricName, parse
+from tuner.load.naming import CONCURRENT, SATURATION, SINGLE_USER, SOURCES, TOOL_CALL, MetricName, parse
 from tuner.load.percentile import percentile
 from tuner.load.plan import ttft_stage
 from tuner.load.quantities import QUANTITIES
 from tuner.load.records import FailureKind, RequestRecord, StageResult, Window
 from tuner.load.refusals import unusable
+from tuner.load.saturation import bracket, is_of_search
 from tuner.load.workload import Workload
 
 
@@ -163,11 +164,27 @@ def measure(
         MeasurementError: Nothing completed, too much failed (a stream without ``usage`` has failed), the server counts
             tokens that cannot be, or the load client could not keep up in the concurrent stage.
     """
-    counting = [result for result in results if not result.superseded]
+    searched = [result for result in results if is_of_search(result)]
+    counting = [result for result in results if not result.superseded and not is_of_search(result)]
     _reject_failures(counting, workload)
     _reject_counts(counting)
     _reject_saturation(counting, workload)
-    return _measurement(counting, workload, clock_scale, deciding)
+    return _with_rate(_measurement(counting, workload, clock_scale, deciding), searched, workload)
+
+
+def _with_rate(measurement: Measurement, searched: Sequence[StageResult], workload: Workload) -> Measurement:
+    """With the highest rate that was sustained, where one below and one above it are known."""
+    late = tuple(_off_schedule([each for each in searched if not each.superseded], workload))
+    reliable = [each for each in searched if not is_late(each, workload)]
+    known = bracket(reliable, workload, measurement.clock_scale)
+    update: dict[str, object] = {"warnings": (*late, *measurement.warnings)}
+    if known.interval:
+        update |= {
+            "named": {**measurement.named, SATURATION: known.interval.low},
+            "intervals": {**measurement.intervals, SATURATION: known.interval},
+            "samples": {**measurement.samples, SATURATION: known.n},
+        }
+    return measurement.model_copy(update=update)
 
 
 def pooled(one: Measurement, other: Measurement) -> Measurement:
@@ -213,7 +230,7 @@ def _pooled(mean: float, one: Interval, other: Interval) -> Interval:
 
 
 def _measurement(results: Sequence[StageResult], workload: Workload, scale: float, deciding: Deciding) -> Measurement:
-    reliable = [result for result in results if not _is_late(result, workload)]
+    reliable = [result for result in results if not is_late(result, workload)]
     concurrent, alone = _stage(reliable, CONCURRENT), _stage(reliable, SINGLE_USER)
     names, estimates = list(_names(workload, deciding)), Estimates()
     for result in reliable:
@@ -236,7 +253,7 @@ def _measurement(results: Sequence[StageResult], workload: Workload, scale: floa
         send_lag_p99_ms=max(
             (each.send_lag_p99_ms for each in results if each.send_lag_p99_ms is not None), default=None
         ),
-        unreliable=tuple(result.stage for result in results if _is_late(result, workload)),
+        unreliable=tuple(result.stage for result in results if is_late(result, workload)),
         clock_scale=scale,
         ramped_output_tokens_per_s=_ramped(concurrent, scale),
         tokens_per_chunk=per_chunk,
@@ -332,7 +349,8 @@ def _stage(results: Sequence[StageResult], name: str) -> StageResult | None:
     return next((result for result in results if result.stage == name), None)
 
 
-def _is_late(result: StageResult, workload: Workload) -> bool:
+def is_late(result: StageResult, workload: Workload) -> bool:
+    """Whether the load client was too late for the stage's numbers to mean anything."""
     return max(result.loop_lag_p99_ms, result.send_lag_p99_ms or 0.0) > workload.max_loop_lag_ms
 
 
@@ -373,7 +391,7 @@ def _reject_saturation(results: Sequence[StageResult], workload: Workload) -> No
         raise MeasurementError(
             sentence, fix="leave it a core to itself, lower the rate, or raise workload.max_loop_lag_ms"
         )
-    if _is_late(result, workload):
+    if is_late(result, workload):
         lag = f"{result.loop_lag_p99_ms:.0f} ms late (p99), above {workload.max_loop_lag_ms:g} ms"
         raise MeasurementError(
             f"the load client ran {lag}",

@@ -19,6 +19,7 @@ Sending = Literal["cold", "cached"]
 CONCURRENT = "concurrent"
 SINGLE_USER = "single_user"
 TOOL_CALL = "tool_call"
+SATURATION = "saturation_requests_per_s"
 START = "start"
 """No stage: what is read off the server's start."""
 
@@ -123,6 +124,7 @@ _PLAIN = {
     "kv_tokens": _of("kv_tokens", None, START),
     "startup_s": _of("startup_s", None, START),
     "kv_requests": _of("kv_requests", None, START),
+    SATURATION: _of(SATURATION),
     "energy_per_token_j": _of("energy_per_token_j"),
     "cost_per_million_tokens": _of("cost_per_million_tokens"),
 }

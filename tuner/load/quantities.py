@@ -73,6 +73,7 @@ _QUANTITIES = (
     _rate("requests_per_s", "Requests answered", "requests", "/s"),
     _goodput("goodput_share", "Requests within all of their limits", "goodput", "of requests", None),
     _goodput("goodput_requests_per_s", "Requests answered within all of their limits", "good requests", "/s", "rate"),
+    Quantity("saturation_requests_per_s", "Requests a second that are sustained", "sustained rate", "/s", "maximize"),
     Quantity("tool_call_ms", "Tool call", "tool call", "ms", "minimize"),
     Quantity("kv_tokens", "Room in the KV cache", "KV cache", "tokens", "maximize"),
     Quantity("kv_requests", "Typical requests in the KV cache", "KV cache", "requests", "maximize", symptom=True),

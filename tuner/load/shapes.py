@@ -187,6 +187,23 @@ class Trace(Documented):
     """Tokens that one of its ``hash_ids`` stands for."""
 
 
+class Saturation(Documented):
+    """How the highest rate of requests is searched for that a server sustains, where the objective names it."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """A rate is sustained if at least this share of its requests keep what ``slo`` promises, and no backlog grows."""
+    tolerance: Annotated[float, Field(gt=0, le=0.5)] = 0.03
+    """The search ends when the lowest rate that was not sustained is above the highest one that was by this share."""
+    kind: Literal["constant", "poisson", "gamma"] = "poisson"
+    """How requests arrive, as ``arrivals.kind``."""
+    seconds: PositiveFloat = 20.0
+    """How long each rate is sent, in the engine's own seconds; longer where that is fewer than ``requests``."""
+    begin_rate: PositiveFloat | None = None
+    """The first rate, in requests a second; by default what the concurrent stage answered."""
+    most_stages: PositiveInt = 16
+    """Rates that are sent at most."""
+
+
 class Agents(Documented):
     """Users who are agents: a conversation each, into which every answer goes back, with the result of a tool."""
 

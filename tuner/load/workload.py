@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tuner.load import lengths
-from tuner.load.shapes import Agents, Arrivals, Documented, Length, Prefix, Promise, RequestClass, Trace
+from tuner.load.shapes import Agents, Arrivals, Documented, Length, Prefix, Promise, RequestClass, Saturation, Trace
 
 _LONGEST = 6
 
@@ -68,6 +68,8 @@ class Workload(Documented):
     slo: Promise | None = None
     """What is promised of each request under load, such as ``{ttft_ms: 500, tpot_ms: 50}``: goodput is the share and
     the rate of those that keep all of it."""
+    saturation: Saturation = Saturation()
+    """How ``saturation_requests_per_s`` is searched for, where the objective names it."""
     requests: PositiveInt = 20
     """Requests in the sample of the concurrent stage, at least. Three rounds of the users are the fewest that have
     an interval."""
