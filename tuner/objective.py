@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from tuner.errors import ConfigError, MeasurementError, Unmeasurable
 from tuner.load.deciding import Deciding, support
 from tuner.load.metrics import METRICS, Measurement
-from tuner.load.naming import canonical, comparable, counted, meaning, parse
+from tuner.load.naming import SATURATION, canonical, comparable, counted, meaning, parse
 from tuner.load.quantities import Direction as Direction
 from tuner.schema import Schema, without_nulls
 
@@ -52,11 +52,14 @@ def _missing(measurement: Measurement, name: str) -> MeasurementError:
     if 0 < size < needed:
         fix = "name the median instead (p50), or raise workload.max_duration_s"
         return MeasurementError(f"{message}: it needs a sample of {needed}, and had {size}", fix=fix)
+    if (found := meaning(name)) and found.quantity.name in _TOLD:
+        return MeasurementError(f"{message}: the server does not tell", fix="leave it out of the objective")
+    if name == SATURATION and not measurement.warnings:
+        fix = "raise workload.saturation.most_stages or begin_rate"
+        return MeasurementError(f"{message}: every rate that was sent was sustained", fix=fix)
     if measurement.warnings:
         fix = "change how the server streams, or leave the metric out of the objective"
         return Unmeasurable(f"{message}: {measurement.warnings[0]}", cause=Unmeasurable.CAUSE, fix=fix)
-    if (found := meaning(name)) and found.quantity.name in _TOLD:
-        return MeasurementError(f"{message}: the server does not tell", fix="leave it out of the objective")
     return MeasurementError(message, fix="let the workload measure it")
 
 

@@ -4,10 +4,13 @@ from tuner.load.deciding import Deciding, unmeasurable
 from tuner.load.metrics import METRICS
 from tuner.load.plan import SLACK_TOKENS, Plan, Room, plan
 from tuner.load.prompts import TokenCalibration, text
+from tuner.load.shapes import RequestClass
 from tuner.load.stage import StopRule
 from tuner.load.workload import Workload
 
 CALIBRATION = TokenCalibration(tokens_per_word=1.25, overhead_tokens=10)
+OFTEN = RequestClass(name="often", weight=99, prompt_tokens=9, output_tokens=9)
+RARE = RequestClass(name="rare", prompt_tokens=9, output_tokens=9)
 WORKLOAD = Workload(name="agents", concurrency=5, prompt_tokens=1000, output_tokens=200, requests=20)
 
 
@@ -112,6 +115,7 @@ def test_a_workload_of_a_fixed_number_of_requests_has_no_rule():
         ("ttft_ms.p50.users_2", {"concurrency": (1, 5)}, "name one of its stages (users_1)"),
         ("ttft_ms.p50.users_5", {"concurrency": (1, 5)}, "name it ttft_p50_ms"),
         ("ttft_ms.p50.class_chat", {}, "leave the class out"),
+        ("ttft_ms.p50.class_rare", {"classes": (OFTEN, RARE)}, "raise workload.requests"),
     ],
 )
 def test_what_a_workload_can_never_measure_is_refused_with_what_to_write_instead(name, workload, instead):

@@ -129,6 +129,9 @@ def _objection(workload: Workload, name: MetricName) -> tuple[str, str] | None:
     if name.traffic is not None and name.traffic not in (classes := [each.name for each in workload.classes]):
         there = f"name one of {', '.join(classes)}" if classes else "leave the class out"
         return f"{name} is not measured: workload.classes has no {name.traffic!r}", f"{there}, or add it"
+    if name.traffic is not None and not workload.share_of(name.traffic):
+        few = f"its weight makes it none of the {workload.requests} requests that a stage repeats"
+        return f"{name} is not measured: {few}", "raise workload.requests"
     if name.quantity.promised and not workload.promise(name.traffic) and (name.traffic or not workload.promises):
         return f"{name} needs to know what is promised of each request", f"say {_PROMISE}"
     if name.quantity.name == SATURATION and (workload.trace or workload.agents or not workload.promises):

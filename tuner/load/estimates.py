@@ -78,8 +78,8 @@ def of_stage(result: StageResult, names: Iterable[MetricName], workload: Workloa
         if name.stage == result.stage and (sample := _sample(result, name)):
             if name.percent is not None:
                 _enter(found, name.text, _percentile(result, name, sample, unknown), scale)
-            elif name.quantity.name in _COUNTED:
-                _enter(found, name.text, _Estimate(_COUNTED[name.quantity.name](result.engine), None, len(sample)), 1.0)
+            elif count := _COUNTED.get(name.quantity.name):
+                _enter(found, name.text, _Estimate(count(result.engine), None, len(sample)), 1.0)
             elif name.quantity.promised and untold(workload, name.traffic, unknown):
                 continue
             elif name.quantity.name == "goodput_share":

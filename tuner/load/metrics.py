@@ -168,17 +168,18 @@ def measure(
     counting = [result for result in results if not result.superseded and not is_of_search(result)]
     _reject_failures(counting, workload)
     _reject_counts(counting)
-    _reject_saturation(counting, workload)
+    _reject_busy_client(counting, workload)
     return _with_rate(_measurement(counting, workload, clock_scale, deciding), searched, workload)
 
 
 def _with_rate(measurement: Measurement, searched: Sequence[StageResult], workload: Workload) -> Measurement:
-    """With the highest rate that was sustained, where one below and one above it are known."""
-    late = tuple(_off_schedule([each for each in searched if not each.superseded], workload))
+    """With the highest rate that was sustained, where one that was not is known; 0 where none was."""
+    said = tuple(_off_schedule([each for each in searched if not each.superseded], workload))
     reliable = [each for each in searched if not is_late(each, workload)]
+    late = [each for each in searched if is_late(each, workload)]
     known = bracket(reliable, workload, measurement.clock_scale)
-    update: dict[str, object] = {"warnings": (*late, *measurement.warnings)}
-    if known.interval:
+    update: dict[str, object] = {"warnings": (*said, *measurement.warnings)}
+    if known.interval and (known.low is not None or not late):
         update |= {
             "named": {**measurement.named, SATURATION: known.interval.low},
             "intervals": {**measurement.intervals, SATURATION: known.interval},
@@ -376,7 +377,7 @@ def _reject_counts(results: Sequence[StageResult]) -> None:
         )
 
 
-def _reject_saturation(results: Sequence[StageResult], workload: Workload) -> None:
+def _reject_busy_client(results: Sequence[StageResult], workload: Workload) -> None:
     """Only the concurrent stage can saturate the client, and without it a measurement is worth little."""
     result = _stage(results, CONCURRENT)
     if result is None:

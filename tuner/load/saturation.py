@@ -23,6 +23,8 @@ from tuner.load.workload import Workload
 _STAGE = "saturation_"
 _STEP = 1.5
 """By which factor the search goes up or down while it has rates of one kind only."""
+_LEAST = 0.1
+"""Share of the first rate below which none is tried: what is promised is then kept at no rate."""
 _DIGITS = 4
 _FIRST = 0.25
 """Share of a stage's requests that are its beginning."""
@@ -44,8 +46,8 @@ class Bracket:
 
     @property
     def interval(self) -> Interval | None:
-        """Where the highest rate is; ``None`` before both ends are known."""
-        return None if self.low is None or self.high is None else Interval(self.low, self.high, self.n)
+        """Where the highest rate is, once the search is over: from 0 where none was sustained; ``None`` if all were."""
+        return None if self.high is None else Interval(self.low or 0.0, self.high, self.n)
 
 
 def is_of_search(result: StageResult) -> bool:
@@ -69,7 +71,7 @@ def bracket(results: Sequence[StageResult], workload: Workload, scale: float) ->
 
 
 def _rate(result: StageResult) -> float:
-    return float(result.stage.removeprefix(_STAGE))
+    return float(result.stage.removeprefix(_STAGE).partition(",")[0])
 
 
 def sustained(result: StageResult, workload: Workload, scale: float) -> bool:
@@ -109,7 +111,8 @@ def next_rate(results: Sequence[StageResult], workload: Workload, begin: float |
     elif known.low is not None:
         rate = known.low * _STEP
     elif known.high is not None:
-        rate = known.high / _STEP
+        first = _rate(next(filter(is_of_search, results)))
+        rate = known.high / _STEP if known.high > first * _LEAST else None
     return float(f"{rate:.{_DIGITS}g}") if rate else None
 
 

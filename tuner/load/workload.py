@@ -152,9 +152,11 @@ class Workload(Documented):
         return self.slo is not None or any(each.slo for each in self.classes)
 
     def share_of(self, traffic: str | None) -> float:
-        """Of the requests of the concurrent stage, those of a class; all of them for ``None``."""
-        own = sum(each.weight for each in self.kinds if each.name == traffic)
-        return 1.0 if traffic is None else own / sum(each.weight for each in self.kinds)
+        """Of ``requests``, which a closed loop repeats, those of a class; all of them for ``None``."""
+        if traffic is None:
+            return 1.0
+        drawn = lengths.spread([each.weight for each in self.kinds], self.requests, "")
+        return sum(self.kinds[place].name == traffic for place in drawn) / self.requests
 
     @property
     def users(self) -> int:
