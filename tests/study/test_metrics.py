@@ -77,3 +77,15 @@ def test_capacity_counters_and_cost_are_limits_of_a_study(measured):
 def test_energy_that_no_gpu_counts_is_refused_before_trial_0(measured):
     with pytest.raises(ConfigError, match="needs the energy counter of NVML"):
         measured("objective=energy")
+
+
+def test_a_percentile_of_an_open_loop_and_of_its_ladder_is_carried(measured):
+    measurement, verdict = measured(
+        "workload.arrivals={kind: poisson, rate: [4, 8]}",
+        "workload.min_duration_s=5",
+        "objective.goals={output_tokens_per_s: null, ttft_ms.p95: minimize}",
+        "objective.limits={e2e_ms.p90.rate_4: {max: 9e9}}",
+    )
+    assert verdict.values == (measurement.ttft_p95_ms,)
+    assert measurement.samples["ttft_p95_ms"] >= 100
+    assert measurement.samples["e2e_ms.p90.rate_4"] >= 50

@@ -83,7 +83,7 @@ _QUANTITIES = (
     ),
     Quantity("tool_call_ms", "Tool call", "tool call", "ms", "minimize"),
     Quantity("kv_tokens", "Room in the KV cache", "KV cache", "tokens", "maximize"),
-    Quantity("kv_requests", "Typical requests in the KV cache", "KV cache", "requests", "maximize", symptom=True),
+    Quantity("kv_requests", "Room in the KV cache", "KV cache, requests", "requests", "maximize", symptom=True),
     _of_server("preemptions", "Requests that gave up their KV cache", "preemptions", "", "minimize", counted=True),
     _of_server("prefix_hit_rate", "Found in the prefix cache", "prefix hits", "of prompt tokens", "maximize"),
     Quantity("energy_per_token_j", "Energy of the GPUs for an output token", "energy", "J/token", "minimize", "rate"),
