@@ -8,8 +8,8 @@ from tuner import __version__, composing
 from tuner.engines.base import Phase, StartupFacts
 from tuner.engines.causes import Evidence, error_of
 from tuner.errors import TrialError
-from tuner.load.deciding import CONCURRENT, SINGLE_USER
 from tuner.load.metrics import measure as measurement_of
+from tuner.load.naming import CONCURRENT, SINGLE_USER
 from tuner.load.plan import ttft_stage
 from tuner.load.records import RequestRecord, StageResult
 from tuner.load.stage import Request

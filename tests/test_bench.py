@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,6 +72,13 @@ def test_a_running_server_is_measured_and_the_record_kept(server, tmp_path):
     (record,) = StudyFolder(tmp_path / "bench").records()
     assert record.measurement.output_tokens_per_s == measured["output_tokens_per_s"]
     assert server.life().running
+
+
+def test_a_goodput_is_shown_with_its_interval_and_its_sample(server, tmp_path):
+    promised = ("workload.slo={ttft_ms: 9e6}", "workload.requests=30", "workload.concurrency=3")
+    shown = bench(server, tmp_path, *promised, "--token-env", "KEY", KEY="hush-hush").stdout
+    assert "goodput_share            1.0 of requests  [0.886, 1.0]  n=30" in shown
+    assert re.search(r"goodput_requests_per_s   [\d.]+ /s  \[[\d.]+, [\d.]+\]  n=30", shown)
 
 
 def test_what_does_not_fit_the_servers_context_is_left_out_and_said(server, tmp_path):

@@ -13,10 +13,12 @@ from tuner.bench import vllm_result
 from tuner.bench.export import exported
 from tuner.bench.saved import read
 from tuner.errors import ConfigError, MeasurementError
-from tuner.load.deciding import CONCURRENT
 from tuner.load.metrics import measure
+from tuner.load.naming import CONCURRENT
 from tuner.load.records import FailureKind, RequestFailure, RequestRecord, StageResult, Window
+from tuner.load.shapes import Promise
 from tuner.load.stage import Request
+from tuner.load.workload import Workload
 from tuner.records.folder import StudyFolder
 from tuner.records.record import Role, State, TrialRecord
 
@@ -73,6 +75,20 @@ def test_the_same_requests_give_the_same_totals_and_peaks_as_vllms_own_benchmark
     # theirs counts the time in which its tasks are made and gathered as well
     assert ours["output_throughput"] == pytest.approx(real["output_throughput"], rel=0.02)
     assert ours["request_throughput"] == pytest.approx(real["request_throughput"], rel=0.02)
+
+
+def test_a_goodput_is_written_as_vllm_counts_it():
+    real = json.loads(REAL.read_text())
+    slo = {"ttft_ms": 200, "tpot_ms": 20, "e2e_ms": 1000}
+    workload = Workload(name="w", slo=Promise.model_validate(slo))
+    rows = zip(real["ttfts"], real["latencies"], real["output_lens"], strict=True)
+    good = [
+        ttft <= 0.2 and latency <= 1.0 and (latency - ttft) / (tokens - 1) <= 0.02 for ttft, latency, tokens in rows
+    ]
+    ours = written(records_of(real), workload=workload)
+    assert 0 < sum(good) < len(good)
+    assert ours["request_goodput"] == pytest.approx(sum(good) / ours["duration"])
+    assert vllm_result.VllmResult.model_validate(ours).numbers["goodput_requests_per_s"] == ours["request_goodput"]
 
 
 def test_every_field_that_vllm_writes_is_written_but_the_texts():

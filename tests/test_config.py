@@ -58,6 +58,8 @@ def test_the_command_line_says_it_without_a_traceback_and_exits_with_2():
 
 
 NEEDED = {
+    "objective.goodput": ["workload.slo.ttft_ms=800"],
+    "objective.saturation": ["workload.slo.ttft_ms=800"],
     "launcher.attach": ["launcher.url=http://x"],
     "launcher.docker": ["launcher.image=x"],
     "launcher.docker-llamacpp": ["launcher.image=x"],

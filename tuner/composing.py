@@ -18,7 +18,6 @@ from tuner.catalog import conf_dir, groups
 from tuner.config import Config
 from tuner.errors import ConfigError
 from tuner.importer.baseline import KEY, Baseline, asked, baseline
-from tuner.load.deciding import unmeasurable
 from tuner.schema import config_error, flag_name
 from tuner.secrets import has_shape, hide, is_plain, is_secret
 from tuner.space import SearchSpace
@@ -67,8 +66,7 @@ def load(
     _check_secrets(config)
     # not a part of `validate`: a study of an earlier version stays readable
     config.check_budget()
-    if refused := unmeasurable(config.workload, config.objective.deciding):
-        raise ConfigError(refused[0], place="objective", fix=refused[1])
+    config.check_objective()
     return config
 
 

@@ -13,6 +13,7 @@ from tuner.engines.registry import AnyEngine
 from tuner.errors import ConfigError
 from tuner.host.limits import HostConfig
 from tuner.launchers.registry import AnyLauncher
+from tuner.load.deciding import stage_of, unmeasurable
 from tuner.load.workload import Workload
 from tuner.objective import Objective
 from tuner.quality.cases import Quality
@@ -209,6 +210,24 @@ class Config(Stored):
                 place="budget.trials",
                 fix=f"say {least} or more, or lower study.confirm.max (now {self.study.confirm.max})",
             )
+
+    def check_objective(self) -> None:
+        """What decides can be measured: by this workload, of this launcher's servers, at a price that is known.
+
+        Raises:
+            ConfigError: It never will be; it says what to write instead.
+        """
+        self.objective.check_unguarded()
+        for said in filter(None, (unmeasurable(self.workload, self.objective.deciding), self._unknown())):
+            raise ConfigError(said[0], place="objective", fix=said[1])
+
+    def _unknown(self) -> tuple[str, str] | None:
+        for name in self.objective.deciding.names:
+            if name == "cost_per_million_tokens" and self.hardware.price_per_hour is None:
+                return f"{name} needs the price of the machine", "say hardware.price_per_hour=…"
+            if not self.launcher.starts_servers and stage_of(name) is None:
+                return f"{name} is read off a server's start, and this one runs already", "name another"
+        return None
 
     def _check_known_good(self, place: str, values: Mapping[str, JsonValue]) -> None:
         for name, value in values.items():

@@ -1,25 +1,29 @@
 """What is optimised, and under which limits: a measurement becomes a verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import log
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from tuner.errors import MeasurementError, Unmeasurable
-from tuner.load.deciding import Deciding, is_long_prompt, support
+from tuner.errors import ConfigError, MeasurementError, Unmeasurable
+from tuner.load.deciding import Deciding, support
 from tuner.load.metrics import METRICS, Measurement
+from tuner.load.naming import SATURATION, canonical, comparable, counted, meaning, parse
+from tuner.load.quantities import Direction as Direction
 from tuner.schema import Schema, without_nulls
 
-Direction = Literal["maximize", "minimize"]
-
-
+_TOLD = ("preemptions", "prefix_hit_rate", "kv_tokens", "kv_requests")
+"""What the server itself has to say."""
+_COUNT_LIMIT = "such as {max: 0}"
 _MORE_IS_BETTER = ("_per_s", "kv_tokens")
 _LESS_IS_BETTER = ("_ms", "_s")
 
 
 def direction(name: str) -> Direction | None:
-    """Which way a metric is better, by its unit; ``None`` for what is neither."""
+    """Which way a metric is better; of a name that only records have, by its unit; ``None`` for what is neither."""
+    if found := meaning(name):
+        return found.quantity.way
     if name.endswith(_MORE_IS_BETTER):
         return "maximize"
     return "minimize" if name.endswith(_LESS_IS_BETTER) else None
@@ -48,10 +52,19 @@ def _missing(measurement: Measurement, name: str) -> MeasurementError:
     if 0 < size < needed:
         fix = "name the median instead (p50), or raise workload.max_duration_s"
         return MeasurementError(f"{message}: it needs a sample of {needed}, and had {size}", fix=fix)
+    if (found := meaning(name)) and found.quantity.name in _TOLD:
+        return MeasurementError(f"{message}: the server does not tell", fix="leave it out of the objective")
+    if name == SATURATION and not measurement.warnings:
+        fix = "raise workload.saturation.most_stages or begin_rate"
+        return MeasurementError(f"{message}: every rate that was sent was sustained", fix=fix)
     if measurement.warnings:
         fix = "change how the server streams, or leave the metric out of the objective"
         return Unmeasurable(f"{message}: {measurement.warnings[0]}", cause=Unmeasurable.CAUSE, fix=fix)
     return MeasurementError(message, fix="let the workload measure it")
+
+
+def _compared(measurement: Measurement, name: str) -> float:
+    return comparable(name, metric(measurement, name))
 
 
 class Limit(Schema):
@@ -66,6 +79,19 @@ class Limit(Schema):
         """Exactly one bound."""
         if (self.max is None) == (self.min is None):
             raise ValueError("give max or min, and only one of them")
+
+    @property
+    def bound(self) -> float:
+        """Whichever it is."""
+        bound = self.max if self.max is not None else self.min
+        assert bound is not None
+        return bound
+
+    def on(self, name: str) -> "Limit":
+        """The same limit for values as ``comparable`` has them: of a count, half-way to what is just beyond it."""
+        if not counted(name):
+            return self
+        return Limit(max=self.max + 1.5) if self.max is not None else Limit(min=self.bound + 0.5)
 
     def excess(self, value: float, baseline: float) -> float:
         """By which log the value is beyond the bound; negative where the limit is kept."""
@@ -114,16 +140,42 @@ class Objective(Schema):
 
     @field_validator("goals", "limits", mode="before")
     @classmethod
-    def _without_nulls(cls, raw: Any) -> Any:
-        return without_nulls(raw)
+    def _one_name_each(cls, raw: Any) -> Any:
+        return without_nulls(_by_one_name(raw))
+
+    @field_validator("unguarded")
+    @classmethod
+    def _by_their_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(canonical, names))
 
     @field_validator("goals", "limits")
     @classmethod
     def _metrics_exist(cls, by_metric: Mapping[str, object]) -> Mapping[str, object]:
-        if unknown := {name for name in by_metric if name not in METRICS and not is_long_prompt(name)}:
-            valid = ", ".join((*METRICS, "ttft_5000_cold_ms", "ttft_5000_cached_ms"))
-            raise ValueError(f"no such metric: {', '.join(sorted(unknown))} (valid: {valid})")
+        if mistakes := [text for name in by_metric if (text := _mistake(name))]:
+            raise ValueError("; ".join(mistakes))
         return by_metric
+
+    @model_validator(mode="after")
+    def _counts_are_limits(self) -> "Objective":
+        """What may be 0 has no ratio, neither to a baseline nor as a gain."""
+        if wrong := next(filter(counted, self.goals), None):
+            raise ValueError(f"{wrong} may be 0, so that no gain can be said of it: make it a limit, {_COUNT_LIMIT}")
+        for name, limit in self.limits.items():
+            if counted(name) and limit.of == "baseline":
+                raise ValueError(f"{name} may be 0, which has no multiples: make its limit absolute, {_COUNT_LIMIT}")
+            if not counted(name) and limit.bound <= 0:
+                raise ValueError(f"{name}: a bound of {limit.bound:g} is never kept: give one above 0")
+        return self
+
+    def check_unguarded(self) -> None:
+        """What is exempt from the guard has to be something; studies of earlier versions were not asked.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        for name in self.unguarded:
+            if mistake := _mistake(name):
+                raise ConfigError(mistake, place="objective.unguarded", fix="correct the name, or leave it out")
 
     @property
     def deciding(self) -> Deciding:
@@ -152,7 +204,7 @@ class Objective(Schema):
         """
         values = tuple(metric(measurement, name) for name in self.goals)
         violations = {
-            name: limit.violation(metric(measurement, name), metric(baseline, name))
+            name: limit.on(name).violation(_compared(measurement, name), _compared(baseline, name))
             for name, limit in self.limits.items()
         }
         return Verdict(values=values, violations=violations, reason=self._reason(violations))
@@ -165,7 +217,39 @@ class Objective(Schema):
 
     def gains(self, values: tuple[float, ...], over: tuple[float, ...]) -> tuple[float, ...]:
         """By which share each goal is better than in another configuration; negative where it is worse."""
-        return tuple(
-            value / other - 1 if direction == "maximize" else 1 - value / other
-            for direction, value, other in zip(self.goals.values(), values, over, strict=True)
-        )
+        pairs = zip(self.goals.items(), values, over, strict=True)
+        ratios = [(way, comparable(name, value) / comparable(name, other)) for (name, way), value, other in pairs]
+        return tuple(ratio - 1 if way == "maximize" else 1 - ratio for way, ratio in ratios)
+
+
+def _by_one_name(raw: Any) -> Any:
+    """Goals or limits by the one name of each metric, however it is spelt; what comes later counts.
+
+    A dot in a key of the command line begins a level: ``objective.limits.ttft_ms.p95.max=900`` is one of ``ttft_ms``.
+    """
+    if not isinstance(raw, Mapping):
+        return raw
+    found: dict[Any, Any] = {}
+    for name, given in _flat(raw):
+        before = found.get(name)
+        found[name] = {**before, **given} if isinstance(before, Mapping) and isinstance(given, Mapping) else given
+    return found
+
+
+def _flat(raw: Mapping[Any, Any], place: str = "") -> Iterator[tuple[Any, Any]]:
+    for key, given in raw.items():
+        name = f"{place}{key}"
+        if isinstance(given, Mapping) and given and not set(given) & set(Limit.model_fields):
+            yield from _flat(given, f"{name}.")
+        else:
+            yield canonical(name), given
+
+
+def _mistake(name: str) -> str | None:
+    """What is wrong with a name, and what to write; ``None`` if nothing is."""
+    try:
+        parse(name)
+    except ValueError as error:
+        valid = f" (valid: {', '.join(METRICS)}, and names such as ttft_ms.p95: docs/metrics.md)"
+        return f"{error}{valid if str(error).startswith('no such metric') else ''}"
+    return None

@@ -5,7 +5,6 @@ everywhere. Names as they stand in records and configurations are for machines.
 """
 
 import json
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from pydantic import JsonValue
 from tuner.engines.causes import Cause
 from tuner.engines.log.lines import parse_line
 from tuner.errors import RequestsRefused, Unmeasurable
+from tuner.load.naming import CONCURRENT, SINGLE_USER, MetricName, meaning
 from tuner.space import SearchSpace, Settings
 
-_LONG_PROMPT = re.compile(r"ttft_(\d+)_(cold|cached)_ms")
 _ROOM = 9
 """Characters of a brief value."""
 
@@ -104,13 +103,40 @@ def metric(name: str) -> Metric:
     """How to say a metric; one that is not known by a better name keeps its own, without the unit in it."""
     if known := _METRICS.get(name):
         return known
-    if long := _LONG_PROMPT.fullmatch(name):
-        tokens, how = f"{int(long[1]):,}", "nothing cached" if long[2] == "cold" else "cached"
-        label = f"Time to first token, prompt of {tokens} tokens, {how}"
-        return Metric(label, "ms", f"TTFT of {tokens} tokens {long[2]}")
+    if named := meaning(name):
+        return _named(named)
     ending = next((ending for ending in _UNITS if name.endswith(ending)), "")
     plain = name.removesuffix(ending).replace("_", " ")
     return Metric(plain, _UNITS.get(ending, ""), plain)
+
+
+def _named(name: MetricName) -> Metric:
+    """A metric by the parts of its name: "Time to first token, class chat, 95th percentile"."""
+    quantity, where, short = name.quantity, *_where(name)
+    whole = name.percent is None or (name.sending is not None and name.percent == 50)  # mostly of one prompt
+    label = ", ".join(part for part in (quantity.label, where, "" if whole else _percentile(name.percent)) if part)
+    percent = "" if whole else f" p{name.percent:g}"
+    return Metric(label, quantity.unit, f"{quantity.short}{percent}{short}")
+
+
+def _where(name: MetricName) -> tuple[str, str]:
+    """Of which stage or class, in full and in short."""
+    if name.sending:
+        how = "nothing cached" if name.sending == "cold" else "cached"
+        return f"prompt of {name.prompt_tokens:,} tokens, {how}", f" of {name.prompt_tokens:,} tokens {name.sending}"
+    if name.traffic is not None:
+        return f"class {name.traffic}", f" of {name.traffic}"
+    if name.rung:
+        what, _, count = name.rung.partition("_")
+        said = f"{count} requests a second sent" if what == "rate" else f"{count} {what}"
+        return said, f" at {said}"
+    if name.stage == SINGLE_USER:
+        return "one user", " of one user"
+    return ("all users", "") if name.stage == CONCURRENT and name.quantity.stages else ("", "")
+
+
+def _percentile(percent: float | None) -> str:
+    return "median" if percent == 50 else f"{percent:g}th percentile"
 
 
 def unit(name: str) -> str:

@@ -12,6 +12,7 @@ FUNCTIONS = [
     "nvmlDeviceGetClockInfo",
     "nvmlDeviceGetTemperature",
     "nvmlDeviceGetPowerUsage",
+    "nvmlDeviceGetTotalEnergyConsumption",
     "nvmlDeviceGetMemoryInfo",
     "nvmlDeviceGetUtilizationRates",
     "nvmlDeviceGetCurrentClocksEventReasons",
@@ -36,6 +37,7 @@ class Driver:
     Attributes:
         running: For each GPU the processes that have it open, with their memory in bytes or None.
         used: For each GPU the processes that ran kernels since the last question, in percent.
+        energy_mj: What each GPU has used, in millijoules.
         unsupported: Functions that this driver does not have.
     """
 
@@ -45,6 +47,7 @@ class Driver:
         self.running: dict[int, dict[int, int | None]] = {0: {}, 1: {}}
         self.used: dict[int, dict[int, int]] = {0: {}, 1: {}}
         self.reasons = 0x0
+        self.energy_mj = {0: 5_000_000, 1: 7_000_000}
         self.unsupported: set[str] = set()
         self.loaded = True
         self.opened = 0
@@ -83,6 +86,9 @@ class Driver:
 
     def _nvmlDeviceGetPowerUsage(self, handle):
         return 287_500
+
+    def _nvmlDeviceGetTotalEnergyConsumption(self, handle):
+        return self.energy_mj[handle]
 
     def _nvmlDeviceGetMemoryInfo(self, handle):
         used = sum(held or 0 for held in self.running[handle].values())

@@ -42,6 +42,7 @@ def test_everything_the_driver_tells_is_read_with_its_units(nvidia):
         memory_used_mib=20_000,
         other_memory_mib=0,
         other_utilization=0,
+        energy_j=5000,
     )
     assert nvidia.opened == 0
 

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.host.driver import Driver
+from tuner.host.gpu import counts_energy
 from tuner.host.limits import HostConfig
 from tuner.host.watch import watching
 
@@ -87,3 +88,24 @@ def test_watching_costs_nearly_nothing():
             with host.turn():
                 pass
     assert (time.process_time() - began) / 10 < 0.1
+
+
+def test_the_energy_of_a_turn_is_what_the_counters_grew_by(nvidia):
+    with watching((), (0, 1), HostConfig()) as host, host.turn():
+        time.sleep(0.2)
+        nvidia.energy_mj = {0: 5_012_500, 1: 7_000_250}
+    assert [gpu.energy_j for gpu in host.states[0].gpus] == [12.5, 0.25]
+
+
+def test_without_a_counter_there_is_no_energy(nvidia):
+    nvidia.unsupported = {"nvmlDeviceGetTotalEnergyConsumption"}
+    with watching((), (0,), HostConfig()) as host, host.turn():
+        time.sleep(0.2)
+    assert host.states[0].gpus[0].energy_j is None
+    assert not counts_energy((0,))
+
+
+def test_every_gpu_has_to_count_its_energy(nvidia):
+    assert counts_energy((0, 1))
+    assert not counts_energy((0, 7))
+    assert not counts_energy(())

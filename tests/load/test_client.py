@@ -16,13 +16,13 @@ import pytest
 
 from tuner.errors import MeasurementError
 from tuner.load.client import LoadClient
-from tuner.load.estimates import tpot_ms
 from tuner.load.metrics import measure
 from tuner.load.progress import Progress
 from tuner.load.prompts import text
 from tuner.load.records import FailureKind, StageResult
 from tuner.load.stage import Request, Stage, StopRule
 from tuner.load.target import Target
+from tuner.load.timing import tpot_ms
 from tuner.load.workload import Workload
 
 WORKLOAD = Workload(name="w", concurrency=1, requests=1, max_failed_share=0.9)

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from tuner.errors import InfeasibleConfig, MeasurementError, RequestsRefused, Unmeasurable
-from tuner.load.estimates import tpot_ms
+from tuner.load.counters import EngineCounters
+from tuner.load.deciding import Deciding
 from tuner.load.intervals import Interval
 from tuner.load.metrics import Measurement, measure, pooled
 from tuner.load.records import FailureKind, RequestFailure, RequestRecord, StageResult, Window
 from tuner.load.stage import Request
+from tuner.load.timing import tpot_ms
 from tuner.load.workload import Workload
 from tuner.objective import metric
 
@@ -319,3 +321,71 @@ def test_two_measurements_of_one_server_count_as_their_mean_with_a_narrower_inte
     assert interval.n == 20
     assert interval.high / 110 == pytest.approx(1.1 ** (1 / 2**0.5))
     assert both.completed == 2 * first.completed
+
+
+def asked_for(stages: list[StageResult], *names: str, **more: Any) -> Measurement:
+    return measure(stages, WORKLOAD.model_copy(update=more), deciding=Deciding(names))
+
+
+def test_any_percentile_of_any_latency_can_be_asked_for_with_its_interval_and_sample():
+    busy = many(120, lambda n: 96.0 + n)
+    measurement = asked_for([busy], "ttft_ms.p90", "e2e_ms.p95", "e2e_ms.p99")
+    assert measurement.numbers["ttft_ms.p90"] == pytest.approx(96 + 119 * 0.9)
+    assert measurement.numbers["e2e_ms.p95"] == pytest.approx(116 + 119 * 0.95)
+    assert "e2e_ms.p99" not in measurement.numbers
+    assert {name: measurement.samples[name] for name in ("ttft_ms.p90", "e2e_ms.p99")} == {
+        "ttft_ms.p90": 120,
+        "e2e_ms.p99": 120,
+    }
+    assert measurement.intervals["ttft_ms.p90"].low < 96 + 119 * 0.9 < measurement.intervals["ttft_ms.p90"].high
+    with pytest.raises(MeasurementError, match="needs a sample of 500, and had 120"):
+        metric(measurement, "e2e_ms.p99")
+
+
+def test_both_spellings_give_the_same_number():
+    measurement = asked_for([many(120, lambda n: 96.0 + n)], "ttft_ms.p95")
+    assert measurement.named == {}
+    assert measurement.numbers["ttft_p95_ms"] == pytest.approx(96 + 119 * 0.95)
+
+
+def test_each_stage_of_a_ladder_has_its_own_numbers():
+    rung = replace(stage("users_1", record(0, (10.0, 12.0, 14.0))), streams=1)
+    measurement = asked_for([rung, BUSY], concurrency=(1, 2))
+    assert measurement.numbers["output_tokens_per_s.users_1"] == pytest.approx(3 / 0.5)
+    assert measurement.numbers["ttft_ms.p50.users_1"] == pytest.approx(10.0)
+    assert measurement.output_tokens_per_s == pytest.approx(7 / 0.5)
+
+
+def test_each_class_of_requests_has_its_own_numbers():
+    chat, code = (
+        replace(each.request, traffic=name) for each, name in zip(BUSY.records, ("chat", "code"), strict=True)
+    )
+    busy = replace(BUSY, records=(replace(BUSY.records[0], request=chat), replace(BUSY.records[1], request=code)))
+    classes = [{"name": name, "prompt_tokens": 50, "output_tokens": 3} for name in ("chat", "code")]
+    workload = Workload.model_validate(WORKLOAD.model_dump() | {"classes": classes})
+    numbers = measure([busy], workload, deciding=Deciding(("output_tokens_per_s.class_code",))).numbers
+    assert (numbers["ttft_ms.p50.class_chat"], numbers["ttft_ms.p50.class_code"]) == (100.0, 200.0)
+    assert numbers["output_tokens_per_s.class_code"] == pytest.approx(4 / 0.5)
+
+
+def test_a_percentile_of_a_long_prompt_is_over_different_prompts_cold_or_cached():
+    records = [record(n, ((900.0 + n if n % 2 == 0 else 90.0),), length=5000, prompt_tokens=5003) for n in range(200)]
+    measurement = asked_for([stage("ttft_5000", *records)], "ttft_ms.p95.prompt_5000.cold")
+    assert measurement.numbers["ttft_ms.p95.prompt_5000.cold"] == pytest.approx(900 + 198 * 0.95)
+    assert measurement.samples["ttft_ms.p95.prompt_5000.cold"] == 100
+    assert measurement.numbers["ttft_5000_cached_ms"] == 90.0
+
+
+def test_what_the_server_counts_in_a_stage_is_measured_where_it_tells():
+    told = EngineCounters(readings=3, preemptions=0.0, prefix_hits=30.0, prefix_queries=120.0)
+    rung = replace(stage("users_1", record()), engine=replace(told, preemptions=4.0))
+    numbers = measure(
+        [replace(BUSY, engine=told), rung],
+        WORKLOAD.model_copy(update={"concurrency": (1, 2)}),
+        deciding=Deciding((), ("preemptions.users_1",)),
+    ).numbers
+    assert (numbers["preemptions"], numbers["prefix_hit_rate"], numbers["preemptions.users_1"]) == (0.0, 0.25, 4.0)
+    silent = measured(replace(BUSY, engine=EngineCounters(readings=3)))
+    assert not {"preemptions", "prefix_hit_rate"} & silent.numbers.keys()
+    with pytest.raises(MeasurementError, match="the server does not tell"):
+        metric(silent, "preemptions")

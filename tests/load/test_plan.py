@@ -4,10 +4,13 @@ from tuner.load.deciding import Deciding, unmeasurable
 from tuner.load.metrics import METRICS
 from tuner.load.plan import SLACK_TOKENS, Plan, Room, plan
 from tuner.load.prompts import TokenCalibration, text
+from tuner.load.shapes import RequestClass
 from tuner.load.stage import StopRule
 from tuner.load.workload import Workload
 
 CALIBRATION = TokenCalibration(tokens_per_word=1.25, overhead_tokens=10)
+OFTEN = RequestClass(name="often", weight=99, prompt_tokens=9, output_tokens=9)
+RARE = RequestClass(name="rare", prompt_tokens=9, output_tokens=9)
 WORKLOAD = Workload(name="agents", concurrency=5, prompt_tokens=1000, output_tokens=200, requests=20)
 
 
@@ -70,6 +73,32 @@ def test_a_percentile_that_decides_makes_its_stage_long_enough():
     )
 
 
+def test_a_stage_of_a_ladder_and_a_class_last_until_their_percentiles_are_carried():
+    ladder = WORKLOAD.model_copy(update={"concurrency": (1, 5)})
+    made = rules(ladder, Deciding(("output_tokens_per_s",), ("ttft_ms.p95.users_1",)))
+    assert (made["users_1"].least_requests, made["users_1"].ttft) == (100, ladder.limit_precision)
+    assert made["concurrent"].least_requests == 20
+    kinds = [{"name": "chat", "weight": 3, "prompt_tokens": 9, "output_tokens": 9}]
+    kinds += [{"name": "code", "prompt_tokens": 9, "output_tokens": 9}]
+    classes = Workload.model_validate(WORKLOAD.model_dump() | {"classes": kinds})
+    assert rules(classes, Deciding(("ttft_ms.p95.class_code",)))["concurrent"].least_requests == 400
+
+
+def test_a_percentile_of_a_long_prompt_is_sent_as_many_as_it_needs():
+    stages = plan(
+        WORKLOAD,
+        seed=1,
+        context_tokens=None,
+        kv_tokens=None,
+        calibration=CALIBRATION,
+        deciding=Deciding(("ttft_ms.p95.prompt_5000.cold",)),
+    ).stages
+    sent = {stage.name: stage.requests for stage in stages}
+    assert (len(sent["ttft_5000"]), len({request.seed for request in sent["ttft_5000"]})) == (200, 100)
+    assert all(one == other for one, other in zip(sent["ttft_5000"][::2], sent["ttft_5000"][1::2], strict=True))
+    assert len(sent["ttft_30000"]) == 2
+
+
 def test_a_workload_of_a_fixed_number_of_requests_has_no_rule():
     assert rules(WORKLOAD.model_copy(update={"min_duration_s": 0.0}), Deciding(("ttft_p95_ms",))) == {}
 
@@ -81,6 +110,12 @@ def test_a_workload_of_a_fixed_number_of_requests_has_no_rule():
         ("tpot_p95_ms", {"min_duration_s": 0.0}, "workload.single_user.requests=100, or name tpot_p50_ms"),
         ("tool_call_ms", {"tool_call": False}, "workload.tool_call=true"),
         ("ttft_7000_cold_ms", {}, "add 7000"),
+        ("ttft_ms.p95.prompt_7000.cold", {}, "add 7000"),
+        ("ttft_ms.p50.users_2", {}, "leave the stage out"),
+        ("ttft_ms.p50.users_2", {"concurrency": (1, 5)}, "name one of its stages (users_1)"),
+        ("ttft_ms.p50.users_5", {"concurrency": (1, 5)}, "name it ttft_p50_ms"),
+        ("ttft_ms.p50.class_chat", {}, "leave the class out"),
+        ("ttft_ms.p50.class_rare", {"classes": (OFTEN, RARE)}, "raise workload.requests"),
     ],
 )
 def test_what_a_workload_can_never_measure_is_refused_with_what_to_write_instead(name, workload, instead):

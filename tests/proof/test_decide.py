@@ -6,7 +6,8 @@ from math import exp, inf, isfinite, nan
 
 import pytest
 
-from tuner.objective import Direction
+from tuner.load.naming import comparable
+from tuner.objective import Direction, Limit
 from tuner.proof.decision import Kind
 from tuner.proof.rule import ALPHA, FIRST_LOOK, Launch, Terms
 from tuner.proof.rule import decide as rule
@@ -308,3 +309,43 @@ def test_a_candidate_that_dies_before_the_first_look_has_spent_nothing():
 
 def test_the_same_seed_gives_the_same_decision():
     assert decide(*_equal(5), UP, {}, seed=5) == decide(*_equal(5), UP, {}, seed=5)
+
+
+# what may be nothing
+
+
+def _with(source, **more):
+    """The same launches, with numbers that have no noise."""
+    return lambda: {**source(), **{name: comparable(name, value) for name, value in more.items()}}
+
+
+@pytest.mark.parametrize(("seen", "kept"), [(0.0, True), (1.0, False), (40.0, False)])
+def test_a_limit_of_no_preemptions_is_kept_by_none_and_by_nothing_else(seen, kept):
+    baseline, candidate = _equal(0, **{SPEED: 120.0})
+    limits = {"preemptions": Limit(max=0)}
+    decision = decide(_with(baseline, preemptions=7.0), _with(candidate, preemptions=seen), UP, limits)
+    assert decision.limits["preemptions"].kept is kept
+    assert (decision.kind is Kind.BETTER) is kept
+
+
+def test_preemptions_and_prefix_hits_that_nobody_limits_veto_nothing():
+    baseline, candidate = _equal(0, **{SPEED: 120.0})
+    worse = _with(candidate, preemptions=50.0, prefix_hit_rate=0.0, kv_requests=2.0)
+    decision = decide(_with(baseline, preemptions=0.0, prefix_hit_rate=0.8, kv_requests=9.0), worse, UP, {})
+    assert (decision.kind, decision.sacrificed) == (Kind.BETTER, ())
+    assert "preemptions" not in decision.others
+
+
+def test_a_goodput_that_falls_is_sacrificed():
+    baseline, candidate = _equal(0, **{SPEED: 120.0})
+    decision = decide(_with(baseline, goodput_share=0.9), _with(candidate, goodput_share=0.0), UP, {})
+    assert (decision.kind, decision.sacrificed) == (Kind.LIMIT_NOT_SHOWN, ("goodput_share",))
+
+
+def test_a_goodput_of_nothing_can_be_improved_on():
+    goals: Mapping[str, Direction] = {"goodput_requests_per_s": "maximize"}
+    baseline, _ = _equal(0)
+    some = _source(1, **{SPEED: 100.0, "goodput_requests_per_s": 2.0})
+    decision = decide(_with(baseline, goodput_requests_per_s=0.0), some, goals, {})
+    assert decision.kind is Kind.BETTER
+    assert isfinite(decision.gain)

@@ -27,9 +27,9 @@ from tuner.analysis.marks import (
 from tuner.analysis.tables import finalists
 from tuner.engines.base import Phase
 from tuner.errors import ConfigError
-from tuner.load.deciding import CONCURRENT, SINGLE_USER
-from tuner.load.estimates import itls_ms, tpot_ms
+from tuner.load.naming import CONCURRENT, SINGLE_USER
 from tuner.load.records import RequestRecord
+from tuner.load.timing import itls_ms, tpot_ms
 from tuner.objective import Direction, metric
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
@@ -232,7 +232,7 @@ def _across(figure: go.Figure, outcome: Outcome, goal: int) -> None:
 def _latency_metric(outcome: Outcome) -> str:
     """The latency that the objective speaks of: as a goal, else as a limit, else TPOT of one user."""
     named = [*outcome.config.objective.goals, *outcome.config.objective.limits]
-    return next((name for name in named if name.endswith("_ms")), "tpot_p50_ms")
+    return next((name for name in named if words.unit(name) == "ms"), "tpot_p50_ms")
 
 
 def _point(record: TrialRecord, latency: str) -> bool:

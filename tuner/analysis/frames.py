@@ -18,9 +18,9 @@ from tuner import words
 from tuner.engines.base import StartupFacts
 from tuner.engines.effective import Status
 from tuner.errors import ConfigError
-from tuner.load.estimates import tpot_ms
 from tuner.load.metrics import METRICS, LongPrompt, Measurement
 from tuner.load.records import RequestRecord, read_records
+from tuner.load.timing import tpot_ms
 from tuner.records.folder import TrialFolder
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
@@ -236,10 +236,24 @@ def gain(outcome: Outcome, record: TrialRecord) -> float | None:
 
 def _measured(measurement: Measurement) -> dict[str, JsonValue]:
     plain = measurement.model_dump(
-        exclude={"long_prompts", "failures", "unreliable", "intervals", "samples", "windows", "warnings", "engine"}
+        exclude={
+            "long_prompts",
+            "named",
+            "failures",
+            "unreliable",
+            "intervals",
+            "samples",
+            "windows",
+            "warnings",
+            "engine",
+        }
     )
     cells: dict[str, JsonValue] = {n: cell for n, cell in plain.items() if isinstance(cell, int | float | str | None)}
-    return cells | dict(cell for prompt in measurement.long_prompts for cell in _long_prompt(prompt))
+    return (
+        cells
+        | dict(measurement.named)
+        | dict(cell for prompt in measurement.long_prompts for cell in _long_prompt(prompt))
+    )
 
 
 def _long_prompt(prompt: LongPrompt) -> Iterator[tuple[str, float | None]]:

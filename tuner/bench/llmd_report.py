@@ -15,12 +15,12 @@ from pydantic import JsonValue
 from tuner.bench.running import Measured
 from tuner.bench.saved import measurement_of, requests_of
 from tuner.errors import ConfigError
-from tuner.load.deciding import CONCURRENT, SUPPORT
-from tuner.load.estimates import itls_ms, tpot_ms
 from tuner.load.metrics import Measurement
+from tuner.load.naming import CONCURRENT, support_of
 from tuner.load.percentile import percentile
 from tuner.load.records import RequestRecord
 from tuner.load.shapes import Length
+from tuner.load.timing import itls_ms, tpot_ms
 from tuner.load.workload import Workload
 from tuner.records.record import TrialRecord
 
@@ -142,7 +142,7 @@ def _distribution(name: str, units: str, values: Sequence[float]) -> dict[str, J
     """Nothing at all where nothing was measured."""
     if not values:
         return {}
-    carried = [percent for percent in _PERCENTILES if len(values) >= SUPPORT.get(max(percent, 100 - percent), 1)]
+    carried = [percent for percent in _PERCENTILES if len(values) >= support_of(percent)]
     return {
         name: {
             "units": units,

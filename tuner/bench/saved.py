@@ -120,6 +120,7 @@ def vllm_of(measured: Measured) -> vllm_result.VllmResult:
         when=when,
         scale=scale,
         note=f"tuner {record.tuner_version}",
+        workload=measured.config.workload if measured.config else None,
     )
 
 

@@ -8,6 +8,7 @@ where it carries only the role. Times of single requests are in seconds, statist
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +17,11 @@ from statistics import fmean, median, pstdev
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tuner.errors import ConfigError, MeasurementError
-from tuner.load.deciding import CONCURRENT
-from tuner.load.estimates import tpot_ms
+from tuner.load.goodput import good
+from tuner.load.naming import CONCURRENT, comparable
 from tuner.load.percentile import percentile
 from tuner.load.records import RequestRecord
+from tuner.load.timing import tpot_ms
 from tuner.load.workload import SingleUser, WarmUpLimits, Workload
 from tuner.reading import bytes_of
 from tuner.schema import config_error
@@ -34,6 +36,7 @@ _NUMBERS = {
     "itl_p99_ms": "p99_itl_ms",
     "concurrent_tpot_p50_ms": "median_tpot_ms",
     "e2e_p50_ms": "median_e2el_ms",
+    "goodput_requests_per_s": "request_goodput",
 }
 """tuner's name of each number that such a file may have."""
 
@@ -65,7 +68,8 @@ class VllmResult(BaseModel):
     def numbers(self) -> dict[str, float]:
         """Its numbers by tuner's names of the metrics, and by vLLM's definitions; what it does not say is missing."""
         told = {name: getattr(self, field, None) for name, field in _NUMBERS.items()}
-        return {name: float(value) for name, value in told.items() if isinstance(value, int | float) and value > 0}
+        numbers = {name: comparable(name, value) for name, value in told.items() if isinstance(value, int | float)}
+        return {name: value for name, value in numbers.items() if value > 0}
 
     @property
     def workload(self) -> Workload:
@@ -113,7 +117,13 @@ def read(path: Path) -> VllmResult:
 
 
 def result_of(
-    records: Sequence[RequestRecord], *, model: str, when: datetime, scale: float = 1.0, note: str = ""
+    records: Sequence[RequestRecord],
+    *,
+    model: str,
+    when: datetime,
+    scale: float = 1.0,
+    note: str = "",
+    workload: Workload | None = None,
 ) -> VllmResult:
     """What ``vllm bench serve`` would have written of the concurrent stage.
 
@@ -126,6 +136,7 @@ def result_of(
         when: The end of the measurement.
         scale: Seconds of a simulated engine that pass in one second of wall time.
         note: Kept as the result's ``label``.
+        workload: Whose requests they are; there is a goodput where it promises something of them.
 
     Raises:
         MeasurementError: No request of that stage completed.
@@ -148,6 +159,7 @@ def result_of(
         "burstiness": 1.0,
         "max_concurrency": max(record.stream for record in sent) + 1,
         **_totals(sent, done, duration_s),
+        "request_goodput": _goodput(done, workload, scale, duration_s),
         **_detailed(sent, scale),
         **_peaks(done, start_ms, scale),
     }
@@ -166,7 +178,6 @@ def _totals(sent: Sequence[RequestRecord], done: Sequence[RequestRecord], durati
         "total_input_tokens": prompt,
         "total_output_tokens": output,
         "request_throughput": len(done) / duration_s,
-        "request_goodput": None,
         "output_throughput": output / duration_s,
         "total_token_throughput": (prompt + output) / duration_s,
     }
@@ -217,6 +228,14 @@ def _tpots_ms(done: Sequence[RequestRecord], scale: float) -> Iterator[float]:
         if (tpot := tpot_ms(record)) is not None and record.output_tokens:
             ahead = ((record.ttft_ms or 0.0) - _ttft_ms(record)) / (record.output_tokens - 1)
             yield (tpot + ahead) * scale
+
+
+def _goodput(done: Sequence[RequestRecord], workload: Workload | None, scale: float, duration_s: float) -> float | None:
+    """Good requests a second, by vLLM's TTFT; ``None`` where nothing is promised."""
+    if workload is None or not workload.promises:
+        return None
+    as_vllm = (replace(record, chunk_ms=tuple(_chunks_ms(record))) for record in done)
+    return sum(good(record, workload, scale) for record in as_vllm) / duration_s
 
 
 def _statistics(name: str, values: Sequence[float]) -> dict[str, JsonValue]:

@@ -94,6 +94,8 @@ class HardwareConfig(Schema):
     """Indices, in PCI bus order, of the GPUs that the study may use; empty for none."""
     gpu: GpuConfig = GpuConfig()
     """What each of them is; the smallest, where they differ."""
+    price_per_hour: PositiveFloat | None = None
+    """What the machine costs an hour, all of these GPUs together, in any currency: for the cost of tokens."""
     simulated: dict[str, JsonValue] = Field(default_factory=dict)
     """What the simulated engine is told of its hardware."""
 

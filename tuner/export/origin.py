@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field
 
@@ -81,7 +83,11 @@ def revision_of(outcome: Outcome) -> str | None:
     return commit_of(config.model.id, str(given) if given else None, config.launcher.cache_here(config))
 
 
+_NOT_SENT: Mapping[str, Any] = {"name": True, "slo": True, "saturation": True, "classes": {"__all__": {"slo"}}}
+"""What a workload says of its traffic besides the traffic."""
+
+
 def digest_of(workload: Workload) -> str:
     """Twelve hex digits that name the traffic: equal for equal workloads, whatever they are called."""
-    said = workload.model_dump(mode="json", exclude={"name"})
+    said = workload.model_dump(mode="json", exclude=dict(_NOT_SENT))
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]

@@ -31,8 +31,21 @@ def reading(gpus: Sequence[int]) -> Iterator[tuple[Read, float]]:
             yield lambda ours: driver.states(gpus, ours), _EVERY_WITH_PROGRAM_S
 
 
-def merged(samples: Sequence[GpuState]) -> GpuState:
-    """One GPU over a stage, from one sample or more; see ``GpuState`` for what becomes of each field."""
+def counts_energy(gpus: Sequence[int]) -> bool:
+    """Whether each of these GPUs has a counter of the energy that it used: from Volta on, asked through NVML."""
+    with reading(gpus) as (read, _):
+        states = read(None)
+    return len(states) == len(gpus) > 0 and all(state.energy_j is not None for state in states)
+
+
+def merged(samples: Sequence[GpuState], begun_j: float | None = None) -> GpuState:
+    """One GPU over a stage; see ``GpuState`` for what becomes of each field.
+
+    Args:
+        samples: One or more, the last one from the stage's end.
+        begun_j: Its energy counter at the stage's beginning.
+    """
+    ended_j = samples[-1].energy_j
     reasons = [sample.throttle_reasons for sample in samples if sample.throttle_reasons is not None]
     return GpuState(
         index=samples[0].index,
@@ -45,6 +58,7 @@ def merged(samples: Sequence[GpuState]) -> GpuState:
         memory_used_mib=_most(sample.memory_used_mib for sample in samples),
         other_memory_mib=_most(sample.other_memory_mib for sample in samples),
         other_utilization=_mean(sample.other_utilization for sample in samples),
+        energy_j=None if begun_j is None or ended_j is None or ended_j < begun_j else round(ended_j - begun_j, 3),
     )
 
 

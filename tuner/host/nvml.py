@@ -77,6 +77,7 @@ class Nvml:
 
     def _state(self, index: int, handle: Any, ours: frozenset[int] | None) -> GpuState:
         ask, lib = self._ask, self._library
+        energy_mj = ask("nvmlDeviceGetTotalEnergyConsumption", handle)
         power_mw = ask("nvmlDeviceGetPowerUsage", handle)
         bits = self._reasons(handle)
         memory = ask("nvmlDeviceGetMemoryInfo", handle)
@@ -93,6 +94,7 @@ class Nvml:
             memory_used_mib=None if memory is None else memory.used / _MIB,
             other_memory_mib=other_mib,
             other_utilization=other_share,
+            energy_j=None if energy_mj is None else energy_mj / 1000,
         )
 
     def _reasons(self, handle: Any) -> int | None:

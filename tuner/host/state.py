@@ -20,6 +20,7 @@ class GpuState:
         memory_used_mib: The most that all processes together held.
         other_memory_mib: The most that processes held which are neither tuner's nor the server's.
         other_utilization: Share of the time in which such processes ran kernels, from 0 to 1, in the mean.
+        energy_j: What it used, by its own counter; of a reading, since its driver was loaded.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -34,6 +35,7 @@ class GpuState:
     memory_used_mib: float | None = None
     other_memory_mib: float | None = None
     other_utilization: float | None = None
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

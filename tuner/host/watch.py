@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -38,7 +38,7 @@ class HostWatch:
         with _Sampler(self._sample, self._every_s) as sampler:
             yield
             seconds, last = (time.perf_counter_ns() - began_ns) / 1e9, cpu.read(self.roots)
-        self.states.append(_state(seconds, first, last, sampler.samples))
+        self.states.append(_state(seconds, first, last, sampler.samples, sampler.begun_j))
 
     def disturbed(self) -> str | None:
         """Who used the machine during the last turn more than is allowed, in a sentence; ``None`` if nobody did."""
@@ -69,18 +69,19 @@ class _Sampler(threading.Thread):
     """Takes samples while its block runs, the last one at its end.
 
     A driver tells what happened since it was last asked, so that the first answer is about the time before the block:
-    it is not kept.
+    only what its energy counters read is kept.
     """
 
     def __init__(self, sample: Callable[[], tuple[GpuState, ...]], every_s: float) -> None:
         super().__init__(name="host", daemon=True)
         self.samples: list[GpuState] = []
+        self.begun_j: dict[int, float | None] = {}
         self._sample = sample
         self._every_s = every_s
         self._over = threading.Event()
 
     def run(self) -> None:
-        self._sample()
+        self.begun_j = {state.index: state.energy_j for state in self._sample()}
         over = False
         while not over:
             over = self._over.wait(self._every_s)
@@ -96,7 +97,11 @@ class _Sampler(threading.Thread):
 
 
 def _state(
-    seconds: float, first: cpu.Reading | None, last: cpu.Reading | None, samples: Sequence[GpuState]
+    seconds: float,
+    first: cpu.Reading | None,
+    last: cpu.Reading | None,
+    samples: Sequence[GpuState],
+    begun_j: Mapping[int, float | None],
 ) -> HostState:
     use = cpu.between(first, last) if first and last else None
     by_gpu: dict[int, list[GpuState]] = defaultdict(list)
@@ -109,7 +114,7 @@ def _state(
         cpu_steal_share=use.cpu_steal_share if use else None,
         other_cpu_cores=use.other_cpu_cores if use else None,
         load_average=_load_average(),
-        gpus=tuple(merged(each) for each in by_gpu.values()),
+        gpus=tuple(merged(each, begun_j.get(index)) for index, each in by_gpu.items()),
     )
 
 

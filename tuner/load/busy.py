@@ -5,7 +5,8 @@ from math import ceil
 
 from tuner.load.agents import conversations
 from tuner.load.arrivals import schedule
-from tuner.load.deciding import CONCURRENT, Deciding, stop_rule
+from tuner.load.deciding import Deciding, stop_rule
+from tuner.load.naming import CONCURRENT
 from tuner.load.prompts import TokenCalibration
 from tuner.load.requests import mixed, stage
 from tuner.load.shapes import Arrivals, Trace
@@ -39,14 +40,14 @@ def busy_stages(
         return stage(workload, name, made)
 
     def rule(name: str) -> StopRule | None:
-        return stop_rule(workload, CONCURRENT, deciding if name == CONCURRENT else Deciding(), clock_scale)
+        return stop_rule(workload, name, deciding, clock_scale)
 
     if workload.trace:
         return [_replay(workload, workload.trace, seed, part, calibration, clock_scale, held_out)]
     if arrivals := workload.arrivals:
         rungs = [
             (name, rate, _count(workload, arrivals, rate, rule(name), clock_scale))
-            for name, rate in zip(_names("rate", arrivals.rates), arrivals.rates, strict=True)
+            for name, rate in zip(_names(workload), arrivals.rates, strict=True)
         ]
         return [
             replace(
@@ -75,11 +76,11 @@ def busy_stages(
                 ),
                 rule=rule(name),
             )
-            for name, users in zip(_names("agents", workload.rungs), workload.rungs, strict=True)
+            for name, users in zip(_names(workload), workload.rungs, strict=True)
         ]
     return [
         replace(requests(name, workload.requests), streams=users, rule=rule(name))
-        for name, users in zip(_names("users", workload.rungs), workload.rungs, strict=True)
+        for name, users in zip(_names(workload), workload.rungs, strict=True)
     ]
 
 
@@ -100,8 +101,8 @@ def _replay(
     return replace(stage(workload, CONCURRENT, made), due_ms=due_ms(lines, trace.speed * clock_scale))
 
 
-def _names(what: str, rungs: tuple[float, ...]) -> list[str]:
-    return [*(f"{what}_{rung:g}" for rung in rungs[:-1]), CONCURRENT]
+def _names(workload: Workload) -> list[str]:
+    return [*workload.ladder[:-1], CONCURRENT]
 
 
 def _due_ms(schedule_s: tuple[float, ...], clock_scale: float) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ it reports zeros.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from math import exp, hypot, log, sqrt
 
@@ -24,16 +24,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from tuner.errors import MeasurementError
 from tuner.load import doubts
 from tuner.load.counters import EngineCounters
-from tuner.load.deciding import CONCURRENT, SINGLE_USER, SOURCES, TOOL_CALL
-from tuner.load.estimates import Estimates, arrived_tokens, of_stage
+from tuner.load.deciding import Deciding
+from tuner.load.estimates import Estimates, arrived_tokens, of_stage, was_cached
 from tuner.load.intervals import Interval
+from tuner.load.naming import CONCURRENT, SATURATION, SINGLE_USER, SOURCES, TOOL_CALL, MetricName, parse
+from tuner.load.percentile import percentile
 from tuner.load.plan import ttft_stage
+from tuner.load.quantities import QUANTITIES
 from tuner.load.records import FailureKind, RequestRecord, StageResult, Window
 from tuner.load.refusals import unusable
+from tuner.load.saturation import bracket, is_of_search
 from tuner.load.workload import Workload
-
-_CACHED_SHARE = 0.5
-"""A prompt of which the server had more than this in its prefix cache was not cold."""
 
 
 class _Model(BaseModel):
@@ -83,6 +84,9 @@ class Measurement(_Model):
     """TPOT of a single user."""
     single_user_ttft_p50_ms: float | None = None
     """TTFT of a single user."""
+    named: dict[str, float] = Field(default_factory=dict)
+    """Further numbers by their names (docs/metrics.md): of each stage of a ladder and each class of requests, and what
+    the objective asks for."""
     long_prompts: tuple[LongPrompt, ...]
     """TTFT by prompt length, in the workload's order; a length that was not sent is missing."""
     tool_call_ms: float | None = None
@@ -134,14 +138,19 @@ class Measurement(_Model):
         for prompt in self.long_prompts:
             plain |= {f"ttft_{prompt.asked_tokens}_cold_ms": prompt.cold_ms}
             plain |= {f"ttft_{prompt.asked_tokens}_cached_ms": prompt.cached_ms}
-        return {name: value for name, value in plain.items() if value is not None}
+        return {name: value for name, value in plain.items() if value is not None} | self.named
 
 
 METRICS: tuple[str, ...] = (*SOURCES, "tool_call_ms", "kv_tokens", "startup_s")
-"""The numbers that goals and limits may name, in addition to the long prompts' (``is_long_prompt``)."""
+"""The numbers that every measurement may have; goals and limits may name others as well (``tuner.load.naming``)."""
 
 
-def measure(results: Sequence[StageResult], workload: Workload, clock_scale: float = 1.0) -> Measurement:
+def measure(
+    results: Sequence[StageResult],
+    workload: Workload,
+    clock_scale: float = 1.0,
+    deciding: Deciding = Deciding(),  # noqa: B008 (frozen)
+) -> Measurement:
     """The numbers of one measurement.
 
     Args:
@@ -149,16 +158,34 @@ def measure(results: Sequence[StageResult], workload: Workload, clock_scale: flo
             was sent again for being spoiled counts for nothing.
         workload: Whose stages they are, and whose limits say when the numbers would lie.
         clock_scale: Seconds of a simulated engine that pass in one second of wall time.
+        deciding: What the objective asks for, in addition to what every measurement has.
 
     Raises:
         MeasurementError: Nothing completed, too much failed (a stream without ``usage`` has failed), the server counts
             tokens that cannot be, or the load client could not keep up in the concurrent stage.
     """
-    counting = [result for result in results if not result.superseded]
+    searched = [result for result in results if is_of_search(result)]
+    counting = [result for result in results if not result.superseded and not is_of_search(result)]
     _reject_failures(counting, workload)
     _reject_counts(counting)
-    _reject_saturation(counting, workload)
-    return _measurement(counting, workload, clock_scale)
+    _reject_busy_client(counting, workload)
+    return _with_rate(_measurement(counting, workload, clock_scale, deciding), searched, workload)
+
+
+def _with_rate(measurement: Measurement, searched: Sequence[StageResult], workload: Workload) -> Measurement:
+    """With the highest rate that was sustained, where one that was not is known; 0 where none was."""
+    said = tuple(_off_schedule([each for each in searched if not each.superseded], workload))
+    reliable = [each for each in searched if not is_late(each, workload)]
+    late = [each for each in searched if is_late(each, workload)]
+    known = bracket(reliable, workload, measurement.clock_scale)
+    update: dict[str, object] = {"warnings": (*said, *measurement.warnings)}
+    if known.interval and (known.low is not None or not late):
+        update |= {
+            "named": {**measurement.named, SATURATION: known.interval.low},
+            "intervals": {**measurement.intervals, SATURATION: known.interval},
+            "samples": {**measurement.samples, SATURATION: known.n},
+        }
+    return measurement.model_copy(update=update)
 
 
 def pooled(one: Measurement, other: Measurement) -> Measurement:
@@ -166,12 +193,14 @@ def pooled(one: Measurement, other: Measurement) -> Measurement:
 
     Half the width of an interval of the mean of two logs is half the root of the sum of their squares.
     """
-    names = [name for name in SOURCES if getattr(one, name) and getattr(other, name)]
-    means = {name: sqrt(getattr(one, name) * getattr(other, name)) for name in names}
+    first, second = _lasting(one), _lasting(other)
+    means = {name: _mean(value, second[name]) for name, value in first.items() if name in second}
+    names = list(means)
     both = [name for name in names if name in one.intervals and name in other.intervals]
     intervals = {name: _pooled(means[name], one.intervals[name], other.intervals[name]) for name in both}
     update = {
-        **means,
+        **{name: value for name, value in means.items() if name not in one.named},
+        "named": {**one.named, **{name: value for name, value in means.items() if name in one.named}},
         "intervals": {**one.intervals, **intervals},
         "samples": {**one.samples, **{name: each.n for name, each in intervals.items()}},
         "completed": one.completed + other.completed,
@@ -183,6 +212,17 @@ def pooled(one: Measurement, other: Measurement) -> Measurement:
     return one.model_copy(update=update)
 
 
+def _mean(one: float, other: float) -> float:
+    """The geometric one, except of nothing."""
+    return sqrt(one * other) if one > 0 and other > 0 else (one + other) / 2
+
+
+def _lasting(measurement: Measurement) -> dict[str, float]:
+    """The numbers of the stages that last."""
+    plain = {name: getattr(measurement, name) for name in SOURCES}
+    return {name: value for name, value in plain.items() if value is not None} | measurement.named
+
+
 def _pooled(mean: float, one: Interval, other: Interval) -> Interval:
     if min(one.low, other.low) <= 0:
         return Interval(low=min(one.low, other.low), high=max(one.high, other.high), n=one.n + other.n)
@@ -190,17 +230,18 @@ def _pooled(mean: float, one: Interval, other: Interval) -> Interval:
     return Interval(low=mean / reach, high=mean * reach, n=one.n + other.n)
 
 
-def _measurement(results: Sequence[StageResult], workload: Workload, scale: float) -> Measurement:
-    reliable = [result for result in results if not _is_late(result, workload)]
+def _measurement(results: Sequence[StageResult], workload: Workload, scale: float, deciding: Deciding) -> Measurement:
+    reliable = [result for result in results if not is_late(result, workload)]
     concurrent, alone = _stage(reliable, CONCURRENT), _stage(reliable, SINGLE_USER)
-    estimates = Estimates()
-    for result in (concurrent, alone):
-        estimates |= of_stage(result, scale) if result else Estimates()
+    names, estimates = list(_names(workload, deciding)), Estimates()
+    for result in reliable:
+        estimates |= of_stage(result, names, workload, scale)
     every = [record for result in results for record in result.records]
     failures = Counter(record.failure.kind for record in every if record.failure and record.failed)
     per_chunk = _tokens_per_chunk(concurrent, alone)
     return Measurement(
         **{name: estimates.values.get(name) for name in SOURCES},
+        named={name: value for name, value in estimates.values.items() if name not in SOURCES},
         long_prompts=_long_prompts(reliable, workload, scale),
         tool_call_ms=_scaled(_tool_call(reliable), scale),
         completed=sum(record.completed for record in every),
@@ -213,7 +254,7 @@ def _measurement(results: Sequence[StageResult], workload: Workload, scale: floa
         send_lag_p99_ms=max(
             (each.send_lag_p99_ms for each in results if each.send_lag_p99_ms is not None), default=None
         ),
-        unreliable=tuple(result.stage for result in results if _is_late(result, workload)),
+        unreliable=tuple(result.stage for result in results if is_late(result, workload)),
         clock_scale=scale,
         ramped_output_tokens_per_s=_ramped(concurrent, scale),
         tokens_per_chunk=per_chunk,
@@ -222,6 +263,25 @@ def _measurement(results: Sequence[StageResult], workload: Workload, scale: floa
         windows={result.stage: result.window for result in results if result.window},
         warnings=(*_off_schedule(results, workload), *_warnings(results, every, per_chunk)),
         engine=concurrent.engine if concurrent else None,
+    )
+
+
+def _names(workload: Workload, deciding: Deciding) -> Iterator[MetricName]:
+    """What is measured: the numbers that all have, those of ladder and classes, and what decides."""
+    yield from SOURCES.values()
+    ttft, tpot, rate = (QUANTITIES[name] for name in ("ttft_ms", "tpot_ms", "output_tokens_per_s"))
+    promised = [QUANTITIES[name] for name in ("goodput_share", "goodput_requests_per_s")] if workload.promises else []
+    yield from map(MetricName, (*promised, QUANTITIES["preemptions"], QUANTITIES["prefix_hit_rate"]))
+    for stage in workload.ladder[:-1]:
+        yield from (MetricName(rate, None, stage), MetricName(ttft, 50, stage), MetricName(tpot, 50, stage))
+        yield from (MetricName(each, None, stage) for each in promised)
+    for kind in workload.classes:
+        yield from (MetricName(ttft, 50, traffic=kind.name), MetricName(tpot, 50, traffic=kind.name))
+        yield from (MetricName(each, traffic=kind.name) for each in promised)
+    yield from (
+        name
+        for name in map(parse, deciding.names)
+        if name.quantity.stages and not (name.sending and name.percent == 50)
     )
 
 
@@ -264,20 +324,20 @@ def _long_prompts(results: Sequence[StageResult], workload: Workload, scale: flo
 
 
 def _long_prompt(length: int, records: Sequence[RequestRecord], scale: float) -> LongPrompt:
-    by_index = {record.index: record for record in records if record.completed}
-    vague = doubts.doubt(list(by_index.values())).no_times
-    cold, cached = by_index.get(0), by_index.get(1)
-    known = cold or cached
+    """Medians, where several prompts of this length were sent."""
+    completed = [record for record in records if record.completed]
+    vague = doubts.doubt(completed).no_times
+    cold, cached = ([] if vague else [r for r in completed if r.index % 2 == turn] for turn in (0, 1))
     return LongPrompt(
         asked_tokens=length,
-        prompt_tokens=known.prompt_tokens if known else None,
-        cold_ms=_scaled(cold.ttft_ms, scale) if cold and not vague and not _was_cached(cold) else None,
-        cached_ms=_scaled(cached.ttft_ms, scale) if cached and not vague else None,
+        prompt_tokens=completed[0].prompt_tokens if completed else None,
+        cold_ms=_scaled(_median_ttft(record for record in cold if not was_cached(record)), scale),
+        cached_ms=_scaled(_median_ttft(cached), scale),
     )
 
 
-def _was_cached(record: RequestRecord) -> bool:
-    return (record.cached_tokens or 0) > _CACHED_SHARE * (record.prompt_tokens or 0)
+def _median_ttft(records: Iterable[RequestRecord]) -> float | None:
+    return percentile((record.ttft_ms for record in records if record.ttft_ms is not None), 50)
 
 
 def _tool_call(results: Sequence[StageResult]) -> float | None:
@@ -290,7 +350,8 @@ def _stage(results: Sequence[StageResult], name: str) -> StageResult | None:
     return next((result for result in results if result.stage == name), None)
 
 
-def _is_late(result: StageResult, workload: Workload) -> bool:
+def is_late(result: StageResult, workload: Workload) -> bool:
+    """Whether the load client was too late for the stage's numbers to mean anything."""
     return max(result.loop_lag_p99_ms, result.send_lag_p99_ms or 0.0) > workload.max_loop_lag_ms
 
 
@@ -316,7 +377,7 @@ def _reject_counts(results: Sequence[StageResult]) -> None:
         )
 
 
-def _reject_saturation(results: Sequence[StageResult], workload: Workload) -> None:
+def _reject_busy_client(results: Sequence[StageResult], workload: Workload) -> None:
     """Only the concurrent stage can saturate the client, and without it a measurement is worth little."""
     result = _stage(results, CONCURRENT)
     if result is None:
@@ -331,7 +392,7 @@ def _reject_saturation(results: Sequence[StageResult], workload: Workload) -> No
         raise MeasurementError(
             sentence, fix="leave it a core to itself, lower the rate, or raise workload.max_loop_lag_ms"
         )
-    if _is_late(result, workload):
+    if is_late(result, workload):
         lag = f"{result.loop_lag_p99_ms:.0f} ms late (p99), above {workload.max_loop_lag_ms:g} ms"
         raise MeasurementError(
             f"the load client ran {lag}",

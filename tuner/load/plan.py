@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from tuner.load.busy import busy_stages
-from tuner.load.deciding import SINGLE_USER, TOOL_CALL, Deciding, stop_rule
+from tuner.load.deciding import Deciding, repeats, stop_rule
+from tuner.load.naming import SINGLE_USER, TOOL_CALL
 from tuner.load.prompts import TokenCalibration
 from tuner.load.requests import prompts, stage
 from tuner.load.stage import Request, Stage
@@ -106,7 +107,7 @@ def plan(
     if workload.trace:
         busy, left_out = [_fitting(busy[0], room)], _unfitting(busy[0], room)
     wanted = [*busy, replace(_alone(workload, f"{seed}", calibration), rule=rule)]
-    wanted += _once(workload, f"{seed}", calibration)
+    wanted += _once(workload, f"{seed}", calibration, deciding)
     refused = {stage.name: reason for stage in wanted if (reason := _objection(room, stage))}
     fitting = [stage for stage in wanted if stage.name not in refused]
     allowed = workload.max_failed_share * sum(len(stage.requests) for stage in fitting)
@@ -122,18 +123,19 @@ def _alone(workload: Workload, seed: str, calibration: TokenCalibration) -> Stag
     return stage(workload, SINGLE_USER, prompts(f"{seed}/{SINGLE_USER}", lengths, single.output_tokens, calibration))
 
 
-def _once(workload: Workload, seed: str, calibration: TokenCalibration) -> Iterator[Stage]:
+def _once(workload: Workload, seed: str, calibration: TokenCalibration, deciding: Deciding) -> Iterator[Stage]:
     """What does not last: the long prompts and the tool call."""
-    yield from (_long_prompt(workload, seed, length, calibration) for length in workload.ttft_prompt_tokens)
+    for length in workload.ttft_prompt_tokens:
+        yield _long_prompts(workload, seed, length, calibration, repeats(workload, length, deciding))
     if workload.tool_call:
         yield stage(workload, TOOL_CALL, (tool_call(f"{seed}/{TOOL_CALL}"),))
 
 
-def _long_prompt(workload: Workload, seed: str, length: int, calibration: TokenCalibration) -> Stage:
-    """The same prompt twice: nothing of it is cached at first, all of it the second time."""
+def _long_prompts(workload: Workload, seed: str, length: int, calibration: TokenCalibration, count: int) -> Stage:
+    """Each prompt twice in a row: nothing of it is cached at first, all of it the second time."""
     name = ttft_stage(length)
-    cold = prompts(f"{seed}/{name}", [length], workload.ttft_output_tokens, calibration)
-    return stage(workload, name, cold * 2)
+    cold = prompts(f"{seed}/{name}", [length] * count, workload.ttft_output_tokens, calibration)
+    return stage(workload, name, tuple(each for prompt in cold for each in (prompt, prompt)))
 
 
 def ttft_stage(prompt_tokens: int) -> str:

@@ -111,6 +111,23 @@ class Prefix(Documented):
     bring a new one."""
 
 
+class Promise(Documented):
+    """What is promised of each request: limits that it has to keep, all of them (``vllm bench serve --goodput``)."""
+
+    ttft_ms: PositiveFloat | None = None
+    """Time to first token, at most, in the engine's own milliseconds; likewise the next two."""
+    tpot_ms: PositiveFloat | None = None
+    """Time per output token, in the mean over the request."""
+    e2e_ms: PositiveFloat | None = None
+    """From sending to the last token."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.ttft_ms is None and self.tpot_ms is None and self.e2e_ms is None:
+            raise ValueError("promise something: ttft_ms, tpot_ms or e2e_ms")
+        return self
+
+
 class RequestClass(Documented):
     """One kind of request among several."""
 
@@ -124,6 +141,8 @@ class RequestClass(Documented):
     """Tokens generated for each."""
     prefix: Prefix | None = None
     """The beginning that its prompts share."""
+    slo: Promise | None = None
+    """What is promised of each of its requests, in place of the workload's ``slo``."""
 
     @model_validator(mode="after")
     def _own(self) -> Self:
@@ -166,6 +185,23 @@ class Trace(Documented):
     """How many of each half are sent at most, from its beginning."""
     block_tokens: PositiveInt = 512
     """Tokens that one of its ``hash_ids`` stands for."""
+
+
+class Saturation(Documented):
+    """How the highest rate of requests is searched for that a server sustains, where the objective names it."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """A rate is sustained if at least this share of its requests keep what ``slo`` promises, and no backlog grows."""
+    tolerance: Annotated[float, Field(gt=0, le=0.5)] = 0.03
+    """The search ends when the lowest rate that was not sustained is above the highest one that was by this share."""
+    kind: Literal["constant", "poisson", "gamma"] = "poisson"
+    """How requests arrive, as ``arrivals.kind``."""
+    seconds: PositiveFloat = 20.0
+    """How long each rate is sent, in the engine's own seconds; longer where that is fewer than ``requests``."""
+    begin_rate: PositiveFloat | None = None
+    """The first rate, in requests a second; by default what the concurrent stage answered."""
+    most_stages: PositiveInt = 16
+    """Rates that are sent at most."""
 
 
 class Agents(Documented):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tuner.load import lengths
-from tuner.load.shapes import Agents, Arrivals, Documented, Length, Prefix, RequestClass, Trace
+from tuner.load.shapes import Agents, Arrivals, Documented, Length, Prefix, Promise, RequestClass, Saturation, Trace
 
 _LONGEST = 6
 
@@ -65,6 +65,11 @@ class Workload(Documented):
     """A beginning that the prompts of the concurrent stage share."""
     classes: tuple[RequestClass, ...] = ()
     """Several kinds of request in the concurrent stage, in place of the three above."""
+    slo: Promise | None = None
+    """What is promised of each request under load, such as ``{ttft_ms: 500, tpot_ms: 50}``: goodput is the share and
+    the rate of those that keep all of it."""
+    saturation: Saturation = Saturation()
+    """How ``saturation_requests_per_s`` is searched for, where the objective names it."""
     requests: PositiveInt = 20
     """Requests in the sample of the concurrent stage, at least. Three rounds of the users are the fewest that have
     an interval."""
@@ -129,6 +134,31 @@ class Workload(Documented):
         return self.concurrency if isinstance(self.concurrency, tuple) else (self.concurrency,)
 
     @property
+    def ladder(self) -> tuple[str, ...]:
+        """The concurrent stage and those in front of it, each by its own rung: ``users_1``, ``users_5``."""
+        if self.trace:
+            return ("trace",)
+        what = "rate" if self.arrivals else "agents" if self.agents else "users"
+        return tuple(f"{what}_{rung:g}" for rung in (self.arrivals.rates if self.arrivals else self.rungs))
+
+    def promise(self, traffic: str | None) -> Promise | None:
+        """What is promised of the requests of a class; ``None`` or an empty name stand for those of no class."""
+        own = next((each.slo for each in self.classes if each.name == traffic), None)
+        return own or self.slo
+
+    @property
+    def promises(self) -> bool:
+        """Whether anything is promised of any request."""
+        return self.slo is not None or any(each.slo for each in self.classes)
+
+    def share_of(self, traffic: str | None) -> float:
+        """Of ``requests``, which a closed loop repeats, those of a class; all of them for ``None``."""
+        if traffic is None:
+            return 1.0
+        drawn = lengths.spread([each.weight for each in self.kinds], self.requests, "")
+        return sum(self.kinds[place].name == traffic for place in drawn) / self.requests
+
+    @property
     def users(self) -> int:
         """Those of the concurrent stage."""
         return self.rungs[-1]
@@ -157,9 +187,14 @@ class Workload(Documented):
         return round(sum(prompts) / sum(weights)), round(sum(outputs) / sum(weights))
 
     @property
+    def on_schedule(self) -> bool:
+        """Whether requests of the concurrent stage are sent on schedule, whatever the server does."""
+        return bool(self.arrivals or self.trace)
+
+    @property
     def closed_users(self) -> int | None:
         """Users of the concurrent stage; ``None`` where requests come on schedule, whatever the server does."""
-        return None if self.arrivals or self.trace else self.users
+        return None if self.on_schedule else self.users
 
     @property
     def mean_context(self) -> int:

@@ -11,6 +11,7 @@ from math import exp, inf, isfinite, log, sqrt
 from typing import ClassVar
 
 from tuner.load.deciding import is_long_prompt
+from tuner.load.naming import counted, symptom
 from tuner.objective import Direction, Limit, direction
 from tuner.proof.boundaries import levels, spent
 from tuner.proof.decision import Bound, Decision, Effect, Kind
@@ -43,7 +44,7 @@ class Launch:
 
     Attributes:
         candidate: Whether of the candidate; else of the baseline.
-        numbers: Every metric that it measured; empty if it died.
+        numbers: Every metric that it measured, as ``comparable`` has it; empty if it died.
         died: Why it gave no measurement.
     """
 
@@ -288,7 +289,7 @@ class _Look:
 
     def _bound(self, name: str, limit: Limit) -> Bound:
         """A limit whose metric was not measured in every launch of both is not kept."""
-        estimate, factor = self._limited(name, limit)
+        estimate, factor = self._limited(name, limit.on(name))
         upper = limit.max is not None
         if estimate is None or factor <= 0:
             return Bound(value=1.0, low=0.0, high=1 + MOST, kept=False, broken=False, upper=upper)
@@ -305,8 +306,7 @@ class _Look:
         )
 
     def _limited(self, name: str, limit: Limit) -> tuple[Estimate | None, float]:
-        factor = limit.max if limit.max is not None else limit.min
-        assert factor is not None
+        factor = limit.bound
         if limit.of == "baseline":
             return self._ratio(name), factor
         values = [point.value for point in self._points(name) if point.candidate]
@@ -316,7 +316,7 @@ class _Look:
 
     def _others(self) -> dict[str, Effect]:
         every = dict.fromkeys(name for launch in self.launches for name in launch.numbers)
-        names = [name for name in every if name not in self.terms.goals]
+        names = [name for name in every if name not in self.terms.goals and not counted(name)]
         at = self._goal_level
         effects = ((name, way, self._effect(name, at, way)) for name in names if (way := direction(name)))
         return {name: effect for name, _, effect in effects if effect.baseline and effect.candidate}
@@ -340,6 +340,7 @@ class _Look:
             for name, effect in others.items()
             if name not in self.terms.limits
             and name not in self.terms.unguarded
+            and not symptom(name)
             and effect.worse
             and effect.gain < -guard
         )

@@ -9,8 +9,9 @@ from statistics import fmean
 
 from tuner.engines.ceilings import Ceilings
 from tuner.load.counters import EngineCounters
-from tuner.load.deciding import CONCURRENT, SINGLE_USER, SOURCES
+from tuner.load.deciding import stage_of
 from tuner.load.metrics import Measurement
+from tuner.load.naming import CONCURRENT, SINGLE_USER
 from tuner.load.workload import Workload
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
@@ -141,8 +142,7 @@ def _step(share: float | None) -> tuple[Limit, str]:
 
 def _share(measurement: Measurement, ceilings: Ceilings | None, goal: str) -> float | None:
     """Of the stage that decides: one user's rate where the goal is a single user's, else that of all together."""
-    alone = goal in SOURCES and SOURCES[goal].stage == SINGLE_USER
-    if alone:
+    if stage_of(goal) == SINGLE_USER:
         tpot_ms, bound = measurement.tpot_p50_ms, ceilings and ceilings.alone_tokens_per_s
         return 1000 / tpot_ms / bound if tpot_ms and bound else None
     rate, bound = measurement.output_tokens_per_s, ceilings and ceilings.tokens_per_s

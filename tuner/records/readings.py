@@ -12,6 +12,7 @@ from operator import itemgetter
 from statistics import fmean
 
 from tuner.load.metrics import Measurement
+from tuner.load.naming import comparable
 from tuner.objective import Objective
 from tuner.proof.estimate import Noise, chance
 from tuner.proof.noise import Reading, Scatter, scatter
@@ -28,8 +29,9 @@ _NEAR = 0.05
 
 
 def numbers(measurement: Measurement) -> dict[str, float]:
-    """Every number of a measurement that can be compared, by metric."""
-    return {name: value for name, value in measurement.numbers.items() if value > 0}
+    """Every number of a measurement that can be compared, by metric; what may be nothing as ``comparable`` has it."""
+    found = {name: comparable(name, value) for name, value in measurement.numbers.items()}
+    return {name: value for name, value in found.items() if value > 0}
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,7 @@ class Readings:
     def _excess(self, name: str, level: float) -> float | None:
         limit = self.objective.limits[name]
         reference = self.level(self.deployed, name) if limit.of == "baseline" else 1.0
-        return None if reference is None else limit.excess(level, reference)
+        return None if reference is None else limit.on(name).excess(level, reference)
 
 
 def _read(place: int, record: TrialRecord) -> list[tuple[int, dict[str, float]]]:

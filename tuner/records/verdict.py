@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import ceil, log, sqrt
 
 from tuner import words
+from tuner.load.naming import comparable, counted
 from tuner.objective import Limit, direction
 from tuner.proof.decision import Bound, Decision, Effect, Kind
 from tuner.proof.rule import FIRST_ALONE
@@ -239,12 +240,12 @@ def bounded(outcome: Outcome, name: str) -> str:
 
 def bound_text(name: str, bound: Bound, limit: Limit) -> str:
     """How a limit was kept: ``TTFT p50 (× 1.12 [1.04, 1.21], at most × 1.10)``."""
-    factor = limit.max if limit.max is not None else limit.min
-    assert factor is not None
     word = "at most" if limit.max is not None else "at least"
     times = "× " if limit.of == "baseline" else ""
-    low, value, high = (words.digits(each * factor) for each in (bound.low, bound.value, bound.high))
-    return f"{words.metric(name).short} ({times}{value} [{low}, {high}], {word} {times}{factor:g})"
+    factor, more = limit.on(name).bound, comparable(name, 0.0) if counted(name) else 0.0
+    ends = (max(0.0, each * factor - more) for each in (bound.low, bound.value, bound.high))
+    low, value, high = map(words.digits, ends)
+    return f"{words.metric(name).short} ({times}{value} [{low}, {high}], {word} {times}{limit.bound:g})"
 
 
 def limits(outcome: Outcome) -> Iterator[tuple[str, Bound]]:

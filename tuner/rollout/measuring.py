@@ -13,6 +13,8 @@ from tuner.errors import ConfigError, TrialError
 from tuner.export.origin import digest_of
 from tuner.export.profile import Profile
 from tuner.launchers.docker.composed import RunningService
+from tuner.load.deciding import stage_of
+from tuner.load.plan import ttft_stage
 from tuner.load.workload import Workload
 from tuner.objective import Objective, direction
 from tuner.records.folder import StudyFolder
@@ -122,7 +124,7 @@ class Gauge:
 def _brief(workload: Workload, metrics: Mapping[str, bool]) -> Workload:
     """The traffic without what no metric of the proof is read from."""
     lengths = [
-        each for each in workload.ttft_prompt_tokens if any(name.startswith(f"ttft_{each}_") for name in metrics)
+        each for each in workload.ttft_prompt_tokens if any(stage_of(name) == ttft_stage(each) for name in metrics)
     ]
     tool_call = workload.tool_call and any(name.startswith("tool_call") for name in metrics)
     return workload.model_copy(update={"ttft_prompt_tokens": tuple(lengths), "tool_call": tool_call})

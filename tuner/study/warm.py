@@ -131,7 +131,7 @@ class _Reader:
         for name, limit in self.config.objective.limits.items():
             value, base = self._levels(outcome, record, name)
             if value is not None and base is not None:
-                yield name, limit.excess(value, 1.0) - limit.excess(base, 1.0)
+                yield name, limit.on(name).excess(value, 1.0) - limit.on(name).excess(base, 1.0)
 
     def _levels(self, outcome: Outcome, record: TrialRecord, name: str) -> tuple[float | None, float | None]:
         """A metric there, and of what that study deployed."""

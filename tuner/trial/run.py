@@ -28,9 +28,11 @@ from tuner.host.state import StageHost
 from tuner.host.watch import watching
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.load.client import LoadClient
-from tuner.load.metrics import Measurement, measure, pooled
+from tuner.load.metrics import Measurement, is_late, measure, pooled
+from tuner.load.naming import SATURATION
 from tuner.load.plan import Plan, Skipped, plan
 from tuner.load.records import DisturbedStage, StageResult
+from tuner.load.saturation import next_rate, rate_stage
 from tuner.load.stage import Stage
 from tuner.load.target import Target
 from tuner.load.tokenizer import Wording, wording
@@ -41,6 +43,7 @@ from tuner.records.folder import TrialFolder
 from tuner.records.record import Failure, ProofTerms, Role, Screened, State, TrialRecord
 from tuner.search.base import Expectation
 from tuner.space import Candidate, Settings
+from tuner.trial.costs import with_costs
 from tuner.trial.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.trial.screening import LiveServer, NotInForce, Screen, Screening, brief, loads, settling
 
@@ -116,6 +119,7 @@ class Workbench:
         proves_itself: Whether a server can be given a name by which it proves that it is the one we launched.
         host: When a stage counts as disturbed by the rest of the machine.
         watched_gpus: The GPUs whose state is recorded: also those of a server that we did not launch.
+        price_per_hour: What the machine costs.
     """
 
     engine: Engine
@@ -134,6 +138,7 @@ class Workbench:
     proves_itself: bool = True
     host: HostConfig = field(default_factory=HostConfig)
     watched_gpus: tuple[int, ...] = ()
+    price_per_hour: float | None = None
 
 
 def run_trial(
@@ -251,10 +256,11 @@ class _Trial:
                 self.bench.client.run(stage, self._target(server), live.watch.check)
         which, before = f", live {live.changes}", len(self.spoiled)
         results = self._send(server, live.watch, list(loads(planned, self.bench.objective.deciding)), which)
+        results += self._saturate(server, live.watch, results, self.assignment.seed + live.changes * _AGAIN, which)
         self.results += tuple(result.renamed(f"{result.stage}{which}") for result in results)
         self.folder.save_requests(self.results)
         self.spoiled, disturbed = self.spoiled[:before], self.spoiled[before:]  # the trial's own are others
-        measurement = measure(results, self.bench.workload, self.bench.clock_scale)
+        measurement = self._numbers(results)
         return Screened(
             digest=screen.candidate.digest,
             params=dict(screen.candidate.params),
@@ -266,10 +272,16 @@ class _Trial:
             doubt=live.live.doubt(screen.setting, self.assignment.settings.args),
         )
 
+    def _numbers(self, results: tuple[StageResult, ...]) -> Measurement:
+        """The numbers of the stages that were sent last."""
+        measured = measure(results, self.bench.workload, self.bench.clock_scale, self.bench.objective.deciding)
+        return with_costs(measured, results, self.host[-len(results) :], self.bench.price_per_hour)
+
     def _measured(self, results: tuple[StageResult, ...]) -> Measurement:
         """The load's numbers, and those of the start."""
-        measured = measure(results, self.bench.workload, self.bench.clock_scale)
-        update = {"kv_tokens": self.facts.kv_tokens if self.facts else None, "startup_s": self._startup_s}
+        measured = self._numbers(results)
+        room = {"kv_requests": self._kv_tokens / sum(self.bench.workload.typical)} if self._kv_tokens else {}
+        update = {"kv_tokens": self._kv_tokens, "startup_s": self._startup_s, "named": {**measured.named, **room}}
         return measured.model_copy(update=update)
 
     @property
@@ -302,6 +314,7 @@ class _Trial:
         planned = self._plan(context, self.assignment.seed)
         self.skipped = planned.skipped
         self.results = self._send(server, watch, planned.stages)
+        self.results += self._saturate(server, watch, self.results, self.assignment.seed)
         self.folder.save_requests(self.results)
         self.measurement = self._measured(self.results)
         if not self.assignment.worth_again(self.measurement):
@@ -311,6 +324,29 @@ class _Trial:
         self.results += tuple(result.renamed(f"{result.stage}, again") for result in again)
         self.folder.save_requests(self.results)
         self.measurement = pooled(self.measurement, self._measured(again))
+
+    def _saturate(
+        self, server: Server, watch: Watch, sent: tuple[StageResult, ...], seed: int, which: str = ""
+    ) -> tuple[StageResult, ...]:
+        """Search for the highest rate that is sustained, where it decides."""
+        assert self.warm_up is not None
+        bench, found = self.bench, tuple[StageResult, ...]()
+        if SATURATION not in bench.objective.deciding.names:
+            return found
+        begin = measure(sent, bench.workload, bench.clock_scale).requests_per_s
+        while rate := next_rate(found, bench.workload, begin, bench.clock_scale):
+            stage = rate_stage(
+                bench.workload,
+                rate,
+                seed=f"{seed}",
+                calibration=self.warm_up.calibration,
+                clock_scale=bench.clock_scale,
+                held_out=self.assignment.proof is not None,
+            )
+            found += self._send(server, watch, [stage], which)
+            if is_late(found[-1], bench.workload):
+                break
+        return found
 
     def _plan(self, context: int | None, seed: int, workload: Workload | None = None) -> Plan:
         assert self.warm_up is not None

@@ -12,7 +12,8 @@ from tuner.engines.live import Live, Setting
 from tuner.errors import MeasurementError
 from tuner.fetch import fetch
 from tuner.load.counters import parse
-from tuner.load.deciding import CONCURRENT, Deciding, stage_of
+from tuner.load.deciding import Deciding, stage_of
+from tuner.load.naming import CONCURRENT
 from tuner.load.plan import Plan
 from tuner.load.stage import Stage
 from tuner.load.workload import Workload
@@ -121,7 +122,7 @@ def brief(workload: Workload) -> Workload:
     if not workload.min_duration_s:
         return workload  # its requests are all that makes it last
     alone = workload.single_user.model_copy(update={"requests": 1})
-    return workload.model_copy(update={"requests": workload.concurrency, "single_user": alone})
+    return workload.model_copy(update={"requests": max(workload.rungs), "single_user": alone})
 
 
 def loads(planned: Plan, deciding: Deciding) -> Iterator[Stage]:
