@@ -15,9 +15,7 @@ _MESSAGES_SINCE = (0, 11, 1)
 def refused_requests(
     workload: Workload, settings: Settings, model: Architecture | None = None, version: str | None = None
 ) -> Iterator[RefusedRequest]:
-    """What a server refuses of the workload: an endpoint that it lacks, a tool call without a parser, a request longer
-    than its context.
-    """
+    """What a server refuses: an endpoint that it lacks, a tool call without a parser, more than its context holds."""
     if workload.endpoint is Endpoint.MESSAGES and not at_least(release(version), *_MESSAGES_SINCE):
         yield RefusedRequest(
             f"vLLM {version} has no {workload.endpoint.path}: it came with {'.'.join(map(str, _MESSAGES_SINCE))}",
