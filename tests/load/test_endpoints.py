@@ -338,3 +338,43 @@ def test_where_the_load_goes_is_said_where_it_is_not_chat():
     workload = Workload(name="w", endpoint=Endpoint.MESSAGES)
     assert sending(workload).endswith("1,000 prompt and at most 256 output tokens, through /v1/messages")
     assert sending(Workload(name="w")).endswith("exactly 256 output tokens")
+
+
+CLAUDE_CODE = {
+    "timestamp": 0,
+    "path": "/v1/messages?beta=true",
+    "body": {
+        "max_tokens": 64,
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "list"}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "hm", "signature": "4711"},
+                    {"type": "tool_use", "id": "c1", "name": "ls", "input": {"path": "/"}},
+                ],
+            },
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "bin"}]},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("endpoint", [Endpoint.CHAT, Endpoint.MESSAGES])
+def test_recorded_requests_of_claude_code_are_replayed_through_either(client, server, tmp_path, endpoint):
+    path = tmp_path / "trace.jsonl"
+    path.write_text("".join(json.dumps({**CLAUDE_CODE, "timestamp": at}) + "\n" for at in (0, 5, 10, 15)))
+    sent = planned(endpoint=endpoint, trace={"file": str(path)})[0]
+    server.answer = lambda body: server.message(body) if endpoint is Endpoint.MESSAGES else server.stream(body)
+    result = client.run(sent, server.target)
+    assert [record.failure for record in result.records] == [None, None]
+    asked = server.bodies[0]
+    if endpoint is Endpoint.CHAT:
+        assert [message["role"] for message in asked["messages"]] == ["system", "user", "assistant", "tool"]
+        assert asked["messages"][2]["tool_calls"][0]["function"] == {"name": "ls", "arguments": '{"path": "/"}'}
+        assert "4711" not in json.dumps(asked)
+    else:
+        assert asked["system"][0]["text"].endswith("Be brief.")
+        assert [block["type"] for block in asked["messages"][1]["content"]] == ["thinking", "tool_use"]
+        assert asked["messages"][2]["content"][0]["content"] == "bin"

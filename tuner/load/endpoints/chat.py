@@ -9,7 +9,12 @@ STREAMED: Mapping[str, Any] = {"stream": True, "stream_options": {"include_usage
 
 
 def _said(messages: Sequence[Message]) -> dict[str, Any]:
-    return {"messages": list(messages)}
+    return {"messages": [_own(message) for message in messages]}
+
+
+def _own(message: Message) -> Message:
+    """Clients send no reasoning back."""
+    return {key: value for key, value in message.items() if key not in ("thinking", "signature")}
 
 
 def _offer(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,45 @@ from tuner.load.endpoints.form import Form, Message, spoken
 _CACHED = {"cache_control": {"type": "ephemeral"}}
 _SYSTEM = ("system", "developer")
 _USERS = ("user", "tool")
+_OWN = ("tool_use", "tool_result", "thinking", "redacted_thinking", "image")
+"""Types of blocks that chat completions have not."""
+
+
+def heard(system: Any, turns: Iterable[Mapping[str, Any]]) -> list[Message]:
+    """What was recorded in this form, in that of chat completions; what is in that form already stays as it is."""
+    front = [{"role": "system", "content": text}] if (text := spoken({"content": system})) else []
+    return [*front, *(message for turn in turns for message in _heard(turn))]
+
+
+def _heard(turn: Mapping[str, Any]) -> Iterator[Message]:
+    """The results of tools are messages of their own."""
+    content = turn.get("content")
+    blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+    if not any(block.get("type") in _OWN for block in blocks):
+        yield dict(turn)
+        return
+    for block in blocks:
+        if block.get("type") == "tool_result":
+            yield {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": spoken(block)}
+    calls = [_call(block) for block in blocks if block.get("type") == "tool_use"]
+    parts = [_chat_part(block) for block in blocks if block.get("type") in ("text", "image")]
+    thought = next((block for block in blocks if block.get("type") == "thinking"), {})
+    if parts or calls or thought:
+        kept = {key: thought[key] for key in ("thinking", "signature") if thought.get(key)}
+        yield {"role": turn.get("role"), "content": parts or None, **({"tool_calls": calls} if calls else {}), **kept}
+
+
+def _call(block: Mapping[str, Any]) -> dict[str, Any]:
+    function = {"name": block.get("name"), "arguments": json.dumps(block.get("input") or {})}
+    return {"id": block.get("id"), "type": "function", "function": function}
+
+
+def _chat_part(block: Mapping[str, Any]) -> dict[str, Any]:
+    if block["type"] == "text":
+        return {"type": "text", "text": block.get("text") or ""}
+    source = block.get("source") or {}
+    url = source.get("url") or f"data:{source.get('media_type')};base64,{source.get('data')}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _said(messages: Sequence[Message]) -> dict[str, Any]:
