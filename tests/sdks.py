@@ -1,6 +1,6 @@
 """OpenAI's and Anthropic's own clients, and what they find at any server: the simulated engine, or vLLM."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,7 @@ EXACTLY = {"ignore_eos": True}
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"city": {"enum": ["Oslo"]}}, "required": ["city"]}
 TOOL: Any = {"name": "get_weather", "description": "The weather.", "input_schema": SCHEMA}
 FUNCTION: Any = {"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}}
-BLOCKS = {"text": "text", "thinking": "thinking", "tool_use": "input_json"}
-"""The types of blocks, and what their deltas are called."""
+THINKING = {"chat_template_kwargs": {"thinking": True, "enable_thinking": True}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +100,21 @@ def turns_of_an_agent_are_understood(own: Clients) -> None:
     assert message.usage.input_tokens > alone.input_tokens
 
 
+def reasoning_is_streamed(own: Clients) -> None:
+    """What the model thinks is a delta of its own kind, and for Anthropic's client a block with a signature."""
+    asked: Any = {"model": own.model, "messages": QUESTION, "max_tokens": TOKENS}
+    chunks: Any = own.openai.chat.completions.create(**asked, stream=True, extra_body={**EXACTLY, **THINKING})
+    thought = [one.delta.model_extra.get("reasoning") for chunk in chunks for one in chunk.choices]
+    assert "".join(text or "" for text in thought)
+    with own.anthropic.messages.stream(**asked, extra_body=THINKING) as stream:
+        kinds = [event.type for event in stream]
+        block = stream.get_final_message().content[0]
+    assert kinds.index("thinking") < kinds.index("signature")
+    assert block.type == "thinking"
+    assert block.thinking
+    assert block.signature
+
+
 def a_forced_call_is_streamed(own: Clients) -> None:
     """A tool that must be called is, in deltas that both clients read."""
     choice: Any = {"type": "function", "function": {"name": "get_weather"}}
@@ -153,3 +167,15 @@ def loads_agree(own: Clients, client: LoadClient) -> dict[Endpoint, StageResult]
     )
     assert chat == message
     return results
+
+
+EVERYWHERE: tuple[Callable[[Clients], None], ...] = (
+    chat_is_understood,
+    completions_are_understood,
+    messages_are_understood,
+    turns_of_an_agent_are_understood,
+    reasoning_is_streamed,
+    a_forced_call_is_streamed,
+    refusals_are_understood,
+)
+"""What holds at every server, simulated or not."""

@@ -35,17 +35,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
         yield start
 
 
-@pytest.mark.parametrize(
-    "holds",
-    [
-        sdks.chat_is_understood,
-        sdks.completions_are_understood,
-        sdks.messages_are_understood,
-        sdks.turns_of_an_agent_are_understood,
-        sdks.a_forced_call_is_streamed,
-        sdks.refusals_are_understood,
-    ],
-)
+@pytest.mark.parametrize("holds", sdks.EVERYWHERE)
 def test_both_clients_understand_it(own: Clients, holds: Any) -> None:
     holds(own)
 
