@@ -10,6 +10,10 @@ from pydantic import ValidationError
 from tests.load.test_agents import agents
 from tests.load.test_arrivals import planned
 from tests.load.test_client import failure_of, stage
+from tuner import composing
+from tuner.engines.vllm.requests import refused_requests
+from tuner.errors import ConfigError
+from tuner.export.origin import digest_of
 from tuner.load import sse
 from tuner.load.endpoints import messages
 from tuner.load.endpoints.endpoint import Endpoint
@@ -19,6 +23,7 @@ from tuner.load.records import FailureKind, decode_result, encode, load_records
 from tuner.load.stage import Stage, command
 from tuner.load.wording import sending
 from tuner.load.workload import Workload
+from tuner.space import Settings
 
 ALL = list(Endpoint)
 
@@ -314,6 +319,26 @@ def test_answers_that_the_model_ends_are_told_with_the_reason(client, server, an
 def test_what_completions_cannot_express_is_refused(more, said):
     with pytest.raises(ValidationError, match=said):
         Workload.model_validate({"name": "w", "endpoint": "completions", **more})
+
+
+@pytest.mark.parametrize("written", ["mesages", "/v1/messages"])
+def test_an_endpoint_that_there_is_not_is_refused_with_the_one_that_was_meant(written):
+    with pytest.raises(ConfigError, match=r"workload\.endpoint: .*'completions'.*; did you mean 'messages'\?"):
+        composing.load(["experiment=demo", f"workload.endpoint={written}"])
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"), [("0.10.2", 1), ("0.11.0", 1), ("0.11.1", 0), ("0.32.0", 0), (None, 0)]
+)
+def test_a_vllm_without_messages_is_known_before_its_launch(version, refused):
+    workload = Workload(name="w", endpoint=Endpoint.MESSAGES, tool_call=False)
+    found = [each.place for each in refused_requests(workload, Settings(), None, version)]
+    assert found == ["workload.endpoint"] * refused
+
+
+def test_a_workload_of_chat_has_the_digest_that_it_had_before_there_were_endpoints():
+    assert digest_of(Workload(name="w")) == digest_of(Workload(name="w", endpoint=Endpoint.CHAT))
+    assert digest_of(Workload(name="w")) != digest_of(Workload(name="w", endpoint=Endpoint.MESSAGES))
 
 
 # --- what is kept ---
