@@ -76,7 +76,7 @@ def test_anthropics_client_reads_thinking_with_its_signature_and_a_call_as_block
 
 
 def test_anthropics_client_continues_with_the_result_of_a_call(own: Clients) -> None:
-    asked: Any = {"model": MODEL, "max_tokens": 200, "tools": [sdks.TOOL]}
+    asked: Any = {"model": MODEL, "max_tokens": 400, "tools": [sdks.TOOL]}
     called = own.anthropic.messages.create(messages=sdks.QUESTION, **asked)
     call = called.content[-1]
     result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "7 degrees"}

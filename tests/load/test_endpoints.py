@@ -44,7 +44,7 @@ def read(*events: bytes) -> sse.Reply:
 
 @pytest.mark.parametrize("endpoint", ALL)
 def test_the_load_goes_where_the_workload_says(client, server, endpoint):
-    sent = planned(endpoint=endpoint, concurrency=1, requests=2, min_duration_s=0, tool_call=False)[0]
+    sent = planned(endpoint=endpoint, concurrency=1, requests=2, output_tokens=5, min_duration_s=0)[0]
     result = client.run(sent, server.target)
     assert [record.failure for record in result.records] == [None, None]
     assert server.paths == [endpoint.path] * 2
