@@ -53,8 +53,8 @@ def test_a_study_sends_agents_through_anthropics_endpoint(load):
 
 
 def test_a_study_of_an_endpoint_that_its_engine_lacks_launches_nothing(load):
-    asked = load("space=none", "workload.endpoint=messages", "hardware.simulated.version=0.10")
-    with pytest.raises(ConfigError, match=r"vLLM 0\.10 has no /v1/messages: it came with 0\.11\.1"):
+    asked = load("space=none", "workload.endpoint=messages", "hardware.simulated.version=0.10.2")
+    with pytest.raises(ConfigError, match=r"vLLM 0\.10\.2 has no /v1/messages: it came with 0\.11\.1"):
         run(asked)
     assert StudyFolder(asked.study.path).records() == []
 
