@@ -45,7 +45,7 @@ def clients(url: str, model: str, key: str = "none") -> Iterator[Clients]:
 def chat_is_understood(own: Clients) -> None:
     """OpenAI's client reads a chat completion, streamed and whole."""
     asked: Any = {"model": own.model, "messages": QUESTION, "max_tokens": TOKENS, "extra_body": EXACTLY}
-    counted = {"stream": True, "stream_options": {"include_usage": True}}
+    counted: Any = {"stream": True, "stream_options": {"include_usage": True}}
     *chunks, last = own.openai.chat.completions.create(**asked, **counted)
     assert chunks[0].choices[0].delta.role == "assistant"
     assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
@@ -58,7 +58,7 @@ def chat_is_understood(own: Clients) -> None:
 def completions_are_understood(own: Clients) -> None:
     """OpenAI's client reads a plain completion, streamed and whole."""
     asked: Any = {"model": own.model, "prompt": "Once upon a time", "max_tokens": TOKENS, "extra_body": EXACTLY}
-    counted = {"stream": True, "stream_options": {"include_usage": True}}
+    counted: Any = {"stream": True, "stream_options": {"include_usage": True}}
     *chunks, last = own.openai.completions.create(**asked, **counted)
     assert "".join(chunk.choices[0].text for chunk in chunks)
     assert chunks[-1].choices[0].finish_reason == "length"
@@ -70,14 +70,14 @@ def messages_are_understood(own: Clients) -> None:
     """Anthropic's client reads a message, streamed and whole, and puts the deltas together to blocks."""
     asked: Any = {"model": own.model, "messages": QUESTION, "max_tokens": TOKENS}
     with own.anthropic.messages.stream(**asked) as stream:
-        events = list(stream)
-        message = stream.get_final_message()
+        events: list[Any] = list(stream)
+        message: Any = stream.get_final_message()
     assert events[0].type == "message_start"
     assert events[-1].type == "message_stop"
     assert message.role == "assistant"
     assert message.stop_reason in ("max_tokens", "end_turn")
     assert 0 < message.usage.output_tokens <= TOKENS
-    whole = own.anthropic.messages.create(**asked)
+    whole: Any = own.anthropic.messages.create(**asked)
     assert whole.usage.input_tokens == message.usage.input_tokens
     assert {block.type for block in (*message.content, *whole.content)} <= {"text", "thinking"}
     counted = own.anthropic.messages.count_tokens(model=own.model, messages=QUESTION)
@@ -95,7 +95,7 @@ def turns_of_an_agent_are_understood(own: Clients) -> None:
         {"role": "user", "content": [{**result, **kept}]},
     ]
     system: Any = [{"type": "text", "text": "Be brief.", **kept}]
-    message = own.anthropic.messages.create(model=own.model, system=system, messages=turns, max_tokens=TOKENS)
+    message: Any = own.anthropic.messages.create(model=own.model, system=system, messages=turns, max_tokens=TOKENS)
     alone = own.anthropic.messages.count_tokens(model=own.model, messages=QUESTION)
     assert message.usage.input_tokens > alone.input_tokens
 
@@ -108,7 +108,7 @@ def reasoning_is_streamed(own: Clients) -> None:
     assert "".join(text or "" for text in thought)
     with own.anthropic.messages.stream(**asked, extra_body=THINKING) as stream:
         kinds = [event.type for event in stream]
-        block = stream.get_final_message().content[0]
+        block: Any = stream.get_final_message().content[0]
     assert kinds.index("thinking") < kinds.index("signature")
     assert block.type == "thinking"
     assert block.thinking
@@ -128,7 +128,7 @@ def a_forced_call_is_streamed(own: Clients) -> None:
     with own.anthropic.messages.stream(
         model=own.model, messages=QUESTION, max_tokens=64, tools=[TOOL], tool_choice=forced
     ) as stream:
-        events = list(stream)
+        events: list[Any] = list(stream)
     started = [event.content_block for event in events if event.type == "content_block_start"]
     assert [block.name for block in started if block.type == "tool_use"] == ["get_weather"]
     assert "".join(event.partial_json for event in events if event.type == "input_json")

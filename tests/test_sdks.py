@@ -64,20 +64,20 @@ def test_anthropics_client_reads_thinking_with_its_signature_and_a_call_as_block
     asked: Any = {"model": MODEL, "messages": sdks.QUESTION, "max_tokens": 200, "tools": [sdks.TOOL]}
     with own.anthropic.messages.stream(**asked) as stream:
         order = [kind for kind, _ in groupby(event.type for event in stream)]
-        message = stream.get_final_message()
+        message: Any = stream.get_final_message()
     assert order.index("thinking") < order.index("signature") < order.index("input_json")
     thinking, call = message.content
     assert (thinking.type, call.type, message.stop_reason) == ("thinking", "tool_use", "tool_use")
     assert call.input == {"city": "Oslo"}
     assert thinking.signature
-    whole = own.anthropic.messages.create(**asked)
+    whole: Any = own.anthropic.messages.create(**asked)
     assert whole.content[0].thinking == thinking.thinking
     assert whole.content[1].input == call.input
 
 
 def test_anthropics_client_continues_with_the_result_of_a_call(own: Clients) -> None:
     asked: Any = {"model": MODEL, "max_tokens": 400, "tools": [sdks.TOOL]}
-    called = own.anthropic.messages.create(messages=sdks.QUESTION, **asked)
+    called: Any = own.anthropic.messages.create(messages=sdks.QUESTION, **asked)
     call = called.content[-1]
     result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "7 degrees"}
     turns: Any = [
