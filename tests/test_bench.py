@@ -89,6 +89,28 @@ def test_what_does_not_fit_the_servers_context_is_left_out_and_said(server, tmp_
     assert [skipped.what for skipped in record.skipped] == ["ttft_30000"]
 
 
+@pytest.mark.parametrize("endpoint", ["completions", "messages"])
+def test_any_of_the_endpoints_is_measured(server, tmp_path, endpoint):
+    done = bench(server, tmp_path, f"workload.endpoint={endpoint}", "--token-env", "KEY", KEY="hush-hush")
+    assert done.returncode == 0, done.stderr
+    (record,) = StudyFolder(tmp_path / "bench").records()
+    assert record.measurement.failed == 0
+    log = (tmp_path / "stranger.log").read_text()
+    assert log.count(f'"POST /v1/{endpoint} HTTP/1.1" 200 OK') > record.measurement.completed
+    assert log.count('"POST /v1/chat/completions') <= 1  # by the fixture
+
+
+def test_a_server_without_the_endpoint_is_named_before_any_load(tmp_path):
+    argv = (*SIM, *SETTINGS, *CLOCKS, "--sim-version", "0.10")
+    with ProcessLauncher().launch(LaunchSpec("stranger/0000", argv, tmp_path / "s.log", stop_grace_s=1)) as server:
+        answer(server)
+        done = bench(server, tmp_path, "workload.endpoint=messages")
+    assert done.returncode == 1
+    assert "the server has no /v1/messages (HTTP 404)" in done.stderr
+    assert "workload.endpoint=chat" in done.stderr
+    assert (tmp_path / "s.log").read_text().count('"POST /v1/') <= 2  # the fixture's, and the one that was refused
+
+
 def test_the_token_is_written_nowhere(server, tmp_path):
     bench(server, tmp_path, "--token-env", "KEY", KEY="hush-hush")
     files = [path for path in (tmp_path / "bench").rglob("*") if path.is_file()]

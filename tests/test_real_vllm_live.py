@@ -1,6 +1,10 @@
-"""Live settings on real vLLM, on a CPU: one server for all of it, and one study that screens."""
+"""Live settings on real vLLM, on a CPU: one server for all of it, and one study that screens.
+
+OpenAI's and Anthropic's own clients talk to the same server.
+"""
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +16,7 @@ import httpx
 import pytest
 from rich.console import Console
 
+from tests import sdks
 from tuner import composing
 from tuner.engines.base import Command
 from tuner.engines.live import Live, LiveStatus
@@ -19,6 +24,8 @@ from tuner.engines.vllm.engine import VllmEngine
 from tuner.engines.vllm.live import live_of
 from tuner.launchers.base import LaunchSpec, Server
 from tuner.launchers.process.launcher import ProcessLauncher
+from tuner.load.client import LoadClient
+from tuner.load.endpoints.endpoint import Endpoint
 from tuner.study.loop import StudyStopped, run_study
 from tuner.terminal.live import PlainLines, Standing
 from tuner.testing.launcher import until
@@ -40,6 +47,9 @@ ARGS: Mapping[str, str | int] = {
     "max_model_len": 2048,
     "max_num_batched_tokens": 2048,
     "max_num_seqs": 16,
+    "reasoning_parser": "deepseek_v3",  # thinks where a request says so
+    "enable_auto_tool_choice": True,
+    "tool_call_parser": "hermes",
 }
 ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_MLA_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -85,13 +95,23 @@ class Changing:
         return answered
 
 
+def thinking_model(folder: Path) -> Path:
+    """The tiny model with the two tokens between which a model thinks, in place of two that it does not need."""
+    shutil.copytree(f"{HERE}/models/glm-tiny", folder)
+    tokenizer = folder / "tokenizer.json"
+    said = tokenizer.read_text("utf-8").replace("<|system|>", "<think>").replace("<|observation|>", "</think>")
+    tokenizer.write_text(said, "utf-8")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def changing(tmp_path_factory):
     folder = tmp_path_factory.mktemp("live")
     live = live_of("0.32.0", {})
     assert isinstance(live, Live)
     live.prepare(folder)
-    engine = VllmEngine((f"{HERE}/venv/bin/vllm", "serve"), f"{HERE}/models/glm-tiny")
+    model = thinking_model(tmp_path_factory.mktemp("models") / "glm-thinks")
+    engine = VllmEngine((f"{HERE}/venv/bin/vllm", "serve"), str(model))
     command: Command = engine.command({**ARGS, **live.args}, {**ENV, **live.env("{folder}")}, None)
     log = tmp_path_factory.mktemp("log") / "server.log"
     spec = LaunchSpec("live/0000", command.argv, log, command.env, folder=folder)
@@ -146,6 +166,20 @@ def test_beyond_the_envelope_is_refused_and_the_server_lives_on(changing, settin
     until(lambda: changing.status(change).refused)
     assert changing.status(change).confirmed == 0
     assert changing.answers()
+
+
+@pytest.mark.parametrize("holds", sdks.EVERYWHERE)
+def test_openais_and_anthropics_own_clients_understand_it(changing, holds):
+    until(lambda: changing.running() == 0)
+    with sdks.clients(changing.server.url, "glm") as own:
+        holds(own)
+
+
+def test_tuners_own_client_reads_all_three_endpoints(changing):
+    with sdks.clients(changing.server.url, "glm") as own, LoadClient() as client:
+        results = sdks.loads_agree(own, client)
+    exact = [results[each] for each in (Endpoint.CHAT, Endpoint.COMPLETIONS)]
+    assert {record.output_tokens for result in exact for record in result.records} == {sdks.TOKENS}
 
 
 def asked(folder, *overrides):

@@ -45,7 +45,7 @@ def filled(raw: Mapping[str, Any], bare: Config, say: Callable[[str], None]) -> 
     args = {**proposal.args, **(raw["model"].get("args") or {})}
     known = frozenset(args) | frozenset(raw["model"].get("env") or {})
     space, workload = narrowed(proposal.space, raw["space"], known), raw["workload"]
-    refused = () if bare.model.args else foresight.refused_requests(bare.workload, question.deployed)
+    refused = () if bare.model.args else foresight.refused_requests(bare.workload, question.deployed, question.version)
     if any(refusal.place == "workload.tool_call" for refusal in refused):
         say("no tool call is measured: model.args names no parser for it")
         workload = {**workload, "tool_call": False}

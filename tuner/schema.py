@@ -1,5 +1,6 @@
 """The base of everything that is read from or written to disk: strict, frozen, and helpful when it refuses."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -154,6 +155,7 @@ def config_error(error: ValidationError, tags: frozenset[str] = frozenset()) -> 
         reason = _keys_wanted(mistake, place) or mistake["msg"].removeprefix("Value error, ")
         given = mistake["input"]
         shown = "" if isinstance(given, Mapping) or mistake["type"] == "missing" else f", but is {given!r}"
+        shown += _meant(mistake["ctx"]["expected"], given) if mistake["type"] in ("enum", "literal_error") else ""
         if mistake["type"] == "string_type" and isinstance(given, int | float):
             shown += f"; put quotes around it (on the command line {place}=\\'{given}\\')"
         lines.append(f"{place}: {reason}{shown}" if place else f"{reason}{shown}")
@@ -161,3 +163,9 @@ def config_error(error: ValidationError, tags: frozenset[str] = frozenset()) -> 
     if len(lines) == 1:
         return ConfigError(lines[0])
     return ConfigError(f"{len(lines)} mistakes:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def _meant(expected: str, given: object) -> str:
+    """The valid word that is nearest, of a list that pydantic wrote for people."""
+    near = get_close_matches(str(given), re.findall(r"'([^']+)'", expected), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

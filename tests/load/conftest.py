@@ -33,6 +33,7 @@ class VllmLike:
     ttft_s: float = 0.03
     itl_s: float = 0.01
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     in_flight: int = 0
     in_flight_at_arrival: list[int] = field(default_factory=list)
@@ -53,7 +54,8 @@ class VllmLike:
 
     def prompt_tokens(self, body: dict[str, Any]) -> int:
         """The chat template is seven tokens."""
-        return 7 + self.count(body["messages"][0]["content"])
+        said = body["prompt"] if "prompt" in body else body["messages"][0]["content"]
+        return 7 + self.count(said if isinstance(said, str) else said[0]["text"])
 
     async def tokenize(self, request: web.Request) -> web.Response:
         self.tokenized += 1
@@ -78,8 +80,47 @@ class VllmLike:
         counts = {"prompt_tokens": self.prompt_tokens(body), "completion_tokens": output_tokens} | more
         return self.event(choices=[], usage=counts) + b"data: [DONE]\n\n"
 
+    def named(self, kind: str, **fields: Any) -> bytes:
+        """An event of the messages API."""
+        return f"event: {kind}\n".encode() + self.event(type=kind, **fields)
+
+    def said(self, index: int = 0, kind: str = "text_delta", **delta: Any) -> bytes:
+        return self.named("content_block_delta", index=index, delta={"type": kind, **delta})
+
+    def begun(self, body: dict[str, Any]) -> bytes:
+        usage = {"input_tokens": self.prompt_tokens(body), "output_tokens": 0}
+        return self.named("message_start", message={"role": "assistant", "content": [], "usage": usage})
+
+    def ended(self, output_tokens: int, stop_reason: str = "max_tokens") -> bytes:
+        usage = {"output_tokens": output_tokens}
+        delta = {"stop_reason": stop_reason}
+        return self.named("message_delta", delta=delta, usage=usage) + self.named("message_stop")
+
+    def message(self, body: dict[str, Any]) -> Answer:
+        """The same of the messages API."""
+        count = body["max_tokens"]
+        opening = self.named("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        tokens = [(self.itl_s if i else self.ttft_s, self.said(text="tok")) for i in range(count)]
+        return Answer([(0, self.begun(body) + opening), *tokens, (0, self.ended(count))])
+
+    def completion(self, body: dict[str, Any]) -> Answer:
+        """The same of plain completions."""
+        last = body["max_tokens"] - 1
+        tokens = [
+            (
+                self.itl_s if i else self.ttft_s,
+                self.event(choices=[{"index": 0, "text": "tok", "finish_reason": "length" if i == last else None}]),
+            )
+            for i in range(last + 1)
+        ]
+        return Answer([*tokens, (0, self.usage(body, last + 1))])
+
     def stream(self, body: dict[str, Any]) -> Answer:
         """A well-behaved stream: a chunk a token, the last one with the finish_reason."""
+        if "prompt" in body:
+            return self.completion(body)
+        if "stream_options" not in body:
+            return self.message(body)
         last = body["max_tokens"] - 1
         reasons = ["length" if i == last else None for i in range(last + 1)]
         tokens = [
@@ -90,6 +131,7 @@ class VllmLike:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
+        self.paths.append(request.path)
         self.headers.append(dict(request.headers))
         self.in_flight += 1
         self.in_flight_at_arrival.append(self.in_flight)
@@ -131,7 +173,8 @@ class VllmLike:
 def _serve(server: VllmLike, ready: threading.Event, loop: asyncio.AbstractEventLoop) -> None:
     async def start() -> web.AppRunner:
         app = web.Application(client_max_size=1 << 24)
-        app.router.add_post("/v1/chat/completions", server.handle)
+        for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages"):
+            app.router.add_post(path, server.handle)
         app.router.add_post("/tokenize", server.tokenize)
         app.router.add_get("/metrics", server.page)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)

@@ -39,6 +39,26 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr(study, "_RETRY_WAIT", tenacity.wait_none())
 
 
+def test_a_study_sends_agents_through_anthropics_endpoint(load):
+    agents = "{system_tokens: 200, turns: 3, result_tokens: 30, think_ms: 10, context_tokens: 4000}"
+    asked = load("space=none", "workload.endpoint=messages", f"+workload.agents={agents}")
+    (record,) = run(asked)[0].records
+    assert record.state is State.COMPLETE
+    place = StudyFolder(asked.study.path).trial(0)
+    with place.requests.open() as lines:
+        sent = list(load_records(lines))
+    assert {request.request.endpoint.path for request in sent} == {"/v1/messages"}
+    assert any(request.request.follows for request in sent)
+    assert '"POST /v1/chat/completions' not in place.log.read_text()
+
+
+def test_a_study_of_an_endpoint_that_its_engine_lacks_launches_nothing(load):
+    asked = load("space=none", "workload.endpoint=messages", "hardware.simulated.version=0.10.2")
+    with pytest.raises(ConfigError, match=r"vLLM 0\.10\.2 has no /v1/messages: it came with 0\.11\.1"):
+        run(asked)
+    assert StudyFolder(asked.study.path).records() == []
+
+
 @pytest.fixture
 def load(tmp_path):
     return lambda *overrides: composing.load([*FAST, f"study.folder={tmp_path}/studies", *overrides])

@@ -3,6 +3,7 @@
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from tuner.errors import (
 )
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process.launcher import ProcessLauncher
+from tuner.load.endpoints.endpoint import Endpoint
 from tuner.testing.launcher import until
 from tuner.trial.readiness import Probe, Stopwatch, Watch, wait_until_ready
 
@@ -150,6 +152,22 @@ def test_a_missing_key_is_named(tmp_path):
         wait_until_ready(watch, probe, LIMITS_S)
     assert "/v1/models (HTTP 401)" in refused.value.message
     assert "launcher.token_env" in refused.value.fix
+
+
+def test_the_probe_asks_the_endpoint_that_the_load_will_go_to(tmp_path):
+    with launched(tmp_path) as (watch, probe, _):
+        wait_until_ready(watch, replace(probe, endpoint=Endpoint.MESSAGES), LIMITS_S)
+    assert '"POST /v1/messages HTTP/1.1" 200 OK' in (tmp_path / "server.log").read_text()
+
+
+def test_a_server_without_the_endpoint_is_refused_and_one_without_the_model_is_another_matter(tmp_path):
+    with launched(tmp_path, sim_version="0.10") as (watch, probe, _):
+        wait_until_ready(watch, probe, LIMITS_S)
+        with pytest.raises(RequestsRefused, match="the server has no /v1/messages") as refused:
+            replace(probe, endpoint=Endpoint.MESSAGES).answer()
+        with pytest.raises(RequestsRefused, match="does not exist"):
+            replace(probe, alias=None, model="nobody").answer()
+    assert "workload.endpoint=chat" in refused.value.fix
 
 
 FLOOD = """

@@ -17,6 +17,7 @@ from statistics import fmean, median, pstdev
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from tuner.errors import ConfigError, MeasurementError
+from tuner.load.endpoints.endpoint import Endpoint
 from tuner.load.goodput import good
 from tuner.load.naming import CONCURRENT, comparable
 from tuner.load.percentile import percentile
@@ -27,6 +28,16 @@ from tuner.reading import bytes_of
 from tuner.schema import config_error
 
 _PERCENTILES = (50, 95, 99)
+_BACKENDS: Mapping[Endpoint, str] = {
+    Endpoint.CHAT: "openai-chat",
+    Endpoint.COMPLETIONS: "openai",
+    Endpoint.MESSAGES: "anthropic",
+}
+"""As vLLM's benchmark names what it sends to; it has no client of Anthropic's endpoint, so that this name is ours."""
+_ENDPOINTS: Mapping[str, Endpoint] = {
+    "vllm": Endpoint.COMPLETIONS,
+    **{backend: endpoint for endpoint, backend in _BACKENDS.items()},
+}
 _NUMBERS = {
     "output_tokens_per_s": "output_throughput",
     "requests_per_s": "request_throughput",
@@ -87,6 +98,7 @@ class VllmResult(BaseModel):
         prompt, output = (round(n / self.completed) for n in (self.total_input_tokens, self.total_output_tokens))
         return Workload(
             name="vllm-bench-serve",
+            endpoint=_ENDPOINTS.get(self.backend, Endpoint.CHAT),
             concurrency=min(self.max_concurrency, self.num_prompts),
             prompts="words",  # its own are tokens at random, unless it was given a data set
             prompt_tokens=prompt,
@@ -149,8 +161,8 @@ def result_of(
     duration_s = (max(record.started_ms + record.duration_ms for record in sent) - start_ms) / 1000 * scale
     fields: dict[str, JsonValue] = {
         "date": f"{when.astimezone():%Y%m%d-%H%M%S}",
-        "endpoint_type": "openai-chat",
-        "backend": "openai-chat",
+        "endpoint_type": _BACKENDS[sent[0].request.endpoint],
+        "backend": _BACKENDS[sent[0].request.endpoint],
         "label": note or None,
         "model_id": model,
         "tokenizer_id": None,

@@ -36,7 +36,8 @@ def bench_run(
     record = measured.record
     say(f"kept in {measured.folder.path}")
     if record.measurement is None:  # with one, nothing but its verdict can have failed, and none is wanted here
-        raise TunerError(record.failure.message if record.failure else "nothing was measured")
+        failure = record.failure
+        raise TunerError(failure.message, fix=failure.advice) if failure else TunerError("nothing was measured")
     if save_vllm:
         save_vllm.write_text(vllm_of(measured).to_json() + "\n")
     print_(record.measurement.model_dump_json(indent=1) if as_json else text(record))

@@ -202,8 +202,8 @@ class Foresight:
         """
         return None
 
-    def refused_requests(self, workload: Workload, settings: Settings) -> Iterable[RefusedRequest]:
-        """Which of the workload's requests a server of these settings refuses every time."""
+    def refused_requests(self, workload: Workload, settings: Settings, version: str | None) -> Iterable[RefusedRequest]:
+        """Which of the workload's requests a server of these settings and this version refuses every time."""
         return ()
 
     def memory(self, version: str | None, hardware: Hardware) -> MemoryModel:

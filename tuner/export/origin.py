@@ -10,6 +10,7 @@ from pydantic import Field
 from tuner.config import Config
 from tuner.host.hub import commit_of
 from tuner.launchers.docker.image import StudyImage
+from tuner.load.endpoints.endpoint import Endpoint
 from tuner.load.shapes import Documented
 from tuner.load.workload import Workload
 from tuner.records.folder import StudyFolder, read_json
@@ -88,6 +89,10 @@ _NOT_SENT: Mapping[str, Any] = {"name": True, "slo": True, "saturation": True, "
 
 
 def digest_of(workload: Workload) -> str:
-    """Twelve hex digits that name the traffic: equal for equal workloads, whatever they are called."""
-    said = workload.model_dump(mode="json", exclude=dict(_NOT_SENT))
+    """Twelve hex digits that name the traffic: equal for equal workloads, whatever they are called.
+
+    Chat is left unsaid, so that traffic has the name that versions gave it which knew no other endpoint.
+    """
+    unsaid = dict(_NOT_SENT) | ({"endpoint": True} if workload.endpoint is Endpoint.CHAT else {})
+    said = workload.model_dump(mode="json", exclude=unsaid)
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]

@@ -95,7 +95,8 @@ def impossible(ground: Ground) -> ConfigError | None:
 def _unserved(ground: Ground) -> ConfigError | None:
     """What the deployment would refuse of the workload's own requests, where no parameter changes that."""
     settings = ground.settings(ground.space.deployed(ground.deployed))
-    for refusal in ground.foresight.refused_requests(ground.workload, settings) if ground.workload else ():
+    load, version = ground.workload, ground.version
+    for refusal in ground.foresight.refused_requests(load, settings, version) if load else ():
         if not _targets(ground) & set(refusal.settings):
             return ConfigError(refusal.message, place=refusal.place, fix=refusal.fix)
     return None
@@ -234,7 +235,7 @@ class Preflight:
     def _refused_requests(self, settings: Settings) -> RequestsRefused | None:
         """The first of the workload's requests that the server would refuse."""
         workload = self.ground.workload
-        refusals = self.ground.foresight.refused_requests(workload, settings) if workload else ()
+        refusals = self.ground.foresight.refused_requests(workload, settings, self.version) if workload else ()
         first = next(iter(refusals), None)
         return None if first is None else RequestsRefused(first.message, cause=RequestsRefused.CAUSE, fix=first.fix)
 

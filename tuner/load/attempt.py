@@ -14,6 +14,8 @@ _ANSWER_BYTES = 1 << 20
 _TOKEN_BYTES = 4096
 """A chunk of one token takes 150 to 500 bytes; nothing that is asked for comes near these limits."""
 _ENGINE_GAVE_UP = ("abort", "error")
+_ERRORS = (b"error: {", b"event: error")
+"""How a line begins by which llama.cpp of 2025, and the messages API, say that something went wrong in mid-stream."""
 
 
 class Flooded(Exception):
@@ -96,13 +98,14 @@ class Attempt:
         if not self.times_ns or self.looks_failed():
             return None
         opening = self.data[: self.ends[0]]
-        only_role = opening.count(b"data:") == 1 and b'"role"' in opening and len(self.times_ns) > 1
+        says_role = b'"role"' in opening or b"message_start" in opening
+        only_role = opening.count(b"data:") == 1 and says_role and len(self.times_ns) > 1
         return Look(self.times_ns[only_role], self.times_ns[-1])
 
     def looks_failed(self) -> bool:
         """Whether it failed, as far as can be told without decoding: enough to stop sending to a dead server."""
         tail = self.data[-4096:]
-        told = b'data: {"error"' in tail or tail.startswith(b"error: {") or b"\nerror: {" in tail
+        told = b'data: {"error"' in tail or tail.startswith(_ERRORS) or any(b"\n" + each in tail for each in _ERRORS)
         return self.failure is not None or self.status != 200 or told
 
     def record(self, stage: Stage, start_ns: int, secrets: tuple[str, ...]) -> RequestRecord:

@@ -6,9 +6,10 @@ for: what a model would call that was asked nothing in particular cannot be fore
 
 import asyncio
 import json
-from typing import Any
 
 from tuner.load import sse
+from tuner.load.endpoints.endpoint import Endpoint
+from tuner.load.endpoints.form import Message
 from tuner.load.payload import messages_of
 from tuner.load.prompts import Writer, text
 from tuner.load.stage import Request
@@ -27,7 +28,8 @@ class Conversation:
     """
 
     def __init__(self, opening: Request, write: Writer) -> None:
-        self.messages: list[dict[str, Any]] = messages_of(opening, write)
+        self.messages = messages_of(opening, write)
+        self._endpoint = opening.endpoint
         self._write = write
 
     async def go_on(self, answer: bytes, request: Request) -> None:
@@ -36,17 +38,23 @@ class Conversation:
         function = {"name": "read_file", "arguments": json.dumps({"path": path})}
         calls = [{"id": call, "type": "function", "function": function}]
         self.messages += [
-            {"role": "assistant", "content": await _said(answer), "tool_calls": calls},
+            {"role": "assistant", **await self._said(answer), "tool_calls": calls},
             {"role": "tool", "tool_call_id": call, "content": self._write(request.seed, request.words)},
         ]
 
+    async def _said(self, answer: bytes) -> Message:
+        """The text of an answer; its reasoning where it has nothing else, since clients of chat send none back.
 
-async def _said(answer: bytes) -> str:
-    """The text of an answer; its reasoning where it has nothing else, since clients send none back."""
-    content, reasoning = list[str](), list[str]()
-    for number, (said, thought) in enumerate(sse.texts(answer)):
-        content.append(said)
-        reasoning.append(thought)
-        if number % _AT_ONCE == 0:
-            await asyncio.sleep(0)
-    return "".join(content) or "".join(reasoning)
+        Those of the messages API send all of it back, signed.
+        """
+        content, reasoning, signature = list[str](), list[str](), list[str]()
+        for number, piece in enumerate(sse.texts(answer)):
+            content.append(piece.content)
+            reasoning.append(piece.reasoning)
+            signature.append(piece.signature)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        text, thinking = "".join(content), "".join(reasoning)
+        if self._endpoint is Endpoint.MESSAGES:
+            return {"content": text, "thinking": thinking, "signature": "".join(signature)}
+        return {"content": text or thinking}

@@ -126,10 +126,14 @@ def is_short(record: RequestRecord) -> bool:
 def about_answers(records: Sequence[RequestRecord]) -> Iterator[str]:
     """What all requests of a measurement together have to say."""
     completed = [record for record in records if record.completed and not record.request.tool_call]
-    if short := sum(map(is_short, completed)):
+    if short := [record for record in completed if is_short(record)]:
+        exact = short[0].request.endpoint.is_exact
+        why = (
+            "the server does not honour ignore_eos" if exact else f"{short[0].request.endpoint.path} has no ignore_eos"
+        )
         yield (
-            f"{short} of {len(completed)} answers were shorter than asked: the server does not honour ignore_eos, so "
-            "that configurations are compared on different work."
+            f"{len(short)} of {len(completed)} answers were shorter than asked: {why}, so that configurations are "
+            "compared on different work."
         )
     if resent := sum(record.resent for record in records):
         yield f"{resent} requests were sent a second time: the server had closed a connection that it promised to keep."

@@ -98,7 +98,8 @@ class Measurement(_Model):
     failures: dict[FailureKind, int]
     """The failed ones by kind."""
     short_outputs: int
-    """Completed requests with fewer output tokens than were asked for: the server does not honour ``ignore_eos``."""
+    """Completed requests with fewer output tokens than were asked for: ``ignore_eos`` is not honoured, or there is none
+    (``workload.endpoint=messages``)."""
     client_cpu_share: float | None = None
     """CPU share of the load client in the concurrent stage; 1 is one core."""
     loop_lag_p99_ms: float | None = None

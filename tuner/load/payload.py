@@ -1,24 +1,26 @@
-"""The body of a chat completion request, as vLLM and its likes take it."""
+"""The body of a request to any of the endpoints, as vLLM and its likes take it."""
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from tuner.load.endpoints import chat, completions, messages
+from tuner.load.endpoints.endpoint import Endpoint
+from tuner.load.endpoints.form import Form, Message
 from tuner.load.prompts import Writer, text
 from tuner.load.stage import Request
 
-PATH = "/v1/chat/completions"
-
+_FORMS: Mapping[Endpoint, Form] = {
+    Endpoint.CHAT: chat.FORM,
+    Endpoint.COMPLETIONS: completions.FORM,
+    Endpoint.MESSAGES: messages.FORM,
+}
 _NEWS_WORDS = 6
 """So many words make a beginning that no other measurement has (see ``tuner.load.prompts``)."""
-_TOOL = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "The current weather at a place.",
-        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
-    },
-}
+_TOOL = "get_weather"
+_DOES = "The current weather at a place."
+_TAKES = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
 
 
 def body(
@@ -26,23 +28,32 @@ def body(
     *,
     model: str,
     temperature: float,
-    messages: list[dict[str, Any]] | None = None,
+    said: Sequence[Message] | None = None,
     write: Writer = text,
 ) -> bytes:
-    """The JSON to post to ``PATH``; ``messages`` are those of a conversation that the request continues."""
+    """The JSON to post to the request's endpoint; ``said`` are the messages of a conversation that it continues."""
+    form = _FORMS[request.endpoint]
     fields: dict[str, Any] = {
         "model": model,
-        "messages": messages or messages_of(request, write),
         "max_tokens": request.output_tokens,
         "temperature": temperature,
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        **form.said(said or messages_of(request, write)),
+        **form.streamed,
     }
-    return json.dumps(fields | (_tool_use(request) if request.tool_call else {"ignore_eos": True})).encode()
+    offer = form.offer(_TOOL, _DOES, _TAKES) if request.tool_call and form.offer else {}
+    return json.dumps({**fields, **(offer or form.exact)}).encode()
 
 
-def messages_of(request: Request, write: Writer) -> list[dict[str, Any]]:
+def greeting(endpoint: Endpoint, model: str) -> dict[str, Any]:
+    """The shortest request, which is not streamed: whether an endpoint answers."""
+    said = _FORMS[endpoint].said([{"role": "user", "content": "Hello"}])
+    return {"model": model, "max_tokens": 1, **said}
+
+
+def messages_of(request: Request, write: Writer) -> list[Message]:
     """The messages of a request that begins a conversation."""
+    if request.tool_call:
+        return [{"role": "user", "content": _question(request)}]
     if system := request.system:
         return [
             {"role": "system", "content": _shared(write, system.seed, system.words)},
@@ -67,12 +78,6 @@ def _shared(write: Writer, seed: str, words: int) -> str:
     return write(seed, words)
 
 
-def _tool_use(request: Request) -> dict[str, Any]:
-    # "auto" as coding agents send it: "required" would measure guided decoding instead
+def _question(request: Request) -> str:
     place = text(request.seed, request.words).title()
-    question = f"Use the tool to tell the current weather at {place}. Do nothing else."
-    return {
-        "messages": [{"role": "user", "content": question}],
-        "tools": [_TOOL],
-        "tool_choice": "auto",
-    }
+    return f"Use the tool to tell the current weather at {place}. Do nothing else."

@@ -11,6 +11,8 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
+from tuner.load.endpoints.messages import heard
+
 _ASKED = ("body", "request", "request_body")
 _ANSWERED = ("response", "response_body")
 _WHEN = ("timestamp", "time", "ts", "start_time", "startTime", "created")
@@ -41,9 +43,18 @@ def of_json(raw: Mapping[str, Any]) -> dict[str, Any] | None:
         "input_length": _first(found, "input_length") or _first(usage, "prompt_tokens", "input_tokens"),
         "output_length": _first(found, "output_length") or _first(usage, "completion_tokens", "output_tokens"),
         "max_tokens": _first(found, "max_tokens", "max_completion_tokens"),
-        **{key: found.get(key) for key in ("hash_ids", "messages", "prompt")},
+        **{key: found.get(key) for key in ("hash_ids", "prompt")},
+        "messages": _messages(found),
     }
     return {key: value for key, value in known.items() if value is not None}
+
+
+def _messages(found: Mapping[str, Any]) -> Any:
+    """In the form of chat completions, also those of a request to Anthropic's endpoint; what is none stays."""
+    said = found.get("messages")
+    if isinstance(said, list) and all(isinstance(each, dict) for each in said):
+        return heard(found.get("system"), said)
+    return said
 
 
 def of_log(text: str) -> Iterator[dict[str, Any]]:

@@ -30,7 +30,7 @@ class FailureKind(StrEnum):
     NO_USAGE = "no_usage"
     """The stream is complete but says no token counts, so it measures nothing."""
     MALFORMED = "malformed"
-    """An event that is no chat completion chunk."""
+    """An event that is no chunk of an answer."""
     ENGINE_ABORT = "engine_abort"
     """``finish_reason`` says that the engine gave the request up."""
     ABANDONED = "abandoned"

@@ -17,11 +17,11 @@ _OWN_WORDS = 8
 def stage(
     workload: Workload, name: str, requests: tuple[Request, ...], *, streams: int = 1, max_failures: float = 0
 ) -> Stage:
-    """A stage with the workload's temperature and timeouts."""
+    """A stage with the workload's endpoint, temperature and timeouts."""
     return Stage(
         name,
         streams,
-        requests,
+        tuple(replace(request, endpoint=workload.endpoint) for request in requests),
         workload.temperature,
         workload.request_timeout_s,
         max_failures,

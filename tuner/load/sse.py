@@ -1,4 +1,7 @@
-r"""A streamed chat completion, read after it has ended: which chunk came when, and what the last ones say.
+r"""A streamed answer, read after it has ended: which chunk came when, and what the last ones say.
+
+The streams of all endpoints are read as one: a completion's text is a chat completion's content, and the events of
+Anthropic's messages are those chunks that would say the same.
 
 The worker only stamps and keeps raw bytes while it measures. Events are cut out of the bytes before they are decoded,
 so neither a multi-byte character nor an event that is split over two reads matters. Lines end at ``\n`` alone:
@@ -7,7 +10,7 @@ U+2028 and its kind are legal inside a JSON string, and vLLM sends them unescape
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +18,13 @@ _REASONING_KEYS = ("reasoning", "reasoning_content")
 _NO_COUNT = 1 << 63
 """No server counts so far."""
 _TEXT_KEYS = ("content", *_REASONING_KEYS)
+_STOPS: Mapping[str, str] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
+}
+"""Why an answer ended, in the words of chat completions."""
 
 
 @dataclass(slots=True)
@@ -73,18 +83,34 @@ def read(data: bytes, ends: Sequence[int], times_ms: Sequence[float]) -> Reply:
         if event == b"[DONE]":
             continue
         try:
-            _take(reply, json.loads(event), times_ms[bisect_left(ends, end)])
-        except (ValueError, TypeError, AttributeError, RecursionError):
+            _take(reply, _chunk(event), times_ms[bisect_left(ends, end)])
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             reply.malformed = reply.malformed or event[:200].decode("utf-8", "replace")
     return reply
 
 
-def texts(data: bytes) -> Iterator[tuple[str, str]]:
-    """Content and reasoning of each chunk of a whole stream; what is no chunk has none."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one chunk says.
+
+    Attributes:
+        content: Of the answer.
+        reasoning: Of what goes before it.
+        signature: Of that, where the endpoint wants it back.
+    """
+
+    content: str
+    reasoning: str
+    signature: str
+
+
+def texts(data: bytes) -> Iterator[Piece]:
+    """What each chunk of a whole stream says; what is no chunk says nothing."""
     for _, event in _events(data):
         try:
-            delta = json.loads(event)["choices"][0]["delta"]
-            yield delta.get("content") or "", delta.get("reasoning") or delta.get("reasoning_content") or ""
+            delta = _chunk(event)["choices"][0]["delta"]
+            thought = delta.get("reasoning") or delta.get("reasoning_content") or ""
+            yield Piece(delta.get("content") or "", thought, delta.get("signature") or "")
         except (ValueError, LookupError, TypeError, AttributeError):
             continue
 
@@ -113,13 +139,13 @@ def said(data: bytes) -> Said:
     whole = Said()
     for _, event in _events(data):
         try:
-            chunk = json.loads(event)
+            chunk = _chunk(event)
             if "error" in chunk:
                 whole.error = whole.error or _message(chunk)
             for choice in (chunk.get("choices") or [])[:1]:
                 whole.finish_reason = _text(choice.get("finish_reason")) or whole.finish_reason
                 _say(whole, choice.get("delta") or {})
-        except (ValueError, TypeError, AttributeError, RecursionError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue
     return whole
 
@@ -154,6 +180,81 @@ def _events(data: bytes) -> Iterator[tuple[int, bytes]]:
         yield end, b"\n".join(lines)
 
 
+def _chunk(event: bytes) -> dict[str, Any]:
+    """An event of any endpoint's stream, as a chunk of a chat completion."""
+    chunk: dict[str, Any] = json.loads(event)
+    if isinstance(chunk.get("type"), str) and "choices" not in chunk:
+        return _of_message(chunk)
+    for choice in chunk.get("choices") or ():
+        if "text" in choice:
+            choice["delta"] = {"content": choice["text"]}
+    return chunk
+
+
+def _of_message(event: dict[str, Any]) -> dict[str, Any]:
+    """An event of Anthropic's messages; a ping, the end of a block and the like say nothing."""
+    match event["type"]:
+        case "error":
+            return {"error": event.get("error") or "an error without words"}
+        case "message_start":
+            usage = event["message"].get("usage") or {}
+            return {"choices": [{"delta": {"role": "assistant"}}], "usage": _prompt(usage)}
+        case "content_block_start":
+            return _opened(event.get("index", 0), event["content_block"])
+        case "content_block_delta":
+            return _said_more(event.get("index", 0), event["delta"])
+        case "message_delta":
+            return _ended(event.get("delta") or {}, event.get("usage") or {})
+        case _:
+            return {}
+
+
+def _opened(index: int, block: dict[str, Any]) -> dict[str, Any]:
+    """The name of a tool is generated; a block of text or thinking opens without any."""
+    if block["type"] != "tool_use":
+        return {}
+    return _delta(tool_calls=[{"index": index, "function": {"name": block["name"]}}])
+
+
+def _said_more(index: int, delta: dict[str, Any]) -> dict[str, Any]:
+    match delta["type"]:
+        case "text_delta":
+            return _delta(content=delta["text"])
+        case "thinking_delta":
+            return _delta(reasoning=delta["thinking"])
+        case "input_json_delta":
+            said = delta["partial_json"]
+            return _delta(tool_calls=[{"index": index, "function": {"arguments": said}}]) if said else {}
+        case "signature_delta":  # not generated: the server makes it
+            return {"choices": [{"delta": {"role": "assistant", "signature": delta["signature"]}}]}
+        case _:
+            return {}
+
+
+def _ended(delta: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
+    """A turn that the model ended has one more token, which has no text; one that was cut has not."""
+    stopped = delta.get("stop_reason")
+    reason = _STOPS.get(stopped, stopped) if isinstance(stopped, str) else stopped
+    counts = {**_prompt(usage), "completion_tokens": usage.get("output_tokens")}
+    end = {"finish_reason": reason} if reason == "length" else {"finish_reason": reason, "delta": {}}
+    return {"choices": [end], "usage": counts}
+
+
+def _prompt(usage: dict[str, Any]) -> dict[str, Any]:
+    """Anthropic counts what came out of the cache, and what went into it, apart from the rest of the prompt."""
+    if usage.get("input_tokens") is None:
+        return {}
+    cached, made = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
+    return {
+        "prompt_tokens": usage["input_tokens"] + (cached or 0) + (made or 0),
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def _delta(**delta: Any) -> dict[str, Any]:
+    return {"choices": [{"delta": delta}]}
+
+
 def _take(reply: Reply, chunk: dict[str, Any], at_ms: float) -> None:
     if "error" in chunk or chunk.get("object") == "error":
         reply.error, reply.error_code = reply.error or _message(chunk), reply.error_code or _code(chunk)
@@ -161,9 +262,9 @@ def _take(reply: Reply, chunk: dict[str, Any], at_ms: float) -> None:
     if usage := chunk.get("usage"):
         _take_usage(reply, usage)
     for choice in (chunk.get("choices") or [])[:1]:
-        delta = choice.get("delta") or {}
         reply.finish_reason = _text(choice.get("finish_reason")) or reply.finish_reason
-        _take_delta(reply, delta, at_ms, last=choice.get("finish_reason") is not None)
+        if "delta" in choice:
+            _take_delta(reply, choice["delta"] or {}, at_ms, last=choice.get("finish_reason") is not None)
 
 
 def _take_delta(reply: Reply, delta: dict[str, Any], at_ms: float, *, last: bool) -> None:
@@ -180,10 +281,13 @@ def _take_delta(reply: Reply, delta: dict[str, Any], at_ms: float, *, last: bool
 
 
 def _take_usage(reply: Reply, usage: dict[str, Any]) -> None:
-    reply.prompt_tokens = _count(usage.get("prompt_tokens"))
-    reply.output_tokens = _count(usage.get("completion_tokens"))
-    reply.reasoning_tokens = _count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
-    reply.cached_tokens = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
+    """The last word counts; the messages API has one of the prompt at the beginning, and may have no other."""
+    if "prompt_tokens" in usage:
+        reply.prompt_tokens = _count(usage["prompt_tokens"])
+        reply.cached_tokens = _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens"))
+    if "completion_tokens" in usage:
+        reply.output_tokens = _count(usage["completion_tokens"])
+        reply.reasoning_tokens = _count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
 
 
 def _count(value: object) -> int | None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from tuner.load.endpoints.endpoint import Endpoint
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -16,7 +18,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One chat completion to ask for.
+    """One answer to ask for.
 
     Attributes:
         seed: Seeds the prompt; two requests of the same seed and length send the same prompt.
@@ -24,7 +26,8 @@ class Request:
             tokens where it is natural text (``tuner.load.prose``).
         prompt_tokens: The length in tokens that those aim at; ``None`` where any will do. The true one is the
             server's ``usage``.
-        output_tokens: How many tokens to generate: exactly so many (``ignore_eos``), or at most for a tool call.
+        output_tokens: How many tokens to generate: exactly so many (``ignore_eos``), or at most for a tool call and
+            where the endpoint has no word for it.
         tool_call: Whether to offer a tool and ask for its use.
         traffic: Name of its class, where a workload has several.
         prefix: What the prompt begins with, shared with other requests of the stage.
@@ -32,6 +35,7 @@ class Request:
         follows: Whether it continues the conversation of the request in front of it: its text is a tool's result.
         think_ms: Of one that does, how long after the answer it is sent.
         said: Messages to send as they are, in JSON, behind a few words of the seed; nothing of it is kept in records.
+        endpoint: Where it goes.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -47,6 +51,7 @@ class Request:
     system: Segment | None = None
     follows: bool = False
     think_ms: float = 0.0
+    endpoint: Endpoint = Endpoint.CHAT
 
     def again(self, mark: str) -> "Request":
         """The same with a fresh prompt; requests that shared a beginning share another one."""
@@ -151,4 +156,4 @@ def command(raw: dict[str, Any]) -> Command:
 
 def _request(raw: dict[str, Any]) -> Request:
     system, prefix = raw["system"] and Segment(**raw["system"]), tuple(Segment(**each) for each in raw["prefix"])
-    return Request(**{**raw, "system": system, "prefix": prefix})
+    return Request(**{**raw, "system": system, "prefix": prefix, "endpoint": Endpoint(raw["endpoint"])})

@@ -9,7 +9,7 @@ class Target:
     """A server.
 
     Attributes:
-        url: Base URL without a trailing slash; ``/v1/chat/completions`` is appended.
+        url: Base URL without a trailing slash; an endpoint's path is appended.
         headers: Sent with every request; may hold a bearer token, so they are not shown.
         model: The model's name in the requests.
         counts: How its tokenizer counts the corpus (``tuner.load.prose.texts``); empty where prompts are random words.

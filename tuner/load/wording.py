@@ -1,14 +1,20 @@
 """A workload's concurrent stage in a sentence."""
 
+from tuner.load.endpoints.endpoint import Endpoint
 from tuner.load.shapes import Arrivals, FromFile, Histogram, Length, Lognormal, RequestClass, Uniform
 from tuner.load.workload import Workload
 
 
 def sending(workload: Workload) -> str:
     """Who sends what: ``5 users at once send 20 requests of 1,000 prompt and exactly 256 output tokens``."""
+    through = "" if workload.endpoint is Endpoint.CHAT else f", through {workload.endpoint.path}"
+    return f"{_sending(workload)}{through}"
+
+
+def _sending(workload: Workload) -> str:
     if trace := workload.trace:
         return f"the requests of {trace.file.name} are sent on schedule, {trace.speed:g} times as fast as recorded"
-    kinds = " or ".join(map(_kind, workload.kinds))
+    kinds = " or ".join(_kind(kind, exact=workload.endpoint.is_exact) for kind in workload.kinds)
     if agents := workload.agents:
         return (
             f"{_listed(workload.rungs)} agents at once, with a system prompt of {agents.system_tokens:,} tokens, tasks "
@@ -30,10 +36,11 @@ def _arriving(arrivals: Arrivals) -> str:
     return f"{arrivals.kind}{bursts}: {_listed(arrivals.rates)}{until}"
 
 
-def _kind(kind: RequestClass) -> str:
+def _kind(kind: RequestClass, *, exact: bool) -> str:
     shared = f", {kind.prefix.tokens:,} of them shared ({kind.prefix.hit_rate:.0%} hits)" if kind.prefix else ""
     name = f"{kind.name}: " if kind.name else ""
-    output = f"exactly {kind.output_tokens:,}" if isinstance(kind.output_tokens, int) else _length(kind.output_tokens)
+    bound = "exactly " if exact else "at most "
+    output = f"{bound if isinstance(kind.output_tokens, int) else ''}{_length(kind.output_tokens)}"
     return f"{name}{_length(kind.prompt_tokens)} prompt{shared} and {output} output tokens"
 
 

@@ -16,20 +16,20 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from types import SimpleNamespace
-from typing import Any
 
 import aiohttp
 import uvloop
 
 from tuner.load.attempt import Attempt, Flooded
 from tuner.load.conversation import Conversation
+from tuner.load.endpoints.form import Message
 from tuner.load.meter import Meter, lateness_ms
-from tuner.load.payload import PATH, body
+from tuner.load.payload import body
 from tuner.load.percentile import percentile
 from tuner.load.priority import realtime
 from tuner.load.progress import EVERY_S, tick
@@ -65,7 +65,6 @@ class Load:
         self._tell = tell
         self.attempts: list[Attempt] = []
         self.aborted = False
-        self._url = job.url + PATH
         self._write = Prose(job.counts).text if job.counts else text
         self._follows = [request.follows for request in job.stage.requests]
         # before the clock starts; what follows an answer has to wait for it
@@ -201,17 +200,18 @@ class Load:
     def _is_over(self) -> bool:
         return self._steady is not None and self._steady.over
 
-    def _body(self, index: int, messages: list[dict[str, Any]] | None = None) -> bytes:
+    def _body(self, index: int, said: Sequence[Message] | None = None) -> bytes:
         stage, model = self.job.stage, self.job.model
-        return body(
-            stage.request(index), model=model, temperature=stage.temperature, messages=messages, write=self._write
-        )
+        return body(stage.request(index), model=model, temperature=stage.temperature, said=said, write=self._write)
 
     async def _send(self, session: aiohttp.ClientSession, data: bytes, attempt: Attempt) -> None:
+        endpoint = self.job.stage.request(attempt.index).endpoint
         attempt.sent_ns = time.perf_counter_ns()
         attempt.late_ns = attempt.late_ns or attempt.sent_ns - (attempt.due_ns or attempt.sent_ns)
         try:
-            async with session.post(self._url, data=data, trace_request_ctx=attempt) as response:
+            async with session.post(
+                f"{self.job.url}{endpoint.path}", data=data, headers=endpoint.headers, trace_request_ctx=attempt
+            ) as response:
                 attempt.status = response.status
                 await self._read(response, attempt)
         except TimeoutError as error:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tuner.load import lengths
+from tuner.load.endpoints.endpoint import Endpoint
 from tuner.load.shapes import Agents, Arrivals, Documented, Length, Prefix, Promise, RequestClass, Saturation, Trace
 
 _LONGEST = 6
@@ -45,6 +46,9 @@ class Workload(Documented):
 
     name: str
     """What it is called in records and reports."""
+    endpoint: Endpoint = Endpoint.CHAT
+    """Where requests go: OpenAI's ``chat`` completions, its plain ``completions``, or Anthropic's ``messages``, which
+    Claude Code sends."""
     concurrency: PositiveInt | Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = 5
     """Users of the concurrent stage; each sends its next request when its last one is answered (closed loop). Of
     several numbers, ``[1, 5, 20]``, each is a stage of its own, and the last one is the concurrent stage."""
@@ -60,7 +64,8 @@ class Workload(Documented):
     prompt_tokens: Length = 1000
     """Length of each prompt of the concurrent stage, in tokens: a number or a distribution."""
     output_tokens: Length = 256
-    """Tokens generated for each request of the concurrent stage, exactly (``ignore_eos``); two at least."""
+    """Tokens generated for each request of the concurrent stage, exactly (``ignore_eos``); two at least. The endpoint
+    ``messages`` has no word for that: there it is the most, and answers end where the model ends them."""
     prefix: Prefix | None = None
     """A beginning that the prompts of the concurrent stage share."""
     classes: tuple[RequestClass, ...] = ()
@@ -117,6 +122,8 @@ class Workload(Documented):
             raise ValueError("output_tokens should be greater than or equal to 2: one token has no TPOT")
         if self.agents and (self.arrivals or self.trace or self.classes or self.prefix):
             raise ValueError("agents are users in a closed loop, all of one kind: name no other shape with them")
+        if not self.endpoint.has_tools:
+            self._speaks_plainly()
         if len({each.name for each in self.classes}) < len(self.classes):
             raise ValueError("classes names a class twice")
         said = {"arrivals": self.arrivals, "trace": self.trace, "a list of concurrency": len(self.rungs) > 1}
@@ -127,6 +134,19 @@ class Workload(Documented):
         if self.min_duration_s > self.longest_s:
             raise ValueError(f"min_duration_s {self.min_duration_s:g} is above max_duration_s {self.longest_s:g}")
         return self
+
+    def _speaks_plainly(self) -> None:
+        """Without roles there are no tools."""
+        if self.agents:
+            raise ValueError(
+                f"agents call tools, for which {self.endpoint.path} has no form: "
+                "say endpoint chat or messages, or leave agents out"
+            )
+        if self.tool_call:
+            raise ValueError(
+                f"tool_call measures the call of a tool, for which {self.endpoint.path} has no form: "
+                "say tool_call false, or endpoint chat or messages"
+            )
 
     @property
     def rungs(self) -> tuple[int, ...]:

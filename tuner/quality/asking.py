@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import httpx
 
 from tuner.load import sse
-from tuner.load.payload import PATH
+from tuner.load.endpoints.endpoint import Endpoint
 from tuner.load.target import Target
 from tuner.quality.cases import Ask
 from tuner.schema import Schema
@@ -68,7 +68,7 @@ async def _one(ask: Ask, target: Target, client: httpx.AsyncClient) -> Completio
         async with (
             asyncio.timeout(_WITHIN_S),
             client.stream(
-                "POST", f"{target.url}{PATH}", headers=dict(target.headers), json=ask.body(target.model)
+                "POST", f"{target.url}{Endpoint.CHAT.path}", headers=dict(target.headers), json=ask.body(target.model)
             ) as reply,
         ):
             async for chunk in reply.aiter_bytes():

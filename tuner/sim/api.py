@@ -8,14 +8,14 @@ from typing import Any
 
 from aiohttp import web
 
-from tuner.sim import log, tokens
+from tuner.sim import log, messages, tokens
 from tuner.sim.engine import Engine
 from tuner.sim.faults import Faults
 from tuner.sim.log import Process
 from tuner.sim.replies import BadRequest, Parsers, Reply, chat, completion, render
 from tuner.sim.scheduler import Request
 from tuner.sim.settings import Settings
-from tuner.sim.sinks import DEAD, Answer, Envelope, Stream, error_object, usage
+from tuner.sim.sinks import DEAD, DONE, Answer, Envelope, Stream, Wrapping, error_object, usage
 
 MAX_BODY = 64 << 20
 ERROR_AFTER_TOKENS = 3
@@ -50,16 +50,14 @@ class Asked:
     """A request that was understood.
 
     Attributes:
-        body: Its JSON body.
+        body: Its JSON body, in the form of OpenAI's endpoints.
         reply: What it will be answered.
         envelope: What surrounds the answer.
-        sent_s: Loop time at which it arrived.
     """
 
     body: Mapping[str, Any]
     reply: Reply
-    envelope: Envelope
-    sent_s: float
+    envelope: Wrapping
 
 
 class Api:
@@ -98,6 +96,10 @@ class Api:
                 web.post("/detokenize", self.detokenize),
             ]
         )
+        if messages.has_messages(self.settings.site.version):
+            app.router.add_post(messages.PATH, self.message)
+        if messages.counts_tokens(self.settings.site.version):
+            app.router.add_post(messages.COUNT_PATH, self.count_tokens)
         if self.options.dev_mode:
             app.router.add_get("/server_info", self.server_info)
             app.router.add_post("/reset_prefix_cache", self.reset_prefix_cache)
@@ -170,38 +172,71 @@ class Api:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """``/v1/chat/completions``."""
-        return await self._serve(request, is_chat=True)
+        return await self._serve(request, self._chat)
 
     async def completion(self, request: web.Request) -> web.StreamResponse:
         """``/v1/completions``."""
-        return await self._serve(request, is_chat=False)
+        return await self._serve(request, self._completion)
+
+    async def message(self, request: web.Request) -> web.StreamResponse:
+        """Anthropic's ``/v1/messages``."""
+        return await self._serve(request, self._messages)
+
+    async def count_tokens(self, request: web.Request) -> web.Response:
+        """How long the prompt of a message would be."""
+        body = await _json(request)
+        self._check_model(body)
+        asked = messages.chat_body({"max_tokens": 1, **body})
+        count = tokens.count(render(asked["messages"], asked.get("tools")))
+        return web.json_response({"input_tokens": count, "context_management": {"original_input_tokens": count}})
+
+    def _chat(self, body: Mapping[str, Any]) -> Asked:
+        reply = chat(body, self.settings, self.options.parsers)
+        return Asked(body, reply, Envelope(self._name(body), True, reasoning_fields(self.settings)))
+
+    def _completion(self, body: Mapping[str, Any]) -> Asked:
+        return Asked(body, completion(body, self.settings), Envelope(self._name(body), False, ()))
+
+    def _messages(self, body: Mapping[str, Any]) -> Asked:
+        asked = messages.chat_body(body)
+        done = b"" if self.settings.site.version.at_least(0, 20) else DONE
+        reply = chat(asked, self.settings, self.options.parsers)
+        return Asked(asked, reply, messages.MessageEnvelope(self._name(body), done))
+
+    def _name(self, body: Mapping[str, Any]) -> str:
+        return str(body.get("model") or self.settings.served_model_name[0])
 
     def _check_model(self, body: Mapping[str, Any]) -> None:
         name = body.get("model")
         if name is not None and name not in self.settings.served_model_name:
             raise BadRequest(f"The model `{name}` does not exist.", 404, "NotFoundError", "model")
 
-    async def _serve(self, request: web.Request, *, is_chat: bool) -> web.StreamResponse:
+    async def _serve(
+        self, request: web.Request, understood: Callable[[Mapping[str, Any]], Asked]
+    ) -> web.StreamResponse:
         sent_s = asyncio.get_running_loop().time()
         body = await _json(request)
         self._check_model(body)
-        reply = chat(body, self.settings, self.options.parsers) if is_chat else completion(body, self.settings)
+        asked = self._faulty(understood(body))
         if self.engine.dead:
-            return web.json_response(DEAD, status=500)
+            return _refused(request, DEAD)
+        self._received += 1
+        self.open += 1
+        try:
+            return await (self._stream if asked.body.get("stream") else self._answer)(request, asked, sent_s)
+        finally:
+            self.open -= 1
+
+    def _faulty(self, asked: Asked) -> Asked:
+        """The same, with what goes wrong in the answer."""
+        reply = asked.reply
         if self._faults.get("garbled"):
             reply = replace(reply, garbled=True)
         if (corrupt := self._faults.get("corrupt-tools")) and tokens.seed_of(reply.prompt) % 100 < corrupt.count:
             reply = replace(reply, tool=reply.tool[:-1])
-        name = str(body.get("model") or self.settings.served_model_name[0])
-        asked = Asked(body, reply, Envelope(name, is_chat, reasoning_fields(self.settings)), sent_s)
-        self._received += 1
-        self.open += 1
-        try:
-            return await (self._stream if body.get("stream") else self._answer)(request, asked)
-        finally:
-            self.open -= 1
+        return replace(asked, reply=reply)
 
-    async def _stream(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, asked: Asked, sent_s: float) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         response.enable_chunked_encoding()
         transport = request.transport
@@ -212,7 +247,7 @@ class Api:
             asked.reply,
             self._job(asked.reply),
             transport,
-            asked.sent_s,
+            sent_s,
             asked.envelope,
             include_usage=bool(options.get("include_usage")) or self.options.always_usage,
             token_details=self.options.token_details,
@@ -238,16 +273,16 @@ class Api:
         await self.engine.submit(sink.job, sink)
         await sink.done
 
-    async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, asked: Asked, sent_s: float) -> web.StreamResponse:
         transport = request.transport
         if transport is None:
             return web.Response(status=499)
-        answer = Answer(asked.reply, self._job(asked.reply), transport, asked.sent_s)
+        answer = Answer(asked.reply, self._job(asked.reply), transport, sent_s)
         await self._generate(answer)
         if not answer.done.result():
-            return web.json_response(DEAD, status=500)
+            return _refused(request, DEAD)
         counts = usage(asked.reply, answer.generated, answer.job.cached if self.options.token_details else None)
-        return web.json_response(whole_answer(asked.reply, asked.envelope, counts))
+        return web.json_response(asked.envelope.whole(asked.reply, counts))
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -256,8 +291,7 @@ class Api:
         try:
             return await handler(request)
         except BadRequest as error:
-            body = error_object(str(error), error.kind, error.status, error.parameter)
-            return web.json_response(body, status=error.status)
+            return _refused(request, error_object(str(error), error.kind, error.status, error.parameter))
         except web.HTTPException as error:
             return web.json_response({"detail": error.reason}, status=error.status)
 
@@ -280,30 +314,10 @@ def reasoning_fields(settings: Settings) -> tuple[str, ...]:
     return ("reasoning",) if version.at_least(0, 20) else ("reasoning", "reasoning_content")
 
 
-def whole_answer(reply: Reply, envelope: Envelope, counts: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a response that is not streamed."""
-    texts: dict[str, str] = {"reasoning": "", "content": ""}
-    for kind, text in reply.pieces():
-        if kind != "tool":
-            texts[kind] += text
-    choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": reply.finish_reason, "stop_reason": None}
-    if envelope.is_chat:
-        choice["message"] = _message(reply, envelope, texts)
-    else:
-        choice["text"] = texts["content"]
-    what = "chat.completion" if envelope.is_chat else "text_completion"
-    head = {"id": envelope.id, "object": what, "created": envelope.created, "model": envelope.model}
-    return {**head, "choices": [choice], "usage": dict(counts)}
-
-
-def _message(reply: Reply, envelope: Envelope, texts: Mapping[str, str]) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": texts["content"] or None, "tool_calls": []}
-    for field in envelope.reasoning_fields:
-        message[field] = texts["reasoning"] or None
-    if reply.tool:
-        function = {"name": reply.tool[0], "arguments": "".join(reply.tool[1:])}
-        message["tool_calls"] = [{"id": envelope.tool_id, "type": "function", "function": function}]
-    return message
+def _refused(request: web.Request, error: Mapping[str, Any]) -> web.Response:
+    """An error in the form of the endpoint that was asked."""
+    known = request.path.startswith(messages.PATH) and error["error"]["type"] != messages.UNREADABLE
+    return web.json_response(messages.in_this_form(error) if known else error, status=error["error"]["code"])
 
 
 def server_config(settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from tuner.sim.replies import Kind, Reply
 from tuner.sim.scheduler import Request
@@ -39,8 +39,33 @@ DEAD = error_object(
 )
 
 
+class Wrapping(Protocol):
+    """What surrounds the tokens of one response, in an endpoint's own form."""
+
+    def head(self, counts: Mapping[str, Any]) -> bytes:
+        """What opens a stream, with the first token; ``counts`` is the usage so far."""
+
+    def token(self, kind: Kind, text: str) -> bytes:
+        """More text."""
+
+    def last(self, kind: Kind, text: str, reason: str) -> bytes:
+        """The last text, and why it is the last."""
+
+    def tool_head(self, name: str, reason: str | None) -> bytes:
+        """The call of a tool begins."""
+
+    def tail(self, counts: Mapping[str, Any] | None) -> bytes:
+        """The end of a stream, with its usage if that is wanted."""
+
+    def broken(self) -> bytes:
+        """The engine is dead."""
+
+    def whole(self, reply: Reply, counts: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a response that is not streamed."""
+
+
 class Envelope:
-    """What surrounds the tokens of one response.
+    """What surrounds the tokens of one response of OpenAI's endpoints.
 
     Args:
         model: The name that the client asked for.
@@ -57,7 +82,7 @@ class Envelope:
         self.tool_id = f"chatcmpl-tool-{uuid.uuid4().hex[:16]}"
         self._parts: dict[tuple[Kind, bool], tuple[bytes, ...]] = {}
 
-    def head(self) -> bytes:
+    def head(self, counts: Mapping[str, Any]) -> bytes:
         """The first chunk, which only says who speaks; nothing for text completions."""
         if not self.is_chat:
             return b""
@@ -77,9 +102,38 @@ class Envelope:
         call = {"id": self.tool_id, "type": "function", "index": 0, "function": {"name": name, "arguments": ""}}
         return _event(self._chunk([self._choice({"tool_calls": [call]}, reason)]))
 
-    def tail(self, counts: Mapping[str, Any]) -> bytes:
-        """The chunk that holds nothing but the usage."""
-        return _event({**self._chunk([]), "usage": counts})
+    def tail(self, counts: Mapping[str, Any] | None) -> bytes:
+        """The chunk that holds nothing but the usage, and the end."""
+        return (_event({**self._chunk([]), "usage": counts}) if counts else b"") + DONE
+
+    def broken(self) -> bytes:
+        """An error inside the stream, which then ends as if nothing were wrong."""
+        return _event(DEAD) + DONE
+
+    def whole(self, reply: Reply, counts: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a response that is not streamed."""
+        texts: dict[str, str] = {"reasoning": "", "content": ""}
+        for kind, text in reply.pieces():
+            if kind != "tool":
+                texts[kind] += text
+        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": reply.finish_reason}
+        choice["stop_reason"] = None
+        if self.is_chat:
+            choice["message"] = self._message(reply, texts)
+        else:
+            choice["text"] = texts["content"]
+        what = "chat.completion" if self.is_chat else "text_completion"
+        head = {"id": self.id, "object": what, "created": self.created, "model": self.model}
+        return {**head, "choices": [choice], "usage": dict(counts)}
+
+    def _message(self, reply: Reply, texts: Mapping[str, str]) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": texts["content"] or None, "tool_calls": []}
+        for field in self.reasoning_fields:
+            message[field] = texts["reasoning"] or None
+        if reply.tool:
+            function = {"name": reply.tool[0], "arguments": "".join(reply.tool[1:])}
+            message["tool_calls"] = [{"id": self.tool_id, "type": "function", "function": function}]
+        return message
 
     def _prepare(self, kind: Kind, reason: str | None) -> tuple[bytes, ...]:
         choice = self._choice(self._delta(kind), reason)
@@ -180,7 +234,7 @@ class Stream(_Sink):
         job: Request,
         transport: asyncio.Transport,
         sent_s: float,
-        envelope: Envelope,
+        envelope: Wrapping,
         *,
         include_usage: bool,
         token_details: bool = False,
@@ -202,13 +256,13 @@ class Stream(_Sink):
         """One more token."""
         self.generated += 1
         kind, text = next(self._pieces)
-        data = self.envelope.head() if self.generated == 1 else b""
+        data = self.envelope.head(self._counts(0)) if self.generated == 1 else b""
         if self._interval == 1:
             data += self._one(kind, text, finished)
         else:
             data += self._held_back(kind, text, finished)
         if finished:
-            data += self._tail()
+            data += self.envelope.tail(self._counts(self.generated) if self.include_usage else None)
         elif self._error_after is not None and self.generated >= self._error_after:
             self.fail()
             return
@@ -218,9 +272,9 @@ class Stream(_Sink):
             self._end(True)
 
     def fail(self) -> None:
-        """The engine is dead: an error inside the stream, which then ends as if nothing were wrong."""
+        """The engine is dead: an error inside the stream."""
         if not self.done.done():
-            self._write(_event(DEAD) + DONE)
+            self._write(self.envelope.broken())
         self._end(False)
 
     def _one(self, kind: Kind, text: str, finished: bool) -> bytes:
@@ -242,11 +296,8 @@ class Stream(_Sink):
             self._held = []
         return data
 
-    def _tail(self) -> bytes:
-        if not self.include_usage:
-            return DONE
-        cached = self.job.cached if self.token_details else None
-        return self.envelope.tail(usage(self.reply, self.generated, cached)) + DONE
+    def _counts(self, generated: int) -> dict[str, Any]:
+        return usage(self.reply, generated, self.job.cached if self.token_details else None)
 
     def _write(self, data: bytes) -> None:
         if self.transport.is_closing():

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tuner.sim import failure
+from tuner.sim import failure, messages
 from tuner.sim.compile_cache import CompileCache
 from tuner.sim.events import Bar, Compiled, Event, Log, Pause, Phase, Raw, Who
 from tuner.sim.flags import Value
@@ -481,9 +481,17 @@ class _Script:
         server = "server on" if self.version.at_least(0, 20) else "API server 0 on"
         yield self._log("api", "starting", f"Starting vLLM {server} {where}")
         yield self._log("api", "routes", "Available routes are:")
-        routes = (*ROUTES, ("/server_info", "GET"), ("/reset_prefix_cache", "POST")) if self.launch.dev_mode else ROUTES
-        for path, methods in routes:
+        for path, methods in (*ROUTES, *self._further_routes()):
             yield self._log("api", "route", f"Route: {path}, Methods: {methods}")
+
+    def _further_routes(self) -> Iterator[tuple[str, str]]:
+        """Those that not every server has."""
+        if messages.has_messages(self.version):
+            yield messages.PATH, "POST"
+        if messages.counts_tokens(self.version):
+            yield messages.COUNT_PATH, "POST"
+        if self.launch.dev_mode:
+            yield from (("/server_info", "GET"), ("/reset_prefix_cache", "POST"))
 
 
 def describe(settings: Settings) -> str:

@@ -21,6 +21,8 @@ from tuner.engines.tolerance import Tolerance
 from tuner.errors import MeasurementError, NotReady, PortTaken, RequestsRefused, TrialError
 from tuner.fetch import Answer, fetch
 from tuner.launchers.base import Server
+from tuner.load.endpoints.endpoint import Endpoint
+from tuner.load.payload import greeting
 from tuner.load.refusals import fix_of, is_refusal
 from tuner.records.record import PhaseSpan
 from tuner.secrets import of_headers, redact
@@ -36,6 +38,7 @@ _SPOILER_LENGTH = 300
 """What is kept of a line that tells of a compiled kernel: its beginning names the kernel, the rest is two pages."""
 _UNDECIDED = (Cause.UNKNOWN, Cause.HEALTHY, Cause.DEGRADED)
 _STILL_RUNS = Fate(running=True)
+_NO_SUCH_PATH = (404, 405, 501)
 _PROBE_TIMEOUT_S = 600.0
 """The model's first answer may wait for just-in-time compilation; the phase's own limit ends it earlier."""
 
@@ -238,6 +241,7 @@ class Probe:
         model: The model's name to ask for.
         alias: The name that only this launch answers to; ``None`` for a server that we did not launch.
         info_path: Where it tells its configuration; ``None`` if it does not.
+        endpoint: Where the load will go.
     """
 
     url: str
@@ -245,6 +249,7 @@ class Probe:
     headers: Mapping[str, str] = field(default_factory=dict)
     alias: str | None = None
     info_path: str | None = None
+    endpoint: Endpoint = Endpoint.CHAT
 
     def healthy(self) -> bool:
         """Whether ``/health`` says 200."""
@@ -297,14 +302,22 @@ class Probe:
             )
 
     def _ask(self) -> None:
-        message = {"role": "user", "content": "Hello"}
-        body = {"model": self.alias or self.model, "messages": [message], "max_tokens": 1}
-        path = "/v1/chat/completions"
-        reply = fetch(f"{self.url}{path}", self.headers, within_s=_PROBE_TIMEOUT_S, json_body=body)
+        path, name = self.endpoint.path, self.alias or self.model
+        headers = {**self.headers, **self.endpoint.headers}
+        body = greeting(self.endpoint, name)
+        reply = fetch(f"{self.url}{path}", headers, within_s=_PROBE_TIMEOUT_S, json_body=body)
+        if reply.status in _NO_SUCH_PATH and name not in reply.text:  # an unknown model is named
+            raise self._without(path, reply.status)
         if is_refusal(reply.status):
             raise self._refused(reply, path)
         if reply.status != 200:
             raise NotReady(f"the model does not answer (HTTP {reply.status}): {self._said(reply)}")
+
+    def _without(self, path: str, status: int) -> RequestsRefused:
+        others = " and ".join(f"workload.endpoint={other}" for other in Endpoint if other is not self.endpoint)
+        message = f"the server has no {path} (HTTP {status})"
+        fix = f"measure through another endpoint ({others}), or upgrade the server: vLLM has /v1/messages since 0.11.1"
+        return RequestsRefused(message, cause=RequestsRefused.CAUSE, fix=fix)
 
     def _refused(self, reply: Answer, path: str) -> RequestsRefused:
         status = reply.status

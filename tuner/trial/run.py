@@ -433,7 +433,8 @@ class _Trial:
 
     def _probe(self, server: Server) -> Probe:
         alias = self.alias if self.bench.proves_itself else None
-        return Probe(server.url, self.bench.model, server.headers, alias, self.bench.engine.info_path)
+        endpoint = self.bench.workload.endpoint
+        return Probe(server.url, self.bench.model, server.headers, alias, self.bench.engine.info_path, endpoint)
 
     @contextmanager
     def _stopping(self, server: Server) -> Iterator[None]:

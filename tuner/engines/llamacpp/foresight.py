@@ -68,7 +68,7 @@ class LlamaCppForesight(Foresight):
         """The first combination that llama.cpp refuses."""
         return rules.refused(settings, self._flash_by_default)
 
-    def refused_requests(self, workload: Workload, settings: Settings) -> Iterable[RefusedRequest]:
+    def refused_requests(self, workload: Workload, settings: Settings, version: str | None) -> Iterable[RefusedRequest]:
         """Requests longer than a slot's context."""
         return rules.refused_requests(workload, settings, self.model.context if self.model else None)
 

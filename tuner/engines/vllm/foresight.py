@@ -100,9 +100,9 @@ class VllmForesight(Foresight):
         demand = demand_of(settings, hardware, release(version), self.model)
         return rules.refused(Launch(settings, demand, self.model, hardware))
 
-    def refused_requests(self, workload: Workload, settings: Settings) -> Iterable[RefusedRequest]:
-        """Tool calls without a parser, and requests longer than the context."""
-        return refused_requests(workload, settings, self.model)
+    def refused_requests(self, workload: Workload, settings: Settings, version: str | None) -> Iterable[RefusedRequest]:
+        """An endpoint that came later, tool calls without a parser, and requests longer than the context."""
+        return refused_requests(workload, settings, self.model, version or self.image)
 
     def memory(self, version: str | None, hardware: Hardware) -> "VllmMemory":
         """The formulas, uncorrected."""

@@ -3,16 +3,26 @@
 from collections.abc import Iterator
 
 from tuner.engines.foresight import RefusedRequest
-from tuner.engines.vllm.memory.demand import whole
+from tuner.engines.vllm.memory.demand import at_least, release, whole
 from tuner.engines.vllm.model.architecture import Architecture
+from tuner.load.endpoints.endpoint import Endpoint
 from tuner.load.workload import Workload
 from tuner.space import Settings
 
+_MESSAGES_SINCE = (0, 11, 1)
+
 
 def refused_requests(
-    workload: Workload, settings: Settings, model: Architecture | None = None
+    workload: Workload, settings: Settings, model: Architecture | None = None, version: str | None = None
 ) -> Iterator[RefusedRequest]:
-    """What a server refuses of the workload: a tool call without a parser, a request longer than its context."""
+    """What a server refuses: an endpoint that it lacks, a tool call without a parser, more than its context holds."""
+    if workload.endpoint is Endpoint.MESSAGES and not at_least(release(version), *_MESSAGES_SINCE):
+        yield RefusedRequest(
+            f"vLLM {version} has no {workload.endpoint.path}: it came with {'.'.join(map(str, _MESSAGES_SINCE))}",
+            "workload.endpoint",
+            "say workload.endpoint=chat, or take a newer vLLM",
+            (),
+        )
     parser = ("enable_auto_tool_choice", "tool_call_parser")
     if workload.tool_call and not all(settings.args.get(name) for name in parser):
         yield RefusedRequest(
