@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from tuner.quality.comparing import Compared
 from tuner.schema import Schema
 
 
@@ -17,6 +18,8 @@ class Kind(StrEnum):
     """Not better by as much as would be worth a change."""
     LIMIT_NOT_SHOWN = "limit_not_shown"
     """Better, but a limit is not shown to be kept, or something that nobody limited got worse by a lot."""
+    REFUSED = "refused"
+    """However fast it is: it answers less rightly than the baseline, or does not last."""
     NOT_DECIDED = "not_decided"
     """The launches made so far, or all that were allowed, do not tell."""
 
@@ -78,6 +81,10 @@ class Decision(Schema):
     """Relaunches that gave no measurement, and why."""
     spent: float = 0.0
     """How much of the study's error rate this proof has used up."""
+    answers: Compared | None = None
+    """The candidate's answers against the baseline's; null where they were not asked."""
+    refused: tuple[str, ...] = ()
+    """Why it is refused, whatever its speed."""
 
     @property
     def gain(self) -> float:

@@ -5,15 +5,17 @@ numbers never make a winner: only a proof does, and its error rate is spent once
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from tuner.config import Config
 from tuner.objective import Objective
-from tuner.proof.decision import Decision
+from tuner.proof.decision import Decision, Kind
 from tuner.proof.estimate import Noise
 from tuner.proof.order import turns
 from tuner.proof.rule import ALPHA, Launch, Terms, decide
+from tuner.quality.comparing import Compared
+from tuner.records.answers import answered, lost
 from tuner.records.readings import numbers
 from tuner.records.record import ProofTerms, Role, State, TrialRecord
 
@@ -55,7 +57,20 @@ def proofs(config: Config, relaunches: Sequence[TrialRecord], noise: Mapping[str
     for record in relaunches:
         if terms := record.proof or _unwritten(config, relaunches):
             by_terms.setdefault(terms, []).append(record)
-    return tuple(proof_of(config, terms, own, noise) for terms, own in by_terms.items())
+    return tuple(
+        _judged(proof_of(config, terms, own, noise), answered(config.quality, relaunches, own))
+        for terms, own in by_terms.items()
+    )
+
+
+def _judged(proof: Proof, found: Compared | None) -> Proof:
+    """However fast a candidate is, one that answers less rightly is refused, with its first pair of launches."""
+    if found is None:
+        return proof
+    why = tuple(map(lost, found.worse))
+    kind = {"kind": Kind.REFUSED, "over": True} if why else {}
+    decision = proof.decision.model_copy(update={"answers": found, "refused": why, **kind})
+    return replace(proof, decision=decision)
 
 
 def _unwritten(config: Config, relaunches: Sequence[TrialRecord]) -> ProofTerms | None:

@@ -17,6 +17,7 @@ from tuner.load.plan import Skipped
 from tuner.load.records import DisturbedStage
 from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
+from tuner.quality.asking import Answers
 from tuner.schema import Schema, Stored
 from tuner.search.base import Expectation
 
@@ -178,6 +179,8 @@ class TrialRecord(Stored):
     """What was measured in its running server besides."""
     unscreened: str = ""
     """Why not all that was to be measured there was."""
+    answers: Answers | None = None
+    """What it was asked after its load, and answered."""
     expected: Expectation | None = None
     """What the search expected of it, where it is the search's and has such a view."""
     proof: ProofTerms | None = None

@@ -17,6 +17,7 @@ from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
 from tuner.errors import GpuBusy, InfrastructureError, RequestsRefused, Unmeasurable
 from tuner.foresight.preflight import Ground, Preflight
+from tuner.records.answers import due
 from tuner.records.bottleneck import bottleneck
 from tuner.records.compare import Proof, proof_of
 from tuner.records.expected import check_of
@@ -266,6 +267,7 @@ class _Run:
             worth_again=outcome.is_near_miss if proposal.role in _TRIED else never,
             screening=proposal.screening if attempt == 1 else None,
             expected=proposal.expected,
+            questions=due(self._config.quality, proposal.role, proposal.proof, outcome.confirmations),
         )
         if proposal.refusal:
             return run_trial(assignment, self._bench, folder, lambda phase: None)

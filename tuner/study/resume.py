@@ -29,7 +29,7 @@ _HARMLESS: Mapping[str, str] = {
     "host": "applies from the next trial",
     "site": "applies from the next trial",
     "secrets": "applies from the next trial",
-    "quality": "only the check of the answers asks it",
+    "quality": "applies from the next launch of a proof; answers to other questions do not count",
     "launcher.pull": "the study stays with the image that it began with",
     "launcher.port": "applies from the next trial",
     "space.remarks": "only its reasons are others",

@@ -37,6 +37,8 @@ from tuner.load.tokenizer import Wording, wording
 from tuner.load.warmup import WarmUp, warm_up
 from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
+from tuner.quality.asking import Answers, answers
+from tuner.quality.cases import Quality
 from tuner.records.folder import TrialFolder
 from tuner.records.record import Failure, ProofTerms, Role, Screened, State, TrialRecord
 from tuner.search.base import Expectation
@@ -75,6 +77,7 @@ class Assignment:
         worth_again: Whether what was measured is to be measured once more before its server ends: a near miss.
         screening: What is measured in its running server besides.
         expected: What the search expects of it.
+        questions: What it is asked after its load.
     """
 
     study: str
@@ -93,6 +96,7 @@ class Assignment:
     worth_again: Callable[[Measurement], bool] = never
     screening: Screening | None = None
     expected: Expectation | None = None
+    questions: Quality | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,7 @@ class _Trial:
     results: tuple[StageResult, ...] = ()
     screened: tuple[Screened, ...] = ()
     unscreened: str = ""
+    answers: Answers | None = None
 
     def run(self) -> None:
         """The line itself."""
@@ -195,6 +200,7 @@ class _Trial:
             assert self.measurement is not None
             self.verdict = self._judged(self.measurement)
             self._screen(server, watch, context_tokens)
+            self._ask(server, watch)
 
     def _judged(self, measurement: Measurement) -> Verdict:
         baseline = self.assignment.baseline and self.assignment.baseline.measurement
@@ -265,6 +271,18 @@ class _Trial:
             disturbed=disturbed,
             doubt=live.live.doubt(screen.setting, self.assignment.settings.args),
         )
+
+    def _ask(self, server: Server, watch: Watch) -> None:
+        """Whether its answers are right; a server that dies of the questions has died."""
+        questions = self.assignment.questions
+        if questions is None:
+            return
+        self.stopwatch.enter(Phase.ASKING)
+        asks, target = questions.asks(), self._target(server)
+        completions = answers(asks, target, questions.concurrency, lambda answered: watch.check())
+        if any(each.error for each in completions):
+            watch.linger()
+        self.answers = Answers(questions=questions.digest, completions=completions)
 
     def _measured(self, results: tuple[StageResult, ...]) -> Measurement:
         """The load's numbers, and those of the start."""
@@ -455,6 +473,7 @@ class _Trial:
             failure=self.failure,
             screened=self.screened,
             unscreened=self.unscreened,
+            answers=self.answers,
             expected=self.assignment.expected,
             proof=self.assignment.proof,
         )
