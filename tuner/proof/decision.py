@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from tuner.proof.soak import Soaked
 from tuner.quality.comparing import Compared
 from tuner.schema import Schema
 
@@ -83,6 +84,8 @@ class Decision(Schema):
     """How much of the study's error rate this proof has used up."""
     answers: Compared | None = None
     """The candidate's answers against the baseline's; null where they were not asked."""
+    soak: Soaked | None = None
+    """What came of the candidate's soak; null before it, and where there is none."""
     refused: tuple[str, ...] = ()
     """Why it is refused, whatever its speed."""
 

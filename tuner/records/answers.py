@@ -1,4 +1,4 @@
-"""The answers of a finalist against the deployed configuration's, both asked in launches that the proof makes anyway."""
+"""A finalist's answers against the deployed configuration's, both asked in launches that the proof makes anyway."""
 
 from collections.abc import Iterator, Sequence
 
@@ -26,9 +26,7 @@ def answered(quality: Quality, relaunches: Sequence[TrialRecord], own: Sequence[
     return compared(quality, first[0].completions, again, candidate[0].completions)
 
 
-def due(
-    quality: Quality, role: Role, terms: ProofTerms | None, relaunches: Sequence[TrialRecord]
-) -> Quality | None:
+def due(quality: Quality, role: Role, terms: ProofTerms | None, relaunches: Sequence[TrialRecord]) -> Quality | None:
     """What the next relaunch is asked: the baseline in two launches of a study, a candidate in one of its proof."""
     own = relaunches if role is Role.CONFIRM_BASELINE else [each for each in relaunches if each.proof == terms]
     wanted = {Role.CONFIRM_BASELINE: _BASELINE, Role.CONFIRM_BEST: 1}.get(role, 0)

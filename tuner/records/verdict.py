@@ -265,6 +265,12 @@ def answers(outcome: Outcome) -> list[str]:
     return list(told(outcome.decision.answers)) if outcome.decision and outcome.decision.answers else []
 
 
+def soak(outcome: Outcome) -> list[str]:
+    """How the candidate lasted under load after load."""
+    soaked = outcome.decision.soak if outcome.decision else None
+    return [f"{soaked.told}{''.join(f'; {fault}' for fault in soaked.faults)}"] if soaked and soaked.rounds else []
+
+
 def drifts(outcome: Outcome) -> list[str]:
     """Metrics that drifted through the search, which is taken out of its readings."""
     found = []

@@ -89,6 +89,7 @@ def comparison(outcome: Outcome) -> Html:
     failed += [tag("p", f"Measured in disturbance: {said}.", class_="note") for said in outcome.disturbed]
     failed += [tag("p", f"Limit: {said}: {_kept(bound)}.", class_="note") for said, bound in words_of.limits(outcome)]
     failed += [tag("p", f"Answers, {said}.", class_="note") for said in words_of.answers(outcome)]
+    failed += [tag("p", f"Soak: {said}.", class_="note") for said in words_of.soak(outcome)]
     failed += [tag("p", f"{said}.", class_="note") for said in words_of.drifts(outcome)]
     if said := words_of.trade(outcome):
         failed.append(tag("p", f"{said}.", class_="note"))

@@ -17,6 +17,7 @@ _HARMLESS: Mapping[str, str] = {
     "study.confirm": "applies from the next proof",
     "study.min_gain": "the verdict is worded by it",
     "study.min_effect": "applies from the next proof",
+    "study.soak_min": "applies to a winner that has not been soaked",
     "study.control_every": "applies from the next trial",
     "objective.guard": "the verdict is judged by it",
     "objective.unguarded": "the verdict is judged by it",

@@ -43,12 +43,17 @@ class Window:
         left = _seconds_until(budget.until, at) if budget.until else None
         return cls(budget, site, began_s, None if left is None else began_s + left)
 
-    def too_short(self, outcome: Outcome) -> str | None:
+    def too_short(self, outcome: Outcome, longer_s: float = 0.0) -> str | None:
         """Why no other launch as long as the slowest would end in time; ``None`` if it would.
 
         Of minutes the first launch is always begun, since nothing tells how long it takes.
+
+        Args:
+            outcome: What the study has found so far.
+            longer_s: What the next launch takes beyond that of any other.
         """
         slowest_s = max((r.seconds for r in (*outcome.records, *outcome.relaunches) if r.launched), default=None)
+        slowest_s = None if slowest_s is None else slowest_s + longer_s
         now_s, minutes = time.monotonic(), self.budget.run_minutes
         if minutes is not None and slowest_s is not None and now_s + slowest_s > self.began_s + minutes * 60:
             return f"{minutes:g} minutes leave no time for another launch"

@@ -122,6 +122,7 @@ def _finalists(outcome: Outcome) -> list[tuple[str, str]]:
     said = f"{verdict.effects(decision)}, over {verdict.launches(decision)} of each ({verdict.title(decision)})"
     limits = [f"{text}: {'kept' if bound.kept else 'not shown'}" for text, bound in verdict.limits(outcome)]
     checks = [*_headed("limits", limits), *_headed("answers", verdict.answers(outcome))]
+    checks += _headed("soak", verdict.soak(outcome))
     return [*rows, changed, ("relaunched", said), *checks, *_earned(outcome)]
 
 
@@ -278,6 +279,7 @@ def summary(outcome: Outcome) -> dict[str, JsonValue]:
         "began_with": dict(agreed.agreement(outcome)),
         "worse": list(verdict.worse(outcome)),
         "answers": list(verdict.answers(outcome)),
+        "soak": list(verdict.soak(outcome)),
         "near_misses": [*(record.number for record in outcome.near_misses)],
         "pruned": dict(outcome.causes),
         "sentence": outcome.sentence,

@@ -55,6 +55,8 @@ def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
     yield "study", f"{study.trials} trials for {study.objective} under {study.workload}{digest}, seed {study.seed}"
     for line in told(profile.verdict.decision.answers) if profile.verdict.decision.answers else ():
         yield "answers", line
+    if soaked := profile.verdict.decision.soak:
+        yield "soak", soaked.told
     for each in profile.effective:
         if each.status in (Status.OVERRIDDEN, Status.NO_EFFECT):
             by = f", by {each.by}" if each.by else ""

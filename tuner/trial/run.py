@@ -28,6 +28,7 @@ from tuner.host.state import StageHost
 from tuner.host.watch import watching
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.load.client import LoadClient
+from tuner.load.deciding import Deciding
 from tuner.load.metrics import Measurement, measure, pooled
 from tuner.load.plan import Plan, Skipped, plan
 from tuner.load.records import DisturbedStage, StageResult
@@ -37,6 +38,7 @@ from tuner.load.tokenizer import Wording, wording
 from tuner.load.warmup import WarmUp, warm_up
 from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
+from tuner.proof.soak import Soaked, round_of
 from tuner.quality.asking import Answers, answers
 from tuner.quality.cases import Quality
 from tuner.records.folder import TrialFolder
@@ -45,6 +47,7 @@ from tuner.search.base import Expectation
 from tuner.space import Candidate, Settings
 from tuner.trial.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.trial.screening import LiveServer, NotInForce, Screen, Screening, brief, loads, settling
+from tuner.trial.soaking import busy, soaking
 
 _AGAIN = 1 << 31
 """Added to the seed of what is measured once more, a multiple of it to that of a screened setting: its prompts are new
@@ -78,6 +81,7 @@ class Assignment:
         screening: What is measured in its running server besides.
         expected: What the search expects of it.
         questions: What it is asked after its load.
+        soak_s: How long it is soaked at most after its load, in seconds of wall time; 0 for not at all.
     """
 
     study: str
@@ -97,6 +101,7 @@ class Assignment:
     screening: Screening | None = None
     expected: Expectation | None = None
     questions: Quality | None = None
+    soak_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,7 @@ class _Trial:
     screened: tuple[Screened, ...] = ()
     unscreened: str = ""
     answers: Answers | None = None
+    soak: Soaked | None = None
 
     def run(self) -> None:
         """The line itself."""
@@ -201,6 +207,7 @@ class _Trial:
             self.verdict = self._judged(self.measurement)
             self._screen(server, watch, context_tokens)
             self._ask(server, watch)
+            self._soak(server, watch, context_tokens)
 
     def _judged(self, measurement: Measurement) -> Verdict:
         baseline = self.assignment.baseline and self.assignment.baseline.measurement
@@ -284,6 +291,37 @@ class _Trial:
             watch.linger()
         self.answers = Answers(questions=questions.digest, completions=completions)
 
+    def _soak(self, server: Server, watch: Watch, context: int | None) -> None:
+        """Load after load until enough has gone through its KV cache, or its time is over."""
+        if not self.assignment.soak_s:
+            return
+        self.stopwatch.enter(Phase.SOAKING)
+        load, begun_s = soaking(self.bench.workload, self._soak_s), time.monotonic()
+        self.soak = Soaked(kv_tokens=self._kv_tokens, allowed=load.max_failed_share)
+        while time.monotonic() - begun_s < self.assignment.soak_s and not self.soak.enough:
+            number = len(self.soak.rounds) + 1
+            planned = self._plan(context, self.assignment.seed + number * _AGAIN, load, Deciding())
+            if not self._soak_once(server, watch, list(busy(planned)), number, begun_s):
+                break
+
+    @property
+    def _soak_s(self) -> float:
+        """In the engine's own seconds."""
+        return self.assignment.soak_s * self.bench.clock_scale
+
+    def _soak_once(self, server: Server, watch: Watch, stages: Sequence[Stage], number: int, begun_s: float) -> bool:
+        """One round; whether it got to its end, which too many failed requests keep it from."""
+        assert self.soak is not None
+        scale, before, round_s = self.bench.clock_scale, self.spoiled, time.monotonic()
+        results = self._send(server, watch, stages, f", soak {number}")
+        took_s = time.monotonic() - round_s
+        self.spoiled = before  # nothing that the proof rests on
+        self.results += tuple(result.renamed(f"{result.stage}, soak {number}") for result in results)
+        self.folder.save_requests(self.results)
+        found = round_of(results, (round_s - begun_s) * scale, took_s * scale, scale)
+        self.soak = self.soak.model_copy(update={"rounds": (*self.soak.rounds, found)})
+        return not any(result.aborted for result in results)
+
     def _measured(self, results: tuple[StageResult, ...]) -> Measurement:
         """The load's numbers, and those of the start."""
         measured = measure(results, self.bench.workload, self.bench.clock_scale)
@@ -330,7 +368,9 @@ class _Trial:
         self.folder.save_requests(self.results)
         self.measurement = pooled(self.measurement, self._measured(again))
 
-    def _plan(self, context: int | None, seed: int, workload: Workload | None = None) -> Plan:
+    def _plan(
+        self, context: int | None, seed: int, workload: Workload | None = None, deciding: Deciding | None = None
+    ) -> Plan:
         assert self.warm_up is not None
         return plan(
             workload or self.bench.workload,
@@ -339,7 +379,7 @@ class _Trial:
             kv_tokens=self._kv_tokens,
             calibration=self.warm_up.calibration,
             clock_scale=self.bench.clock_scale,
-            deciding=self.bench.objective.deciding,
+            deciding=self.bench.objective.deciding if deciding is None else deciding,
             held_out=self.assignment.proof is not None,
         )
 
@@ -474,6 +514,7 @@ class _Trial:
             screened=self.screened,
             unscreened=self.unscreened,
             answers=self.answers,
+            soak=self.soak,
             expected=self.assignment.expected,
             proof=self.assignment.proof,
         )
