@@ -15,6 +15,7 @@ from tuner.export.profile import Profile
 from tuner.launchers.docker.composed import RunningService
 from tuner.load.workload import Workload
 from tuner.objective import Objective, direction
+from tuner.quality.cases import Quality
 from tuner.records.folder import StudyFolder
 from tuner.records.readings import numbers
 from tuner.rollout.holding import Held, held, needed
@@ -31,12 +32,14 @@ class ProofTraffic:
         engine: How the study spoke to its engine.
         digest: Of what is sent.
         proven: Of what was sent then.
+        quality: What the study asked.
     """
 
     workload: Workload
     engine: EngineConfig
     digest: str
     proven: str
+    quality: Quality = Quality()
 
     @property
     def differs(self) -> bool:
@@ -52,7 +55,8 @@ def traffic_of(profile: Profile, source: Path) -> ProofTraffic:
     """
     config = _of_study(profile, source.parent) or _by_name(profile)
     now = digest_of(config.workload)
-    return ProofTraffic(config.workload, config.engine, now, profile.study.workload_digest or now)
+    proven = profile.study.workload_digest or now
+    return ProofTraffic(config.workload, config.engine, now, proven, config.quality)
 
 
 def _of_study(profile: Profile, folder: Path) -> Config | None:
@@ -63,7 +67,7 @@ def _of_study(profile: Profile, folder: Path) -> Config | None:
 
 
 def _by_name(profile: Profile) -> Config:
-    choices = [f"workload={profile.study.workload}", f"engine={profile.engine.kind}"]
+    choices = [f"workload={profile.study.workload}", f"engine={profile.engine.kind}", "quality=basic"]
     try:
         return load(["experiment=bench", *choices], None, {"launcher.url": "http://none", "model.id": profile.model})
     except ConfigError as error:

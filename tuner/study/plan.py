@@ -239,7 +239,9 @@ def _checks_answers(config: Config) -> tuple[str, ...]:
     asks = len(config.quality.asks())
     if not (config.reserve and asks):
         return ()
-    within = f"{asks} questions ({config.quality.name}) after their load, about {words.rough(_asking_s(config) / _ASKED)}"
+    within = (
+        f"{asks} questions ({config.quality.name}) after their load, about {words.rough(_asking_s(config) / _ASKED)}"
+    )
     return (f"answers: two relaunches of the deployed configuration and one of a finalist are asked {within} each",)
 
 
