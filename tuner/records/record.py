@@ -209,7 +209,7 @@ class TrialRecord(Stored):
     @property
     def ending(self) -> Ending:
         """What became of it."""
-        if self.verdict is not None:
+        if self.verdict is not None and self.failure is None:
             return Ending.MEASURED if self.verdict.feasible else Ending.LIMIT_MISSED
         if self.state is State.FAILED:
             return Ending.FAILED

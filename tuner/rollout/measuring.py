@@ -1,7 +1,7 @@
 """Measures a deployed service as its proof was measured: the same traffic, the same metrics, one launch's worth."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.bench.running import Running, attached
@@ -39,7 +39,7 @@ class ProofTraffic:
     engine: EngineConfig
     digest: str
     proven: str
-    quality: Quality = Quality()
+    quality: Quality = field(default_factory=Quality)
 
     @property
     def differs(self) -> bool:

@@ -53,6 +53,7 @@ NAMES = frozenset(
         "preempts",
     )
 )
+_COUNTED = ("die-after", "sse-error", "oom-serving", "corrupt-tools", "slows", "preempts")
 PHASES = ("api", "config", "engine", "weights", "compile", "profile", "kv", "graphs", "opening")
 
 
@@ -92,10 +93,7 @@ def parse(text: str) -> Fault:
         raise ValueError(f"no fault {name!r}; there are {', '.join(sorted(NAMES))}")
     if name in ("hang", "crash-at") and argument not in PHASES:
         raise ValueError(f"{name} needs a phase: {', '.join(PHASES)}; not {argument!r}")
-    if (
-        name in ("die-after", "sse-error", "oom-serving", "corrupt-tools", "slows", "preempts")
-        and not argument.isdigit()
-    ):
+    if name in _COUNTED and not argument.isdigit():
         raise ValueError(f"{name} needs a number, not {argument!r}")
     if name == "silent-change" and argument.partition(":")[0].replace("-", "_") not in Settings.__dataclass_fields__:
         raise ValueError(f"silent-change needs SETTING:VALUE, not {argument!r}")
