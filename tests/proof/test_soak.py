@@ -54,7 +54,7 @@ def test_one_slow_round_is_no_growth():
 def test_few_rounds_tell_nothing_of_growth_and_it_is_said():
     found = Soaked(rounds=rounds(count=3, growth=2.0))
     assert found.faults == ()
-    assert found.told.endswith("KV cache filled an unknown number of times; too few rounds to tell whether latency grows")
+    assert "KV cache filled an unknown number of times; too few rounds to tell" in found.told
 
 
 def test_a_storm_of_preemptions_is_one_and_a_few_are_none():

@@ -291,7 +291,7 @@ class Outcome:
         if budget.hours is None:
             return False
         launch_s = self.tally.launched_s / max(1, len(self.launched))
-        return self.spent_s + reserve * launch_s >= budget.hours * 3600
+        return self.spent_s + reserve * launch_s + self.config.soak_s >= budget.hours * 3600
 
     @property
     def confirmed(self) -> bool:

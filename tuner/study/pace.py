@@ -74,7 +74,8 @@ def left_s(outcome: "Outcome") -> float | None:
     if budget.trials:
         limits_s.append(max(0, budget.trials - outcome.config.reserve - len(outcome.launched)) * launch_s)
     if budget.hours:
-        limits_s.append(max(0.0, budget.hours * 3600 - outcome.spent_s - outcome.config.reserve * launch_s))
+        kept_s = outcome.config.reserve * launch_s + outcome.config.soak_s
+        limits_s.append(max(0.0, budget.hours * 3600 - outcome.spent_s - kept_s))
     relaunches = max(0, outcome.config.reserve - len(outcome.confirmations))
     soak_s = 0.0 if any(proof.soak for proof in outcome.proofs) else outcome.config.soak_s
     return (0.0 if outcome.over else min(limits_s)) + relaunches * launch_s + soak_s

@@ -203,10 +203,10 @@ def _begins_with(config: Config) -> tuple[str, ...]:
 def _no_time_left(config: Config, trial_s: float) -> tuple[str, ...]:
     """Said where the hours hold the proof and little else: the start would search nothing."""
     hours, reserve = config.budget.hours, config.reserve
-    if hours is None or (reserve + 2) * trial_s <= hours * 3600:
+    if hours is None or (reserve + 2) * trial_s + config.soak_s <= hours * 3600:
         return ()
     launches = f"{reserve} relaunches" if reserve else "two launches"
-    minutes = (reserve or 2) * trial_s / 60
+    minutes = ((reserve or 2) * trial_s + config.soak_s) / 60
     return (f"budget.hours={hours:g} leaves no time to search: {launches} may take {minutes:.1f} minutes",)
 
 

@@ -10,19 +10,16 @@ from tuner.proof.soak import ROUNDS
 
 
 def soaking(workload: Workload, most_s: float) -> Workload:
-    """The traffic of one round; one that sends a fixed number of requests, or a trace, is sent as it is.
+    """The traffic of one round; a trace is replayed as it is.
 
     Args:
         workload: The study's.
         most_s: How long the whole soak may be, in the engine's own seconds.
     """
-    if not workload.min_duration_s:
-        return workload
     stages = len(workload.arrivals.rates if workload.arrivals else workload.rungs)
-    each_s = min(workload.min_duration_s, most_s / ROUNDS / stages)
-    return workload.model_copy(
-        update={"min_duration_s": each_s, "max_duration_s": each_s, "requests": max(workload.rungs)}
-    )
+    each_s = most_s / ROUNDS / stages
+    lasting = {"min_duration_s": each_s, "max_duration_s": each_s, "requests": max(workload.rungs)}
+    return workload.model_copy(update=lasting)
 
 
 def busy(planned: Plan) -> Iterator[Stage]:
