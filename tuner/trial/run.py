@@ -320,7 +320,7 @@ class _Trial:
         self.folder.save_requests(self.results)
         found = round_of(results, (round_s - begun_s) * scale, took_s * scale, scale)
         self.soak = self.soak.model_copy(update={"rounds": (*self.soak.rounds, found)})
-        return not any(result.aborted for result in results)
+        return bool(results) and not any(result.aborted for result in results)
 
     def _measured(self, results: tuple[StageResult, ...]) -> Measurement:
         """The load's numbers, and those of the start."""
