@@ -13,21 +13,7 @@ from tuner.records.folder import StudyFolder
 RECORDED = Path(__file__).parents[2] / "studies" / "recorded"
 HOPELESS = 0.85
 """Below this share of the study's best throughput, a load need not be measured to its end."""
-SERVING = {
-    Phase.WARMING_UP: "warm-up",
-    Phase.MEASURING: "load",
-    Phase.SCREENING: "screening",
-    Phase.ASKING: "answers",
-    Phase.SOAKING: "soak",
-    Phase.STOPPING: "stop",
-}
-    Phase.WARMING_UP: "warm-up",
-    Phase.MEASURING: "load",
-    Phase.SCREENING: "screening",
-    Phase.ASKING: "answers",
-    Phase.SOAKING: "soak",
-    Phase.STOPPING: "stop",
-}
+SERVING = {Phase.WARMING_UP: "warm-up", Phase.MEASURING: "load", Phase.SCREENING: "screening", Phase.STOPPING: "stop"}
 
 
 def main(*folders):
