@@ -1,4 +1,4 @@
-"""What a proof has come to: the four verdicts, and the numbers that they rest on."""
+"""What a proof has come to: the verdict, and the numbers that it rests on."""
 
 from collections.abc import Iterator
 from enum import StrEnum
