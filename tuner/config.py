@@ -54,6 +54,9 @@ class StudyConfig(Schema):
     min_effect: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """A changed setting of the winner goes back to the deployed value before the proof, unless it is shown to earn more
     than this share."""
+    soak_min: Annotated[float, Field(ge=0, le=600)] = 0.0
+    """The proven winner is launched once more and, after its load, soaked for so many minutes of the engine's own time
+    before it is exported; less where its KV cache has been filled three times before. 0 for never."""
     control_every: Annotated[int, Field(ge=0)] = 8
     """After so many launches of the search the deployed configuration is launched again, so that the machine's noise
     and drift are known; 0 for never."""
@@ -194,8 +197,17 @@ class Config(Stored):
 
     @property
     def reserve(self) -> int:
-        """Launches that are kept back from the search for the proof."""
-        return 2 * self.study.confirm.max if self.space.params else 0
+        """Launches that are kept back from the search for the proof, and for the winner's soak."""
+        return 2 * self.study.confirm.max + (self.soak_s > 0) if self._proves else 0
+
+    @property
+    def _proves(self) -> bool:
+        return bool(self.space.params and self.study.confirm.max)
+
+    @property
+    def soak_s(self) -> float:
+        """How long a winner is soaked at most, in seconds of wall time; 0 where there is no proof either."""
+        return self.study.soak_min * 60 / self.engine.clock_scale if self._proves else 0.0
 
     def check_budget(self) -> None:
         """The search needs launches of its own, in addition to those that are kept back for the proof.

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from tests.simulated import simulated_study
+from tuner.export.profile import profile_of
 from tuner.proof.decision import Kind
 from tuner.proof.rule import ALPHA
+from tuner.proof.soak import Soaked
 from tuner.records.record import Failure, Role, State
 from tuner.records.verdict import drifts, near_miss, worse
 
@@ -93,6 +95,38 @@ def test_a_best_that_does_not_start_again_is_unproven(outcome):
     assert said.startswith(f"Not decided: trial {outcome.best.number} with ")
     assert "changes is not to be relied on: a relaunch died" in said
     assert "GPU memory ran out" in said
+
+
+def soaked(outcome, **update):
+    """The outcome after a soak of its winner, with a study that has time for a runner-up."""
+    config = outcome.config.model_copy(
+        update={
+            "study": outcome.config.study.model_copy(update={"soak_min": 5.0}),
+            "budget": outcome.config.budget.model_copy(update={"trials": 60}),
+        }
+    )
+    last = [record for record in outcome.relaunches if record.role is Role.CONFIRM_BEST][-1]
+    soak = last.model_copy(update={"role": Role.SOAK, "number": 99, "soak": Soaked(), **update})
+    return replace(outcome, config=config, relaunches=(*outcome.relaunches, soak))
+
+
+def test_a_winner_is_to_be_soaked_before_it_is_done_with(outcome):
+    found = soaked(outcome)
+    before = replace(found, relaunches=outcome.relaunches)
+    assert (before.soak_terms(), before.confirmed) == (before.proof.terms, False)
+    assert (found.soak_terms(), found.confirmed, found.proven) == (None, True, True)
+    assert found.decision.launches == outcome.decision.launches, "its soak is no launch of the proof"
+
+
+def test_a_winner_that_does_not_last_is_refused_and_a_runner_up_gets_the_error_that_is_left(outcome):
+    failure = Failure(error="OutOfMemory", cause="cuda_oom", message="GPU memory ran out")
+    found = soaked(outcome, failure=failure, state=State.PRUNED)
+    assert found.decision.kind is Kind.REFUSED
+    assert "is refused, it did not survive its soak: GPU memory ran out: keep yours (throughput +" in found.sentence
+    terms = found.next_terms()
+    assert terms.candidate != found.proofs[0].terms.candidate
+    assert terms.alpha == pytest.approx(0.8 * (ALPHA - found.proofs[0].decision.spent))
+    assert profile_of(found) is None
 
 
 def test_a_gain_that_noise_explains_is_not_decided_and_says_what_would_decide(outcome):

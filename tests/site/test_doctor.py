@@ -95,6 +95,14 @@ def test_an_engine_program_that_is_not_installed_is_missing():
     assert "engine.executable" in finding.fix
 
 
+@pytest.mark.usefixtures("no_engine")
+def test_a_parser_of_another_family_is_named():
+    assert "parsers" not in found()
+    finding = found("model.args.tool_call_parser=hermes")["parsers"]
+    assert finding.state is CheckState.NOTE
+    assert finding.text == "tool_call_parser hermes does not fit GLM-4.7: glm47 does"
+
+
 def test_the_command_exits_with_1_when_a_study_lacks_something_and_with_0_when_none_is_named(tmp_path):
     nowhere = f"unix://{tmp_path}/none.sock"
     lacking = looked(*STUDY, DOCKER_HOST=nowhere)

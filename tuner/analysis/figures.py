@@ -45,6 +45,8 @@ _PHASES: Mapping[Phase, str] = {
     Phase.WARMING_UP: "#e2b23c",
     Phase.MEASURING: "#2fa873",
     Phase.SCREENING: "#a3d9a5",
+    Phase.ASKING: "#d98fb0",
+    Phase.SOAKING: "#c9c45a",
     Phase.STOPPING: "#8a8f98",
 }
 _MOST_POINTS = 400

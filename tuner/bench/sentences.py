@@ -33,7 +33,7 @@ def sentence(comparison: Comparison) -> str:
             return f"{name} {verb} worse than {other}: {gains}."
         case Kind.NO_DIFFERENCE:
             return f"No difference above {words.percent(comparison.min_gain)}: {name} against {other}: {gains}."
-        case Kind.NOT_DECIDED:
+        case Kind.NOT_DECIDED | Kind.REFUSED:
             return f"Not decided: {_why(comparison, decision)}: {name} against {other}: {gains}."
 
 

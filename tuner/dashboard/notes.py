@@ -13,6 +13,7 @@ from tuner.engines.effective import Status
 from tuner.host.state import GpuState, HostState
 from tuner.records.outcome import Outcome
 from tuner.records.record import Ending, TrialRecord
+from tuner.records.verdict import answers, soak
 from tuner.records.verdict import worse as worsened
 from tuner.secrets import redacted
 
@@ -50,7 +51,9 @@ def _best(outcome: Outcome) -> str:
     table = _table(("", "deployed", best, "change"), [_row(row) for row in shown])
     by = "Means over the relaunches." if outcome.decision else "As in their own trials; relaunches decide."
     worse = [f"**What got worse: {'; '.join(found)}.**"] if (found := worsened(outcome)) else []
-    return "\n\n".join([table, *worse, by])
+    answered = [f"Answers, {said}." for said in answers(outcome)]
+    soaked = [f"Soak: {said}." for said in soak(outcome)]
+    return "\n\n".join([table, *worse, *answered, *soaked, by])
 
 
 def _row(row: Row) -> tuple[str, str, str, str]:

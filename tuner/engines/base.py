@@ -26,6 +26,10 @@ class Phase(StrEnum):
     MEASURING = "measuring"
     SCREENING = "screening settings"
     """Others are measured in the running server."""
+    ASKING = "asking questions"
+    """Whether its answers are right."""
+    SOAKING = "soaking"
+    """Load after load, until its KV cache has been filled several times."""
     STOPPING = "stopping"
 
 

@@ -41,6 +41,11 @@ class EngineLog:
     sieve: Callable[[], Sieve] | None = None
 
 
+def _all_fit(model: str, args: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    """Nothing is known of models."""
+    return ()
+
+
 def _no_live(version: str | None, args: Mapping[str, JsonValue]) -> Live | NoLive:
     return NoLive("this engine takes no other settings while it runs")
 
@@ -61,6 +66,7 @@ class EngineKind:
         foresight: Makes what is known of launches before the first.
         hints: What the search knows of its settings before the first.
         live: Which settings a running server of a version can change, given the deployment's flags.
+        misfits: What of a deployment's flags does not fit the model of this name, in sentences.
     """
 
     config: type[EngineConfig]
@@ -70,3 +76,4 @@ class EngineKind:
     foresight: Callable[[Premises], Foresight] = _nothing
     hints: Hints = field(default_factory=Hints)
     live: Callable[[str | None, Mapping[str, JsonValue]], Live | NoLive] = _no_live
+    misfits: Callable[[str, Mapping[str, JsonValue]], tuple[str, ...]] = _all_fit

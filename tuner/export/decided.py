@@ -104,6 +104,7 @@ def _why(outcome: Outcome, record: TrialRecord) -> str:
         return record.failure.message
     proof = next((one for one in outcome.proofs if record.digest in (one.terms.candidate, one.terms.winner)), None)
     if proof and proof is not outcome.proof:
-        return f"{verdict.title(proof.decision)}, over {verdict.launches(proof.decision)} of each"
+        why = f" ({' and '.join(proof.decision.refused)})" if proof.decision.refused else ""
+        return f"{verdict.title(proof.decision)}{why}, over {verdict.launches(proof.decision)} of each"
     missed = words.misses(record.verdict.violations if record.verdict else {})
     return ", ".join(missed) or "not the best"

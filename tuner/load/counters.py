@@ -81,6 +81,7 @@ class EngineCounters:
         waiting_mean: Requests in the queue, mean over the readings.
         stage_prompt_tokens: Tokens of prompts in the whole stage.
         stage_generation_tokens: Tokens generated in the whole stage.
+        stage_preemptions: Requests that had to give up their KV cache in the whole stage.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -97,6 +98,7 @@ class EngineCounters:
     waiting_mean: float | None = None
     stage_prompt_tokens: float | None = None
     stage_generation_tokens: float | None = None
+    stage_preemptions: float | None = None
 
 
 def parse(text: str, at_ns: int) -> Page:
@@ -148,6 +150,7 @@ def summary(pages: Sequence[Page], start_ns: int, end_ns: int) -> EngineCounters
         waiting_mean=_mean(page.waiting for page in inside if page.waiting is not None),
         stage_prompt_tokens=_grown(pages, "prompt_tokens", pages[0].at_ns, pages[-1].at_ns),
         stage_generation_tokens=_grown(pages, "generation_tokens", pages[0].at_ns, pages[-1].at_ns),
+        stage_preemptions=_grown(pages, "preemptions", pages[0].at_ns, pages[-1].at_ns),
     )
 
 

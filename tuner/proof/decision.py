@@ -1,10 +1,12 @@
-"""What a proof has come to: the four verdicts, and the numbers that they rest on."""
+"""What a proof has come to: the verdict, and the numbers that it rests on."""
 
 from collections.abc import Iterator
 from enum import StrEnum
 
 from pydantic import Field
 
+from tuner.proof.soak import Soaked
+from tuner.quality.comparing import Compared
 from tuner.schema import Schema
 
 
@@ -17,6 +19,8 @@ class Kind(StrEnum):
     """Not better by as much as would be worth a change."""
     LIMIT_NOT_SHOWN = "limit_not_shown"
     """Better, but a limit is not shown to be kept, or something that nobody limited got worse by a lot."""
+    REFUSED = "refused"
+    """However fast it is: it answers less rightly than the baseline, or does not last."""
     NOT_DECIDED = "not_decided"
     """The launches made so far, or all that were allowed, do not tell."""
 
@@ -80,6 +84,12 @@ class Decision(Schema):
     """Whether these are fewer launches than could tell anything, whatever they read."""
     spent: float = 0.0
     """How much of the study's error rate this proof has used up."""
+    answers: Compared | None = None
+    """The candidate's answers against the baseline's; null where they were not asked."""
+    soak: Soaked | None = None
+    """What came of the candidate's soak; null before it, and where there is none."""
+    refused: tuple[str, ...] = ()
+    """Why it is refused, whatever its speed."""
 
     @property
     def gain(self) -> float:

@@ -28,6 +28,15 @@ class Completion(Schema):
     """Why there is no answer, or only a part of one."""
 
 
+class Answers(Schema):
+    """What a server was asked in one launch, and answered."""
+
+    questions: str
+    """Names them: ``Quality.digest``."""
+    completions: tuple[Completion, ...]
+    """In their order."""
+
+
 def answers(
     asks: Sequence[Ask], target: Target, concurrency: int, answered: Callable[[int], None]
 ) -> tuple[Completion, ...]:

@@ -1,5 +1,7 @@
 """What is asked, and what a right answer is: ``conf/quality/*.yaml``, and users' own."""
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -130,6 +132,12 @@ class Quality(Schema):
     """Requests at a time."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """How often equal servers may be called different, over all families together."""
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that name the questions: equal for equal ones, however they are judged."""
+        said = self.model_dump(mode="json", include={"name", "cases"})
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
     def asks(self) -> tuple[Ask, ...]:
         """Every request, in the order of the file."""

@@ -53,21 +53,22 @@ class Compared(Schema):
 
 
 def compared(
-    quality: Quality, first: Sequence[Completion], again: Sequence[Completion], second: Sequence[Completion]
+    quality: Quality, first: Sequence[Completion], again: Sequence[Completion] | None, second: Sequence[Completion]
 ) -> Compared:
     """Compare the answers to ``quality.asks()``.
 
     Args:
         quality: What was asked.
         first: The first server's answers, in order.
-        again: The same server's when it was asked again.
+        again: The same server's when it was asked again; without them texts are not compared word for word.
         second: The second server's.
     """
     asks = quality.asks()
     names = list(dict.fromkeys(ask.case.family for ask in asks))
     share = quality.alpha / len(names)
     found = [_judged(name, asks, first, second, share) for name in names]
-    return Compared(families=(*found, _same_text(first, again, second, share)), alpha=quality.alpha)
+    texts = () if again is None else (_same_text(first, again, second, share),)
+    return Compared(families=(*found, *texts), alpha=quality.alpha)
 
 
 def _judged(

@@ -5,15 +5,16 @@ numbers never make a winner: only a proof does, and its error rate is spent once
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from tuner.config import Config
 from tuner.objective import Objective
-from tuner.proof.decision import Decision
+from tuner.proof.decision import Decision, Kind
 from tuner.proof.estimate import Noise
 from tuner.proof.order import turns
 from tuner.proof.rule import ALPHA, Launch, Terms, decide
+from tuner.records.answers import answered, lost
 from tuner.records.readings import numbers
 from tuner.records.record import ProofTerms, Role, State, TrialRecord
 
@@ -31,11 +32,13 @@ class Proof:
         terms: What was agreed on before its first launch.
         launches: Those that ended with a verdict of their own, in order.
         decision: What they say.
+        soak: The launch in which the candidate was soaked.
     """
 
     terms: ProofTerms
     launches: tuple[TrialRecord, ...]
     decision: Decision
+    soak: TrialRecord | None = None
 
     def next_role(self, study_seed: int) -> Role:
         """Who is launched next."""
@@ -55,7 +58,31 @@ def proofs(config: Config, relaunches: Sequence[TrialRecord], noise: Mapping[str
     for record in relaunches:
         if terms := record.proof or _unwritten(config, relaunches):
             by_terms.setdefault(terms, []).append(record)
-    return tuple(proof_of(config, terms, own, noise) for terms, own in by_terms.items())
+    return tuple(_whole(config, terms, own, relaunches, noise) for terms, own in by_terms.items())
+
+
+def _whole(
+    config: Config,
+    terms: ProofTerms,
+    own: Sequence[TrialRecord],
+    relaunches: Sequence[TrialRecord],
+    noise: Mapping[str, Noise],
+) -> Proof:
+    """A proof with all that was found in its launches: a fast candidate may be refused all the same."""
+    proof = proof_of(config, terms, [record for record in own if record.role is not Role.SOAK], noise)
+    soak = next((record for record in reversed(own) if record.role is Role.SOAK), None)
+    found = answered(config.quality, relaunches, own)
+    why = (*(map(lost, found.worse) if found else ()), *(_failed(soak) if soak else ()))
+    update = {"answers": found, "soak": soak and soak.soak, "refused": why}
+    refused = {"kind": Kind.REFUSED, "over": True} if why else {}
+    return replace(proof, soak=soak, decision=proof.decision.model_copy(update={**update, **refused}))
+
+
+def _failed(soak: TrialRecord) -> tuple[str, ...]:
+    """What speaks against a candidate after its soak: nothing, or that it did not live to its end."""
+    if soak.failure:
+        return (f"it did not survive its soak: {soak.failure.message}",)
+    return soak.soak.faults if soak.soak else ()
 
 
 def _unwritten(config: Config, relaunches: Sequence[TrialRecord]) -> ProofTerms | None:

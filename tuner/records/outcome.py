@@ -237,6 +237,13 @@ class Outcome:
         """One that has begun and is not decided."""
         return next((proof for proof in self.proofs if not proof.decision.over), None)
 
+    def soak_terms(self) -> ProofTerms | None:
+        """Whose winner is to be soaked: nothing else is left to be proven, and it would be exported now."""
+        if not self.config.soak_s or self.proof is None or self.proof.soak or self.open_proof or self.next_terms():
+            return None
+        shown = self.proof.decision.kind in (Kind.BETTER, Kind.LIMIT_NOT_SHOWN)
+        return self.proof.terms if shown else None
+
     def next_terms(self) -> ProofTerms | None:
         """What the next proof would be about: the finalist, or a runner-up while error rate and launches are left."""
         if self.proven or self.baseline is None or not self.config.study.confirm.max:
@@ -258,7 +265,8 @@ class Outcome:
             return most
         if trials is None:
             return 0
-        return min(most, (trials - len(self.launched) - len(self.confirmations)) // 2)
+        soak = self.config.soak_s > 0
+        return min(most, (trials - len(self.launched) - len(self.confirmations) - soak) // 2)
 
     @property
     def causes(self) -> Counter[str]:
@@ -283,12 +291,12 @@ class Outcome:
         if budget.hours is None:
             return False
         launch_s = self.tally.launched_s / max(1, len(self.launched))
-        return self.spent_s + reserve * launch_s >= budget.hours * 3600
+        return self.spent_s + reserve * launch_s + self.config.soak_s >= budget.hours * 3600
 
     @property
     def confirmed(self) -> bool:
         """Whether every relaunch that the study owes has been made; none where there is nothing to compare with."""
-        return self.open_proof is None and self.next_terms() is None
+        return self.open_proof is None and self.next_terms() is None and self.soak_terms() is None
 
     # what is said
 

@@ -17,6 +17,8 @@ from tuner.load.plan import Skipped
 from tuner.load.records import DisturbedStage
 from tuner.load.warmup import WarmUp
 from tuner.objective import Verdict
+from tuner.proof.soak import Soaked
+from tuner.quality.asking import Answers
 from tuner.schema import Schema, Stored
 from tuner.search.base import Expectation
 
@@ -40,6 +42,8 @@ class Role(StrEnum):
     """The deployed configuration, launched again in the middle of the search: it tells the noise and the drift."""
     CONFIRM_BASELINE = "baseline again"
     CONFIRM_BEST = "best again"
+    SOAK = "soak"
+    """A winner under load after load, before it is exported."""
 
 
 SEARCHED = (Role.BASELINE, Role.KNOWN_GOOD, Role.SEARCH, Role.REPAIR, Role.CONTROL)
@@ -178,6 +182,10 @@ class TrialRecord(Stored):
     """What was measured in its running server besides."""
     unscreened: str = ""
     """Why not all that was to be measured there was."""
+    answers: Answers | None = None
+    """What it was asked after its load, and answered."""
+    soak: Soaked | None = None
+    """What came of its soak, as far as it got."""
     expected: Expectation | None = None
     """What the search expected of it, where it is the search's and has such a view."""
     proof: ProofTerms | None = None
@@ -206,7 +214,7 @@ class TrialRecord(Stored):
     @property
     def ending(self) -> Ending:
         """What became of it."""
-        if self.verdict is not None:
+        if self.verdict is not None and self.failure is None:
             return Ending.MEASURED if self.verdict.feasible else Ending.LIMIT_MISSED
         if self.state is State.FAILED:
             return Ending.FAILED

@@ -11,6 +11,7 @@ from tuner.load.naming import comparable, counted
 from tuner.objective import Limit, direction
 from tuner.proof.decision import Bound, Decision, Effect, Kind
 from tuner.proof.rule import FIRST_ALONE
+from tuner.records.answers import told
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 
@@ -19,6 +20,7 @@ _TITLES = {
     Kind.NO_DIFFERENCE: "no difference",
     Kind.LIMIT_NOT_SHOWN: "better, but",
     Kind.NOT_DECIDED: "not decided",
+    Kind.REFUSED: "refused",
 }
 _POWER = 2.0 + 0.84
 """Standard errors between nothing and a gain that is found in four of five proofs."""
@@ -88,6 +90,9 @@ def _decided(outcome: Outcome, best: TrialRecord, decision: Decision) -> str:
             )
         case Kind.NOT_DECIDED:
             return _undecided(outcome, best, decision)
+        case Kind.REFUSED:
+            why = " and ".join(decision.refused)
+            return f"{_subject(outcome, best).capitalize()} is refused, {why}: keep yours ({gains}, {of_each})."
 
 
 def _subject(outcome: Outcome, best: TrialRecord) -> str:
@@ -261,6 +266,17 @@ def worse(outcome: Outcome) -> list[str]:
         return []
     least = outcome.config.study.min_gain
     return [changed(name, effect) for name, effect in decision.worse() if effect.gain <= -least]
+
+
+def answers(outcome: Outcome) -> list[str]:
+    """How the candidate's answers compare with the deployed configuration's, a line for each family."""
+    return list(told(outcome.decision.answers)) if outcome.decision and outcome.decision.answers else []
+
+
+def soak(outcome: Outcome) -> list[str]:
+    """How the candidate lasted under load after load."""
+    soaked = outcome.decision.soak if outcome.decision else None
+    return [f"{soaked.told}{''.join(f'; {fault}' for fault in soaked.faults)}"] if soaked and soaked.rounds else []
 
 
 def drifts(outcome: Outcome) -> list[str]:

@@ -88,6 +88,8 @@ def comparison(outcome: Outcome) -> Html:
     failed = [tag("p", f"Requests that failed: {said}.", class_="note") for said in outcome.failed_requests]
     failed += [tag("p", f"Measured in disturbance: {said}.", class_="note") for said in outcome.disturbed]
     failed += [tag("p", f"Limit: {said}: {_kept(bound)}.", class_="note") for said, bound in words_of.limits(outcome)]
+    failed += [tag("p", f"Answers, {said}.", class_="note") for said in words_of.answers(outcome)]
+    failed += [tag("p", f"Soak: {said}.", class_="note") for said in words_of.soak(outcome)]
     failed += [tag("p", f"{said}.", class_="note") for said in words_of.drifts(outcome)]
     if said := words_of.trade(outcome):
         failed.append(tag("p", f"{said}.", class_="note"))
@@ -173,6 +175,8 @@ def _advice(outcome: Outcome) -> str:
         return "The whole configuration, with its proof, is in profile.yaml."
     if outcome.decision and outcome.decision.kind is Kind.LIMIT_NOT_SHOWN:
         return "It is in profile.yaml, marked as not to be deployed without looking: read the verdict."
+    if outcome.decision and outcome.decision.refused:
+        return f"Refused, {' and '.join(outcome.decision.refused)}: no profile is written."
     return "Not shown to be better: no profile is written, and the deployed configuration stays."
 
 

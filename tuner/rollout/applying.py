@@ -12,7 +12,9 @@ from tuner.export.inplace.writing import Written
 from tuner.export.profile import Profile
 from tuner.importer import sources
 from tuner.proof.decision import Kind
+from tuner.quality.asking import Answers
 from tuner.rollout import service
+from tuner.rollout.answering import Examiner
 from tuner.rollout.comparing import settings
 from tuner.rollout.deploying import Rollout, recover_all
 from tuner.rollout.holding import Held
@@ -83,6 +85,9 @@ def _rolled_out(
     place, profile = RolloutFolder.of(old.project), winner.profile
     found: list[Held] = []
 
+    examiner = Examiner(traffic.quality, place.measured, follower.note)
+    right: list[Answers | None] = []
+
     def judge(new: LiveService) -> None:
         if others := list(settings(profile, new)):
             raise MeasurementError(f"what runs is not what was proven: {'; '.join(map(str, others))}")
@@ -90,10 +95,12 @@ def _rolled_out(
         found.extend(gauge.held(new.launcher(whole_log=True), new.model))
         if below := [reading(each) for each in found if not each.holds]:
             raise MeasurementError(f"it measures below its proof: {'; '.join(below)}")
+        examiner.check(right[0], examiner.asked(new.launcher(whole_log=False), new.model, "new"))
 
     with place.alone() as lock:
         saving.check_unchanged(made.old, made.texts)
         contents = {path: saving.encoded(path, text) for path, text in made.texts.items()}
+        right.append(examiner.asked(old.launcher(whole_log=False), old.model, "old") if old.answers else None)
         what = f"trial {profile.trial} of study {profile.study.name}"
         Rollout(place, lock, old, contents, what, follower.note).run(judge)
     return tuple(found)

@@ -1,7 +1,7 @@
 """Measures a deployed service as its proof was measured: the same traffic, the same metrics, one launch's worth."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.bench.running import Running, attached
@@ -17,6 +17,7 @@ from tuner.load.deciding import stage_of
 from tuner.load.plan import ttft_stage
 from tuner.load.workload import Workload
 from tuner.objective import Objective, direction
+from tuner.quality.cases import Quality
 from tuner.records.folder import StudyFolder
 from tuner.records.readings import numbers
 from tuner.rollout.holding import Held, held, needed
@@ -33,12 +34,14 @@ class ProofTraffic:
         engine: How the study spoke to its engine.
         digest: Of what is sent.
         proven: Of what was sent then.
+        quality: What the study asked.
     """
 
     workload: Workload
     engine: EngineConfig
     digest: str
     proven: str
+    quality: Quality = field(default_factory=Quality)
 
     @property
     def differs(self) -> bool:
@@ -54,7 +57,8 @@ def traffic_of(profile: Profile, source: Path) -> ProofTraffic:
     """
     config = _of_study(profile, source.parent) or _by_name(profile)
     now = digest_of(config.workload)
-    return ProofTraffic(config.workload, config.engine, now, profile.study.workload_digest or now)
+    proven = profile.study.workload_digest or now
+    return ProofTraffic(config.workload, config.engine, now, proven, config.quality)
 
 
 def _of_study(profile: Profile, folder: Path) -> Config | None:
@@ -65,7 +69,7 @@ def _of_study(profile: Profile, folder: Path) -> Config | None:
 
 
 def _by_name(profile: Profile) -> Config:
-    choices = [f"workload={profile.study.workload}", f"engine={profile.engine.kind}"]
+    choices = [f"workload={profile.study.workload}", f"engine={profile.engine.kind}", "quality=basic"]
     try:
         return load(["experiment=bench", *choices], None, {"launcher.url": "http://none", "model.id": profile.model})
     except ConfigError as error:

@@ -73,6 +73,7 @@ class Engine:
         self.jitted: Callable[[], None] = lambda: None
         self.dead = False
         self.paused = False
+        self.slowdown = 1.0
         self._timer = timer
         self._speed = speed
         self._stepped = stepped
@@ -126,7 +127,7 @@ class Engine:
         stall_s = self._jit.stall_s(batch.shape)
         if stall_s:
             self.jitted()
-        return stall_s + self._timer.duration_s(batch.shape)
+        return stall_s + self._timer.duration_s(batch.shape) * self.slowdown
 
     def drop_gone(self) -> None:
         """Abort the requests whose clients have hung up."""

@@ -8,6 +8,8 @@
     sse-error=N          the stream of the Nth request breaks off with an error inside HTTP 200; the engine lives
     garbled              answers are nonsense
     corrupt-tools=N      the arguments of N in 100 calls of tools break off
+    slows=N              each request that is finished makes all steps slower, by N in 10,000
+    preempts=N           after N requests the newest one gives up its KV cache after every step
     hang=PHASE           the start stops in that phase, without end
     crash-at=PHASE       exit status 1 in that phase, without a word
     exit-zero[=PHASE]    the engine dies in that phase (profile), exit status 0
@@ -47,8 +49,11 @@ NAMES = frozenset(
         "orphan-worker",
         "garbled",
         "corrupt-tools",
+        "slows",
+        "preempts",
     )
 )
+_COUNTED = ("die-after", "sse-error", "oom-serving", "corrupt-tools", "slows", "preempts")
 PHASES = ("api", "config", "engine", "weights", "compile", "profile", "kv", "graphs", "opening")
 
 
@@ -88,7 +93,7 @@ def parse(text: str) -> Fault:
         raise ValueError(f"no fault {name!r}; there are {', '.join(sorted(NAMES))}")
     if name in ("hang", "crash-at") and argument not in PHASES:
         raise ValueError(f"{name} needs a phase: {', '.join(PHASES)}; not {argument!r}")
-    if name in ("die-after", "sse-error", "oom-serving", "corrupt-tools") and not argument.isdigit():
+    if name in _COUNTED and not argument.isdigit():
         raise ValueError(f"{name} needs a number, not {argument!r}")
     if name == "silent-change" and argument.partition(":")[0].replace("-", "_") not in Settings.__dataclass_fields__:
         raise ValueError(f"silent-change needs SETTING:VALUE, not {argument!r}")

@@ -136,6 +136,11 @@ class Scheduler:
         elif request in self.waiting:
             self.waiting.remove(request)
 
+    def preempt_newest(self) -> None:
+        """Take the newest running request's blocks, as when there are none left; the last one keeps its own."""
+        if len(self.running) > 1:
+            self._preempt(self.running.pop())
+
     def schedule(self) -> Batch | None:
         """What the next step computes; ``None`` when there is nothing to do.
 

@@ -131,7 +131,11 @@ class Server:
         log.line(self.processes.api, level, source(self.settings.site.version, key), text)
 
     def _stepped(self, finished: int) -> None:
-        """After each step: whether it is time to die."""
+        """After each step: whether it is time to die, or to do worse."""
+        if slows := self.wrong.get("slows"):
+            self.engine.slowdown = 1.0 + slows.count * finished / 10_000
+        if (preempts := self.wrong.get("preempts")) and finished >= preempts.count:
+            self.engine.scheduler.preempt_newest()
         for name in ("die-after", "oom-serving"):
             fault = self.wrong.get(name)
             if fault is not None and finished >= fault.count and self.engine.scheduler.running:

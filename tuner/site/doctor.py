@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.config import SiteConfig
+from tuner.engines.registry import kind_of
 from tuner.errors import InfrastructureError
 from tuner.host import nvidia as driver
 from tuner.host.check_result import CheckResult, CheckState
@@ -42,6 +43,7 @@ def examine(config: "Config | None" = None) -> list[CheckResult]:
         *_disks(config, survey),
         *_caches(survey),
         *(config.launcher.examine(config) if config and _can_be_asked(config, survey) else ()),
+        *(_parsers(config) if config else ()),
         _search(),
         *_left_overs(),
     ]
@@ -169,6 +171,13 @@ def _caches(survey: "Survey | None") -> Iterator[CheckResult]:
     yield CheckResult(
         name="caches", state=CheckState.OK, text=text, fix="`tuner clean --caches` removes them" if kept else ""
     )
+
+
+def _parsers(config: "Config") -> Iterator[CheckResult]:
+    """Whether tool calls and reasoning are read as this model writes them."""
+    for misfit in kind_of(config.engine).misfits(config.model.id, config.model.args):
+        fix = "correct model.args; `tuner quality run URL` shows what comes of it"
+        yield CheckResult(name="parsers", state=CheckState.NOTE, text=misfit, fix=fix)
 
 
 def _search() -> CheckResult:

@@ -17,6 +17,8 @@ from tuner.engines.base import Phase
 from tuner.engines.causes import CONSEQUENCES, Action, Cause
 from tuner.errors import GpuBusy, InfrastructureError, RequestsRefused, Unmeasurable
 from tuner.foresight.preflight import Ground, Preflight
+from tuner.records import verdict
+from tuner.records.answers import due
 from tuner.records.bottleneck import bottleneck
 from tuner.records.compare import Proof, proof_of
 from tuner.records.expected import check_of
@@ -173,13 +175,20 @@ class _Run:
                 self._folder.write(self._folder.exhausted, "")
                 break
             self._verdict(proposal, self._trial)
-        while not self.paused and (terms := self._terms()) is not None:
-            self._prove(terms)
+        while not self.paused:
+            if (terms := self._terms()) is not None:
+                self._prove(terms)
+            elif (proven := self.outcome.soak_terms()) is not None and not self.paused:
+                self._soak(proven)
+            else:
+                break
 
     @property
     def paused(self) -> str | None:
         """Why this run begins no other launch; ``None`` if it does."""
-        return self._window.too_short(self.outcome)
+        outcome = self.outcome
+        soak_s = self._config.soak_s if outcome.over and outcome.soak_terms() else 0.0
+        return self._window.too_short(outcome, soak_s)
 
     def told_to_resume(self, why: str) -> None:
         """Say that this run is over, and the study is not."""
@@ -269,11 +278,14 @@ class _Run:
             worth_again=outcome.is_near_miss if proposal.role in _TRIED else never,
             screening=None if attempt > 1 or self._window.too_short_to_screen(outcome) else proposal.screening,
             expected=proposal.expected,
+            soak_s=self._config.soak_s if proposal.role is Role.SOAK else 0.0,
+            questions=due(self._config.quality, proposal.role, proposal.proof, outcome.confirmations),
         )
         if proposal.refusal:
             return run_trial(assignment, self._bench, folder, lambda phase: None)
         changed = self._config.space.changed(proposal.candidate.params, outcome.deployed)
         pace = Pace.of((*outcome.records, *outcome.relaunches))
+        pace = pace.soaking(self._config.soak_s) if proposal.role is Role.SOAK else pace
         left_after_s, expected = _left_after_s(outcome, pace), proposal.expected
         self._listener(events.TrialStarted(number, proposal.role, changed, attempt, pace, left_after_s, expected))
 
@@ -307,6 +319,14 @@ class _Run:
             role, outcome = proof.next_role(self._config.study.seed), self.outcome
             foreseen = self._proposer.foreseen(Proposal(role, candidates[role]), self._proposer.known(outcome))
             self._verdict(replace(foreseen, proof=terms), self._relaunch)
+
+    def _soak(self, terms: ProofTerms) -> None:
+        """A launch of the winner's own, since the last one of its proof may be the baseline's."""
+        candidate, outcome = self.outcome.finalist(terms), self.outcome
+        foreseen = self._proposer.foreseen(Proposal(Role.SOAK, candidate), self._proposer.known(outcome))
+        self._verdict(replace(foreseen, proof=terms), self._relaunch)
+        for said in verdict.soak(self.outcome):
+            self._listener(events.Noted(f"soak: {said}"))
 
     def _proof(self, terms: ProofTerms) -> Proof:
         """As far as it has come; before its first launch it is empty."""

@@ -40,10 +40,19 @@ class Pace:
             shares={phase: len(seconds) / len(recent) for phase, seconds in seen.items()},
         )
 
+    def soaking(self, most_s: float) -> "Pace":
+        """The pace of a launch that is soaked."""
+        phase = Phase.SOAKING
+        return Pace({**self.phases, phase: self.phases.get(phase, most_s)}, {**self.shares, phase: 1.0})
+
     @property
     def launch_s(self) -> float | None:
-        """A whole launch, those that fail early counted as often as they happen; ``None`` before the first."""
-        return sum(self.phases[phase] * self.shares[phase] for phase in self.phases) if self.phases else None
+        """A whole launch, those that fail early counted as often as they happen; ``None`` before the first.
+
+        A soak comes once in a study, and is none of it.
+        """
+        usual = self.phases.keys() - {Phase.SOAKING}
+        return sum(self.phases[phase] * self.shares[phase] for phase in usual) if usual else None
 
     def left_s(self, phase: Phase, elapsed_s: float) -> float | None:
         """What is left of a launch that has been in a phase for ``elapsed_s``."""
@@ -65,6 +74,8 @@ def left_s(outcome: "Outcome") -> float | None:
     if budget.trials:
         limits_s.append(max(0, budget.trials - outcome.config.reserve - len(outcome.launched)) * launch_s)
     if budget.hours:
-        limits_s.append(max(0.0, budget.hours * 3600 - outcome.spent_s - outcome.config.reserve * launch_s))
+        kept_s = outcome.config.reserve * launch_s + outcome.config.soak_s
+        limits_s.append(max(0.0, budget.hours * 3600 - outcome.spent_s - kept_s))
     relaunches = max(0, outcome.config.reserve - len(outcome.confirmations))
-    return (0.0 if outcome.over else min(limits_s)) + relaunches * launch_s
+    soak_s = 0.0 if any(proof.soak for proof in outcome.proofs) else outcome.config.soak_s
+    return (0.0 if outcome.over else min(limits_s)) + relaunches * launch_s + soak_s

@@ -24,6 +24,11 @@ _GUESSED_TRIAL_S = 240.0
 """A trial's length before one has run: 90 s to start (two RTX 4090s), as long to warm up and measure, and to end."""
 
 
+_GUESSED_QUESTION_S = 3.0
+"""Of one question until its answer, some asked at a time."""
+_ASKED = 3
+"""Launches that are asked where one finalist is proven: two of the baseline, one of its own."""
+
 _USUAL_NOISE = 0.03
 """Between launches of one configuration, on a machine that does nothing else."""
 
@@ -76,6 +81,10 @@ class StudyPlan(Schema):
     """Whether no launch has been measured yet, so that the time rests on a guess."""
     resolves: tuple[str, ...] = ()
     """What this budget can show at the noise seen so far, in sentences."""
+    checks_answers: tuple[str, ...] = ()
+    """How answers are checked, and how long that takes, in a sentence."""
+    soaks: tuple[str, ...] = ()
+    """How long the winner is soaked, in a sentence."""
     stops: tuple[str, ...] = ()
     """Services that are down in that time."""
     differences: tuple[str, ...] = ()
@@ -129,7 +138,7 @@ class StudyPlan(Schema):
         proof = f", up to {self.relaunches} of them for the proof" if self.relaunches else ""
         whole = f"{trials}{proof}{launches}{expected}"
         stops = (f"{name} is stopped for that time, and started again in the end" for name in self.stops)
-        return [whole, *self.resolves, *stops, *self.differences]
+        return [whole, *self.resolves, *self.checks_answers, *self.soaks, *stops, *self.differences]
 
     def _check_lines(self) -> list[str]:
         checked = [f"checked    {', '.join(self.checked)}"] if self.checked else []
@@ -149,7 +158,8 @@ def plan_of(config: Config, checks: Checks | None = None, differences: tuple[str
     launches = _launches(config, finished)
     measured_s = _measured_s(config)
     trial_s = measured_s or _GUESSED_TRIAL_S / config.engine.clock_scale
-    by_trials = None if launches is None else launches * trial_s
+    checks_s = config.soak_s + _asking_s(config) if launches else 0.0
+    by_trials = None if launches is None else launches * trial_s + checks_s
     by_hours = config.budget.hours * 3600 if config.budget.hours else None
     return StudyPlan(
         study=config.study.name,
@@ -172,6 +182,8 @@ def plan_of(config: Config, checks: Checks | None = None, differences: tuple[str
         relaunches=relaunches,
         launches=launches,
         resolves=(*_no_time_left(config, trial_s), *_resolves(config)),
+        checks_answers=_checks_answers(config),
+        soaks=_soaks(config),
         expected_s=min((s for s in (by_trials, by_hours) if s is not None), default=None),
         guessed=measured_s is None and bool(by_trials),
         stops=config.site.stop,
@@ -192,10 +204,10 @@ def _begins_with(config: Config) -> tuple[str, ...]:
 def _no_time_left(config: Config, trial_s: float) -> tuple[str, ...]:
     """Said where the hours hold the proof and little else: the start would search nothing."""
     hours, reserve = config.budget.hours, config.reserve
-    if hours is None or (reserve + 2) * trial_s <= hours * 3600:
+    if hours is None or (reserve + 2) * trial_s + config.soak_s <= hours * 3600:
         return ()
     launches = f"{reserve} relaunches" if reserve else "two launches"
-    minutes = (reserve or 2) * trial_s / 60
+    minutes = ((reserve or 2) * trial_s + config.soak_s) / 60
     return (f"budget.hours={hours:g} leaves no time to search: {launches} may take {minutes:.1f} minutes",)
 
 
@@ -228,6 +240,29 @@ def _resolves(config: Config) -> tuple[str, ...]:
                 f"{most} launches of each show {kind} {words.metric(name).short} from {shown} on ({of} {sd})"
             )
     return tuple(sentences)
+
+
+def _asking_s(config: Config) -> float:
+    """What all questions of a proof take, in seconds of wall time: a guess."""
+    quality = config.quality
+    in_turn = len(quality.asks()) / quality.concurrency if config.reserve else 0.0
+    return _ASKED * in_turn * _GUESSED_QUESTION_S / config.engine.clock_scale
+
+
+def _checks_answers(config: Config) -> tuple[str, ...]:
+    asks = len(config.quality.asks())
+    if not (config.reserve and asks):
+        return ()
+    within = (
+        f"{asks} questions ({config.quality.name}) after their load, about {words.rough(_asking_s(config) / _ASKED)}"
+    )
+    return (f"answers: two relaunches of the deployed configuration and one of a finalist are asked {within} each",)
+
+
+def _soaks(config: Config) -> tuple[str, ...]:
+    if not config.soak_s:
+        return ()
+    return (f"soak: the winner is launched once more, under load for up to {words.rough(config.soak_s)}",)
 
 
 def _finished(config: Config) -> int:

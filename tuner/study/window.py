@@ -44,19 +44,23 @@ class Window:
         left = _seconds_until(budget.until, at) if budget.until else None
         return cls(budget, site, began_s, None if left is None else began_s + left)
 
-    def too_short(self, outcome: Outcome) -> str | None:
+    def too_short(self, outcome: Outcome, longer_s: float = 0.0) -> str | None:
         """Why no other launch as long as the slowest would end in time; ``None`` if it would.
 
         Screening is left out of it, which a launch can do without. Of minutes the first launch is always begun, since
         nothing tells how long it takes.
+
+        Args:
+            outcome: What the study has found so far.
+            longer_s: What the next launch takes beyond that of any other.
         """
-        return self._missed_by(max((record.launch_s for record in _launched(outcome)), default=None), outcome)
+        slowest_s = max((record.launch_s for record in _launched(outcome)), default=None)
+        return self._missed_by(None if slowest_s is None else slowest_s + longer_s, outcome)
 
     def too_short_to_screen(self, outcome: Outcome) -> bool:
         """Whether a launch would end in time only without measuring settings in its server besides."""
-        return (
-            self._missed_by(max((record.seconds for record in _launched(outcome)), default=None), outcome) is not None
-        )
+        slowest_s = max((record.seconds for record in _launched(outcome)), default=None)
+        return self._missed_by(slowest_s, outcome) is not None
 
     def _missed_by(self, slowest_s: float | None, outcome: Outcome) -> str | None:
         """Why a launch as long as this would not end in time."""

@@ -121,7 +121,9 @@ def _finalists(outcome: Outcome) -> list[tuple[str, str]]:
     rows.append(("best", f"trial {outcome.best.number}: {_relaunched(outcome, Role.CONFIRM_BEST)}"))
     said = f"{verdict.effects(decision)}, over {verdict.launches(decision)} of each ({verdict.title(decision)})"
     limits = [f"{text}: {'kept' if bound.kept else 'not shown'}" for text, bound in verdict.limits(outcome)]
-    return [*rows, changed, ("relaunched", said), *_headed("limits", limits), *_earned(outcome)]
+    checks = [*_headed("limits", limits), *_headed("answers", verdict.answers(outcome))]
+    checks += _headed("soak", verdict.soak(outcome))
+    return [*rows, changed, ("relaunched", said), *checks, *_earned(outcome)]
 
 
 def _earned(outcome: Outcome) -> list[tuple[str, str]]:
@@ -276,6 +278,8 @@ def summary(outcome: Outcome) -> dict[str, JsonValue]:
         "launches": launched(outcome),
         "began_with": dict(agreed.agreement(outcome)),
         "worse": list(verdict.worse(outcome)),
+        "answers": list(verdict.answers(outcome)),
+        "soak": list(verdict.soak(outcome)),
         "near_misses": [*(record.number for record in outcome.near_misses)],
         "pruned": dict(outcome.causes),
         "sentence": outcome.sentence,

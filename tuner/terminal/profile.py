@@ -12,6 +12,7 @@ from tuner.engines.effective import Status
 from tuner.export.decided import Reading, Tried
 from tuner.export.profile import Profile, ProfileSettings
 from tuner.records import verdict
+from tuner.records.answers import told
 
 _MOST = 20
 """Rows of what was tried; ``--json`` has all."""
@@ -52,6 +53,10 @@ def _facts(profile: Profile) -> Iterator[tuple[str, str]]:
         yield "machine", "; ".join([machine.name, *machine.gpus, *([machine.system] if machine.system else [])])
     digest = f" ({study.workload_digest})" if study.workload_digest else ""
     yield "study", f"{study.trials} trials for {study.objective} under {study.workload}{digest}, seed {study.seed}"
+    for line in told(profile.verdict.decision.answers) if profile.verdict.decision.answers else ():
+        yield "answers", line
+    if soaked := profile.verdict.decision.soak:
+        yield "soak", soaked.told
     for each in profile.effective:
         if each.status in (Status.OVERRIDDEN, Status.NO_EFFECT):
             by = f", by {each.by}" if each.by else ""

@@ -28,6 +28,7 @@ from tuner.host.state import StageHost
 from tuner.host.watch import watching
 from tuner.launchers.base import Launcher, LaunchSpec, Server
 from tuner.load.client import LoadClient
+from tuner.load.deciding import Deciding
 from tuner.load.metrics import Measurement, is_late, measure, pooled
 from tuner.load.naming import SATURATION
 from tuner.load.plan import Plan, Skipped, plan
@@ -39,6 +40,9 @@ from tuner.load.tokenizer import Wording, wording
 from tuner.load.warmup import WarmUp, warm_up
 from tuner.load.workload import Workload
 from tuner.objective import Objective, Verdict
+from tuner.proof.soak import Soaked, round_of
+from tuner.quality.asking import Answers, answers
+from tuner.quality.cases import Quality
 from tuner.records.folder import TrialFolder
 from tuner.records.record import Failure, ProofTerms, Role, Screened, State, TrialRecord
 from tuner.search.base import Expectation
@@ -46,6 +50,7 @@ from tuner.space import Candidate, Settings
 from tuner.trial.costs import with_costs
 from tuner.trial.readiness import Probe, Stopwatch, Watch, wait_until_ready
 from tuner.trial.screening import LiveServer, NotInForce, Screen, Screening, brief, loads, settling
+from tuner.trial.soaking import busy, soaking
 
 _AGAIN = 1 << 31
 """Added to the seed of what is measured once more, a multiple of it to that of a screened setting: its prompts are new
@@ -78,6 +83,8 @@ class Assignment:
         worth_again: Whether what was measured is to be measured once more before its server ends: a near miss.
         screening: What is measured in its running server besides.
         expected: What the search expects of it.
+        questions: What it is asked after its load.
+        soak_s: How long it is soaked at most after its load, in seconds of wall time; 0 for not at all.
     """
 
     study: str
@@ -96,6 +103,8 @@ class Assignment:
     worth_again: Callable[[Measurement], bool] = never
     screening: Screening | None = None
     expected: Expectation | None = None
+    questions: Quality | None = None
+    soak_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +190,8 @@ class _Trial:
     results: tuple[StageResult, ...] = ()
     screened: tuple[Screened, ...] = ()
     unscreened: str = ""
+    answers: Answers | None = None
+    soak: Soaked | None = None
 
     def run(self) -> None:
         """The line itself."""
@@ -200,6 +211,8 @@ class _Trial:
             assert self.measurement is not None
             self.verdict = self._judged(self.measurement)
             self._screen(server, watch, context_tokens)
+            self._ask(server, watch)
+            self._soak(server, watch, context_tokens)
 
     def _judged(self, measurement: Measurement) -> Verdict:
         baseline = self.assignment.baseline and self.assignment.baseline.measurement
@@ -277,6 +290,49 @@ class _Trial:
         measured = measure(results, self.bench.workload, self.bench.clock_scale, self.bench.objective.deciding)
         return with_costs(measured, results, self.host[-len(results) :], self.bench.price_per_hour)
 
+    def _ask(self, server: Server, watch: Watch) -> None:
+        """Whether its answers are right; a server that dies of the questions has died."""
+        questions = self.assignment.questions
+        if questions is None:
+            return
+        self.stopwatch.enter(Phase.ASKING)
+        asks, target = questions.asks(), self._target(server)
+        completions = answers(asks, target, questions.concurrency, lambda answered: watch.check())
+        if any(each.error for each in completions):
+            watch.linger()
+        self.answers = Answers(questions=questions.digest, completions=completions)
+
+    def _soak(self, server: Server, watch: Watch, context: int | None) -> None:
+        """Load after load until enough has gone through its KV cache, or its time is over."""
+        if not self.assignment.soak_s:
+            return
+        self.stopwatch.enter(Phase.SOAKING)
+        load, begun_s = soaking(self.bench.workload, self._soak_s), time.monotonic()
+        self.soak = Soaked(kv_tokens=self._kv_tokens, allowed=load.max_failed_share)
+        while time.monotonic() - begun_s < self.assignment.soak_s and not self.soak.enough:
+            number = len(self.soak.rounds) + 1
+            planned = self._plan(context, self.assignment.seed + number * _AGAIN, load, Deciding())
+            if not self._soak_once(server, watch, list(busy(planned)), number, begun_s):
+                break
+
+    @property
+    def _soak_s(self) -> float:
+        """In the engine's own seconds."""
+        return self.assignment.soak_s * self.bench.clock_scale
+
+    def _soak_once(self, server: Server, watch: Watch, stages: Sequence[Stage], number: int, begun_s: float) -> bool:
+        """One round; whether it got to its end, which too many failed requests keep it from."""
+        assert self.soak is not None
+        scale, before, round_s = self.bench.clock_scale, self.spoiled, time.monotonic()
+        results = self._send(server, watch, stages, f", soak {number}")
+        took_s = time.monotonic() - round_s
+        self.spoiled = before  # nothing that the proof rests on
+        self.results += tuple(result.renamed(f"{result.stage}, soak {number}") for result in results)
+        self.folder.save_requests(self.results)
+        found = round_of(results, (round_s - begun_s) * scale, took_s * scale, scale)
+        self.soak = self.soak.model_copy(update={"rounds": (*self.soak.rounds, found)})
+        return bool(results) and not any(result.aborted for result in results)
+
     def _measured(self, results: tuple[StageResult, ...]) -> Measurement:
         """The load's numbers, and those of the start."""
         measured = self._numbers(results)
@@ -348,7 +404,9 @@ class _Trial:
                 break
         return found
 
-    def _plan(self, context: int | None, seed: int, workload: Workload | None = None) -> Plan:
+    def _plan(
+        self, context: int | None, seed: int, workload: Workload | None = None, deciding: Deciding | None = None
+    ) -> Plan:
         assert self.warm_up is not None
         return plan(
             workload or self.bench.workload,
@@ -357,7 +415,7 @@ class _Trial:
             kv_tokens=self._kv_tokens,
             calibration=self.warm_up.calibration,
             clock_scale=self.bench.clock_scale,
-            deciding=self.bench.objective.deciding,
+            deciding=self.bench.objective.deciding if deciding is None else deciding,
             held_out=self.assignment.proof is not None,
         )
 
@@ -492,6 +550,8 @@ class _Trial:
             failure=self.failure,
             screened=self.screened,
             unscreened=self.unscreened,
+            answers=self.answers,
+            soak=self.soak,
             expected=self.assignment.expected,
             proof=self.assignment.proof,
         )

@@ -17,6 +17,7 @@ from tuner.engines.vllm.log import signs
 from tuner.engines.vllm.log.degradations import NAMES, VllmDegradations
 from tuner.engines.vllm.log.phases import phase_of
 from tuner.engines.vllm.log.telling import sieve
+from tuner.engines.vllm.parsers import misfits
 
 
 class VllmConfig(EngineConfig):
@@ -33,5 +34,5 @@ def _announces(lines: Sequence[LogLine]) -> bool:
 
 _LOG = EngineLog(signs.reader, Index([]), VllmDegradations, Shapes(_announces), sieve)
 
-VLLM = EngineKind(VllmConfig, VllmEngine, CONVENTIONS, _LOG, foresight_of, HINTS, live_of)
+VLLM = EngineKind(VllmConfig, VllmEngine, CONVENTIONS, _LOG, foresight_of, HINTS, live_of, misfits)
 """Its logs need no signature: what no other engine wrote is vLLM's."""
