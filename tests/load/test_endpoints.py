@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,11 @@ def read(*events: bytes) -> sse.Reply:
     data = b"".join(events)
     ends = [len(b"".join(events[: number + 1])) for number in range(len(events))]
     return sse.read(data, ends, [float(number) for number in range(len(events))])
+
+
+def real(name: str) -> bytes:
+    """A stream of vLLM 0.32.0 on a CPU."""
+    return (Path(__file__).parent / f"vllm-0.32.0-cpu-messages-{name}.sse").read_bytes()
 
 
 # --- what is sent ---
@@ -230,6 +236,23 @@ def test_what_a_message_said_is_put_together(server):
     said = sse.said(b"".join(data))
     assert (said.reasoning, said.content, said.finish_reason) == ("hm", "so", "tool_calls")
     assert list(said.calls.values()) == [("ls", '{"a": 1}')]
+
+
+@pytest.mark.parametrize(
+    ("stream", "chunks", "output", "reasoned", "called"),
+    [("thinking", 12, 12, True, False), ("tool", 32, 64, False, True)],
+)
+def test_vllms_own_messages_are_read(stream, chunks, output, reasoned, called):
+    reply = sse.read(data := real(stream), [len(data)], [1.0])
+    assert (len(reply.chunk_ms), reply.output_tokens, reply.finish_reason) == (chunks, output, "length")
+    assert (reply.reasoned, reply.tool_called, reply.opened_ms, reply.malformed) == (reasoned, called, 1.0, None)
+    assert reply.prompt_tokens is not None
+
+
+def test_vllms_own_words_when_its_engine_is_killed_are_an_error():
+    reply = sse.read(data := real("killed"), [len(data)], [1.0])
+    assert "validation errors for ChatCompletionStreamResponse" in (reply.error or "")
+    assert reply.finish_reason is None
 
 
 # --- what goes wrong ---
