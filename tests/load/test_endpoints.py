@@ -150,7 +150,7 @@ def test_a_tool_is_offered_in_the_messages_form_and_its_call_recognised(client, 
     sent = to(Endpoint.MESSAGES, Stage("tool_call", 1, (tool_call("7/tool"),), 0.7, 10.0, 0))
     (record,) = client.run(sent, server.target).records
     assert (record.failure, record.tool_called, record.finish_reason) == (None, True, "tool_calls")
-    assert record.ttft_ms == pytest.approx(50, abs=15)
+    assert record.ttft_ms == pytest.approx(50, abs=40)  # neither the opening nor the arguments
     assert len(record.chunk_ms) == 3  # the name, the arguments, and the token that ends the turn
 
 
@@ -166,9 +166,9 @@ def test_times_and_counts_are_the_same_through_all(client, server, endpoint):
     }
     assert {each.prompt_tokens for each in result.records} == set(map(server.prompt_tokens, server.bodies))
     measurement = measure([result], Workload(name="w", concurrency=1, requests=1))
-    assert measurement.ttft_p50_ms == pytest.approx(80, abs=10)
-    assert measurement.concurrent_tpot_p50_ms == pytest.approx(20, rel=0.1)
-    assert measurement.itl_p50_ms == pytest.approx(20, rel=0.1)
+    assert measurement.ttft_p50_ms == pytest.approx(80, abs=20)
+    assert measurement.concurrent_tpot_p50_ms == pytest.approx(20, rel=0.2)
+    assert measurement.itl_p50_ms == pytest.approx(20, rel=0.2)
     assert measurement.warnings == ()
 
 
