@@ -120,6 +120,15 @@ def test_a_request_cut_off_at_the_end_is_in_no_number_of_vllms():
     assert written([*whole, cut]) == written(whole)
 
 
+@pytest.mark.parametrize(
+    ("backend", "endpoint"),
+    [("openai", "completions"), ("vllm", "completions"), ("openai-chat", "chat"), ("x", "chat")],
+)
+def test_its_traffic_goes_where_vllms_benchmark_sent_it(backend, endpoint):
+    result = vllm_result.read(REAL)
+    assert result.model_copy(update={"backend": backend}).workload.endpoint == endpoint
+
+
 def test_where_nothing_completed_there_is_no_result_of_zeros():
     with pytest.raises(MeasurementError, match="nothing to write"):
         written([])

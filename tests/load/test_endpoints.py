@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,11 @@ def read(*events: bytes) -> sse.Reply:
     data = b"".join(events)
     ends = [len(b"".join(events[: number + 1])) for number in range(len(events))]
     return sse.read(data, ends, [float(number) for number in range(len(events))])
+
+
+def real(name: str) -> bytes:
+    """A stream of vLLM 0.32.0 on a CPU."""
+    return (Path(__file__).parent / f"vllm-0.32.0-cpu-messages-{name}.sse").read_bytes()
 
 
 # --- what is sent ---
@@ -144,7 +150,7 @@ def test_a_tool_is_offered_in_the_messages_form_and_its_call_recognised(client, 
     sent = to(Endpoint.MESSAGES, Stage("tool_call", 1, (tool_call("7/tool"),), 0.7, 10.0, 0))
     (record,) = client.run(sent, server.target).records
     assert (record.failure, record.tool_called, record.finish_reason) == (None, True, "tool_calls")
-    assert record.ttft_ms == pytest.approx(50, abs=15)
+    assert record.ttft_ms == pytest.approx(50, abs=40)  # neither the opening nor the arguments
     assert len(record.chunk_ms) == 3  # the name, the arguments, and the token that ends the turn
 
 
@@ -160,9 +166,9 @@ def test_times_and_counts_are_the_same_through_all(client, server, endpoint):
     }
     assert {each.prompt_tokens for each in result.records} == set(map(server.prompt_tokens, server.bodies))
     measurement = measure([result], Workload(name="w", concurrency=1, requests=1))
-    assert measurement.ttft_p50_ms == pytest.approx(80, abs=10)
-    assert measurement.concurrent_tpot_p50_ms == pytest.approx(20, rel=0.1)
-    assert measurement.itl_p50_ms == pytest.approx(20, rel=0.1)
+    assert measurement.ttft_p50_ms == pytest.approx(80, abs=20)
+    assert measurement.concurrent_tpot_p50_ms == pytest.approx(20, rel=0.2)
+    assert measurement.itl_p50_ms == pytest.approx(20, rel=0.2)
     assert measurement.warnings == ()
 
 
@@ -230,6 +236,23 @@ def test_what_a_message_said_is_put_together(server):
     said = sse.said(b"".join(data))
     assert (said.reasoning, said.content, said.finish_reason) == ("hm", "so", "tool_calls")
     assert list(said.calls.values()) == [("ls", '{"a": 1}')]
+
+
+@pytest.mark.parametrize(
+    ("stream", "chunks", "output", "reasoned", "called"),
+    [("thinking", 12, 12, True, False), ("tool", 32, 64, False, True)],
+)
+def test_vllms_own_messages_are_read(stream, chunks, output, reasoned, called):
+    reply = sse.read(data := real(stream), [len(data)], [1.0])
+    assert (len(reply.chunk_ms), reply.output_tokens, reply.finish_reason) == (chunks, output, "length")
+    assert (reply.reasoned, reply.tool_called, reply.opened_ms, reply.malformed) == (reasoned, called, 1.0, None)
+    assert reply.prompt_tokens is not None
+
+
+def test_vllms_own_words_when_its_engine_is_killed_are_an_error():
+    reply = sse.read(data := real("killed"), [len(data)], [1.0])
+    assert "validation errors for ChatCompletionStreamResponse" in (reply.error or "")
+    assert reply.finish_reason is None
 
 
 # --- what goes wrong ---

@@ -84,3 +84,6 @@ def test_what_was_not_measured_is_no_proof(profile):
 
 def test_what_only_a_launch_of_ours_tells_is_not_asked_for(profile):
     assert needed(proven(profile, {**SPEED, "startup_s": effect(10.0, 10.0)})) == {"output_tokens_per_s": False}
+    assert needed(proven(profile, {**SPEED, "energy_per_token_j": effect(0.3, 0.2)})) == {"output_tokens_per_s": False}
+    with pytest.raises(ConfigError, match="no proof that could be held"):
+        needed(proven(profile, {"cost_per_million_tokens": effect(0.3, 0.2)}))

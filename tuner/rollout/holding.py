@@ -21,8 +21,8 @@ _GUESSED = Noise(0.03, 6)
 """Between launches, where the proof does not tell."""
 _LEAST = 0.005
 """No machine is quieter between launches."""
-_OF_A_START = ("startup_s", "kv_tokens")
-"""What only a launch of tuner's own tells."""
+_OF_A_LAUNCH = ("startup_s", "kv_tokens", "kv_requests", "energy_per_token_j", "cost_per_million_tokens")
+"""What only a launch of tuner's own on the study's hardware tells."""
 
 
 class Held(Schema):
@@ -48,9 +48,10 @@ def needed(profile: Profile) -> dict[str, bool]:
     """
     decision = profile.verdict.decision
     names = {**dict.fromkeys(decision.limits, True), **dict.fromkeys(decision.goals, False)}
-    if not names:
+    told = {name: limit for name, limit in names.items() if name not in _OF_A_LAUNCH and _launches(profile, name)}
+    if not told:
         raise ConfigError("the profile holds no proof that could be held against the service")
-    return {name: limit for name, limit in names.items() if name not in _OF_A_START and _launches(profile, name)}
+    return told
 
 
 def held(profile: Profile, numbers: Sequence[Mapping[str, float]]) -> tuple[Held, ...]:

@@ -14,7 +14,7 @@ UNREADABLE = "Bad Request"
 """The type of the error by which FastAPI refuses a body before the endpoint has seen it, in OpenAI's form."""
 BROKEN = (
     "2 validation errors for ChatCompletionStreamResponse\nmodel\n  Field required [type=missing, "
-    "input_value={'error': {'message': 'En... 'param': None, 'code': 500}}, input_type=dict]"
+    "input_value={'error': {'message': 'En...am': None, 'code': 500}}, input_type=dict]"
 )
 """vLLM takes the error of the chat stream that it translates for a chunk, and says that it is none."""
 _STOPS: Mapping[str, str] = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}

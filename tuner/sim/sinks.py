@@ -256,7 +256,8 @@ class Stream(_Sink):
         """One more token."""
         self.generated += 1
         kind, text = next(self._pieces)
-        data = self.envelope.head(self._counts(0)) if self.generated == 1 else b""
+        # what came out of the cache is told in the end alone
+        data = self.envelope.head(usage(self.reply, 0, None)) if self.generated == 1 else b""
         if self._interval == 1:
             data += self._one(kind, text, finished)
         else:
