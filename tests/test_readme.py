@@ -91,6 +91,7 @@ ELSEWHERE = {
     "tuner workload show": "tests/test_workload_show.py",
     "tuner workload learn": "tests/test_workload_learn.py",
     "tuner quality": "tests/test_quality.py",
+    "tuner watch": "tests/watch/test_watch.py",
 }
 
 

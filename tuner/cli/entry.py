@@ -12,6 +12,7 @@ from tuner.cli.profile import profile_app
 from tuner.cli.quality import quality_app
 from tuner.cli.sim import sim_app
 from tuner.cli.study import study_app
+from tuner.cli.watch import watch_app
 from tuner.cli.workload import workload_app
 from tuner.errors import TunerError
 from tuner.terminal import interrupt
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(machine_app)
+app.add_typer(watch_app)
 app.add_typer(study_app, name="study")
 app.add_typer(profile_app, name="profile")
 app.add_typer(sim_app, name="sim")

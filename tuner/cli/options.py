@@ -19,9 +19,11 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def print_(text: str) -> None:
-    """A line of what was asked for."""
+def print_(text: str, *, flush: bool = False) -> None:
+    """A line of what was asked for; flushed where someone may wait for it."""
     sys.stdout.write(text + "\n")
+    if flush:
+        sys.stdout.flush()
 
 
 def _complete_override(incomplete: str) -> list[str]:

@@ -81,7 +81,7 @@ class Snapshot:
     @classmethod
     def of(cls, text: str, at_ns: int) -> "Snapshot":
         """A page in Prometheus' text format."""
-        return cls(_buckets(text, _PROMPTS), _buckets(text, _OUTPUTS), parse(text, at_ns))
+        return cls(buckets_of(text, _PROMPTS), buckets_of(text, _OUTPUTS), parse(text, at_ns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +165,12 @@ def _prefix(prompts: Length, cached: float) -> dict[str, Any] | None:
     return {"tokens": max(1, low), "hit_rate": round(hit_rate, 3)}
 
 
-def _buckets(text: str, names: Sequence[str]) -> Buckets | None:
-    """The sum over all engines and models of the page."""
+def buckets_of(text: str, names: Sequence[str]) -> Buckets | None:
+    """A page's histogram, the sum over all of its engines and models; ``None`` if it has none of these names.
+
+    Raises:
+        ValueError: It cannot be read. Likewise ``IndexError``.
+    """
     upto: dict[float, float] = {}
     total = 0.0
     for name in names:

@@ -1,0 +1,107 @@
+"""``tuner watch`` on a terminal: a table that grows, or a line for each stretch where there is none."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tuner import words
+from tuner.watch.promise import WatchState
+from tuner.watch.stretch import Between, Stretch
+from tuner.watch.watcher import Sighting
+
+_RECENT = 20
+_STYLES = {WatchState.HOLDS: "green", WatchState.SLOWER: "red", WatchState.OTHER_TRAFFIC: "yellow"}
+_LESS = "\N{EN DASH}"
+
+
+def show(sightings: Iterable[Sighting], console: Console) -> None:
+    """Show them as they come."""
+    if not console.is_terminal:
+        for sighting in sightings:
+            console.print(line(sighting), highlight=False, soft_wrap=True)
+        return
+    recent: deque[Sighting] = deque(maxlen=_RECENT)
+    with Live(console=console, auto_refresh=False) as live:
+        for sighting in sightings:
+            recent.append(sighting)
+            live.update(_table(recent), refresh=True)
+            if sighting.conclusion:
+                live.console.print(_conclusion(sighting))
+
+
+def line(sighting: Sighting) -> str:
+    """One stretch in a line."""
+    if sighting.stretch is None or sighting.judged is None:
+        return f"{sighting.at}  {sighting.note}"
+    told = ", ".join(f"{name} {value}" for name, value in _figures(sighting.stretch))
+    why = f" ({'; '.join(sighting.judged.why)})" if sighting.judged.why else ""
+    then = f": {sighting.conclusion}" if sighting.conclusion else ""
+    return f"{sighting.at}  {told}; {sighting.judged.state}{why}{then}"
+
+
+def _conclusion(sighting: Sighting) -> Text:
+    assert sighting.judged is not None
+    return Text(f"{sighting.at}  {sighting.conclusion}", style=_STYLES.get(sighting.judged.state, ""))
+
+
+def _table(sightings: Iterable[Sighting]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    listed = list(sightings)
+    names = dict.fromkeys(name for each in listed if each.stretch for name, _ in _figures(each.stretch))
+    for name in ("at", *names, ""):
+        table.add_column(name)
+    for each in listed:
+        table.add_row(*_row(each, list(names)))
+    return table
+
+
+def _row(sighting: Sighting, names: list[str]) -> Iterator[Text]:
+    yield Text(sighting.at[11:19])
+    figures = dict(_figures(sighting.stretch)) if sighting.stretch else {}
+    yield from (Text(figures.get(name, "")) for name in names)
+    if sighting.judged is None:
+        yield Text(sighting.note or "", style="yellow")
+        return
+    why = f" ({'; '.join(sighting.judged.why)})" if sighting.judged.why else ""
+    yield Text(f"{sighting.judged.state}{why}", style=_STYLES.get(sighting.judged.state, ""))
+
+
+def _figures(stretch: Stretch) -> Iterator[tuple[str, str]]:
+    """What the server told, each with its name."""
+    if stretch.answered is not None:
+        yield "answered", f"{stretch.answered:,.0f}"
+    if stretch.output_tokens_per_s is not None:
+        yield "throughput", f"{words.digits(stretch.output_tokens_per_s)} tokens/s"
+    yield from (
+        (name, words.digits(value))
+        for name, value in (("at once", stretch.users), ("waiting", stretch.waiting))
+        if value is not None
+    )
+    yield from ((name, _between(each)) for name, each in _medians(stretch) if each)
+    yield from (
+        (name, words.percent(value))
+        for name, value in (("KV cache", stretch.kv_usage), ("prefix hits", stretch.prefix_hit_rate))
+        if value is not None
+    )
+    yield from ((name, value) for name, value in _rest(stretch) if value)
+
+
+def _medians(stretch: Stretch) -> Iterator[tuple[str, Between | None]]:
+    yield "TTFT p50", stretch.ttft_p50
+    yield "ITL p50", stretch.itl_p50
+
+
+def _between(found: Between) -> str:
+    if found.high_ms is None:
+        return f"over {words.digits(found.low_ms)} ms"
+    return f"{words.digits(found.low_ms)}{_LESS}{words.digits(found.high_ms)} ms"
+
+
+def _rest(stretch: Stretch) -> Iterator[tuple[str, str]]:
+    yield "preemptions", f"{stretch.preemptions:,.0f}" if stretch.preemptions else ""
+    yield "power", f"{words.digits(stretch.power_w)} W" if stretch.power_w is not None else ""
+    yield "GPU memory", f"{words.digits(stretch.memory_used_gib)} GiB" if stretch.memory_used_gib is not None else ""

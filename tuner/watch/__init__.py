@@ -1,0 +1,1 @@
+"""A deployed server under its real traffic, held against what its profile promised."""

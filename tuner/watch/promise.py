@@ -1,0 +1,108 @@
+"""Whether a stretch of real traffic is like that of the proof, and whether the server does then what was proven.
+
+Users' traffic is no experiment: only what is comparable is compared. A histogram tells between which bounds a median
+lies, so that a server is called slower only where the whole bucket is beyond what was proven and a margin.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tuner.export.profile import Profile
+from tuner.load.workload import Workload
+from tuner.schema import Schema
+from tuner.watch.stretch import Between, Stretch
+from tuner.words import digits, metric
+
+_ALIKE = 1.5
+"""Mean lengths and users within this factor of the proof's are the proof's traffic."""
+_MARGIN = 1.25
+"""So much slower than its launches in the proof a median may be: they differ among themselves, and no two hours of
+users are alike."""
+_FEWEST = 20
+"""Requests that have to end within a stretch before their median says anything."""
+
+
+class WatchState(StrEnum):
+    """What a stretch says of the proof."""
+
+    IDLE = "idle"
+    """Too few requests ended to say anything."""
+    OTHER_TRAFFIC = "other traffic"
+    """They were not those of the proof."""
+    HOLDS = "holds"
+    """Nothing is slower than was proven, beyond the margin."""
+    SLOWER = "slower"
+    """Something is."""
+
+
+class Judged(Schema):
+    """A stretch, and what it says."""
+
+    state: WatchState
+    why: tuple[str, ...] = ()
+    """In what the traffic is another, or what is slower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a profile promised, and under which traffic.
+
+    Attributes:
+        medians_ms: Time to first token and gap between tokens, by metric: the mean of the winner's launches.
+        prompt_tokens: Of the mean request of the proof. Likewise the next.
+        output_tokens: Generated.
+        users: At once; ``None`` where they came on schedule.
+    """
+
+    medians_ms: tuple[tuple[str, float], ...]
+    prompt_tokens: float
+    output_tokens: float
+    users: int | None
+
+    @classmethod
+    def of(cls, profile: Profile, workload: Workload) -> "Promise":
+        """A profile's, proven under this workload."""
+        prompt, output = workload.typical
+        known = {name: each.winner.mean for name, each in profile.measured.items()}
+        medians = tuple((name, known[name]) for name in ("ttft_p50_ms", "itl_p50_ms") if name in known)
+        return cls(medians, prompt, output, workload.closed_users)
+
+    @property
+    def text(self) -> str:
+        """What was proven, in a line."""
+        medians = (f"{_named(name)} {digits(ms)} ms" for name, ms in self.medians_ms)
+        users = f", {self.users} at once" if self.users else ""
+        lengths = f"{self.prompt_tokens:,.0f} prompt and {self.output_tokens:,.0f} output tokens"
+        return f"{', '.join(medians)} for {lengths}{users}"
+
+    def judge(self, stretch: Stretch) -> Judged:
+        """What a stretch says."""
+        if (stretch.answered or 0) < _FEWEST:
+            return Judged(state=WatchState.IDLE)
+        if others := tuple(self._others(stretch)):
+            return Judged(state=WatchState.OTHER_TRAFFIC, why=others)
+        slower = tuple(self._slower(stretch))
+        return Judged(state=WatchState.SLOWER if slower else WatchState.HOLDS, why=slower)
+
+    def _others(self, stretch: Stretch) -> Iterator[str]:
+        """In what the traffic differs from the proof's."""
+        sides = (
+            ("prompt tokens", stretch.prompt_tokens, self.prompt_tokens),
+            ("output tokens", stretch.output_tokens, self.output_tokens),
+            ("requests at once", stretch.users, self.users),
+        )
+        for what, seen, proven in sides:
+            if seen is not None and proven and not proven / _ALIKE <= seen <= proven * _ALIKE:
+                yield f"{digits(seen)} {what} for {digits(proven)}"
+
+    def _slower(self, stretch: Stretch) -> Iterator[str]:
+        seen: dict[str, Between | None] = {"ttft_p50_ms": stretch.ttft_p50, "itl_p50_ms": stretch.itl_p50}
+        for name, proven_ms in self.medians_ms:
+            between = seen[name]
+            if between and between.low_ms > proven_ms * _MARGIN:
+                yield f"{_named(name)} at least {digits(between.low_ms)} ms for {digits(proven_ms)} ms"
+
+
+def _named(name: str) -> str:
+    return metric(name).short

@@ -1,0 +1,154 @@
+"""What a server did in a stretch of time, read off its ``/metrics`` pages."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from tuner.host.state import GpuState
+from tuner.load.traffic import Buckets, Snapshot, buckets_of
+from tuner.schema import Schema
+
+_TTFT = ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds")
+_ITL = (
+    "vllm:inter_token_latency_seconds",
+    "vllm:time_per_output_token_seconds",  # as it was called up to vLLM 0.10
+    "sglang:inter_token_latency_seconds",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One reading.
+
+    Attributes:
+        traffic: Lengths, counters and gauges.
+        ttft: Times to first token since the server's start, in seconds; ``None`` where it keeps no such histogram.
+        itl: Gaps between tokens, likewise.
+        gpus: The GPUs at that moment, where they can be seen.
+    """
+
+    traffic: Snapshot
+    ttft: Buckets | None
+    itl: Buckets | None
+    gpus: tuple[GpuState, ...] = ()
+
+    @classmethod
+    def of(cls, text: str, at_ns: int, gpus: tuple[GpuState, ...] = ()) -> "Glance":
+        """A page in Prometheus' text format.
+
+        Raises:
+            ValueError: It cannot be read. Likewise ``IndexError``.
+        """
+        # a server that has the older name besides the newer one counts the same gaps twice, which no quantile minds
+        return cls(Snapshot.of(text, at_ns), buckets_of(text, _TTFT), buckets_of(text, _ITL), gpus)
+
+
+class Between(Schema):
+    """A median as a histogram tells it: the bounds of its bucket, in milliseconds."""
+
+    low_ms: float
+    high_ms: float | None
+    """Null where it lies beyond the last bound."""
+
+
+class Stretch(Schema):
+    """What was seen between two readings; null where the server does not tell."""
+
+    seconds: float
+    answered: float | None = None
+    """Requests that ended."""
+    output_tokens_per_s: float | None = None
+    prompt_tokens: float | None = None
+    """Of the mean request that ended. Likewise the next."""
+    output_tokens: float | None = None
+    users: float | None = None
+    """Requests in the batch, mean over the readings. Likewise the next two."""
+    waiting: float | None = None
+    kv_usage: float | None = None
+    preemptions: float | None = None
+    prefix_hit_rate: float | None = None
+    ttft_p50: Between | None = None
+    itl_p50: Between | None = None
+    power_w: float | None = None
+    """Of all watched GPUs together. Likewise the next."""
+    memory_used_gib: float | None = None
+
+
+def restarted(before: Glance, after: Glance) -> bool:
+    """Whether the server was started anew in between: a counter fell."""
+    counts = (
+        (earlier, later)
+        for name in ("generation_tokens", "prompt_tokens")
+        if (earlier := getattr(before.traffic.page, name)) is not None
+        and (later := getattr(after.traffic.page, name)) is not None
+    )
+    return any(later < earlier for earlier, later in counts)
+
+
+def stretch_of(glances: Sequence[Glance]) -> Stretch:
+    """What happened between the first reading and the last, of one and the same run of the server.
+
+    Args:
+        glances: Two or more, in order.
+    """
+    first, last = glances[0], glances[-1]
+    seconds = (last.traffic.page.at_ns - first.traffic.page.at_ns) / 1e9
+    prompts = _since(first.traffic.prompts, last.traffic.prompts)
+    outputs = _since(first.traffic.outputs, last.traffic.outputs)
+    tokens, queried = _grown(glances, "generation_tokens"), _grown(glances, "prefix_queries")
+    hits = _grown(glances, "prefix_hits")
+    return Stretch(
+        seconds=round(seconds, 3),
+        answered=prompts.count if prompts else None,
+        output_tokens_per_s=None if tokens is None else tokens / seconds,
+        prompt_tokens=_mean_of(prompts),
+        output_tokens=_mean_of(outputs),
+        users=_mean(glances, "running"),
+        waiting=_mean(glances, "waiting"),
+        kv_usage=_mean(glances, "kv_usage"),
+        preemptions=_grown(glances, "preemptions"),
+        prefix_hit_rate=hits / queried if hits is not None and queried else None,
+        ttft_p50=_median(_since(first.ttft, last.ttft)),
+        itl_p50=_median(_since(first.itl, last.itl)),
+        power_w=_of_gpus(glances, lambda gpu: gpu.power_w, 1.0),
+        memory_used_gib=_of_gpus(glances, lambda gpu: gpu.memory_used_mib, 1 / 1024),
+    )
+
+
+def _since(before: Buckets | None, after: Buckets | None) -> Buckets | None:
+    return after.since(before) if before and after else None
+
+
+def _mean_of(found: Buckets | None) -> float | None:
+    return found.mean if found and found.count > 0 else None
+
+
+def _median(found: Buckets | None) -> Between | None:
+    """Which bucket holds it."""
+    if found is None or found.count < 1:
+        return None
+    low = 0.0
+    for bound in sorted(found.upto):
+        if found.upto[bound] >= found.count / 2:
+            return Between(low_ms=low * 1000, high_ms=None if bound == float("inf") else bound * 1000)
+        low = bound
+    return None
+
+
+def _grown(glances: Sequence[Glance], name: str) -> float | None:
+    before, after = (getattr(each.traffic.page, name) for each in (glances[0], glances[-1]))
+    return None if before is None or after is None else after - before
+
+
+def _mean(glances: Sequence[Glance], name: str) -> float | None:
+    known = [value for each in glances if (value := getattr(each.traffic.page, name)) is not None]
+    return fmean(known) if known else None
+
+
+def _of_gpus(glances: Sequence[Glance], of: Callable[[GpuState], float | None], scale: float) -> float | None:
+    sums = []
+    for glance in glances:
+        values = [of(gpu) for gpu in glance.gpus]
+        if values and None not in values:
+            sums.append(sum(value for value in values if value is not None))
+    return fmean(sums) * scale if sums else None

@@ -1,0 +1,138 @@
+"""Follows a running server: a stretch of time after another, each held against the proof."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import httpx
+
+from tuner.errors import EngineUnavailable, TunerError
+from tuner.fetch import fetch
+from tuner.host.gpu import Read
+from tuner.launchers.attach import AttachLauncher
+from tuner.schema import Schema
+from tuner.watch.promise import Judged, Promise, WatchState
+from tuner.watch.stretch import Glance, Stretch, restarted, stretch_of
+
+_WITHIN_S = 10.0
+_LONGEST_PAUSE_S = 5.0
+_READINGS = 10
+"""Of the page within a stretch, for the means of its gauges."""
+_IN_A_ROW = 3
+"""Stretches that say the same before anything is concluded from them."""
+
+
+class Sighting(Schema):
+    """What is told of a stretch."""
+
+    at: str
+    """Its end, in UTC."""
+    stretch: Stretch | None = None
+    """Null where the server did not answer, or was started anew."""
+    judged: Judged | None = None
+    note: str | None = None
+    """Why there are no numbers."""
+    conclusion: str | None = None
+    """What follows from the last three that said anything; told once."""
+
+
+@dataclass
+class Watcher:
+    """Watches one server, which is never changed, for as long as it is asked to.
+
+    Attributes:
+        server: The server.
+        promise: What was proven of it.
+        read_gpus: The GPUs that it serves on; none where they cannot be seen from here.
+        every_s: Length of a stretch in seconds.
+        concluded: What the last conclusion was; ``None`` before the first.
+    """
+
+    server: AttachLauncher
+    promise: Promise
+    read_gpus: Read
+    every_s: float
+    concluded: WatchState | None = None
+    _states: list[WatchState] = field(default_factory=list)
+
+    def sightings(self, seconds: float | None) -> Iterator[Sighting]:
+        """One for each stretch.
+
+        Args:
+            seconds: For how long; ``None`` for ever.
+
+        Raises:
+            EngineUnavailable: Nothing answers at the beginning.
+            TunerError: It answers, but not with such a page.
+        """
+        until_s = None if seconds is None else time.monotonic() + seconds
+        glances: list[Glance | None] = [self._first()]
+        while until_s is None or time.monotonic() < until_s:
+            glances = [glances[-1], *self._glances(until_s)]
+            yield self._sighting(glances)
+
+    def _first(self) -> Glance:
+        found = self._glance()
+        if found is None:
+            raise EngineUnavailable(f"nothing answers at {self.server.url}/metrics", fix="check the URL")
+        if found.ttft is None and found.itl is None:
+            fix = "vLLM and SGLang keep them (not with --disable-log-stats); for others: tuner profile verify"
+            raise TunerError(f"{self.server.url}/metrics has no histograms of latencies", fix=fix)
+        return found
+
+    def _glances(self, until_s: float | None) -> Iterator[Glance | None]:
+        """The readings of a stretch, the last one at its end."""
+        pause_s = min(self.every_s / _READINGS, _LONGEST_PAUSE_S)
+        end_s = min(time.monotonic() + self.every_s, until_s or float("inf"))
+        while (left_s := end_s - time.monotonic()) > 0:
+            time.sleep(min(pause_s, left_s))
+            yield self._glance()
+
+    def _glance(self) -> Glance | None:
+        """The page as it is now; ``None`` where nothing answers."""
+        page = f"{self.server.url}/metrics"
+        try:
+            answer = fetch(page, self.server.headers, within_s=_WITHIN_S)
+        except httpx.HTTPError:
+            return None
+        if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR:  # as a proxy says it of a server that is down
+            return None
+        if answer.status != httpx.codes.OK:
+            fix = "SGLang needs --enable-metrics, and a gateway may hide the page: give the engine's own URL"
+            raise TunerError(f"{page} answers HTTP {answer.status}", fix=fix)
+        try:
+            return Glance.of(answer.text, time.perf_counter_ns(), self.read_gpus(None))
+        except (ValueError, IndexError) as error:
+            raise TunerError(f"{page} cannot be read: {error}") from error
+
+    def _sighting(self, glances: Sequence[Glance | None]) -> Sighting:
+        at, there = datetime.now(UTC).isoformat(timespec="seconds"), [each for each in glances if each]
+        if not glances[-1] or len(there) < 2:
+            return Sighting(at=at, note=f"nothing answers at {self.server.url}" if not glances[-1] else "it is back")
+        if any(restarted(before, after) for before, after in pairwise(there)):
+            return Sighting(at=at, note="it was started anew")
+        stretch = stretch_of(there)
+        judged = self.promise.judge(stretch)
+        return Sighting(at=at, stretch=stretch, judged=judged, conclusion=self._conclusion(judged.state))
+
+    def _conclusion(self, state: WatchState) -> str | None:
+        """What to do about it, once enough stretches in a row have said the same and it has not been told yet."""
+        if state is WatchState.IDLE:
+            return None
+        self._states = [*self._states, state][-_IN_A_ROW:]
+        if len(self._states) < _IN_A_ROW or len(set(self._states)) > 1 or state is self.concluded:
+            return None
+        self.concluded = state
+        return {
+            WatchState.HOLDS: "it does what was proven: tuning again would not pay",
+            WatchState.OTHER_TRAFFIC: (
+                "this is not the traffic of the proof, and tuning for it may pay: "
+                f"tuner workload learn {self.server.url}, then a study with that workload"
+            ),
+            WatchState.SLOWER: (
+                "the proof does not hold any more: tuner profile verify measures it and names what changed; "
+                "tuning again pays if nothing did"
+            ),
+        }[state]
