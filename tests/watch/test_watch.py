@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tuner.load.target import Target
 from tuner.load.workload import Workload
 from tuner.records.outcome import Outcome
 from tuner.terminal.watch import line
+from tuner.watch.probing import Probe, Prober
 from tuner.watch.promise import Judged, Promise, WatchState
 from tuner.watch.stretch import Between, Stretch
 from tuner.watch.watcher import Sighting, Watcher
@@ -59,6 +60,21 @@ AS_PROVEN = Stretch(
 def test_only_what_is_comparable_is_compared(seen, state, why):
     judged = PROVEN.judge(AS_PROVEN.model_copy(update=seen))
     assert (judged.state, judged.why) == (state, why)
+
+
+@pytest.mark.parametrize(
+    ("users", "tpot_ms", "state"),
+    [
+        (0.1, 5.5, WatchState.HOLDS),
+        (0.1, 7.0, WatchState.SLOWER),
+        (0.1, None, WatchState.IDLE),
+        (3.0, 7.0, WatchState.IDLE),  # others were served as well
+    ],
+)
+def test_a_probe_tells_where_nobody_else_is_served(users, tpot_ms, state):
+    quiet = AS_PROVEN.model_copy(update={"answered": 2, "users": users})
+    promise = replace(PROVEN, alone_ms=5.0)
+    assert promise.judge(quiet, Probe(tpot_p50_ms=tpot_ms)).state is state
 
 
 # a page that the test writes
@@ -231,3 +247,15 @@ def test_the_command_tells_a_line_a_stretch(simulated: SimServer, profile: Path)
     assert all(each.users and each.output_tokens_per_s and each.ttft_p50 and each.itl_p50 for each in busy)
     assert "ITL p50" in result.stderr  # what it is held against
     assert result.exit_code in (0, 3)
+
+
+def test_a_probes_own_requests_are_nobodys_traffic(simulated: SimServer):
+    model = simulated.request("/v1/models").body["data"][0]["id"]
+    with LoadClient() as client:
+        prober = Prober(client, Target(simulated.url, {}, model), TRAFFIC)
+        watcher = Watcher(AttachLauncher(simulated.url), PROVEN, no_gpus, every_s=0.3, probe=prober)
+        sightings = watcher.sightings(None)
+        seen = [next(sightings) for _ in range(3)]
+    assert all(each.probe and each.probe.tpot_p50_ms and each.probe.ttft_p50_ms for each in seen)
+    assert [each.stretch.answered for each in seen if each.stretch] == [0, 0, 0]
+    assert "probe TTFT" in line(seen[0])

@@ -94,7 +94,7 @@ def asked(url: str, overrides: Sequence[str], config_dir: Path | None, token_env
         EngineUnavailable: Nothing answers there.
     """
     url = base(url)
-    model = _served_model(AttachLauncher(url, token_env))
+    model = served_model(AttachLauncher(url, token_env))
     said = {"launcher.url": url, "launcher.token_env": token_env, "model.id": model}
     return load(["experiment=bench", *overrides], config_dir, said)
 
@@ -128,7 +128,7 @@ def _assignment(config: Config, number: int, role: Role) -> Assignment:
     return Assignment(config.study.name, number, role, Candidate({}), config.model.settings, seed)
 
 
-def _served_model(launcher: AttachLauncher) -> str:
+def served_model(launcher: AttachLauncher) -> str:
     """The first model that the server lists by a name."""
     try:
         reply = fetch(f"{launcher.url.rstrip('/')}/v1/models", launcher.headers, within_s=10)

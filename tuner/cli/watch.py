@@ -18,10 +18,11 @@ def watch(
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0.01, help="For how long; else until Ctrl-C.")
     ] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Send a user's few requests after each, too.")] = False,
     token_env: TokenEnv = None,
     as_json: AsJson = False,
 ) -> None:
-    """Follow a server under its real traffic and say whether its proof still holds; it is only looked at.
+    """Follow a server under its real traffic and say whether its proof still holds; it is not changed.
 
     Exit code 3 if the last thing that could be concluded is that it does not.
     """
@@ -31,7 +32,7 @@ def watch(
     from tuner.watch.promise import WatchState
     from tuner.watch.watching import DOES_NOT_HOLD, watching
 
-    with watching(url, profile, every, token_env, say) as watcher:
+    with watching(url, profile, every, token_env, say, probe=probe) as watcher:
         sightings = watcher.sightings(None if minutes is None else minutes * 60)
         if as_json:
             for each in sightings:

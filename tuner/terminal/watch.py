@@ -37,7 +37,7 @@ def line(sighting: Sighting) -> str:
     """One stretch in a line."""
     if sighting.stretch is None or sighting.judged is None:
         return f"{sighting.at}  {sighting.note}"
-    told = ", ".join(f"{name} {value}" for name, value in _figures(sighting.stretch))
+    told = ", ".join(f"{name} {value}" for name, value in _all_figures(sighting))
     why = f" ({'; '.join(sighting.judged.why)})" if sighting.judged.why else ""
     then = f": {sighting.conclusion}" if sighting.conclusion else ""
     return f"{sighting.at}  {told}; {sighting.judged.state}{why}{then}"
@@ -51,7 +51,7 @@ def _conclusion(sighting: Sighting) -> Text:
 def _table(sightings: Iterable[Sighting]) -> Table:
     table = Table(box=None, pad_edge=False)
     listed = list(sightings)
-    names = dict.fromkeys(name for each in listed if each.stretch for name, _ in _figures(each.stretch))
+    names = dict.fromkeys(name for each in listed for name, _ in _all_figures(each))
     for name in ("at", *names, ""):
         table.add_column(name)
     for each in listed:
@@ -61,13 +61,22 @@ def _table(sightings: Iterable[Sighting]) -> Table:
 
 def _row(sighting: Sighting, names: list[str]) -> Iterator[Text]:
     yield Text(sighting.at[11:19])
-    figures = dict(_figures(sighting.stretch)) if sighting.stretch else {}
+    figures = dict(_all_figures(sighting))
     yield from (Text(figures.get(name, "")) for name in names)
     if sighting.judged is None:
         yield Text(sighting.note or "", style="yellow")
         return
     why = f" ({'; '.join(sighting.judged.why)})" if sighting.judged.why else ""
     yield Text(f"{sighting.judged.state}{why}", style=_STYLES.get(sighting.judged.state, ""))
+
+
+def _all_figures(sighting: Sighting) -> Iterator[tuple[str, str]]:
+    if sighting.stretch:
+        yield from _figures(sighting.stretch)
+    if probe := sighting.probe:
+        times = (("TTFT", probe.ttft_p50_ms), ("TPOT", probe.tpot_p50_ms))
+        known = " ".join(f"{name} {words.digits(value)} ms" for name, value in times if value is not None)
+        yield "probe", known or f"failed: {probe.failed}" if probe.failed or known else "tells nothing"
 
 
 def _figures(stretch: Stretch) -> Iterator[tuple[str, str]]:

@@ -11,14 +11,18 @@ from enum import StrEnum
 from tuner.export.profile import Profile
 from tuner.load.workload import Workload
 from tuner.schema import Schema
+from tuner.watch.probing import Probe
 from tuner.watch.stretch import Between, Stretch
 from tuner.words import digits, metric
 
 _ALIKE = 1.5
 """Mean lengths and users within this factor of the proof's are the proof's traffic."""
+_ALONE_METRIC = "tpot_p50_ms"
 _MARGIN = 1.25
 """So much slower than its launches in the proof a median may be: they differ among themselves, and no two hours of
 users are alike."""
+_ALONE = 0.5
+"""Fewer requests at once than this, in the mean, hardly slow a probe down."""
 _FEWEST = 20
 """Requests that have to end within a stretch before their median says anything."""
 
@@ -53,12 +57,14 @@ class Promise:
         prompt_tokens: Of the mean request of the proof. Likewise the next.
         output_tokens: Generated.
         users: At once; ``None`` where they came on schedule.
+        alone_ms: Time per token of a user alone; ``None`` where the proof does not tell.
     """
 
     medians_ms: tuple[tuple[str, float], ...]
     prompt_tokens: float
     output_tokens: float
     users: int | None
+    alone_ms: float | None = None
 
     @classmethod
     def of(cls, profile: Profile, workload: Workload) -> "Promise":
@@ -66,7 +72,7 @@ class Promise:
         prompt, output = workload.typical
         known = {name: each.winner.mean for name, each in profile.measured.items()}
         medians = tuple((name, known[name]) for name in ("ttft_p50_ms", "itl_p50_ms") if name in known)
-        return cls(medians, prompt, output, workload.closed_users)
+        return cls(medians, prompt, output, workload.closed_users, known.get(_ALONE_METRIC))
 
     @property
     def text(self) -> str:
@@ -76,8 +82,27 @@ class Promise:
         lengths = f"{self.prompt_tokens:,.0f} prompt and {self.output_tokens:,.0f} output tokens"
         return f"{', '.join(medians)} for {lengths}{users}"
 
-    def judge(self, stretch: Stretch) -> Judged:
-        """What a stretch says."""
+    def judge(self, stretch: Stretch, probe: Probe | None = None) -> Judged:
+        """What a stretch says, and the probe at its end if there was one."""
+        users = self._of_users(stretch)
+        probed = self._of_probe(stretch, probe)
+        if probed is None or users.state is WatchState.SLOWER:
+            return users
+        if probed.state is WatchState.SLOWER or users.state is WatchState.IDLE:
+            return probed
+        return users
+
+    def _of_probe(self, stretch: Stretch, probe: Probe | None) -> Judged | None:
+        """What a probe says that had the server to itself; ``None`` if it says nothing."""
+        quiet = stretch.users is None or stretch.users < _ALONE
+        if probe is None or probe.tpot_p50_ms is None or self.alone_ms is None or not quiet:
+            return None
+        if probe.tpot_p50_ms <= self.alone_ms * _MARGIN:
+            return Judged(state=WatchState.HOLDS)
+        why = f"{_named(_ALONE_METRIC)} of a probe {digits(probe.tpot_p50_ms)} ms for {digits(self.alone_ms)} ms"
+        return Judged(state=WatchState.SLOWER, why=(why,))
+
+    def _of_users(self, stretch: Stretch) -> Judged:
         if (stretch.answered or 0) < _FEWEST:
             return Judged(state=WatchState.IDLE)
         if others := tuple(self._others(stretch)):

@@ -1,7 +1,7 @@
 """Follows a running server: a stretch of time after another, each held against the proof."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -13,6 +13,7 @@ from tuner.fetch import fetch
 from tuner.host.gpu import Read
 from tuner.launchers.attach import AttachLauncher
 from tuner.schema import Schema
+from tuner.watch.probing import Probe
 from tuner.watch.promise import Judged, Promise, WatchState
 from tuner.watch.stretch import Glance, Stretch, restarted, stretch_of
 
@@ -31,6 +32,8 @@ class Sighting(Schema):
     """Its end, in UTC."""
     stretch: Stretch | None = None
     """Null where the server did not answer, or was started anew."""
+    probe: Probe | None = None
+    """Null where none was asked for."""
     judged: Judged | None = None
     note: str | None = None
     """Why there are no numbers."""
@@ -47,6 +50,7 @@ class Watcher:
         promise: What was proven of it.
         read_gpus: The GPUs that it serves on; none where they cannot be seen from here.
         every_s: Length of a stretch in seconds.
+        probe: Probes it after each stretch, if that was asked for.
         concluded: What the last conclusion was; ``None`` before the first.
     """
 
@@ -54,6 +58,7 @@ class Watcher:
     promise: Promise
     read_gpus: Read
     every_s: float
+    probe: Callable[[], Probe] | None = None
     concluded: WatchState | None = None
     _states: list[WatchState] = field(default_factory=list)
 
@@ -71,7 +76,10 @@ class Watcher:
         glances: list[Glance | None] = [self._first()]
         while until_s is None or time.monotonic() < until_s:
             glances = [glances[-1], *self._glances(until_s)]
-            yield self._sighting(glances)
+            probe = self.probe() if self.probe and glances[-1] else None
+            yield self._sighting(glances, probe)
+            if probe:  # its own requests are nobody's traffic
+                glances = [self._glance()]
 
     def _first(self) -> Glance:
         found = self._glance()
@@ -107,15 +115,16 @@ class Watcher:
         except (ValueError, IndexError) as error:
             raise TunerError(f"{page} cannot be read: {error}") from error
 
-    def _sighting(self, glances: Sequence[Glance | None]) -> Sighting:
+    def _sighting(self, glances: Sequence[Glance | None], probe: Probe | None) -> Sighting:
         at, there = datetime.now(UTC).isoformat(timespec="seconds"), [each for each in glances if each]
         if not glances[-1] or len(there) < 2:
             return Sighting(at=at, note=f"nothing answers at {self.server.url}" if not glances[-1] else "it is back")
         if any(restarted(before, after) for before, after in pairwise(there)):
             return Sighting(at=at, note="it was started anew")
         stretch = stretch_of(there)
-        judged = self.promise.judge(stretch)
-        return Sighting(at=at, stretch=stretch, judged=judged, conclusion=self._conclusion(judged.state))
+        judged = self.promise.judge(stretch, probe)
+        conclusion = self._conclusion(judged.state)
+        return Sighting(at=at, stretch=stretch, probe=probe, judged=judged, conclusion=conclusion)
 
     def _conclusion(self, state: WatchState) -> str | None:
         """What to do about it, once enough stretches in a row have said the same and it has not been told yet."""

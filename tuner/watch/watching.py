@@ -5,12 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tuner.bench.running import base
+from tuner.bench.running import base, served_model
 from tuner.export.profile import Profile, read_profile
 from tuner.host import gpu
 from tuner.host.state import GpuState
 from tuner.launchers.attach import AttachLauncher
+from tuner.load.client import LoadClient
+from tuner.load.target import Target
 from tuner.rollout.measuring import traffic_of
+from tuner.watch.probing import Prober
 from tuner.watch.promise import Promise
 from tuner.watch.watcher import Watcher
 
@@ -21,7 +24,7 @@ _HERE = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # a name for this machine,
 
 @contextmanager
 def watching(
-    url: str, profile: Path, every_s: float, token_env: str | None, say: Callable[[str], None]
+    url: str, profile: Path, every_s: float, token_env: str | None, say: Callable[[str], None], *, probe: bool = False
 ) -> Iterator[Watcher]:
     """What follows a server.
 
@@ -31,15 +34,18 @@ def watching(
         every_s: Length of a stretch in seconds.
         token_env: Name of the environment variable that holds the bearer token, if it wants one.
         say: Told what the server is held against.
+        probe: Whether it is probed as well.
 
     Raises:
         ConfigError: There is no such profile, or the traffic that it was proven under is not known here.
     """
     proven, server = read_profile(profile), AttachLauncher(base(url), token_env)
-    promise = Promise.of(proven, traffic_of(proven, profile).workload)
+    workload = traffic_of(proven, profile).workload
+    promise = Promise.of(proven, workload)
     say(f"{server.url} against {profile}: {promise.text}")
-    with _gpus(server.url, proven) as read:
-        yield Watcher(server, promise, read, every_s)
+    with _gpus(server.url, proven) as read, LoadClient() as client:
+        prober = Prober(client, Target(server.url, server.headers, served_model(server)), workload) if probe else None
+        yield Watcher(server, promise, read, every_s, prober)
 
 
 @contextmanager
