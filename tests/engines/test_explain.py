@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import random
 import tracemalloc
 
@@ -12,6 +13,7 @@ from tuner.engines import sglang
 from tuner.engines.causes import Action, Cause, Evidence, Fate, consequence_of, described
 from tuner.engines.explain import explain, lines_of
 from tuner.engines.registry import ENGINES
+from tuner.errors import ConfigError
 
 START = ["(APIServer pid=1) INFO 08-01 06:01:10 [utils.py:287] vLLM API server version 0.26.0"]
 READY = ["(APIServer pid=1) INFO:     Application startup complete."]
@@ -190,3 +192,10 @@ def test_passing_over_lines_that_change_nothing_changes_nothing(seed):
         reader.read(line)
     found, expected = explain(lines, running=bool(seed % 2)), reader.diagnose(Fate(running=bool(seed % 2)))
     assert found == expected or (found.cause is Cause.DEGRADED and expected.cause in (Cause.HEALTHY, Cause.UNKNOWN))
+
+
+def test_a_device_without_an_end_is_no_log():
+    with open("/dev/zero", "rb") as device, pytest.raises(ConfigError, match="/dev/zero is a device"):
+        explain(lines_of(device))
+    with open(os.devnull, "rb") as nothing:
+        assert explain(lines_of(nothing)).cause is Cause.UNKNOWN

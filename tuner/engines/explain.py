@@ -3,6 +3,8 @@
 A log is read once, line by line, in memory that does not grow with it.
 """
 
+import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -14,6 +16,7 @@ from tuner.engines.causes import Cause, Diagnosis, Fate
 from tuner.engines.kind import EngineLog
 from tuner.engines.log.lines import parse_line
 from tuner.engines.log.shapes import IdleShapes, shapes
+from tuner.errors import ConfigError
 from tuner.lines import Lines, cut_among
 
 _SHARE = 0.02
@@ -25,11 +28,28 @@ _UNSIFTED = 10
 
 
 def lines_of(file: BinaryIO) -> Iterator[str]:
-    """The lines of a log, as ``tuner.lines`` cuts them."""
+    """The lines of a log, as ``tuner.lines`` cuts them: of a file, a pipe or a terminal.
+
+    Raises:
+        ConfigError: It is a device, which may have no end.
+    """
+    _check_end(file)
     lines = Lines()
     while piece := file.read(_PIECE):
         yield from lines.feed(piece)
     yield from lines.rest()
+
+
+def _check_end(file: BinaryIO) -> None:
+    try:
+        state = os.fstat(file.fileno())
+    except OSError:  # in memory
+        return
+    device = stat.S_ISCHR(state.st_mode) or stat.S_ISBLK(state.st_mode)
+    if device and not file.isatty() and state.st_rdev != os.stat(os.devnull).st_rdev:
+        raise ConfigError(
+            f"{file.name} is a device, and no log", place="LOG", fix="name the file that the engine wrote"
+        )
 
 
 def explain(
