@@ -146,8 +146,8 @@ def tuner(here, *words, program=("-m", "tuner")):
     return done
 
 
-def apply(here, **more):
-    return tuner(here, "profile", "apply", "compose.yaml", **more)
+def apply(here, *options, **more):
+    return tuner(here, "profile", "apply", "compose.yaml", *options, **more)
 
 
 def services(here, client):
@@ -197,6 +197,7 @@ def test_a_winner_whose_proof_holds_is_kept_verified_and_rolled_back(here, winne
     holding = [path for path in state_dir.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert [path.parent.name for path in holding] == ["0001"], "only the copy of the .env that was changed"
     assert "nothing to change" in apply(here).stdout
+    assert json.loads(apply(here, "--json").stdout) == {"kept": True, "changed": False, "measured": [], "why": None}
     compose(here, "up", "-d")
     assert services(here, engine).qwen.id == new.qwen.id, "it is what the user's own command would have made"
 
@@ -232,9 +233,12 @@ def test_a_winner_whose_proof_holds_is_kept_verified_and_rolled_back(here, winne
 def test_what_does_not_hold_is_put_back_by_itself(here, winner, engine, state_dir, wrong, said):
     before, old = texts(here), services(here, engine)
     winner(**wrong)
-    done = apply(here)
+    done = apply(here, "--json")
     assert done.returncode == 3, done.stderr
     assert said in done.stderr
+    told = json.loads(done.stdout)
+    assert (told["kept"], told["changed"]) == (False, True)
+    assert told["why"]
     assert "the old service is back" in done.stderr
     assert texts(here) == before
     assert_back(services(here, engine), old)

@@ -142,6 +142,7 @@ def profile_apply(
     limit_not_shown: Annotated[
         bool, typer.Option("--limit-not-shown", help="Also a winner that is not shown to keep a limit.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Deploy a study's winner with docker compose, and keep it only if its proof holds there.
 
@@ -150,7 +151,7 @@ def profile_apply(
     from tuner.terminal.rollout import applied, winner_of
 
     winner = winner_of(files, service, profile_file(folder, study, profile))
-    applied(winner, print_, limit_not_shown=limit_not_shown)
+    applied(winner, print_, limit_not_shown=limit_not_shown, as_json=as_json)
 
 
 @profile_app.command("verify")

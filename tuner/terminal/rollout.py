@@ -14,10 +14,13 @@ from tuner.export.profile import read_profile
 from tuner.load.progress import Progress
 from tuner.rollout import returning
 from tuner.rollout.applying import Winner, apply
+from tuner.rollout.deploying import PutBack
+from tuner.rollout.holding import Held
 from tuner.rollout.journal import Backup
 from tuner.rollout.say import Say
 from tuner.rollout.sentences import readings
 from tuner.rollout.verifying import DOES_NOT_HOLD, Verified, verify
+from tuner.schema import Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,29 @@ def winner_of(files: Sequence[Path], service: str | None, source: Path) -> Winne
     return Winner(files, service, read_profile(source), source)
 
 
-def applied(winner: Winner, print_: Say, *, limit_not_shown: bool) -> None:
+class Applied(Schema):
+    """What came of ``tuner profile apply --json``."""
+
+    kept: bool
+    """Whether the winner runs now; if not, what ran before is back."""
+    changed: bool
+    """Whether the file had to be changed for it."""
+    measured: tuple[Held, ...] = ()
+    why: str | None = None
+    """Why it was not kept."""
+
+
+def applied(winner: Winner, print_: Say, *, limit_not_shown: bool, as_json: bool) -> None:
     """Apply it, and say what came of it."""
-    with _followed(as_json=False) as follower:
-        found = apply(winner, follower, limit_not_shown=limit_not_shown)
+    try:
+        with _followed(as_json=as_json) as follower:
+            found = apply(winner, follower, limit_not_shown=limit_not_shown)
+    except PutBack as error:
+        if as_json:
+            print_(Applied(kept=False, changed=True, why=error.message).model_dump_json(indent=1))
+        raise
+    if as_json:
+        return print_(Applied(kept=True, changed=bool(found), measured=found).model_dump_json(indent=1))
     if not found:
         return print_("nothing to change: the file says what the winner says; `tuner profile verify` measures it")
     for line in readings(found):
