@@ -97,8 +97,9 @@ def test_ttft_is_the_first_reasoning_delta_not_the_role_nor_the_content(client, 
 
     server.answer = thinking
     (record,) = client.run(stage(), server.target).records
-    assert record.ttft_ms == pytest.approx(100, abs=15)
-    assert record.e2e_ms == pytest.approx(300, abs=20)
+    # a busy machine makes them later, never earlier
+    assert 95 <= record.ttft_ms < 250
+    assert 295 <= record.e2e_ms < 500
 
 
 def test_a_tool_call_is_asked_for_and_recognised(client, server, answer):
@@ -111,7 +112,7 @@ def test_a_tool_call_is_asked_for_and_recognised(client, server, answer):
     request = Request("7/tool", 2, None, 64, tool_call=True)
     (record,) = client.run(Stage("tool_call", 1, (request,), 0.7, 10.0, 0), server.target).records
     assert (record.failure, record.tool_called, record.finish_reason) == (None, True, "tool_calls")
-    assert record.ttft_ms == pytest.approx(50, abs=15)
+    assert 45 <= record.ttft_ms < 250
     assert "ignore_eos" not in server.bodies[0]
 
 
