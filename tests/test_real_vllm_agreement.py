@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agreement import TRAFFIC, Pairs, Tuner
+from tests.agreement import SPREAD, TOGETHER, TRAFFIC, Pairs, Tuner
 from tuner.bench import vllm_result
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process.launcher import ProcessLauncher
@@ -105,9 +105,9 @@ def arguments(url, seed, folder):
     return [
         *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions", "--base-url", url, "--model", "glm"),
         *("--tokenizer", f"{HERE}/models/glm-tiny", "--dataset-name", "random", "--seed", str(seed), "--ignore-eos"),
-        *("--random-input-len", "100", "--random-output-len", str(TRAFFIC.output_tokens)),
+        *("--random-input-len", "100", "--random-output-len", "32", "--random-range-ratio", str(SPREAD)),
         *("--num-prompts", str(TRAFFIC.requests), "--max-concurrency", str(TRAFFIC.concurrency)),
-        # users come one after the other, as tuner's do: users of equal requests who start at once stay in step
+        # users come one after the other, as tuner's do
         *("--request-rate", "100", "--burstiness", "1000"),
         *("--temperature", str(TRAFFIC.temperature), "--percentile-metrics", "ttft,tpot,itl,e2el"),
         *("--save-result", "--result-dir", str(folder), "--result-filename", "result.json", "--disable-tqdm"),
@@ -115,7 +115,7 @@ def arguments(url, seed, folder):
 
 
 def test_tuner_and_vllms_own_benchmark_agree_on_throughput_tpot_and_ttft(server, client, vllm_bench):
-    pairs = Pairs(Tuner(client, server.url, "glm"), vllm_bench)
+    pairs = Pairs(Tuner(client, server.url, "glm", TOGETHER), vllm_bench)
     pairs.ours(), vllm_bench()  # the first of each is not like the others
     pairs.run(FEWEST)
     while pairs.disagreeing and pairs.count < MOST:  # on a busy machine more pairs tell
