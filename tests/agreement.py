@@ -46,7 +46,7 @@ TOGETHER = Workload.model_validate(
     }
 )
 """For two benchmarks at the same time. Users of equal requests stay in step, those of the one tool with those of the
-other: whose client is faster by a millisecond is then served a whole step earlier, always (a TTFT of 0.73 was seen)."""
+other, and those of the faster client may be served a whole step earlier, always: a TTFT of 0.73 was seen."""
 
 
 @dataclass
