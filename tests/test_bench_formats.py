@@ -16,7 +16,7 @@ from tuner.errors import ConfigError, MeasurementError
 from tuner.load.metrics import measure
 from tuner.load.naming import CONCURRENT
 from tuner.load.records import FailureKind, RequestFailure, RequestRecord, StageResult, Window
-from tuner.load.shapes import Promise
+from tuner.load.shapes import Slo
 from tuner.load.stage import Request
 from tuner.load.workload import Workload
 from tuner.records.folder import StudyFolder
@@ -80,7 +80,7 @@ def test_the_same_requests_give_the_same_totals_and_peaks_as_vllms_own_benchmark
 def test_a_goodput_is_written_as_vllm_counts_it():
     real = json.loads(REAL.read_text())
     slo = {"ttft_ms": 200, "tpot_ms": 20, "e2e_ms": 1000}
-    workload = Workload(name="w", slo=Promise.model_validate(slo))
+    workload = Workload(name="w", slo=Slo.model_validate(slo))
     rows = zip(real["ttfts"], real["latencies"], real["output_lens"], strict=True)
     good = [
         ttft <= 0.2 and latency <= 1.0 and (latency - ttft) / (tokens - 1) <= 0.02 for ttft, latency, tokens in rows

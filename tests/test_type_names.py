@@ -27,6 +27,11 @@ WORDS = (
     "Project",
     "Service",
     "Traffic",
+    "ProbeResult",
+    "Slo",
+    "ProofFigures",
+    "ChunkText",
+    "EndpointForm",
 )
 
 

@@ -26,20 +26,20 @@ from tuner.load.target import Target
 from tuner.load.workload import Workload
 from tuner.records.outcome import Outcome
 from tuner.terminal.watch import line
-from tuner.watch.probing import Probe, Prober
-from tuner.watch.promise import Judged, Promise, WatchState
-from tuner.watch.stretch import Between, Stretch
-from tuner.watch.watcher import Sighting, Watcher
+from tuner.watch.holding import Judgement, ProofFigures, WatchState
+from tuner.watch.probing import Prober, ProbeResult
+from tuner.watch.stretch import MedianBucket, Stretch
+from tuner.watch.watcher import Watcher, WatchLine
 
-PROVEN = Promise((("ttft_p50_ms", 300.0), ("itl_p50_ms", 15.0)), prompt_tokens=500, output_tokens=128, users=5)
+PROVEN = ProofFigures((("ttft_p50_ms", 300.0), ("itl_p50_ms", 15.0)), prompt_tokens=500, output_tokens=128, users=5)
 AS_PROVEN = Stretch(
     seconds=60,
     answered=150,
     prompt_tokens=510,
     output_tokens=120,
     users=4.6,
-    ttft_p50=Between(low_ms=250, high_ms=500),
-    itl_p50=Between(low_ms=10, high_ms=25),
+    ttft_p50=MedianBucket(low_ms=250, high_ms=500),
+    itl_p50=MedianBucket(low_ms=10, high_ms=25),
 )
 
 
@@ -50,16 +50,24 @@ AS_PROVEN = Stretch(
         ({"answered": 19}, WatchState.IDLE, ()),
         ({"prompt_tokens": 2100}, WatchState.OTHER_TRAFFIC, ("2,100 prompt tokens for 500",)),
         ({"users": 2.0}, WatchState.OTHER_TRAFFIC, ("2.00 requests at once for 5.00",)),
-        ({"itl_p50": Between(low_ms=25, high_ms=50)}, WatchState.SLOWER, ("ITL p50 at least 25.0 ms for 15.0 ms",)),
+        (
+            {"itl_p50": MedianBucket(low_ms=25, high_ms=50)},
+            WatchState.SLOWER,
+            ("ITL p50 at least 25.0 ms for 15.0 ms",),
+        ),
         # its bucket begins below what was proven with its margin: nobody can say
-        ({"ttft_p50": Between(low_ms=350, high_ms=None)}, WatchState.HOLDS, ()),
-        ({"ttft_p50": Between(low_ms=400, high_ms=None)}, WatchState.SLOWER, ("TTFT p50 at least 400 ms for 300 ms",)),
+        ({"ttft_p50": MedianBucket(low_ms=350, high_ms=None)}, WatchState.HOLDS, ()),
+        (
+            {"ttft_p50": MedianBucket(low_ms=400, high_ms=None)},
+            WatchState.SLOWER,
+            ("TTFT p50 at least 400 ms for 300 ms",),
+        ),
         ({"ttft_p50": None, "itl_p50": None, "users": None}, WatchState.HOLDS, ()),
     ],
 )
 def test_only_what_is_comparable_is_compared(seen, state, why):
-    judged = PROVEN.judge(AS_PROVEN.model_copy(update=seen))
-    assert (judged.state, judged.why) == (state, why)
+    judgement = PROVEN.judge(AS_PROVEN.model_copy(update=seen))
+    assert (judgement.state, judgement.why) == (state, why)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +82,7 @@ def test_only_what_is_comparable_is_compared(seen, state, why):
 def test_a_probe_tells_where_nobody_else_is_served(users, tpot_ms, state):
     quiet = AS_PROVEN.model_copy(update={"answered": 2, "users": users})
     promise = replace(PROVEN, alone_ms=5.0)
-    assert promise.judge(quiet, Probe(tpot_p50_ms=tpot_ms)).state is state
+    assert promise.judge(quiet, ProbeResult(tpot_p50_ms=tpot_ms)).state is state
 
 
 # a page that the test writes
@@ -139,14 +147,14 @@ def no_gpus(ours: Ours) -> tuple[GpuState, ...]:
     return ()
 
 
-def watched(pages: Pages, happens: list[Callable[[], None]]) -> list[Sighting]:
+def watched(pages: Pages, happens: list[Callable[[], None]]) -> list[WatchLine]:
     """One stretch for each thing that happens, after one in which nothing does."""
-    sightings = Watcher(AttachLauncher(pages.url), PROVEN, no_gpus, every_s=0.1).sightings(None)
-    assert next(sightings).judged == Judged(state=WatchState.IDLE)
+    lines = Watcher(AttachLauncher(pages.url), PROVEN, no_gpus, every_s=0.1).lines(None)
+    assert next(lines).judgement == Judgement(state=WatchState.IDLE)
     seen = []
     for each in happens:
         each()
-        seen.append(next(sightings))
+        seen.append(next(lines))
     return seen
 
 
@@ -158,11 +166,11 @@ def test_what_three_stretches_agree_on_is_concluded_once(pages):
         pages.serve(40)
 
     seen = watched(pages, [well, well, well, well, slow, well, slow, slow, slow, slow])
-    told = [place for place, sighting in enumerate(seen) if sighting.conclusion]
+    told = [place for place, told in enumerate(seen) if told.conclusion]
     assert told == [2, 8]
     assert "tuning again would not pay" in (seen[2].conclusion or "")
     assert "tuner profile verify" in (seen[8].conclusion or "")
-    assert [each.judged.state for each in seen if each.judged][4:6] == [WatchState.SLOWER, WatchState.HOLDS]
+    assert [each.judgement.state for each in seen if each.judgement][4:6] == [WatchState.SLOWER, WatchState.HOLDS]
     assert "ITL p50 at least 500 ms for 15.0 ms" in line(seen[8])
 
 
@@ -180,7 +188,7 @@ def test_a_restart_or_an_outage_is_no_end_and_no_number(pages):
     assert [each.note for each in seen] == [
         *(None, "it was started anew", None, f"nothing answers at {pages.url}", None, None)
     ]
-    assert [each.judged.state if each.judged else None for each in seen] == [
+    assert [each.judgement.state if each.judgement else None for each in seen] == [
         *(WatchState.HOLDS, None, WatchState.HOLDS, None, WatchState.IDLE, WatchState.HOLDS)
     ]
     assert all(each.stretch is None for each in seen if each.note)
@@ -190,10 +198,10 @@ def test_a_restart_or_an_outage_is_no_end_and_no_number(pages):
 def test_what_cannot_be_watched_is_refused_at_once(pages):
     nobody = Watcher(AttachLauncher("http://127.0.0.1:9"), PROVEN, no_gpus, every_s=1)
     with pytest.raises(EngineUnavailable, match="nothing answers"):
-        next(nobody.sightings(None))
+        next(nobody.lines(None))
     pages.text = "llamacpp:requests_processing 1\n"
     with pytest.raises(TunerError, match="no histograms of latencies"):
-        next(Watcher(AttachLauncher(pages.url), PROVEN, no_gpus, every_s=1).sightings(None))
+        next(Watcher(AttachLauncher(pages.url), PROVEN, no_gpus, every_s=1).lines(None))
 
 
 # the whole command, on a simulated server with traffic
@@ -237,7 +245,7 @@ def test_the_command_tells_a_line_a_stretch(simulated: SimServer, profile: Path)
         options = ["--profile", str(profile), "--every", "2", "--minutes", "0.1", "--json"]
         result = CliRunner().invoke(app, ["watch", simulated.url, *options])
         sending.join()
-    seen = [Sighting.model_validate(json.loads(each)) for each in result.stdout.splitlines() if each.startswith("{")]
+    seen = [WatchLine.model_validate(json.loads(each)) for each in result.stdout.splitlines() if each.startswith("{")]
     stretches = [each.stretch for each in seen if each.stretch]
     assert len(stretches) == len(seen) == 3
     busy = [each for each in stretches if each.prompt_tokens]
@@ -254,8 +262,8 @@ def test_a_probes_own_requests_are_nobodys_traffic(simulated: SimServer):
     with LoadClient() as client:
         prober = Prober(client, Target(simulated.url, {}, model), TRAFFIC)
         watcher = Watcher(AttachLauncher(simulated.url), PROVEN, no_gpus, every_s=0.3, probe=prober)
-        sightings = watcher.sightings(None)
-        seen = [next(sightings) for _ in range(3)]
+        lines = watcher.lines(None)
+        seen = [next(lines) for _ in range(3)]
     assert all(each.probe and each.probe.tpot_p50_ms and each.probe.ttft_p50_ms for each in seen)
     assert [each.stretch.answered for each in seen if each.stretch] == [0, 0, 0]
     assert "probe TTFT" in line(seen[0])

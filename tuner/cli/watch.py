@@ -29,15 +29,15 @@ def watch(
     from rich.console import Console
 
     from tuner.terminal.watch import show
-    from tuner.watch.promise import WatchState
+    from tuner.watch.holding import WatchState
     from tuner.watch.watching import DOES_NOT_HOLD, watching
 
     with watching(url, profile, every, token_env, say, probe=probe) as watcher:
-        sightings = watcher.sightings(None if minutes is None else minutes * 60)
+        lines = watcher.lines(None if minutes is None else minutes * 60)
         if as_json:
-            for each in sightings:
+            for each in lines:
                 print_(each.model_dump_json(), flush=True)
         else:
-            show(sightings, Console())
+            show(lines, Console())
     if watcher.concluded is WatchState.SLOWER:
         raise typer.Exit(DOES_NOT_HOLD)

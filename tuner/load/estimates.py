@@ -147,7 +147,8 @@ def _rounds(result: StageResult, window: Window) -> list[float]:
     What is left over after the last whole round belongs to it.
     """
     ends = sorted(record.started_ms + record.duration_ms for record in result.sample)
-    closed = [end for end in ends[result.streams - 1 :: result.streams] if end <= window.end_ms + _ROUNDING_MS]
+    whole = (end for end in ends[result.streams - 1 :: result.streams] if end <= window.end_ms + _ROUNDING_MS)
+    closed = [min(end, window.end_ms) for end in whole]
     return [window.start_ms, *closed[:-1], window.end_ms]
 
 

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from tuner.load.doubts import Doubt
 from tuner.load.intervals import Interval, in_blocks
 from tuner.load.records import RequestRecord
-from tuner.load.shapes import Promise
+from tuner.load.shapes import Slo
 from tuner.load.steady import student_t
 from tuner.load.timing import tpot_ms
 from tuner.load.workload import Workload
@@ -20,7 +20,7 @@ _FEWEST_BLOCKS = 3
 _Z = 1.96
 
 
-def keeps(record: RequestRecord, promise: Promise, scale: float) -> bool:
+def keeps(record: RequestRecord, promise: Slo, scale: float) -> bool:
     """Whether a request was answered within all of its limits; an answer of one token has no TPOT to exceed.
 
     Args:

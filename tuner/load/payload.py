@@ -7,11 +7,11 @@ from typing import Any
 
 from tuner.load.endpoints import chat, completions, messages
 from tuner.load.endpoints.endpoint import Endpoint
-from tuner.load.endpoints.form import Form, Message
+from tuner.load.endpoints.form import EndpointForm, Message
 from tuner.load.prompts import Writer, text
 from tuner.load.stage import Request
 
-_FORMS: Mapping[Endpoint, Form] = {
+_FORMS: Mapping[Endpoint, EndpointForm] = {
     Endpoint.CHAT: chat.FORM,
     Endpoint.COMPLETIONS: completions.FORM,
     Endpoint.MESSAGES: messages.FORM,

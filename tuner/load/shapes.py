@@ -111,7 +111,7 @@ class Prefix(Documented):
     bring a new one."""
 
 
-class Promise(Documented):
+class Slo(Documented):
     """What is promised of each request: limits that it has to keep, all of them (``vllm bench serve --goodput``)."""
 
     ttft_ms: PositiveFloat | None = None
@@ -141,7 +141,7 @@ class RequestClass(Documented):
     """Tokens generated for each."""
     prefix: Prefix | None = None
     """The beginning that its prompts share."""
-    slo: Promise | None = None
+    slo: Slo | None = None
     """What is promised of each of its requests, in place of the workload's ``slo``."""
 
     @model_validator(mode="after")

@@ -90,7 +90,7 @@ def read(data: bytes, ends: Sequence[int], times_ms: Sequence[float]) -> Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ChunkText:
     """What one chunk says.
 
     Attributes:
@@ -104,13 +104,13 @@ class Piece:
     signature: str
 
 
-def texts(data: bytes) -> Iterator[Piece]:
+def texts(data: bytes) -> Iterator[ChunkText]:
     """What each chunk of a whole stream says; what is no chunk says nothing."""
     for _, event in _events(data):
         try:
             delta = _chunk(event)["choices"][0]["delta"]
             thought = delta.get("reasoning") or delta.get("reasoning_content") or ""
-            yield Piece(delta.get("content") or "", thought, delta.get("signature") or "")
+            yield ChunkText(delta.get("content") or "", thought, delta.get("signature") or "")
         except (ValueError, LookupError, TypeError, AttributeError):
             continue
 

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from tuner.load import lengths
 from tuner.load.endpoints.endpoint import Endpoint
-from tuner.load.shapes import Agents, Arrivals, Documented, Length, Prefix, Promise, RequestClass, Saturation, Trace
+from tuner.load.shapes import Agents, Arrivals, Documented, Length, Prefix, RequestClass, Saturation, Slo, Trace
 
 _LONGEST = 6
 
@@ -70,7 +70,7 @@ class Workload(Documented):
     """A beginning that the prompts of the concurrent stage share."""
     classes: tuple[RequestClass, ...] = ()
     """Several kinds of request in the concurrent stage, in place of the three above."""
-    slo: Promise | None = None
+    slo: Slo | None = None
     """What is promised of each request under load, such as ``{ttft_ms: 500, tpot_ms: 50}``: goodput is the share and
     the rate of those that keep all of it."""
     saturation: Saturation = Saturation()
@@ -161,7 +161,7 @@ class Workload(Documented):
         what = "rate" if self.arrivals else "agents" if self.agents else "users"
         return tuple(f"{what}_{rung:g}" for rung in (self.arrivals.rates if self.arrivals else self.rungs))
 
-    def promise(self, traffic: str | None) -> Promise | None:
+    def promise(self, traffic: str | None) -> Slo | None:
         """What is promised of the requests of a class; ``None`` or an empty name stand for those of no class."""
         own = next((each.slo for each in self.classes if each.name == traffic), None)
         return own or self.slo

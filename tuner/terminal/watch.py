@@ -9,48 +9,48 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import words
-from tuner.watch.promise import WatchState
-from tuner.watch.stretch import Between, Stretch
-from tuner.watch.watcher import Sighting
+from tuner.watch.holding import WatchState
+from tuner.watch.stretch import MedianBucket, Stretch
+from tuner.watch.watcher import WatchLine
 
 _RECENT = 20
 _STYLES = {WatchState.HOLDS: "green", WatchState.SLOWER: "red", WatchState.OTHER_TRAFFIC: "yellow"}
-_LESS = "\N{EN DASH}"
+_TO = "\N{EN DASH}"
 
 
-def show(sightings: Iterable[Sighting], console: Console) -> None:
+def show(lines: Iterable[WatchLine], console: Console) -> None:
     """Show them as they come."""
     if not console.is_terminal:
-        for sighting in sightings:
-            console.print(line(sighting), highlight=False, soft_wrap=True)
+        for entry in lines:
+            console.print(line(entry), highlight=False, soft_wrap=True)
         return
-    recent: deque[Sighting] = deque(maxlen=_RECENT)
+    recent: deque[WatchLine] = deque(maxlen=_RECENT)
     with Live(console=console, auto_refresh=False) as live:
-        for sighting in sightings:
-            recent.append(sighting)
+        for entry in lines:
+            recent.append(entry)
             live.update(_table(recent), refresh=True)
-            if sighting.conclusion:
-                live.console.print(_conclusion(sighting))
+            if entry.conclusion:
+                live.console.print(_conclusion(entry))
 
 
-def line(sighting: Sighting) -> str:
+def line(entry: WatchLine) -> str:
     """One stretch in a line."""
-    if sighting.stretch is None or sighting.judged is None:
-        return f"{sighting.at}  {sighting.note}"
-    told = ", ".join(f"{name} {value}" for name, value in _all_figures(sighting))
-    why = f" ({'; '.join(sighting.judged.why)})" if sighting.judged.why else ""
-    then = f": {sighting.conclusion}" if sighting.conclusion else ""
-    return f"{sighting.at}  {told}; {sighting.judged.state}{why}{then}"
+    if entry.stretch is None or entry.judgement is None:
+        return f"{entry.at}  {entry.note}"
+    figures = ", ".join(f"{name} {value}" for name, value in _all_figures(entry))
+    why = f" ({'; '.join(entry.judgement.why)})" if entry.judgement.why else ""
+    then = f": {entry.conclusion}" if entry.conclusion else ""
+    return f"{entry.at}  {figures}; {entry.judgement.state}{why}{then}"
 
 
-def _conclusion(sighting: Sighting) -> Text:
-    assert sighting.judged is not None
-    return Text(f"{sighting.at}  {sighting.conclusion}", style=_STYLES.get(sighting.judged.state, ""))
+def _conclusion(entry: WatchLine) -> Text:
+    assert entry.judgement is not None
+    return Text(f"{entry.at}  {entry.conclusion}", style=_STYLES.get(entry.judgement.state, ""))
 
 
-def _table(sightings: Iterable[Sighting]) -> Table:
+def _table(lines: Iterable[WatchLine]) -> Table:
     table = Table(box=None, pad_edge=False)
-    listed = list(sightings)
+    listed = list(lines)
     names = dict.fromkeys(name for each in listed for name, _ in _all_figures(each))
     for name in ("at", *names, ""):
         table.add_column(name)
@@ -59,21 +59,21 @@ def _table(sightings: Iterable[Sighting]) -> Table:
     return table
 
 
-def _row(sighting: Sighting, names: list[str]) -> Iterator[Text]:
-    yield Text(sighting.at[11:19])
-    figures = dict(_all_figures(sighting))
+def _row(entry: WatchLine, names: list[str]) -> Iterator[Text]:
+    yield Text(entry.at[11:19])
+    figures = dict(_all_figures(entry))
     yield from (Text(figures.get(name, "")) for name in names)
-    if sighting.judged is None:
-        yield Text(sighting.note or "", style="yellow")
+    if entry.judgement is None:
+        yield Text(entry.note or "", style="yellow")
         return
-    why = f" ({'; '.join(sighting.judged.why)})" if sighting.judged.why else ""
-    yield Text(f"{sighting.judged.state}{why}", style=_STYLES.get(sighting.judged.state, ""))
+    why = f" ({'; '.join(entry.judgement.why)})" if entry.judgement.why else ""
+    yield Text(f"{entry.judgement.state}{why}", style=_STYLES.get(entry.judgement.state, ""))
 
 
-def _all_figures(sighting: Sighting) -> Iterator[tuple[str, str]]:
-    if sighting.stretch:
-        yield from _figures(sighting.stretch)
-    if probe := sighting.probe:
+def _all_figures(entry: WatchLine) -> Iterator[tuple[str, str]]:
+    if entry.stretch:
+        yield from _figures(entry.stretch)
+    if probe := entry.probe:
         times = (("TTFT", probe.ttft_p50_ms), ("TPOT", probe.tpot_p50_ms))
         known = " ".join(f"{name} {words.digits(value)} ms" for name, value in times if value is not None)
         yield "probe", known or f"failed: {probe.failed}" if probe.failed or known else "tells nothing"
@@ -99,15 +99,15 @@ def _figures(stretch: Stretch) -> Iterator[tuple[str, str]]:
     yield from ((name, value) for name, value in _rest(stretch) if value)
 
 
-def _medians(stretch: Stretch) -> Iterator[tuple[str, Between | None]]:
+def _medians(stretch: Stretch) -> Iterator[tuple[str, MedianBucket | None]]:
     yield "TTFT p50", stretch.ttft_p50
     yield "ITL p50", stretch.itl_p50
 
 
-def _between(found: Between) -> str:
+def _between(found: MedianBucket) -> str:
     if found.high_ms is None:
         return f"over {words.digits(found.low_ms)} ms"
-    return f"{words.digits(found.low_ms)}{_LESS}{words.digits(found.high_ms)} ms"
+    return f"{words.digits(found.low_ms)}{_TO}{words.digits(found.high_ms)} ms"
 
 
 def _rest(stretch: Stretch) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ _UNCALIBRATED = TokenCalibration(tokens_per_word=1.6, overhead_tokens=10)
 """Of random words, roughly: the time per token, by which a probe is judged, hardly hangs on the prompt's length."""
 
 
-class Probe(Schema):
+class ProbeResult(Schema):
     """What one user would have had; null where the server's stream does not tell."""
 
     ttft_p50_ms: float | None = None
@@ -44,7 +44,7 @@ class Prober:
     workload: Workload
     watch: Callable[[], None] = lambda: None
 
-    def __call__(self) -> Probe:
+    def __call__(self) -> ProbeResult:
         """One probe."""
         planned = plan(
             self.workload,
@@ -59,5 +59,5 @@ class Prober:
             result = self.client.run(replace(stage, rule=None), self.target, self.watch)
             found = measure([result], self.workload)
         except MeasurementError as error:
-            return Probe(failed=error.message)
-        return Probe(ttft_p50_ms=found.single_user_ttft_p50_ms, tpot_p50_ms=found.tpot_p50_ms)
+            return ProbeResult(failed=error.message)
+        return ProbeResult(ttft_p50_ms=found.single_user_ttft_p50_ms, tpot_p50_ms=found.tpot_p50_ms)

@@ -17,7 +17,7 @@ _ITL = (
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class Scrape:
     """One reading.
 
     Attributes:
@@ -33,7 +33,7 @@ class Glance:
     gpus: tuple[GpuState, ...] = ()
 
     @classmethod
-    def of(cls, text: str, at_ns: int, gpus: tuple[GpuState, ...] = ()) -> "Glance":
+    def of(cls, text: str, at_ns: int, gpus: tuple[GpuState, ...] = ()) -> "Scrape":
         """A page in Prometheus' text format.
 
         Raises:
@@ -43,7 +43,7 @@ class Glance:
         return cls(Snapshot.of(text, at_ns), buckets_of(text, _TTFT), buckets_of(text, _ITL), gpus)
 
 
-class Between(Schema):
+class MedianBucket(Schema):
     """A median as a histogram tells it: the bounds of its bucket, in milliseconds."""
 
     low_ms: float
@@ -67,14 +67,14 @@ class Stretch(Schema):
     kv_usage: float | None = None
     preemptions: float | None = None
     prefix_hit_rate: float | None = None
-    ttft_p50: Between | None = None
-    itl_p50: Between | None = None
+    ttft_p50: MedianBucket | None = None
+    itl_p50: MedianBucket | None = None
     power_w: float | None = None
     """Of all watched GPUs together. Likewise the next."""
     memory_used_gib: float | None = None
 
 
-def restarted(before: Glance, after: Glance) -> bool:
+def restarted(before: Scrape, after: Scrape) -> bool:
     """Whether the server was started anew in between: a counter fell."""
     counts = (
         (earlier, later)
@@ -85,33 +85,33 @@ def restarted(before: Glance, after: Glance) -> bool:
     return any(later < earlier for earlier, later in counts)
 
 
-def stretch_of(glances: Sequence[Glance]) -> Stretch:
+def stretch_of(scrapes: Sequence[Scrape]) -> Stretch:
     """What happened between the first reading and the last, of one and the same run of the server.
 
     Args:
-        glances: Two or more, in order.
+        scrapes: Two or more, in order.
     """
-    first, last = glances[0], glances[-1]
+    first, last = scrapes[0], scrapes[-1]
     seconds = (last.traffic.page.at_ns - first.traffic.page.at_ns) / 1e9
     prompts = _since(first.traffic.prompts, last.traffic.prompts)
     outputs = _since(first.traffic.outputs, last.traffic.outputs)
-    tokens, queried = _grown(glances, "generation_tokens"), _grown(glances, "prefix_queries")
-    hits = _grown(glances, "prefix_hits")
+    tokens, queried = _grown(scrapes, "generation_tokens"), _grown(scrapes, "prefix_queries")
+    hits = _grown(scrapes, "prefix_hits")
     return Stretch(
         seconds=round(seconds, 3),
         answered=prompts.count if prompts else None,
         output_tokens_per_s=None if tokens is None else tokens / seconds,
         prompt_tokens=_mean_of(prompts),
         output_tokens=_mean_of(outputs),
-        users=_mean(glances, "running"),
-        waiting=_mean(glances, "waiting"),
-        kv_usage=_mean(glances, "kv_usage"),
-        preemptions=_grown(glances, "preemptions"),
+        users=_mean(scrapes, "running"),
+        waiting=_mean(scrapes, "waiting"),
+        kv_usage=_mean(scrapes, "kv_usage"),
+        preemptions=_grown(scrapes, "preemptions"),
         prefix_hit_rate=hits / queried if hits is not None and queried else None,
         ttft_p50=_median(_since(first.ttft, last.ttft)),
         itl_p50=_median(_since(first.itl, last.itl)),
-        power_w=_of_gpus(glances, lambda gpu: gpu.power_w, 1.0),
-        memory_used_gib=_of_gpus(glances, lambda gpu: gpu.memory_used_mib, 1 / 1024),
+        power_w=_of_gpus(scrapes, lambda gpu: gpu.power_w, 1.0),
+        memory_used_gib=_of_gpus(scrapes, lambda gpu: gpu.memory_used_mib, 1 / 1024),
     )
 
 
@@ -123,32 +123,32 @@ def _mean_of(found: Buckets | None) -> float | None:
     return found.mean if found and found.count > 0 else None
 
 
-def _median(found: Buckets | None) -> Between | None:
+def _median(found: Buckets | None) -> MedianBucket | None:
     """Which bucket holds it."""
     if found is None or found.count < 1:
         return None
     low = 0.0
     for bound in sorted(found.upto):
         if found.upto[bound] >= found.count / 2:
-            return Between(low_ms=low * 1000, high_ms=None if bound == float("inf") else bound * 1000)
+            return MedianBucket(low_ms=low * 1000, high_ms=None if bound == float("inf") else bound * 1000)
         low = bound
     return None
 
 
-def _grown(glances: Sequence[Glance], name: str) -> float | None:
-    before, after = (getattr(each.traffic.page, name) for each in (glances[0], glances[-1]))
+def _grown(scrapes: Sequence[Scrape], name: str) -> float | None:
+    before, after = (getattr(each.traffic.page, name) for each in (scrapes[0], scrapes[-1]))
     return None if before is None or after is None else after - before
 
 
-def _mean(glances: Sequence[Glance], name: str) -> float | None:
-    known = [value for each in glances if (value := getattr(each.traffic.page, name)) is not None]
+def _mean(scrapes: Sequence[Scrape], name: str) -> float | None:
+    known = [value for each in scrapes if (value := getattr(each.traffic.page, name)) is not None]
     return fmean(known) if known else None
 
 
-def _of_gpus(glances: Sequence[Glance], of: Callable[[GpuState], float | None], scale: float) -> float | None:
+def _of_gpus(scrapes: Sequence[Scrape], of: Callable[[GpuState], float | None], scale: float) -> float | None:
     sums = []
-    for glance in glances:
-        values = [of(gpu) for gpu in glance.gpus]
+    for scrape in scrapes:
+        values = [of(gpu) for gpu in scrape.gpus]
         if values and None not in values:
             sums.append(sum(value for value in values if value is not None))
     return fmean(sums) * scale if sums else None

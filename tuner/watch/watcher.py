@@ -13,9 +13,9 @@ from tuner.fetch import fetch
 from tuner.host.gpu import Read
 from tuner.launchers.attach import AttachLauncher
 from tuner.schema import Schema
-from tuner.watch.probing import Probe
-from tuner.watch.promise import Judged, Promise, WatchState
-from tuner.watch.stretch import Glance, Stretch, restarted, stretch_of
+from tuner.watch.holding import Judgement, ProofFigures, WatchState
+from tuner.watch.probing import ProbeResult
+from tuner.watch.stretch import Scrape, Stretch, restarted, stretch_of
 
 _WITHIN_S = 10.0
 _LONGEST_PAUSE_S = 5.0
@@ -25,16 +25,16 @@ _IN_A_ROW = 3
 """Stretches that say the same before anything is concluded from them."""
 
 
-class Sighting(Schema):
+class WatchLine(Schema):
     """What is told of a stretch."""
 
     at: str
     """Its end, in UTC."""
     stretch: Stretch | None = None
     """Null where the server did not answer, or was started anew."""
-    probe: Probe | None = None
+    probe: ProbeResult | None = None
     """Null where none was asked for."""
-    judged: Judged | None = None
+    judgement: Judgement | None = None
     note: str | None = None
     """Why there are no numbers."""
     conclusion: str | None = None
@@ -47,7 +47,7 @@ class Watcher:
 
     Attributes:
         server: The server.
-        promise: What was proven of it.
+        figures: What was proven of it.
         read_gpus: The GPUs that it serves on; none where they cannot be seen from here.
         every_s: Length of a stretch in seconds.
         probe: Probes it after each stretch, if that was asked for.
@@ -55,14 +55,14 @@ class Watcher:
     """
 
     server: AttachLauncher
-    promise: Promise
+    figures: ProofFigures
     read_gpus: Read
     every_s: float
-    probe: Callable[[], Probe] | None = None
+    probe: Callable[[], ProbeResult] | None = None
     concluded: WatchState | None = None
     _states: list[WatchState] = field(default_factory=list)
 
-    def sightings(self, seconds: float | None) -> Iterator[Sighting]:
+    def lines(self, seconds: float | None) -> Iterator[WatchLine]:
         """One for each stretch.
 
         Args:
@@ -73,16 +73,16 @@ class Watcher:
             TunerError: It answers, but not with such a page.
         """
         until_s = None if seconds is None else time.monotonic() + seconds
-        glances: list[Glance | None] = [self._first()]
+        scrapes: list[Scrape | None] = [self._first()]
         while until_s is None or time.monotonic() < until_s:
-            glances = [glances[-1], *self._glances(until_s)]
-            probe = self.probe() if self.probe and glances[-1] else None
-            yield self._sighting(glances, probe)
+            scrapes = [scrapes[-1], *self._scrapes(until_s)]
+            probe = self.probe() if self.probe and scrapes[-1] else None
+            yield self._line(scrapes, probe)
             if probe:  # its own requests are nobody's traffic
-                glances = [self._glance()]
+                scrapes = [self._scrape()]
 
-    def _first(self) -> Glance:
-        found = self._glance()
+    def _first(self) -> Scrape:
+        found = self._scrape()
         if found is None:
             raise EngineUnavailable(f"nothing answers at {self.server.url}/metrics", fix="check the URL")
         if found.ttft is None and found.itl is None:
@@ -90,15 +90,15 @@ class Watcher:
             raise TunerError(f"{self.server.url}/metrics has no histograms of latencies", fix=fix)
         return found
 
-    def _glances(self, until_s: float | None) -> Iterator[Glance | None]:
+    def _scrapes(self, until_s: float | None) -> Iterator[Scrape | None]:
         """The readings of a stretch, the last one at its end."""
         pause_s = min(self.every_s / _READINGS, _LONGEST_PAUSE_S)
         end_s = min(time.monotonic() + self.every_s, until_s or float("inf"))
         while (left_s := end_s - time.monotonic()) > 0:
             time.sleep(min(pause_s, left_s))
-            yield self._glance()
+            yield self._scrape()
 
-    def _glance(self) -> Glance | None:
+    def _scrape(self) -> Scrape | None:
         """The page as it is now; ``None`` where nothing answers."""
         page = f"{self.server.url}/metrics"
         try:
@@ -111,20 +111,20 @@ class Watcher:
             fix = "SGLang needs --enable-metrics, and a gateway may hide the page: give the engine's own URL"
             raise TunerError(f"{page} answers HTTP {answer.status}", fix=fix)
         try:
-            return Glance.of(answer.text, time.perf_counter_ns(), self.read_gpus(None))
+            return Scrape.of(answer.text, time.perf_counter_ns(), self.read_gpus(None))
         except (ValueError, IndexError) as error:
             raise TunerError(f"{page} cannot be read: {error}") from error
 
-    def _sighting(self, glances: Sequence[Glance | None], probe: Probe | None) -> Sighting:
-        at, there = datetime.now(UTC).isoformat(timespec="seconds"), [each for each in glances if each]
-        if not glances[-1] or len(there) < 2:
-            return Sighting(at=at, note=f"nothing answers at {self.server.url}" if not glances[-1] else "it is back")
+    def _line(self, scrapes: Sequence[Scrape | None], probe: ProbeResult | None) -> WatchLine:
+        at, there = datetime.now(UTC).isoformat(timespec="seconds"), [each for each in scrapes if each]
+        if not scrapes[-1] or len(there) < 2:
+            return WatchLine(at=at, note=f"nothing answers at {self.server.url}" if not scrapes[-1] else "it is back")
         if any(restarted(before, after) for before, after in pairwise(there)):
-            return Sighting(at=at, note="it was started anew")
+            return WatchLine(at=at, note="it was started anew")
         stretch = stretch_of(there)
-        judged = self.promise.judge(stretch, probe)
-        conclusion = self._conclusion(judged.state)
-        return Sighting(at=at, stretch=stretch, probe=probe, judged=judged, conclusion=conclusion)
+        judgement = self.figures.judge(stretch, probe)
+        conclusion = self._conclusion(judgement.state)
+        return WatchLine(at=at, stretch=stretch, probe=probe, judgement=judgement, conclusion=conclusion)
 
     def _conclusion(self, state: WatchState) -> str | None:
         """What to do about it, once enough stretches in a row have said the same and it has not been told yet."""

@@ -13,8 +13,8 @@ from tuner.launchers.attach import AttachLauncher
 from tuner.load.client import LoadClient
 from tuner.load.target import Target
 from tuner.rollout.measuring import traffic_of
+from tuner.watch.holding import ProofFigures
 from tuner.watch.probing import Prober
-from tuner.watch.promise import Promise
 from tuner.watch.watcher import Watcher
 
 DOES_NOT_HOLD = 3
@@ -41,11 +41,11 @@ def watching(
     """
     proven, server = read_profile(profile), AttachLauncher(base(url), token_env)
     workload = traffic_of(proven, profile).workload
-    promise = Promise.of(proven, workload)
-    say(f"{server.url} against {profile}: {promise.text}")
+    figures = ProofFigures.of(proven, workload)
+    say(f"{server.url} against {profile}: {figures.text}")
     with _gpus(server.url, proven) as read, LoadClient() as client:
         prober = Prober(client, Target(server.url, server.headers, served_model(server)), workload) if probe else None
-        yield Watcher(server, promise, read, every_s, prober)
+        yield Watcher(server, figures, read, every_s, prober)
 
 
 @contextmanager

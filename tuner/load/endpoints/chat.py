@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuner.load.endpoints.form import Form, Message
+from tuner.load.endpoints.form import EndpointForm, Message
 
 STREAMED: Mapping[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 
@@ -23,4 +23,4 @@ def _offer(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, 
     return {"tools": [{"type": "function", "function": function}], "tool_choice": "auto"}
 
 
-FORM = Form(_said, STREAMED, exact={"ignore_eos": True}, offer=_offer)
+FORM = EndpointForm(_said, STREAMED, exact={"ignore_eos": True}, offer=_offer)

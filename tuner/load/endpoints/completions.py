@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuner.load.endpoints.chat import STREAMED
-from tuner.load.endpoints.form import Form, Message, spoken
+from tuner.load.endpoints.form import EndpointForm, Message, spoken
 
 
 def _said(messages: Sequence[Message]) -> dict[str, Any]:
@@ -18,4 +18,4 @@ def _text(message: Message) -> str:
     return spoken(message) + (json.dumps(calls) if calls else "")
 
 
-FORM = Form(_said, STREAMED, exact={"ignore_eos": True})
+FORM = EndpointForm(_said, STREAMED, exact={"ignore_eos": True})

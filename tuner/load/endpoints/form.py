@@ -10,7 +10,7 @@ Message = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class EndpointForm:
     """The form of one endpoint's requests.
 
     Attributes:

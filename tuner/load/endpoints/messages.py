@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from tuner.load.endpoints.form import Form, Message, spoken
+from tuner.load.endpoints.form import EndpointForm, Message, spoken
 
 _CACHED = {"cache_control": {"type": "ephemeral"}}
 _SYSTEM = ("system", "developer")
@@ -115,4 +115,4 @@ def _offer(name: str, description: str, schema: Mapping[str, Any]) -> dict[str, 
     return {"tools": [tool], "tool_choice": {"type": "auto"}}
 
 
-FORM = Form(_said, {"stream": True}, offer=_offer)
+FORM = EndpointForm(_said, {"stream": True}, offer=_offer)

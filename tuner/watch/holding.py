@@ -11,8 +11,8 @@ from enum import StrEnum
 from tuner.export.profile import Profile
 from tuner.load.workload import Workload
 from tuner.schema import Schema
-from tuner.watch.probing import Probe
-from tuner.watch.stretch import Between, Stretch
+from tuner.watch.probing import ProbeResult
+from tuner.watch.stretch import MedianBucket, Stretch
 from tuner.words import digits, metric
 
 _ALIKE = 1.5
@@ -40,7 +40,7 @@ class WatchState(StrEnum):
     """Something is."""
 
 
-class Judged(Schema):
+class Judgement(Schema):
     """A stretch, and what it says."""
 
     state: WatchState
@@ -49,7 +49,7 @@ class Judged(Schema):
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class ProofFigures:
     """What a profile promised, and under which traffic.
 
     Attributes:
@@ -67,7 +67,7 @@ class Promise:
     alone_ms: float | None = None
 
     @classmethod
-    def of(cls, profile: Profile, workload: Workload) -> "Promise":
+    def of(cls, profile: Profile, workload: Workload) -> "ProofFigures":
         """A profile's, proven under this workload."""
         prompt, output = workload.typical
         known = {name: each.winner.mean for name, each in profile.measured.items()}
@@ -82,7 +82,7 @@ class Promise:
         lengths = f"{self.prompt_tokens:,.0f} prompt and {self.output_tokens:,.0f} output tokens"
         return f"{', '.join(medians)} for {lengths}{users}"
 
-    def judge(self, stretch: Stretch, probe: Probe | None = None) -> Judged:
+    def judge(self, stretch: Stretch, probe: ProbeResult | None = None) -> Judgement:
         """What a stretch says, and the probe at its end if there was one."""
         users = self._of_users(stretch)
         probed = self._of_probe(stretch, probe)
@@ -92,23 +92,23 @@ class Promise:
             return probed
         return users
 
-    def _of_probe(self, stretch: Stretch, probe: Probe | None) -> Judged | None:
+    def _of_probe(self, stretch: Stretch, probe: ProbeResult | None) -> Judgement | None:
         """What a probe says that had the server to itself; ``None`` if it says nothing."""
         quiet = stretch.users is None or stretch.users < _ALONE
         if probe is None or probe.tpot_p50_ms is None or self.alone_ms is None or not quiet:
             return None
         if probe.tpot_p50_ms <= self.alone_ms * _MARGIN:
-            return Judged(state=WatchState.HOLDS)
+            return Judgement(state=WatchState.HOLDS)
         why = f"{_named(_ALONE_METRIC)} of a probe {digits(probe.tpot_p50_ms)} ms for {digits(self.alone_ms)} ms"
-        return Judged(state=WatchState.SLOWER, why=(why,))
+        return Judgement(state=WatchState.SLOWER, why=(why,))
 
-    def _of_users(self, stretch: Stretch) -> Judged:
+    def _of_users(self, stretch: Stretch) -> Judgement:
         if (stretch.answered or 0) < _FEWEST:
-            return Judged(state=WatchState.IDLE)
+            return Judgement(state=WatchState.IDLE)
         if others := tuple(self._others(stretch)):
-            return Judged(state=WatchState.OTHER_TRAFFIC, why=others)
+            return Judgement(state=WatchState.OTHER_TRAFFIC, why=others)
         slower = tuple(self._slower(stretch))
-        return Judged(state=WatchState.SLOWER if slower else WatchState.HOLDS, why=slower)
+        return Judgement(state=WatchState.SLOWER if slower else WatchState.HOLDS, why=slower)
 
     def _others(self, stretch: Stretch) -> Iterator[str]:
         """In what the traffic differs from the proof's."""
@@ -122,11 +122,11 @@ class Promise:
                 yield f"{digits(seen)} {what} for {digits(proven)}"
 
     def _slower(self, stretch: Stretch) -> Iterator[str]:
-        seen: dict[str, Between | None] = {"ttft_p50_ms": stretch.ttft_p50, "itl_p50_ms": stretch.itl_p50}
+        seen: dict[str, MedianBucket | None] = {"ttft_p50_ms": stretch.ttft_p50, "itl_p50_ms": stretch.itl_p50}
         for name, proven_ms in self.medians_ms:
-            between = seen[name]
-            if between and between.low_ms > proven_ms * _MARGIN:
-                yield f"{_named(name)} at least {digits(between.low_ms)} ms for {digits(proven_ms)} ms"
+            bucket = seen[name]
+            if bucket and bucket.low_ms > proven_ms * _MARGIN:
+                yield f"{_named(name)} at least {digits(bucket.low_ms)} ms for {digits(proven_ms)} ms"
 
 
 def _named(name: str) -> str:
