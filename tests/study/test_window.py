@@ -10,7 +10,9 @@ from tests.fast import FAST
 from tests.records.test_recorded import recorded
 from tuner import composing
 from tuner.config import Budget, SiteConfig
+from tuner.engines.base import Phase
 from tuner.errors import ConfigError
+from tuner.records.record import PhaseSpan, Role
 from tuner.study import events
 from tuner.study.loop import run_study
 from tuner.study.window import Window, WindowClosed
@@ -50,6 +52,17 @@ def test_screening_is_left_out_before_a_launch_is():
     found = window("06:00", between)
     assert found.too_short(outcome) is None
     assert found.too_short_to_screen(outcome)
+
+
+def test_a_soak_is_not_expected_of_every_launch(outcome):
+    longest = outcome.records[0]
+    phases = (*longest.phases, PhaseSpan(Phase.SOAKING, 3600.0))
+    soaked = longest.model_copy(update={"phases": phases, "role": Role.SOAK})
+    after = replace(outcome, relaunches=(soaked,))
+    found = window("06:00", NIGHT.replace(hour=6) - timedelta(seconds=300))
+    assert found.too_short(after) is None
+    assert not found.too_short_to_screen(after)
+    assert found.too_short(after, longer_s=300) is not None
 
 
 def test_the_services_have_half_as_long_again_as_the_slowest_start_to_serve_again(outcome):

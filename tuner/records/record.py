@@ -203,8 +203,8 @@ class TrialRecord(Stored):
 
     @property
     def launch_s(self) -> float:
-        """Wall time without what was screened in its server, which can be left out."""
-        return sum(span.seconds for span in self.phases if span.phase is not Phase.SCREENING)
+        """Wall time without what can be left out, or comes once in a study: screening settings, and a soak."""
+        return sum(span.seconds for span in self.phases if span.phase not in (Phase.SCREENING, Phase.SOAKING))
 
     @property
     def searched(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Self
 from tuner.config import Budget, SiteConfig
 from tuner.host.interrupts import interrupt_main
 from tuner.records.outcome import Outcome
-from tuner.records.record import TrialRecord
+from tuner.records.record import Role, TrialRecord
 
 _MARGIN = 1.5
 """What a service needs to come back may be half as much again as its slowest start so far."""
@@ -59,8 +59,8 @@ class Window:
 
     def too_short_to_screen(self, outcome: Outcome) -> bool:
         """Whether a launch would end in time only without measuring settings in its server besides."""
-        slowest_s = max((record.seconds for record in _launched(outcome)), default=None)
-        return self._missed_by(slowest_s, outcome) is not None
+        searched = (record.seconds for record in _launched(outcome) if record.role is not Role.SOAK)
+        return self._missed_by(max(searched, default=None), outcome) is not None
 
     def _missed_by(self, slowest_s: float | None, outcome: Outcome) -> str | None:
         """Why a launch as long as this would not end in time."""
