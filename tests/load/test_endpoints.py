@@ -132,6 +132,10 @@ def test_recorded_calls_and_results_get_each_endpoints_own_form():
     assert [block["tool_use_id"] for block in returned["content"]] == ["c0", "c1"]
 
 
+def test_a_recorded_system_prompt_alone_is_sent_as_it_is_and_left_to_the_server():
+    assert messages.FORM.said([{"role": "system", "content": "Be brief."}]) == {"system": "Be brief.", "messages": []}
+
+
 def test_a_tool_is_offered_in_the_messages_form_and_its_call_recognised(client, server, answer):
     def calling(body: dict[str, Any]):
         (tool,) = body["tools"]

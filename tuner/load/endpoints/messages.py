@@ -62,6 +62,8 @@ def _said(messages: Sequence[Message]) -> dict[str, Any]:
     turns = list(_turns(message for message in messages if message["role"] not in _SYSTEM))
     if not system:
         return {"messages": turns}
+    if not turns:  # a recorded request of nothing else: the server says what it wants
+        return {"system": system, "messages": []}
     *earlier, last = turns[-1]["content"]
     marked = {**turns[-1], "content": [*earlier, {**last, **_CACHED}]}
     return {"system": [{"type": "text", "text": system, **_CACHED}], "messages": [*turns[:-1], marked]}
