@@ -21,7 +21,8 @@ from tuner.records.folder import StudyFolder
 from tuner.records.record import Role
 from tuner.space import Candidate
 from tuner.study.assembly import workbench
-from tuner.trial.run import Assignment, run_trial
+from tuner.trial.assignment import Assignment
+from tuner.trial.run import run_trial
 
 
 def main():

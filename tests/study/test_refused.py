@@ -20,7 +20,8 @@ from tuner.study.assembly import workbench
 from tuner.study.loop import run_study
 from tuner.study.plan import plan_of
 from tuner.terminal.closing import write_results
-from tuner.trial.run import Assignment, run_trial
+from tuner.trial.assignment import Assignment
+from tuner.trial.run import run_trial
 
 CASES = """
 name: calls

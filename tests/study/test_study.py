@@ -31,7 +31,8 @@ from tuner.study.assembly import workbench
 from tuner.study.loop import StudyStopped, run_study
 from tuner.study.plan import plan_of
 from tuner.testing.launcher import until
-from tuner.trial.run import Assignment, run_trial
+from tuner.trial.assignment import Assignment
+from tuner.trial.run import run_trial
 
 
 @pytest.fixture(autouse=True)

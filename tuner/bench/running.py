@@ -18,7 +18,9 @@ from tuner.records.folder import StudyFolder, TrialFolder
 from tuner.records.record import Role, TrialRecord
 from tuner.space import Candidate
 from tuner.study.assembly import workbench
-from tuner.trial.run import Assignment, Workbench, run_trial
+from tuner.trial.assignment import Assignment
+from tuner.trial.run import run_trial
+from tuner.trial.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from tuner.site import deployed
 from tuner.site.gpus import SoleUser, check_there
 from tuner.site.takeover import in_the_way, taken_over
 from tuner.study import events
-from tuner.trial.run import Workbench
+from tuner.trial.workbench import Workbench
 
 
 def _unheard(event: events.Event) -> None:

@@ -15,7 +15,7 @@ from tuner.records.readings import Readings, numbers
 from tuner.records.record import TrialRecord
 from tuner.search.base import Admits, Observation, Search
 from tuner.space import Candidate, SearchSpace
-from tuner.trial.screening import Screen, Screening
+from tuner.trial.assignment import Screen, Screening
 
 
 @dataclass(frozen=True, slots=True)

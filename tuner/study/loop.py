@@ -35,7 +35,9 @@ from tuner.study.pace import Pace, left_s
 from tuner.study.plan import hardly_decides
 from tuner.study.proposals import Proposal, Proposer, search_of
 from tuner.study.window import Window, WindowClosed
-from tuner.trial.run import Assignment, Workbench, never, run_trial
+from tuner.trial.assignment import Assignment, never
+from tuner.trial.run import run_trial
+from tuner.trial.workbench import Workbench
 
 _RETRY_WAIT = tenacity.wait_exponential(multiplier=2, max=60)
 """Between two attempts: a daemon restarts, a GPU's memory is given back."""

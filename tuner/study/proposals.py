@@ -26,7 +26,7 @@ from tuner.search.registry import make_search
 from tuner.search.source import Source
 from tuner.space import Candidate, SearchSpace
 from tuner.study.live import Asking, Screener, screened
-from tuner.trial.screening import Screening
+from tuner.trial.assignment import Screening
 
 _REFUSALS = 8
 """So many proposals in a row that are ruled out before launch, and the search must say one that is not."""

@@ -1,120 +1,77 @@
-"""Settings that are changed in a running server and measured one after the other."""
+"""Settings that are measured in the running server of a trial, one after the other."""
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
-import httpx
-
-from tuner.engines.live import Live, Setting
-from tuner.errors import MeasurementError
-from tuner.fetch import fetch
-from tuner.load.counters import parse
+from tuner.engines.base import Phase
+from tuner.errors import MeasurementError, TrialError
 from tuner.load.deciding import Deciding, stage_of
 from tuner.load.naming import CONCURRENT
 from tuner.load.plan import Plan
 from tuner.load.stage import Stage
 from tuner.load.workload import Workload
-from tuner.space import Candidate
-from tuner.trial.readiness import Probe, Watch
+from tuner.records.record import Screened
+from tuner.trial.assignment import Screen
+from tuner.trial.draft import Draft
+from tuner.trial.live import LiveServer, NotInForce
+from tuner.trial.saturating import saturate
+from tuner.trial.server import AGAIN, ServerUnderTest
 
-_WITHIN_S = 30.0
-"""How long a server may take to be idle, and to put a change in force."""
-_POLL_S = 0.02
 _SETTLING = 16
 """Tokens that each stream asks for after a change and before the measurement; they are not counted."""
 
 
-class NotInForce(MeasurementError):
-    """The server did not put a setting in force."""
+def screen(server: ServerUnderTest) -> None:
+    """What else its running server can show; whatever goes wrong there, its own measurement stands."""
+    screening, launch, draft = server.assignment.screening, server.launch, server.draft
+    if screening is None:
+        return
+    server.enter(Phase.SCREENING)
+    live = LiveServer(screening.live, launch.live_folder, server.watch, server.probe)
+    load = brief(server.bench.workload)
+    try:
+        for number, each in enumerate(screening.screens, 1):
+            planned = server.plan(server.assignment.seed + number * AGAIN, load)
+            with _unmeasured_noted(draft):
+                draft.screened += (_screened(server, live, each, planned),)
+    except TrialError as error:
+        draft.unscreened = error.message
 
 
-@dataclass(frozen=True, slots=True)
-class Screen:
-    """A setting to be measured live.
-
-    Attributes:
-        candidate: The configuration that it stands for.
-        setting: What is changed in the running server.
-    """
-
-    candidate: Candidate
-    setting: Setting
+@contextmanager
+def _unmeasured_noted(draft: Draft) -> Iterator[None]:
+    """A setting that has no numbers is left out; one that is not in force ends the screening."""
+    try:
+        yield
+    except NotInForce:
+        raise
+    except MeasurementError as error:
+        draft.unscreened = error.message
 
 
-@dataclass(frozen=True, slots=True)
-class Screening:
-    """What a launch measures in addition to its own configuration.
-
-    Attributes:
-        live: How settings are changed.
-        screens: Which, in order.
-    """
-
-    live: Live
-    screens: tuple[Screen, ...]
-
-
-@dataclass
-class LiveServer:
-    """Changes the settings of one running server.
-
-    Attributes:
-        live: How that is done.
-        folder: The folder that the server sees.
-        watch: Looks after the server.
-        probe: Asks it for an answer.
-        changes: How many changes have been asked for.
-    """
-
-    live: Live
-    folder: Path
-    watch: Watch
-    probe: Probe
-    changes: int = field(default=0, init=False)
-
-    def change(self, setting: Setting) -> None:
-        """Put a setting in force in an idle server, in each of its engines.
-
-        Raises:
-            NotInForce: It refuses, or does not confirm it in time.
-            TrialError: It ended.
-        """
-        self._wait(lambda: not self._busy(), "it was not idle")
-        self.changes += 1
-        self.live.ask(self.folder, self.changes, setting)
-        self._wait(self._confirmed, "not every engine has confirmed it")
-
-    def _confirmed(self) -> bool:
-        """An idle engine looks at its settings with the next request: each of them gets one."""
-        engines = max(1, self.live.status(self.watch.server.log.lines).engines)
-        with ThreadPoolExecutor(engines) as pool:
-            list(pool.map(lambda _: self.probe.answer(), range(engines)))
-        self.watch.catch_up()
-        status = self.live.status(self.watch.server.log.lines, self.changes)
-        if status.refused:
-            raise NotInForce(f"the server refuses it: {status.refused}")
-        if not status.engines:
-            raise NotInForce("the server has no settings that can be changed")
-        return status.confirmed >= status.engines
-
-    def _busy(self) -> bool:
-        """Whether requests are under way; a server that does not tell has answered all of ours."""
-        try:
-            page = parse(fetch(f"{self.probe.url}/metrics", self.probe.headers, within_s=_WITHIN_S).text, 0)
-        except httpx.HTTPError:
-            return False
-        return bool(page.running or page.waiting)
-
-    def _wait(self, done: Callable[[], bool], otherwise: str) -> None:
-        deadline = time.monotonic() + _WITHIN_S
-        while not done():
-            self.watch.check()
-            if time.monotonic() > deadline:
-                raise NotInForce(f"{otherwise} after {_WITHIN_S:.0f} s")
-            time.sleep(_POLL_S)
+def _screened(server: ServerUnderTest, live: LiveServer, screen: Screen, planned: Plan) -> Screened:
+    """One setting: changed, a load that does not count, and those that decide."""
+    begun_s = time.monotonic()
+    live.change(screen.setting)
+    server.settle(settling(planned))
+    which, before, draft = f", live {live.changes}", len(server.draft.disturbed), server.draft
+    results = server.send(list(loads(planned, server.bench.objective.deciding)), which)
+    results += saturate(server, results, server.assignment.seed + live.changes * AGAIN, which)
+    server.keep(results, which)
+    draft.disturbed, disturbed = draft.disturbed[:before], draft.disturbed[before:]  # the trial's own are others
+    measurement = server.numbers(results)
+    return Screened(
+        digest=screen.candidate.digest,
+        params=dict(screen.candidate.params),
+        setting=dict(screen.setting),
+        seconds=time.monotonic() - begun_s,
+        measurement=measurement,
+        verdict=server.judged(measurement),
+        disturbed=disturbed,
+        doubt=live.live.doubt(screen.setting, server.assignment.settings.args),
+    )
 
 
 def brief(workload: Workload) -> Workload:
