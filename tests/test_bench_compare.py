@@ -14,7 +14,7 @@ from tuner.bench.sentences import scope, sentence, text
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process.launcher import ProcessLauncher
 from tuner.objective import Objective
-from tuner.proof.rule import Launch, Terms, decide, decide_once
+from tuner.proof.rule import ProofLaunch, Terms, decide, decide_once
 from tuner.records.folder import StudyFolder
 from tuner.testing.launcher import answer
 
@@ -141,8 +141,12 @@ TERMS = Terms(OBJECTIVE.goals, OBJECTIVE.limits, most=4)
 
 
 def compared(baseline, candidate, ttft=(100, 100), in_turns=True):
-    launches = [Launch(False, {"output_tokens_per_s": v, "ttft_p50_ms": ttft[0] + i}) for i, v in enumerate(baseline)]
-    others = [Launch(True, {"output_tokens_per_s": v, "ttft_p50_ms": ttft[1] + i}) for i, v in enumerate(candidate)]
+    launches = [
+        ProofLaunch(False, {"output_tokens_per_s": v, "ttft_p50_ms": ttft[0] + i}) for i, v in enumerate(baseline)
+    ]
+    others = [
+        ProofLaunch(True, {"output_tokens_per_s": v, "ttft_p50_ms": ttft[1] + i}) for i, v in enumerate(candidate)
+    ]
     if in_turns:  # A B B A
         pairs = [pair[::-1] if n % 2 else pair for n, pair in enumerate(zip(launches, others, strict=True))]
         launches = [launch for pair in pairs for launch in pair]

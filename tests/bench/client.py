@@ -18,7 +18,7 @@ import uvloop
 
 from tuner.load.arrivals import schedule
 from tuner.load.shapes import Arrivals
-from tuner.load.stage import Command, Request, Stage
+from tuner.load.stage import Request, Stage, WorkerCommand
 from tuner.load.worker import run
 
 STREAMS, CHUNKS, GAP_S = 256, 60, 0.05
@@ -120,7 +120,7 @@ def gaps_of(streams):
 
 def with_tuner(url):
     requests = tuple(Request(f"{n}", 20, 30, CHUNKS) for n in range(STREAMS))
-    result = run(Command(Stage("bench", STREAMS, requests, 0.7, 60.0, 0), url, {}, "m"))
+    result = run(WorkerCommand(Stage("bench", STREAMS, requests, 0.7, 60.0, 0), url, {}, "m"))
     gaps, _ = gaps_of([ms / 1000 for ms in record.chunk_ms] for record in result.records)
     return gaps, result.client_cpu_share * result.wall_ms / 1000
 
@@ -129,7 +129,7 @@ def on_schedule(url):
     """An open loop's stage: how late its requests are sent is in the result."""
     requests = tuple(Request(f"{n}", 100, 130, CHUNKS) for n in range(SENT))
     due_ms = tuple(due_s * 1000 for due_s in schedule(Arrivals(kind="poisson", rate=RATE), RATE, SENT, "bench"))
-    return run(Command(Stage("bench", 1, requests, 0.7, 60.0, 0, due_ms=due_ms), url, {}, "m"))
+    return run(WorkerCommand(Stage("bench", 1, requests, 0.7, 60.0, 0, due_ms=due_ms), url, {}, "m"))
 
 
 def with_httpx(url):

@@ -15,7 +15,7 @@ from tuner import composing
 from tuner.search.base import Observation
 from tuner.search.model import ModelSearch
 from tuner.search.registry import make_search
-from tuner.search.view import View
+from tuner.search.view import SamplerView
 from tuner.study import events
 from tuner.study.loop import run_study
 
@@ -65,7 +65,7 @@ def own_time_s():
 def ask_s(kind, count):
     asked = composing.load(["experiment=demo", f"search={kind}"])
     spread = ModelSearch("random", asked.space, ("maximize",), asked.model.settings, 0)
-    view = View(asked.space, ("maximize",))
+    view = SamplerView(asked.space, ("maximize",))
     candidates = [spread._ask(view, [], attempt) for attempt in range(count)]
     seen = [Observation(candidate, (float(n % 97),), 0.0) for n, candidate in enumerate(candidates)]
     search = make_search(asked.search, asked.space, ["maximize"], asked.model.settings, 0)

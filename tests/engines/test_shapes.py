@@ -6,7 +6,7 @@ import pytest
 
 from tests.engines.conftest import DATA
 from tuner.engines import sglang
-from tuner.engines.log.diagnosis import LogReader
+from tuner.engines.log.diagnosis import DiagnosticReader
 from tuner.engines.log.lines import parse
 from tuner.engines.log.literals import Index, required
 from tuner.engines.log.shapes import Shapes, relaxed
@@ -87,7 +87,7 @@ def test_no_line_that_says_anything_is_lost_in_the_sieve(kind):
     raw = [line.raw for line in LINES]
     kept = set(log.sieve().among(raw))
     reader = log.reader()
-    assert isinstance(reader, LogReader)
+    assert isinstance(reader, DiagnosticReader)
     for place, line in enumerate(LINES):
         telling = any(pattern.search(line.text) for pattern in reader.reading.patterns) or log.announces.of(line.raw)
         assert place in kept or not telling, line.raw

@@ -9,14 +9,14 @@ from tuner.engines.causes import Cause
 from tuner.engines.config import EngineConfig
 from tuner.engines.kind import EngineKind, EngineLog
 from tuner.engines.log import platform as platform_signs
-from tuner.engines.log.diagnosis import LogReader
+from tuner.engines.log.diagnosis import DiagnosticReader
 from tuner.engines.log.literals import Index
-from tuner.engines.log.reader import Reading
+from tuner.engines.log.reader import LogGrammar
 from tuner.engines.log.signs import Rank, Sign
 
 NEVER, READY = re.compile(r"(?!)"), re.compile(r"Application startup complete|toy: ready")
 NO_ROOM = Sign(Cause.CUDA_OOM, Rank.EXACT, (r"toy: no room|less than desired GPU memory",), "Ask for less.")
-READING = Reading((NO_ROOM, *platform_signs.SIGNS), NEVER, NEVER, NEVER, READY, READY, READY, NEVER, NEVER)
+READING = LogGrammar((NO_ROOM, *platform_signs.SIGNS), NEVER, NEVER, NEVER, READY, READY, READY, NEVER, NEVER)
 
 
 class ToyConfig(EngineConfig):
@@ -32,7 +32,7 @@ class ToyEngine(Engine):
         return Command((*self.executable, self.model, *flags, "--served-model-name", *names, *address), {**env})
 
     def reader(self):
-        return LogReader(READING)
+        return DiagnosticReader(READING)
 
 
 def written(name, value):
@@ -45,5 +45,5 @@ def switch(name, on):
     return f"--{name.replace('_', '-')}" if on else ""
 
 
-LOG = EngineLog(lambda: LogReader(READING), Index([(re.compile("toy: "), True)]))
+LOG = EngineLog(lambda: DiagnosticReader(READING), Index([(re.compile("toy: "), True)]))
 TOY = EngineKind(ToyConfig, ToyEngine, Conventions(switch, lambda argv, env: None), LOG)

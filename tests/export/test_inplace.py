@@ -20,7 +20,7 @@ from tests.simulated import simulated_study
 from tuner.errors import ConfigError
 from tuner.export.inplace import nodes, saving
 from tuner.export.inplace.splice import leaves
-from tuner.export.inplace.view import View
+from tuner.export.inplace.view import DeploymentView
 from tuner.export.inplace.winner import winner, winner_of
 from tuner.export.inplace.writing import written
 from tuner.export.origin import ProfileImage
@@ -45,7 +45,9 @@ def files(request, tmp_path):
 
 
 def viewed(given, here):
-    return View((here / given["file"],), given.get("service"), {"HOME": "/home/x", **given.get("environ", {})}, {})
+    return DeploymentView(
+        (here / given["file"],), given.get("service"), {"HOME": "/home/x", **given.get("environ", {})}, {}
+    )
 
 
 def wanted(given, view):
@@ -141,7 +143,7 @@ def test_the_file_says_the_winner_and_its_backup_what_it_said(here, profile):
     assert "compose.yaml is written; as it was: compose.yaml.bak" in done.stderr
     assert (here / "compose.yaml.bak").read_text() == old
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE((here / "compose.yaml.bak").stat().st_mode) == 0o640
-    found = View((file,), None, {}, {})
+    found = DeploymentView((file,), None, {}, {})
     target = winner_of(profile)
     assert leaves(found.served.args) == leaves(found.meaning(target.flags))
     assert found.served.env == dict(target.env)
@@ -245,7 +247,7 @@ def test_compose_itself_reads_the_winner(files):
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode != 0:
         pytest.skip("needs the docker command with its compose plugin: apt-get install docker-compose-plugin")
     _, given, here = files
-    view = View((here / given["file"],), given.get("service"), {**os.environ, **given.get("environ", {})}, {})
+    view = DeploymentView((here / given["file"],), given.get("service"), {**os.environ, **given.get("environ", {})}, {})
     if "compose" in given:
         with pytest.raises(ConfigError, match="reads the new text otherwise"):
             written(view, wanted(given, view))

@@ -6,7 +6,7 @@ import sys
 import time
 
 from tuner.host import cpu
-from tuner.host.cpu import CpuTimes, Process, Reading, between, family
+from tuner.host.cpu import CpuReading, CpuTimes, Process, between, family
 
 BURN = "import time\nend = time.monotonic() + float({seconds})\nwhile time.monotonic() < end: pass"
 
@@ -16,7 +16,7 @@ def burn(seconds):
 
 
 def reading(processes_s, ours_s, *, idle_s=0.0, steal_s=0.0, cores=2):
-    return Reading(CpuTimes(cores, processes_s, 0.0, idle_s, steal_s), ours_s)
+    return CpuReading(CpuTimes(cores, processes_s, 0.0, idle_s, steal_s), ours_s)
 
 
 def test_what_others_used_is_what_all_used_without_ours():

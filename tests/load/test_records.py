@@ -14,7 +14,7 @@ from tuner.load.records import (
     encode,
     load_records,
 )
-from tuner.load.stage import Command, Request, Stage, command
+from tuner.load.stage import Request, Stage, WorkerCommand, command
 
 REQUEST = Request("1/concurrent/0", 40, 64, 3)
 GOOD = RequestRecord("concurrent", 0, 0, REQUEST, 0.5, 31.0, (10.0, 20.0, 30.0), 66, None, 3, "length", False, 200)
@@ -42,7 +42,7 @@ def test_a_record_with_an_unknown_field_is_refused():
 
 def test_a_command_survives_its_line_of_json():
     stage = Stage("concurrent", 2, (REQUEST, REQUEST), 0.7, 600.0, 0)
-    job = Command(stage, "http://127.0.0.1:8000", {"Authorization": "Bearer x"}, "glm")
+    job = WorkerCommand(stage, "http://127.0.0.1:8000", {"Authorization": "Bearer x"}, "glm")
     assert command(json.loads(encode(job))) == job
 
 

@@ -9,7 +9,7 @@ import pytest
 from tuner.load.naming import comparable
 from tuner.objective import Direction, Limit
 from tuner.proof.decision import Kind
-from tuner.proof.rule import ALPHA, FIRST_LOOK, Launch, Terms
+from tuner.proof.rule import ALPHA, FIRST_LOOK, ProofLaunch, Terms
 from tuner.proof.rule import decide as rule
 from tuner.testing import Died, decide
 from tuner.testing.proof import Source
@@ -155,8 +155,8 @@ def test_before_any_launch_nothing_is_decided():
 
 
 def test_a_launch_without_its_partner_does_not_count():
-    pair = [Launch(False, {SPEED: 100.0}), Launch(True, {SPEED: 110.0})]
-    assert rule([*pair, Launch(True, {SPEED: 900.0})], Terms(goals=UP, limits={})) == rule(pair, Terms(UP, {}))
+    pair = [ProofLaunch(False, {SPEED: 100.0}), ProofLaunch(True, {SPEED: 110.0})]
+    assert rule([*pair, ProofLaunch(True, {SPEED: 900.0})], Terms(goals=UP, limits={})) == rule(pair, Terms(UP, {}))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -295,7 +295,7 @@ def test_a_proof_that_ends_without_a_winner_has_spent_all_of_its_error():
 
 def test_a_proof_under_way_has_spent_what_its_looks_have():
     launches = [
-        Launch(bool(at % 2), {SPEED: (100 + 3 * (at % 2)) * (1.05 if at in (2, 3, 5) else 1)}) for at in range(10)
+        ProofLaunch(bool(at % 2), {SPEED: (100 + 3 * (at % 2)) * (1.05 if at in (2, 3, 5) else 1)}) for at in range(10)
     ]
     spends = [rule(launches[: 2 * pairs], Terms(UP, {}, min_gain=0.0)).spent for pairs in range(6)]
     assert spends[:4] == [0.0] * 4

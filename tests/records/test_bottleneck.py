@@ -12,7 +12,7 @@ from tuner.engines.base import StartupFacts
 from tuner.engines.ceilings import Ceilings
 from tuner.host.state import GpuState, HostState, StageHost
 from tuner.load.counters import EngineCounters
-from tuner.records.bottleneck import Limit, bottleneck, finalists
+from tuner.records.bottleneck import BindingLimit, bottleneck, finalists
 from tuner.study.loop import run_study
 
 DENSE = {
@@ -31,8 +31,8 @@ DENSE = {
 """Fourteen billion weights, all of which are read for each token."""
 EIGHT_USERS = ("workload.concurrency=8", "workload.requests=24")
 KNOWN = {
-    Limit.SEQUENCES: (*EIGHT_USERS, "model.args.max_num_seqs=2"),
-    Limit.KV_SPACE: (
+    BindingLimit.SEQUENCES: (*EIGHT_USERS, "model.args.max_num_seqs=2"),
+    BindingLimit.KV_SPACE: (
         *EIGHT_USERS,
         "+model.args.kv_cache_memory_bytes=120000000",
         "model.args.max_model_len=1024",
@@ -40,8 +40,8 @@ KNOWN = {
         "workload.prompt_tokens=400",
         "workload.output_tokens=64",
     ),
-    Limit.TOKEN_BUDGET: (*EIGHT_USERS, "model.args.max_num_batched_tokens=512", "workload.prompt_tokens=4000"),
-    Limit.MEMORY_BANDWIDTH: (
+    BindingLimit.TOKEN_BUDGET: (*EIGHT_USERS, "model.args.max_num_batched_tokens=512", "workload.prompt_tokens=4000"),
+    BindingLimit.MEMORY_BANDWIDTH: (
         "hardware=sim-h100",
         "model=any",
         "model.id={dense}",
@@ -87,13 +87,13 @@ def on_gpus(utilization, cpus=0.3):
 
 
 def test_a_server_that_does_not_tell_has_no_limit(outcome):
-    assert said_of(outcome).limit is Limit.UNKNOWN
-    assert said_of(outcome, running_mean=4.0).limit is Limit.UNKNOWN
+    assert said_of(outcome).limit is BindingLimit.UNKNOWN
+    assert said_of(outcome, running_mean=4.0).limit is BindingLimit.UNKNOWN
 
 
 def test_requests_that_wait_for_what_is_not_told_have_no_limit(outcome):
     found = said_of(outcome, running_mean=4.0, waiting_mean=3.0)
-    assert (found.limit, found.share) == (Limit.UNKNOWN, None)
+    assert (found.limit, found.share) == (BindingLimit.UNKNOWN, None)
     assert found.sentence == "what binds is not known (3.0 requests waited in the mean, and for what is not told)"
 
 
@@ -107,8 +107,8 @@ def test_slots_bind_where_all_of_them_are_taken(outcome):
 
 def test_a_cache_without_room_for_another_prompt_is_full(outcome):
     waits = {"running_mean": 2.0, "waiting_mean": 1.0, "kv_usage_max": 0.8, "ceilings": Ceilings(sequences=8)}
-    assert said_of(outcome, **waits, facts=StartupFacts(kv_tokens=2000)).limit is Limit.KV_SPACE
-    assert said_of(outcome, **waits, facts=StartupFacts(kv_tokens=200_000)).limit is Limit.UNKNOWN
+    assert said_of(outcome, **waits, facts=StartupFacts(kv_tokens=2000)).limit is BindingLimit.KV_SPACE
+    assert said_of(outcome, **waits, facts=StartupFacts(kv_tokens=200_000)).limit is BindingLimit.UNKNOWN
 
 
 def test_prompts_that_fit_into_one_step_do_not_wait_for_the_budget(outcome):
@@ -116,22 +116,22 @@ def test_prompts_that_fit_into_one_step_do_not_wait_for_the_budget(outcome):
     budgets = {
         budget: said_of(outcome, **waits, ceilings=Ceilings(sequences=8, step_tokens=budget)) for budget in (128, 32768)
     }
-    assert [found.limit for found in budgets.values()] == [Limit.TOKEN_BUDGET, Limit.UNKNOWN]
+    assert [found.limit for found in budgets.values()] == [BindingLimit.TOKEN_BUDGET, BindingLimit.UNKNOWN]
 
 
 def test_idle_gpus_and_a_busy_client_are_the_hosts_fault(outcome):
     alone = {"running_mean": 4.0, "waiting_mean": 0.0}
-    assert said_of(outcome, **alone, host=on_gpus(0.5)).limit is Limit.HOST
-    assert said_of(outcome, **alone, host=on_gpus(0.99, cpus=0.99)).limit is Limit.HOST
-    assert said_of(outcome, **alone, client=0.7).limit is Limit.HOST
-    assert said_of(outcome, **alone, host=on_gpus(0.99)).limit is Limit.STEP_TIME
+    assert said_of(outcome, **alone, host=on_gpus(0.5)).limit is BindingLimit.HOST
+    assert said_of(outcome, **alone, host=on_gpus(0.99, cpus=0.99)).limit is BindingLimit.HOST
+    assert said_of(outcome, **alone, client=0.7).limit is BindingLimit.HOST
+    assert said_of(outcome, **alone, host=on_gpus(0.99)).limit is BindingLimit.STEP_TIME
 
 
 def test_bandwidth_binds_only_where_most_of_a_step_is_reading(outcome):
     rate = outcome.baseline.measurement.output_tokens_per_s
     alone = {"running_mean": 4.0, "waiting_mean": 0.0}
     near, far = (said_of(outcome, **alone, ceilings=Ceilings(tokens_per_s=times * rate)) for times in (1.25, 8))
-    assert (near.limit, far.limit) == (Limit.MEMORY_BANDWIDTH, Limit.STEP_TIME)
+    assert (near.limit, far.limit) == (BindingLimit.MEMORY_BANDWIDTH, BindingLimit.STEP_TIME)
     assert near.sentence.endswith("; 80% of what this memory bandwidth allows")
 
 

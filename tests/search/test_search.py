@@ -11,7 +11,7 @@ from tuner.search.additive import AdditiveSearch
 from tuner.search.base import Observation, Planned, SearchConfig, anything
 from tuner.search.registry import make_search
 from tuner.search.source import Source, SourceReading
-from tuner.search.view import View
+from tuner.search.view import SamplerView
 from tuner.space import Candidate, Choice, Range, SearchSpace, Settings
 
 SPACE = SearchSpace.model_validate(
@@ -102,7 +102,7 @@ def test_a_sampler_that_repeats_itself_gives_way_to_a_neighbour():
     searcher = search("tpe")
     fresh = searcher._freshness(seen, anything)
     for observation in seen:
-        near = searcher._neighbour(View(SPACE, ("maximize",)), observation.candidate, fresh, random.Random(0))
+        near = searcher._neighbour(SamplerView(SPACE, ("maximize",)), observation.candidate, fresh, random.Random(0))
         assert near.digest not in known
         assert SPACE.violated(near, DEPLOYED) is None
 

@@ -15,13 +15,13 @@ from tuner.errors import ConfigError
 from tuner.records.record import PhaseSpan, Role
 from tuner.study import events
 from tuner.study.loop import run_study
-from tuner.study.window import Window, WindowClosed
+from tuner.study.window import RunWindow, WindowClosed
 
 NIGHT = datetime(2026, 11, 30, 23, 0, tzinfo=timezone(timedelta(hours=1)))
 
 
 def window(until, now, **site):
-    return Window.of(Budget(until=until), SiteConfig(**site), now)
+    return RunWindow.of(Budget(until=until), SiteConfig(**site), now)
 
 
 @pytest.fixture(scope="module")

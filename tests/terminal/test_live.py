@@ -19,7 +19,7 @@ from tests.fast import FAST
 from tests.simulated import simulated_study
 from tuner.engines.base import Phase
 from tuner.load.plan import Skipped
-from tuner.records.bottleneck import Bottleneck, Limit
+from tuner.records.bottleneck import BindingLimit, Bottleneck
 from tuner.records.expected import check_of
 from tuner.records.record import Role, State
 from tuner.search.base import Expectation
@@ -94,7 +94,10 @@ def expecting(outcome):
     record = next(record for record in outcome.records if record.measurement and record.role is Role.SEARCH)
     read_per_s = record.measurement.output_tokens_per_s
     expected = Expectation(why="explore", value=1.25 * read_per_s, low=1.1 * read_per_s, high=1.4 * read_per_s)
-    record, found = record.model_copy(update={"expected": expected}), Bottleneck(Limit.SEQUENCES, "2.0 waited", 0.14)
+    record, found = (
+        record.model_copy(update={"expected": expected}),
+        Bottleneck(BindingLimit.SEQUENCES, "2.0 waited", 0.14),
+    )
     check = check_of(record, "output_tokens_per_s")
     yield events.TrialStarted(record.number, record.role, "max_num_seqs=8", 1, expected=expected)
     yield events.PhaseEntered(Phase.STARTING)

@@ -9,15 +9,15 @@ from typing import Literal
 
 from tuner import __version__, words
 from tuner.bench import saved
-from tuner.bench.running import Measured, Running, asked, attached, is_url
+from tuner.bench.running import RunningServer, SavedMeasurement, asked, attached, is_url
 from tuner.bench.saved import Saved
-from tuner.bench.view import Follower
+from tuner.bench.view import ProgressListener
 from tuner.config import Config
 from tuner.errors import ConfigError, MeasurementError
 from tuner.objective import Objective
 from tuner.proof.decision import Decision
 from tuner.proof.order import turns
-from tuner.proof.rule import Launch, Terms, decide, decide_once
+from tuner.proof.rule import ProofLaunch, Terms, decide, decide_once
 from tuner.records.compare import launch, rule_of
 from tuner.records.folder import StudyFolder
 from tuner.records.record import Role, State
@@ -68,7 +68,7 @@ def compare(
     overrides: Sequence[str],
     config_dir: Path | None,
     token_env: str | None,
-    follower: Follower,
+    follower: ProgressListener,
 ) -> tuple[Path, Comparison]:
     """Compare two servers, or a server and a saved result; returns where the comparison was saved, and itself.
 
@@ -115,7 +115,7 @@ def _save(folder: StudyFolder, comparison: Comparison) -> Path:
 # two servers
 
 
-def _in_turns(baseline: Config, candidate: Config, started_at: str, follower: Follower) -> Comparison:
+def _in_turns(baseline: Config, candidate: Config, started_at: str, follower: ProgressListener) -> Comparison:
     _check_number(baseline)
     terms = rule_of(baseline, baseline.objective, baseline.study.confirm.max)
     with StudyFolder(baseline.study.path).locked(), ExitStack() as stack:
@@ -140,11 +140,11 @@ def _in_turns(baseline: Config, candidate: Config, started_at: str, follower: Fo
 class _Duel:
     """Two servers that are measured in turns until it is decided."""
 
-    baseline: Running
-    candidate: Running
+    baseline: RunningServer
+    candidate: RunningServer
     terms: Terms
-    follower: Follower
-    launches: list[Launch]
+    follower: ProgressListener
+    launches: list[ProofLaunch]
     numbers: list[tuple[bool, int]]
 
     @property
@@ -188,7 +188,7 @@ class _Duel:
         return Side(name=server.url, model=server.config.model.served_name, trials=trials)
 
 
-def _measured(server: Running, role: Role) -> Measured:
+def _measured(server: RunningServer, role: Role) -> SavedMeasurement:
     """A measurement that this machine or the network disturbed says nothing of the server, and is repeated."""
     for _ in range(server.config.study.retries + 1):
         measured = server.measure(role)
@@ -244,7 +244,9 @@ def _like(other: Saved, config: Config) -> Config:
     return config.model_copy(update={"objective": objective, "workload": other.workload or config.workload})
 
 
-def _against(other: Saved, whole: Config, started_at: str, follower: Follower, *, candidate_runs: bool) -> Comparison:
+def _against(
+    other: Saved, whole: Config, started_at: str, follower: ProgressListener, *, candidate_runs: bool
+) -> Comparison:
     _check_number(whole)
     config = _like(other, whole)
     terms = rule_of(config, config.objective, config.study.confirm.max)
@@ -252,7 +254,7 @@ def _against(other: Saved, whole: Config, started_at: str, follower: Follower, *
         measured = [_repeat(server, number, terms.most, follower) for number in range(terms.most)]
         runs = Side(name=server.url, model=config.model.served_name, trials=tuple(m.record.number for m in measured))
     kept = Side(name=str(other.path), model=other.model)
-    launches = [Launch(not candidate_runs, other.numbers)]
+    launches = [ProofLaunch(not candidate_runs, other.numbers)]
     launches += [_launch(each, other.same_kind, terms, candidate=candidate_runs) for each in measured]
     return Comparison(
         tuner_version=__version__,
@@ -267,17 +269,21 @@ def _against(other: Saved, whole: Config, started_at: str, follower: Follower, *
     )
 
 
-def _repeat(server: Running, number: int, most: int, follower: Follower) -> Measured:
+def _repeat(server: RunningServer, number: int, most: int, follower: ProgressListener) -> SavedMeasurement:
     follower.note(f"measurement {number + 1} of {most}: {server.url}")
     return _measured(server, Role.BASELINE)
 
 
 def _launch(
-    measured: Measured, numbers_of: Callable[[Measured], Mapping[str, float]], terms: Terms, *, candidate: bool
-) -> Launch:
+    measured: SavedMeasurement,
+    numbers_of: Callable[[SavedMeasurement], Mapping[str, float]],
+    terms: Terms,
+    *,
+    candidate: bool,
+) -> ProofLaunch:
     """A measurement by the definitions of the saved result."""
     own = launch(measured.record, terms.needed, candidate=candidate)
-    return own if own.died else Launch(candidate, numbers_of(measured))
+    return own if own.died else ProofLaunch(candidate, numbers_of(measured))
 
 
 def _notes(other: Saved, config: Config) -> list[str]:

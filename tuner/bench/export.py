@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tuner.bench.llmd_report import report_of
-from tuner.bench.running import Measured
+from tuner.bench.running import SavedMeasurement
 from tuner.bench.saved import kept, vllm_of
 from tuner.errors import ConfigError
 
 
-def _vllm(measured: Measured) -> str:
+def _vllm(measured: SavedMeasurement) -> str:
     return vllm_of(measured).to_json()
 
 
-_FORMATS: Mapping[str, Callable[[Measured], str]] = {"vllm": _vllm, "llm-d": report_of}
+_FORMATS: Mapping[str, Callable[[SavedMeasurement], str]] = {"vllm": _vllm, "llm-d": report_of}
 
 
 def exported(result: Path, to: str) -> str:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from pydantic import JsonValue
 
-from tuner.bench.running import Measured
+from tuner.bench.running import SavedMeasurement
 from tuner.bench.saved import measurement_of, requests_of
 from tuner.errors import ConfigError
 from tuner.load.metrics import Measurement
@@ -28,7 +28,7 @@ _PERCENTILES = (5, 25, 50, 75, 95, 99)
 _UNKNOWN = "unknown"
 
 
-def report_of(measured: Measured) -> str:
+def report_of(measured: SavedMeasurement) -> str:
     """The report as JSON.
 
     Raises:
@@ -43,7 +43,7 @@ def report_of(measured: Measured) -> str:
     return text
 
 
-def fields_of(measured: Measured) -> dict[str, JsonValue]:
+def fields_of(measured: SavedMeasurement) -> dict[str, JsonValue]:
     """The report's fields.
 
     Raises:
@@ -72,7 +72,7 @@ def _run(record: TrialRecord) -> dict[str, JsonValue]:
     }
 
 
-def _stack(measured: Measured) -> dict[str, JsonValue]:
+def _stack(measured: SavedMeasurement) -> dict[str, JsonValue]:
     """The server; its hardware and settings are not ours to know."""
     record, config = measured.record, measured.config
     assert config is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tuner.bench.view import Follower
+from tuner.bench.view import ProgressListener
 from tuner.composing import load
 from tuner.config import Config
 from tuner.errors import ConfigError, EngineUnavailable
@@ -24,7 +24,7 @@ from tuner.trial.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class SavedMeasurement:
     """One measurement, as it is on disk.
 
     Attributes:
@@ -39,7 +39,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningServer:
     """A running server, ready to be measured as often as wanted.
 
     Attributes:
@@ -50,26 +50,26 @@ class Running:
 
     config: Config
     parts: Workbench
-    follower: Follower
+    follower: ProgressListener
 
     @property
     def url(self) -> str:
         """The server's base URL."""
         return str(self.config.launcher.where)
 
-    def measure(self, role: Role = Role.BASELINE) -> Measured:
+    def measure(self, role: Role = Role.BASELINE) -> SavedMeasurement:
         """Measure it once, on fresh prompts; whoever calls this holds the folder's lock."""
         folder = StudyFolder(self.config.study.path)
         number = folder.next_number("trials")
         place = folder.trial(number)
         folder.write(place.config, self.config.to_yaml())
         assignment = _assignment(self.config, number, role)
-        return Measured(place, run_trial(assignment, self.parts, place, self.follower.phase), self.config)
+        return SavedMeasurement(place, run_trial(assignment, self.parts, place, self.follower.phase), self.config)
 
 
 def bench(
-    url: str, overrides: Sequence[str], config_dir: Path | None, token_env: str | None, follower: Follower
-) -> Measured:
+    url: str, overrides: Sequence[str], config_dir: Path | None, token_env: str | None, follower: ProgressListener
+) -> SavedMeasurement:
     """Measure the server at a URL once; it is kept in ``studies/bench/trials``.
 
     Args:
@@ -102,11 +102,11 @@ def asked(url: str, overrides: Sequence[str], config_dir: Path | None, token_env
 
 
 @contextmanager
-def attached(config: Config, follower: Follower) -> Iterator[Running]:
+def attached(config: Config, follower: ProgressListener) -> Iterator[RunningServer]:
     """The server that a configuration names."""
     with workbench(config) as (parts, _):
         parts.client.on_progress = follower.progress
-        yield Running(config, parts, follower)
+        yield RunningServer(config, parts, follower)
 
 
 def is_url(text: str) -> bool:

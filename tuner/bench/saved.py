@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tuner import composing
 from tuner.bench import vllm_result
-from tuner.bench.running import Measured
+from tuner.bench.running import SavedMeasurement
 from tuner.errors import ConfigError
 from tuner.load.metrics import Measurement
 from tuner.load.records import RequestRecord, read_records
@@ -40,7 +40,7 @@ class Saved:
     by_vllm: bool
     model: str | None
 
-    def same_kind(self, measured: Measured) -> Mapping[str, float]:
+    def same_kind(self, measured: SavedMeasurement) -> Mapping[str, float]:
         """The numbers of a measurement by the definitions of this result."""
         if self.by_vllm:
             return vllm_of(measured).numbers
@@ -65,7 +65,7 @@ def read(path: Path) -> Saved:
     return Saved(file, own, workload, by_vllm=False, model=_model(measured))
 
 
-def kept(folder: Path) -> Measured:
+def kept(folder: Path) -> SavedMeasurement:
     """Read the folder of a measurement.
 
     Raises:
@@ -78,7 +78,7 @@ def kept(folder: Path) -> Measured:
         raise ConfigError(f"{place.record} is no trial record of this version: {config_error(error)}") from error
     except FileNotFoundError:
         raise ConfigError(f"{place.record} is not there", fix="name the folder of a measurement") from None
-    return Measured(place, record, composing.read(place.config) if place.config.exists() else None)
+    return SavedMeasurement(place, record, composing.read(place.config) if place.config.exists() else None)
 
 
 def measurement_of(record: TrialRecord) -> Measurement:
@@ -104,7 +104,7 @@ def requests_of(folder: TrialFolder) -> list[RequestRecord]:
     return read_records(folder.requests)
 
 
-def vllm_of(measured: Measured) -> vllm_result.VllmResult:
+def vllm_of(measured: SavedMeasurement) -> vllm_result.VllmResult:
     """What ``vllm bench serve`` would have written of a measurement.
 
     Raises:
@@ -124,7 +124,7 @@ def vllm_of(measured: Measured) -> vllm_result.VllmResult:
     )
 
 
-def _model(measured: Measured) -> str | None:
+def _model(measured: SavedMeasurement) -> str | None:
     return measured.config.model.served_name if measured.config else None
 
 

@@ -16,7 +16,7 @@ from tuner.load.progress import Progress
 from tuner.load.stage import StopRule
 
 
-class Follower(Protocol):
+class ProgressListener(Protocol):
     """Who is told how far a measurement has come."""
 
     def note(self, text: str) -> None:
@@ -30,7 +30,7 @@ class Follower(Protocol):
 
 
 @contextmanager
-def view(console: Console, *, as_json: bool) -> Iterator[Follower]:
+def view(console: Console, *, as_json: bool) -> Iterator[ProgressListener]:
     """The follower that fits where the output goes.
 
     Args:
@@ -43,7 +43,7 @@ def view(console: Console, *, as_json: bool) -> Iterator[Follower]:
         with LiveLine(console) as live:
             yield live
     else:
-        yield PlainLines(console)
+        yield PlainProgress(console)
 
 
 class Silent:
@@ -60,7 +60,7 @@ class Silent:
 
 
 @dataclass
-class PlainLines:
+class PlainProgress:
     """A line for each phase, and one for each stage that is measured."""
 
     console: Console

@@ -26,7 +26,7 @@ _HOST = "127.0.0.1"
 
 
 @contextmanager
-def serving(outcome: Outcome, port: int = 0) -> "Iterator[Server]":
+def serving(outcome: Outcome, port: int = 0) -> "Iterator[DashboardServer]":
     """The dashboard of a study, ready to be served; its notes are those of this moment.
 
     Args:
@@ -39,7 +39,7 @@ def serving(outcome: Outcome, port: int = 0) -> "Iterator[Server]":
     ledger.catch_up(outcome.records)
     ledger.annotate(outcome, ledger.unannotated(outcome.records))
     app = optuna_dashboard.wsgi(ledger.storage, artifact_store=EvidenceStore(outcome.folder))
-    with make_server(_HOST, port, _guarded(app), Server, _Quiet) as server:
+    with make_server(_HOST, port, _guarded(app), DashboardServer, _Quiet) as server:
         server.study_id = ledger.study_id
         yield server
 
@@ -64,7 +64,7 @@ def show(outcome: Outcome, port: int, say: Callable[[str], None], *, in_browser:
             say("dashboard ended")
 
 
-class Server(ThreadingMixIn, WSGIServer):
+class DashboardServer(ThreadingMixIn, WSGIServer):
     """One thread a request, none of which outlives it."""
 
     daemon_threads = True

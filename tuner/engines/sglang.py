@@ -8,10 +8,10 @@ from tuner.engines.causes import Cause, Diagnosis, Evidence
 from tuner.engines.kind import EngineLog
 from tuner.engines.log import diagnosis, frames, platform
 from tuner.engines.log.degradations import DegradationReader, slower, telling
-from tuner.engines.log.diagnosis import LogReader
+from tuner.engines.log.diagnosis import DiagnosticReader
 from tuner.engines.log.lines import Level, LogLine
 from tuner.engines.log.literals import Index, words_of
-from tuner.engines.log.reader import Reading
+from tuner.engines.log.reader import LogGrammar
 from tuner.engines.log.shapes import Shapes
 from tuner.engines.log.sieve import Sieve
 from tuner.engines.log.signs import Rank, Sign
@@ -132,7 +132,7 @@ ANNOUNCES = re.compile(
 )
 """Said on the way to a server that serves."""
 
-READING = Reading(
+READING = LogGrammar(
     signs=_SIGNS,
     traps=re.compile(r"can be ignored|\[Autotuner\]|for benchmark choice"),
     version=re.compile(r"\bsglang(?:==|[ :]v?| [Vv]ersion:? v?)(\d+\.\d+\.\d+[\w.]*)"),
@@ -178,9 +178,9 @@ def degradations() -> DegradationReader:
     return DegradationReader(_DEGRADATIONS, _TELLING)
 
 
-def reader() -> LogReader:
+def reader() -> DiagnosticReader:
     """Reads an SGLang log as it grows."""
-    return LogReader(READING)
+    return DiagnosticReader(READING)
 
 
 def diagnose(evidence: Evidence) -> Diagnosis:

@@ -48,7 +48,7 @@ class Relation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class RegionSide:
     """One side of a region.
 
     Attributes:
@@ -89,7 +89,7 @@ class Region:
         bounds: Its sides.
     """
 
-    bounds: tuple[Bound, ...]
+    bounds: tuple[RegionSide, ...]
 
     def contains(self, settings: Settings) -> bool:
         """Whether a whole configuration lies in it."""
@@ -270,28 +270,28 @@ class _Teacher:
     def _value(self, name: str | None) -> JsonValue:
         return self.values.get(name) if name else None
 
-    def free(self) -> Iterator[Bound]:
+    def free(self) -> Iterator[RegionSide]:
         """The share asked for is not free: whatever else is asked, no more than that share can be."""
         free, total = (self.failed.numbers.get(name) for name in ("free_gib", "total_gib"))
         if self.names.share is None:
             yield from self._bounds(Relation.SAME, *self.parameters)
         elif free and total:
-            yield Bound(self.names.share, Relation.ABOVE, (free + _ROUNDING_GIB) / (total - _ROUNDING_GIB))
+            yield RegionSide(self.names.share, Relation.ABOVE, (free + _ROUNDING_GIB) / (total - _ROUNDING_GIB))
         else:
             yield from self._bounds(Relation.AT_LEAST, self.names.share)
 
-    def cache(self) -> Iterator[Bound]:
+    def cache(self) -> Iterator[RegionSide]:
         """The KV cache is too small: a smaller share, or more next to it, makes it smaller still."""
         names = self.names
         yield from self._bounds(Relation.AT_MOST, self.share)
         if names.sequences and (blocks := self.failed.numbers.get("mamba_blocks")) is not None:
             given = _is_number(self._value(names.sequences))
-            yield Bound(names.sequences, *((Relation.ABOVE, int(blocks)) if given else (Relation.SAME, None)))
+            yield RegionSide(names.sequences, *((Relation.ABOVE, int(blocks)) if given else (Relation.SAME, None)))
             yield from self._equal()
             return
         yield from self._bounds(Relation.AT_LEAST, names.sequences, names.tokens)
         if names.length and self.longest is not None:
-            yield Bound(names.length, Relation.ABOVE, int(self.longest))
+            yield RegionSide(names.length, Relation.ABOVE, int(self.longest))
         else:
             yield from self._bounds(Relation.AT_LEAST, names.length)
         yield from self._equal()
@@ -302,7 +302,7 @@ class _Teacher:
         numbers = self.failed.numbers
         return numbers.get("estimated_max_model_len", numbers.get("kv_tokens"))
 
-    def out_of_memory(self) -> Iterator[Bound]:
+    def out_of_memory(self) -> Iterator[RegionSide]:
         """Which bounds follow depends on how far the start had come."""
         if self.failed.facts.weights_gib is None:
             yield from self._equal()
@@ -312,7 +312,7 @@ class _Teacher:
         else:
             yield from self._beside_the_cache()
 
-    def _beside_the_cache(self) -> Iterator[Bound]:
+    def _beside_the_cache(self) -> Iterator[RegionSide]:
         """What comes after the KV cache found no room next to it.
 
         A larger share makes the cache larger. Batched tokens must be equal: they take from the cache what the profiling
@@ -322,29 +322,29 @@ class _Teacher:
         yield from self._bounds(Relation.SAME, self.names.tokens)
         yield from self._equal()
 
-    def _bounds(self, relation: Relation, *names: str | None) -> Iterator[Bound]:
+    def _bounds(self, relation: Relation, *names: str | None) -> Iterator[RegionSide]:
         for name in filter(None, names):
             value = self.values.get(name)
-            yield Bound(name, relation if _is_number(value) else Relation.SAME, value)
+            yield RegionSide(name, relation if _is_number(value) else Relation.SAME, value)
 
-    def _equal(self) -> Iterator[Bound]:
+    def _equal(self) -> Iterator[RegionSide]:
         """Whatever else the search may change and memory may depend on; without graphs it can only be less."""
         for target in self.parameters:
             eager = target == self.names.eager and self.values.get(target) is True
             if target not in (*self.names.ordered, self.share, *self.names.unrelated) and not eager:
-                yield Bound(target, Relation.SAME, self.values.get(target))
+                yield RegionSide(target, Relation.SAME, self.values.get(target))
 
-    def refused(self) -> Iterator[Bound]:
+    def refused(self) -> Iterator[RegionSide]:
         """What was refused: the block size by what the attention backends take, anything else as it stands."""
         if (block := self.names.block) and (base := self._block_multiple()) is not None:
-            yield Bound(block, Relation.NO_MULTIPLE, base)
+            yield RegionSide(block, Relation.NO_MULTIPLE, base)
             yield from self._equal()
             return
         changed = [target for target in self.parameters if self.values.get(target) != self.deployed.get(target)]
         named = [target for target in changed if _names(self.failed.line or "", target)]
         choices = [target for target in changed if target not in (*self.names.ordered, *self.names.unrelated)]
         for target in dict.fromkeys([*named, *choices]) if named else changed:
-            yield Bound(target, Relation.SAME, self.values.get(target))
+            yield RegionSide(target, Relation.SAME, self.values.get(target))
 
     def _block_multiple(self) -> int | None:
         """What a block size must be a multiple of, after one was refused that is none.

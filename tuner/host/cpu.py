@@ -54,7 +54,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CpuReading:
     """The cores at one moment.
 
     Attributes:
@@ -76,7 +76,7 @@ class CpuUse:
     other_cpu_cores: float | None
 
 
-def read(roots: Iterable[int] | None) -> Reading | None:
+def read(roots: Iterable[int] | None) -> CpuReading | None:
     """The cores now; ``None`` on a system without ``/proc/stat``.
 
     Args:
@@ -86,12 +86,12 @@ def read(roots: Iterable[int] | None) -> Reading | None:
     if found is None:
         return None
     if roots is None:
-        return Reading(found, None)
+        return CpuReading(found, None)
     running = {process.pid: process for process in processes()}
-    return Reading(found, sum(running[pid].cpu_s for pid in family(running.values(), roots)))
+    return CpuReading(found, sum(running[pid].cpu_s for pid in family(running.values(), roots)))
 
 
-def between(first: Reading, last: Reading) -> CpuUse | None:
+def between(first: CpuReading, last: CpuReading) -> CpuUse | None:
     """What the cores did from one reading to the next; ``None`` if no tick has passed between them.
 
     A process hands its CPU time to its parent when it ends, so that the sum over ours only grows.
@@ -110,7 +110,7 @@ def between(first: Reading, last: Reading) -> CpuUse | None:
     )
 
 
-def _others(first: Reading, last: Reading, seconds: float) -> float | None:
+def _others(first: CpuReading, last: CpuReading, seconds: float) -> float | None:
     if first.ours_s is None or last.ours_s is None or seconds < _SHORTEST_S:
         return None
     all_s = last.times.processes_s - first.times.processes_s

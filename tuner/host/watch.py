@@ -98,8 +98,8 @@ class _Sampler(threading.Thread):
 
 def _state(
     seconds: float,
-    first: cpu.Reading | None,
-    last: cpu.Reading | None,
+    first: cpu.CpuReading | None,
+    last: cpu.CpuReading | None,
     samples: Sequence[GpuState],
     begun_j: Mapping[int, float | None],
 ) -> HostState:

@@ -36,12 +36,12 @@ def containers(text: str, folder: Path, outside: Mapping[str, str]) -> list[Cont
     ]
 
 
-def _before(script: shell.Script, command: shell.Command) -> tuple[str, ...]:
+def _before(script: shell.Script, command: shell.ShellCommand) -> tuple[str, ...]:
     """Of a shell's earlier commands, those that make the environment of the later ones."""
     return tuple(each for each in script.preparations(command) if each.split()[0] in _ENVIRONMENT)
 
 
-def _opened(command: shell.Command, env: Mapping[str, str | None], folder: Path) -> Iterator[Container]:
+def _opened(command: shell.ShellCommand, env: Mapping[str, str | None], folder: Path) -> Iterator[Container]:
     """The container of a command, or those of a shell's commands in it."""
     outside = {name: value for name, value in {**env, **command.env}.items() if value is not None}
     if (behind := dockerrun.arguments(command.words)) is not None:
@@ -68,6 +68,6 @@ def _words_env(words: tuple[str, ...]) -> dict[str, str]:
     return taken
 
 
-def _said(script: shell.Script, command: shell.Command, made: Container) -> tuple[str, ...]:
+def _said(script: shell.Script, command: shell.ShellCommand, made: Container) -> tuple[str, ...]:
     branch = ["it stands in a branch: whether it runs depends on what is known only there"] if command.branch else []
     return (*script.noted, *branch, *made.unread)

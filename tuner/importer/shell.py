@@ -60,7 +60,7 @@ _SPOKEN = _QUIET - {"cd", "source", ".", "ulimit", "umask", "mkdir", "true", ":"
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ShellCommand:
     """A command that would be run.
 
     Attributes:
@@ -83,19 +83,19 @@ class Script:
         noted: What could not be read, a sentence each.
     """
 
-    commands: list[Command] = field(default_factory=list)
+    commands: list[ShellCommand] = field(default_factory=list)
     noted: dict[str, None] = field(default_factory=dict)
 
-    def others(self, chosen: Command) -> list[str]:
+    def others(self, chosen: ShellCommand) -> list[str]:
         """Commands in front of one that may matter to it."""
         return [" ".join(one.words) for one in self._in_front(chosen) if one.words[0] not in _QUIET | _TESTS]
 
-    def preparations(self, chosen: Command) -> list[str]:
+    def preparations(self, chosen: ShellCommand) -> list[str]:
         """Commands in front of one that have to be run again wherever it is started, as a shell reads them."""
         kept = [one for one in self._in_front(chosen) if not one.branch and one.words[0] not in _SPOKEN | _TESTS]
         return [shlex.join(one.words) for one in kept]
 
-    def _in_front(self, chosen: Command) -> list[Command]:
+    def _in_front(self, chosen: ShellCommand) -> list[ShellCommand]:
         return self.commands[: self.commands.index(chosen)]
 
 
@@ -125,7 +125,7 @@ def read(text: str, env: Mapping[str, str | None], arguments: Sequence[str] = ()
         arguments: What ``"$@"`` stands for.
     """
     scope, script = Scope(known(env), arguments=tuple(arguments)), Script()
-    reader = _Reader(scope, script)
+    reader = _WordReader(scope, script)
     for simple in Lexer(text, scope).commands():
         reader.take(simple)
     script.noted.update(scope.noted)
@@ -133,7 +133,7 @@ def read(text: str, env: Mapping[str, str | None], arguments: Sequence[str] = ()
 
 
 @dataclass(slots=True)
-class _Reader:
+class _WordReader:
     scope: Scope
     script: Script
     depth: int = 0
@@ -191,4 +191,4 @@ class _Reader:
             own.append((found[1], found[3]))
             words = words[1:]
         if words:
-            self.script.commands.append(Command(tuple(words), {**self.exported, **dict(own)}, branch))
+            self.script.commands.append(ShellCommand(tuple(words), {**self.exported, **dict(own)}, branch))

@@ -22,7 +22,7 @@ class NoEngine(ConfigError):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ContainerSource:
     """What a file holds.
 
     Attributes:
@@ -71,7 +71,7 @@ def read(paths: Sequence[Path], named: str | None = None, environ: Mapping[str, 
     """
     outside = dict(os.environ if environ is None else environ)
     if len(paths) == 1 and (container := _container_of(paths[0])):
-        return chosen(Source((container,), named=str(paths[0])), named)
+        return chosen(ContainerSource((container,), named=str(paths[0])), named)
     files = [file_of(path) for path in paths]
     with _shaped(files[0]):
         found = chosen(source_of(files, outside), named)
@@ -111,7 +111,7 @@ def _off_the_container(found: Deployment) -> Deployment:
     return understand(replace(seen, unread=(*found.container.unread, said)), found.where) or found
 
 
-def chosen(source: Source, named: str | None) -> Deployment:
+def chosen(source: ContainerSource, named: str | None) -> Deployment:
     """The one deployment of a source that is meant.
 
     Raises:
@@ -136,7 +136,7 @@ def _called(deployment: Deployment) -> str:
     return container.service or (command.model if command else None) or container.image or " ".join(container.command)
 
 
-def _named(source: Source, found: Sequence[Deployment], named: str) -> Deployment:
+def _named(source: ContainerSource, found: Sequence[Deployment], named: str) -> Deployment:
     if (one := next((each for each in found if _called(each) == named), None)) is not None:
         return one
     names = [str(each.service) for each in source.containers if each.service]
@@ -145,7 +145,7 @@ def _named(source: Source, found: Sequence[Deployment], named: str) -> Deploymen
     raise NoEngine(f"there is no service {named} (there: {', '.join(names) or 'none'})")
 
 
-def _nothing(source: Source) -> str:
+def _nothing(source: ContainerSource) -> str:
     others = dict.fromkeys(other for one in source.containers if (other := _other_engine(one)))
     if others:
         return f"{NO_ENGINE}: {' and '.join(others)} is not tuned"
@@ -183,7 +183,7 @@ def file_of(path: Path) -> Path:
     return path
 
 
-def source_of(paths: Sequence[Path], outside: Mapping[str, str], *, ask: bool = True) -> Source:
+def source_of(paths: Sequence[Path], outside: Mapping[str, str], *, ask: bool = True) -> ContainerSource:
     """What these files hold.
 
     Args:
@@ -199,20 +199,20 @@ def source_of(paths: Sequence[Path], outside: Mapping[str, str], *, ask: bool = 
     if dockerfile.is_dockerfile(path):
         built = dockerfile.read(path)
         made = Container(None, base=built.base, entrypoint=built.entrypoint, command=built.command or ())
-        return Source((made,), texts)
+        return ContainerSource((made,), texts)
     if systemd.is_unit(text):
-        return Source(tuple(systemd.containers(text, path, outside)), texts)
+        return ContainerSource(tuple(systemd.containers(text, path, outside)), texts)
     trees = list(_trees(text, path))
     if trees and compose.is_compose(trees[0]):
         return _of_compose(paths, texts, outside, ask)
     if trees and inspected.is_inspected(trees[0]):
-        return Source(tuple(inspected.containers(json.loads(text))), texts)
+        return ContainerSource(tuple(inspected.containers(json.loads(text))), texts)
     if any(kubernetes.is_manifest(tree) for tree in trees):
-        return Source(tuple(kubernetes.containers(trees)), texts)
+        return ContainerSource(tuple(kubernetes.containers(trees)), texts)
     if trees and isinstance(trees[0], Mapping) and path.suffix in (".yml", ".yaml"):
         found = settings_file.container(path, documents.yaml_of(path), DEFAULT)
-        return Source((found,) if found else (), texts)
-    return Source(tuple(lines.containers(text, path.absolute().parent, outside)), texts)
+        return ContainerSource((found,) if found else (), texts)
+    return ContainerSource(tuple(lines.containers(text, path.absolute().parent, outside)), texts)
 
 
 def _trees(text: str, path: Path) -> Iterator[Any]:
@@ -224,7 +224,9 @@ def _trees(text: str, path: Path) -> Iterator[Any]:
     yield from documents.texts(text, str(path))
 
 
-def _of_compose(paths: Sequence[Path], texts: Mapping[Path, str], outside: Mapping[str, str], ask: bool) -> Source:
+def _of_compose(
+    paths: Sequence[Path], texts: Mapping[Path, str], outside: Mapping[str, str], ask: bool
+) -> ContainerSource:
     project = compose.load(paths, outside, ask=ask)
     idle = frozenset(name for name in project.services if not project.starts(name))
-    return Source(tuple(service.container(project, name) for name in project.services), texts, idle)
+    return ContainerSource(tuple(service.container(project, name) for name in project.services), texts, idle)

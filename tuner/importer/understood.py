@@ -11,7 +11,7 @@ from tuner.engines.registry import ENGINES
 from tuner.errors import ConfigError
 from tuner.importer import gpus, settings_file, shell
 from tuner.importer.container import Container, Mount
-from tuner.importer.shell import Command, Script
+from tuner.importer.shell import Script, ShellCommand
 from tuner.schema import Schema
 from tuner.secrets import MASK_IN_FILES, has_shape, is_secret, redact, redacted
 
@@ -189,7 +189,7 @@ def _in_script(
     return _Found(command, one.env, tuple(_said(script, one, name)), before=tuple(script.preparations(one)))
 
 
-def _opened(one: Command, container: Container, engine: str) -> ServeCommand | None:
+def _opened(one: ShellCommand, container: Container, engine: str) -> ServeCommand | None:
     """A command of a script, a shell within it opened as well."""
     serving = ENGINES[engine].conventions.serving
     if nested := shell.script_of(one.words):
@@ -198,7 +198,7 @@ def _opened(one: Command, container: Container, engine: str) -> ServeCommand | N
     return serving(one.words, None)
 
 
-def _said(script: Script, chosen: Command, name: str) -> Iterator[str]:
+def _said(script: Script, chosen: ShellCommand, name: str) -> Iterator[str]:
     yield from script.noted
     if chosen.branch:
         yield f"{name} starts the engine in a branch: whether it does depends on what is known only there"

@@ -11,7 +11,7 @@ import httpx
 
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec, Life, Server
-from tuner.launchers.config import Check, LauncherConfig, Progress, Running
+from tuner.launchers.config import Check, ExistingServer, LauncherConfig, Progress
 from tuner.launchers.log import ServerLog, begin_log
 from tuner.secrets import Secrets, hide
 
@@ -44,9 +44,9 @@ class AttachLauncherConfig(LauncherConfig):
         """Its URL."""
         return self.url
 
-    def running(self, secrets: Path) -> Running:
+    def running(self, secrets: Path) -> ExistingServer:
         """See ``LauncherConfig.running``."""
-        return Running(self.url.rstrip("/"), self._launcher(secrets).headers)
+        return ExistingServer(self.url.rstrip("/"), self._launcher(secrets).headers)
 
     def checks(self) -> Mapping[str, Check]:
         """See ``LauncherConfig.checks``."""

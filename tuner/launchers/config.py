@@ -29,7 +29,7 @@ Check = Callable[["Config"], Iterator[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class ExistingServer:
     """A server that runs already.
 
     Attributes:
@@ -105,7 +105,7 @@ class LauncherConfig(Schema):
         """Where a launcher that this one prepared runs its servers; ``None`` where the engine cannot be asked there."""
         return None
 
-    def running(self, secrets: Path) -> Running | None:
+    def running(self, secrets: Path) -> ExistingServer | None:
         """The server that runs already; ``None`` if servers are ours to start.
 
         Args:

@@ -19,7 +19,7 @@ from tuner.errors import MeasurementError
 from tuner.load.progress import Progress, answered_of
 from tuner.load.records import StageResult, decode_result, encode
 from tuner.load.scrape import Scraper
-from tuner.load.stage import Command, Stage
+from tuner.load.stage import Stage, WorkerCommand
 from tuner.load.target import Target
 from tuner.secrets import of_headers, redact
 
@@ -83,7 +83,7 @@ class LoadClient:
         Raises:
             MeasurementError: The worker died.
         """
-        job = Command(
+        job = WorkerCommand(
             stage, target.url, dict(target.headers), target.model, self.on_progress is not None, target.counts
         )
         try:
@@ -169,7 +169,7 @@ class LoadClient:
             )
         return self._process
 
-    def _answer(self, process: subprocess.Popen[bytes], job: Command, watch: Callable[[], None]) -> StageResult:
+    def _answer(self, process: subprocess.Popen[bytes], job: WorkerCommand, watch: Callable[[], None]) -> StageResult:
         hidden = of_headers(job.headers)
         try:
             _tell(process, job)
@@ -215,7 +215,7 @@ class LoadClient:
         return self._stderr.read()[-_TEXT_LIMIT:].decode("utf-8", "replace").strip()
 
 
-def _tell(process: subprocess.Popen[bytes], job: Command) -> None:
+def _tell(process: subprocess.Popen[bytes], job: WorkerCommand) -> None:
     assert process.stdin is not None
     process.stdin.write(encode(job).encode() + b"\n")
     process.stdin.flush()

@@ -126,7 +126,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class WorkerCommand:
     """One line on the worker's standard input: a stage and where to send it.
 
     Attributes:
@@ -146,12 +146,12 @@ class Command:
     counts: tuple[float, ...] = ()
 
 
-def command(raw: dict[str, Any]) -> Command:
+def command(raw: dict[str, Any]) -> WorkerCommand:
     """A command out of the JSON that ``tuner.load.records.encode`` made of it."""
     stage = raw["stage"]
     requests, rule = tuple(map(_request, stage["requests"])), stage["rule"] and StopRule(**stage["rule"])
     made = Stage(**{**stage, "requests": requests, "rule": rule, "due_ms": tuple(stage["due_ms"])})
-    return Command(made, raw["url"], raw["headers"], raw["model"], raw["ticks"], tuple(raw["counts"]))
+    return WorkerCommand(made, raw["url"], raw["headers"], raw["model"], raw["ticks"], tuple(raw["counts"]))
 
 
 def _request(raw: dict[str, Any]) -> Request:

@@ -1,8 +1,8 @@
 """The load generator, alone in its process so that nothing but the load delays its time stamps.
 
-``python -m tuner.load.worker`` reads one ``Command`` a line from standard input and writes one ``StageResult`` a line
-to standard output, and before it, if asked to, how far it has come (``tuner.load.progress``). It ends with its standard
-input: whatever kills tuner, the streams close with it.
+``python -m tuner.load.worker`` reads one ``WorkerCommand`` a line from standard input and writes one ``StageResult`` a
+line to standard output, and before it, if asked to, how far it has come (``tuner.load.progress``). It ends with its
+standard input: whatever kills tuner, the streams close with it.
 
 Measurements chose the parts (``tests/bench/client.py`` makes them): aiohttp on uvloop, an unlimited connector (the
 default of 100 connections queues streams), reads of whatever arrived (``iter_any``), no answer parsed before the stage
@@ -36,7 +36,7 @@ from tuner.load.progress import EVERY_S, tick
 from tuner.load.prompts import text
 from tuner.load.prose import Prose
 from tuner.load.records import FailureKind, RequestFailure, StageResult, Window, encode
-from tuner.load.stage import Command, command
+from tuner.load.stage import WorkerCommand, command
 from tuner.load.steady import Steady
 from tuner.secrets import of_headers
 
@@ -60,7 +60,7 @@ class Load:
         tell: Takes a line for whoever follows it.
     """
 
-    def __init__(self, job: Command, tell: Callable[[bytes], None]) -> None:
+    def __init__(self, job: WorkerCommand, tell: Callable[[bytes], None]) -> None:
         self.job = job
         self._tell = tell
         self.attempts: list[Attempt] = []
@@ -332,7 +332,7 @@ def _unheard(line: bytes) -> None:
     """Nobody follows it."""
 
 
-def run(job: Command, tell: Callable[[bytes], None] = _unheard) -> StageResult:
+def run(job: WorkerCommand, tell: Callable[[bytes], None] = _unheard) -> StageResult:
     """Run one stage on an event loop of its own, without the garbage collector's pauses."""
     gc.collect()
     gc.disable()

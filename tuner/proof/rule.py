@@ -39,7 +39,7 @@ _NOT_WORSE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class ProofLaunch:
     """One launch of a proof.
 
     Attributes:
@@ -96,7 +96,7 @@ class Terms:
         return name in self.noise and self.noise[name].dof >= _KNOWN_WELL
 
 
-def decide(launches: Sequence[Launch], terms: Terms) -> Decision:
+def decide(launches: Sequence[ProofLaunch], terms: Terms) -> Decision:
     """What the launches say.
 
     Args:
@@ -106,7 +106,7 @@ def decide(launches: Sequence[Launch], terms: Terms) -> Decision:
     return _Look(_pairs(launches), terms).decision()
 
 
-def decide_once(launches: Sequence[Launch], terms: Terms) -> Decision:
+def decide_once(launches: Sequence[ProofLaunch], terms: Terms) -> Decision:
     """What launches say that were not made in turns, such as those of today and one that was saved earlier.
 
     They may be of unequal numbers, and are looked at once. What changed between the two sides, a driver or the
@@ -119,7 +119,7 @@ def decide_once(launches: Sequence[Launch], terms: Terms) -> Decision:
     return _Once(launches, terms).decision()
 
 
-def _pairs(launches: Sequence[Launch]) -> list[Launch]:
+def _pairs(launches: Sequence[ProofLaunch]) -> list[ProofLaunch]:
     """As many of each as there are of both."""
     whole = min(sum(each.candidate for each in launches), sum(not each.candidate for each in launches))
     seen = {True: 0, False: 0}
@@ -135,7 +135,7 @@ def _pairs(launches: Sequence[Launch]) -> list[Launch]:
 class _Look:
     """One look at whole pairs of launches."""
 
-    launches: Sequence[Launch]
+    launches: Sequence[ProofLaunch]
     terms: Terms
     in_turns: ClassVar[bool] = True
 

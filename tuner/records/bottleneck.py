@@ -31,7 +31,7 @@ _READING = 0.5
 """Of the memory's bound, from which reading is most of what a step does."""
 
 
-class Limit(StrEnum):
+class BindingLimit(StrEnum):
     """What binds."""
 
     KV_SPACE = "KV space"
@@ -55,14 +55,14 @@ class Bottleneck:
         share: What was measured, over what the memory's bandwidth allows; ``None`` where that is not known.
     """
 
-    limit: Limit
+    limit: BindingLimit
     why: str
     share: float | None
 
     @property
     def sentence(self) -> str:
         """For a person."""
-        binds = "what binds is not known" if self.limit is Limit.UNKNOWN else f"{self.limit} binds"
+        binds = "what binds is not known" if self.limit is BindingLimit.UNKNOWN else f"{self.limit} binds"
         return f"{binds} ({self.why})" + (f"; {self.used}" if self.used else "")
 
     @property
@@ -86,29 +86,34 @@ def finalists(outcome: Outcome) -> dict[str, Bottleneck]:
     return {name: found for name, record in named.items() if record and (found := bottleneck(record, outcome))}
 
 
-def _limit(record: TrialRecord, measurement: Measurement, workload: Workload, share: float | None) -> tuple[Limit, str]:
+def _limit(
+    record: TrialRecord, measurement: Measurement, workload: Workload, share: float | None
+) -> tuple[BindingLimit, str]:
     counters = measurement.engine
     if counters is None or counters.running_mean is None or counters.waiting_mean is None:
-        return Limit.UNKNOWN, "the server does not tell how many requests run and wait"
+        return BindingLimit.UNKNOWN, "the server does not tell how many requests run and wait"
     if counters.preemptions:
-        return Limit.KV_SPACE, f"{counters.preemptions:.0f} times a request had to give up its KV cache"
+        return BindingLimit.KV_SPACE, f"{counters.preemptions:.0f} times a request had to give up its KV cache"
     if counters.waiting_mean < max(_WAITING, _WAITING_SHARE * counters.running_mean):
         return _host(record, measurement) or _step(share)
     return _queued(counters, record, workload)
 
 
-def _queued(counters: EngineCounters, record: TrialRecord, workload: Workload) -> tuple[Limit, str]:
+def _queued(counters: EngineCounters, record: TrialRecord, workload: Workload) -> tuple[BindingLimit, str]:
     running, waiting = counters.running_mean or 0.0, counters.waiting_mean or 0.0
     ceilings, prompt = record.ceilings or Ceilings(), workload.typical[0]
     waited = f"{waiting:.1f} requests waited in the mean"
     if ceilings.sequences and running >= _AT_CEILING * ceilings.sequences:
-        return Limit.SEQUENCES, f"{waited} while {running:.1f} ran, and at most {ceilings.sequences} run at once"
+        return BindingLimit.SEQUENCES, f"{waited} while {running:.1f} ran, and at most {ceilings.sequences} run at once"
     if counters.kv_usage_max is not None and _is_full(counters, record, prompt):
-        return Limit.KV_SPACE, f"{waited} while {counters.kv_usage_max:.0%} of the KV cache were in use"
+        return BindingLimit.KV_SPACE, f"{waited} while {counters.kv_usage_max:.0%} of the KV cache were in use"
     room = counters.kv_usage_max is not None and ceilings.sequences is not None
     if room and ceilings.step_tokens and ceilings.step_tokens < waiting * prompt + running:
-        return Limit.TOKEN_BUDGET, f"{waited} with room for more: a step computes at most {ceilings.step_tokens} tokens"
-    return Limit.UNKNOWN, f"{waited}, and for what is not told"
+        return (
+            BindingLimit.TOKEN_BUDGET,
+            f"{waited} with room for more: a step computes at most {ceilings.step_tokens} tokens",
+        )
+    return BindingLimit.UNKNOWN, f"{waited}, and for what is not told"
 
 
 def _is_full(counters: EngineCounters, record: TrialRecord, prompt: int) -> bool:
@@ -118,26 +123,29 @@ def _is_full(counters: EngineCounters, record: TrialRecord, prompt: int) -> bool
     return usage >= _FULL or bool(kv_tokens and (1 - usage) * kv_tokens < prompt)
 
 
-def _host(record: TrialRecord, measurement: Measurement) -> tuple[Limit, str] | None:
+def _host(record: TrialRecord, measurement: Measurement) -> tuple[BindingLimit, str] | None:
     """Whether what feeds the GPUs is too slow, where no request waited."""
     client = measurement.client_cpu_share or 0.0
     if client >= _CLIENT_BUSY:
-        return Limit.HOST, f"no request waited, and the load client used {client:.0%} of a core"
+        return BindingLimit.HOST, f"no request waited, and the load client used {client:.0%} of a core"
     state = next((each.state for each in reversed(record.host) if each.stage == CONCURRENT), None)
     busy = [gpu.utilization for gpu in state.gpus if gpu.utilization is not None] if state else []
     if busy and fmean(busy) < _GPU_BUSY:
-        return Limit.HOST, f"no request waited, and the GPUs ran kernels {fmean(busy):.0%} of the time only"
+        return BindingLimit.HOST, f"no request waited, and the GPUs ran kernels {fmean(busy):.0%} of the time only"
     if busy and state and (state.cpu_busy_share or 0.0) >= _HOST_BUSY:
-        return Limit.HOST, f"no request waited, and {state.cpu_busy_share:.0%} of the host's cores were busy"
+        return BindingLimit.HOST, f"no request waited, and {state.cpu_busy_share:.0%} of the host's cores were busy"
     return None
 
 
-def _step(share: float | None) -> tuple[Limit, str]:
+def _step(share: float | None) -> tuple[BindingLimit, str]:
     if share is None:
-        return Limit.STEP_TIME, "no request waited"
+        return BindingLimit.STEP_TIME, "no request waited"
     if share >= _READING:
-        return Limit.MEMORY_BANDWIDTH, "no request waited, and most of a step is reading weights and KV cache"
-    return Limit.STEP_TIME, "no request waited, and kernels, launches, links or prompts take more than reading does"
+        return BindingLimit.MEMORY_BANDWIDTH, "no request waited, and most of a step is reading weights and KV cache"
+    return (
+        BindingLimit.STEP_TIME,
+        "no request waited, and kernels, launches, links or prompts take more than reading does",
+    )
 
 
 def _share(measurement: Measurement, ceilings: Ceilings | None, goal: str) -> float | None:

@@ -13,7 +13,7 @@ from tuner.objective import Objective
 from tuner.proof.decision import Decision, Kind
 from tuner.proof.estimate import Noise
 from tuner.proof.order import turns
-from tuner.proof.rule import ALPHA, Launch, Terms, decide
+from tuner.proof.rule import ALPHA, ProofLaunch, Terms, decide
 from tuner.records.answers import answered, lost
 from tuner.records.readings import numbers
 from tuner.records.record import ProofTerms, Role, State, TrialRecord
@@ -134,7 +134,7 @@ def alpha_left(earlier: Sequence[Proof]) -> float | None:
     return left * _SHARE if left * _SHARE >= _TOO_LITTLE else None
 
 
-def launch(record: TrialRecord, needed: Sequence[str], *, candidate: bool) -> Launch:
+def launch(record: TrialRecord, needed: Sequence[str], *, candidate: bool) -> ProofLaunch:
     """A launch that died or returned nothing counts against its configuration, never as missing.
 
     Args:
@@ -143,7 +143,7 @@ def launch(record: TrialRecord, needed: Sequence[str], *, candidate: bool) -> La
         candidate: Whether of the candidate; else of the baseline.
     """
     if record.measurement is None or record.state is not State.COMPLETE:
-        return Launch(candidate, {}, record.failure.message if record.failure else "it returned nothing")
+        return ProofLaunch(candidate, {}, record.failure.message if record.failure else "it returned nothing")
     read = numbers(record.measurement)
     missing = [name for name in needed if name not in read]
-    return Launch(candidate, read, f"{', '.join(missing)} could not be measured" if missing else None)
+    return ProofLaunch(candidate, read, f"{', '.join(missing)} could not be measured" if missing else None)

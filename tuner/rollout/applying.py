@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.bench.view import Follower
+from tuner.bench.view import ProgressListener
 from tuner.errors import ConfigError, MeasurementError
 from tuner.export.inplace import saving
 from tuner.export.inplace.deploying import changes_of, check_deploys, viewed
@@ -25,7 +25,7 @@ from tuner.rollout.service import LiveService
 
 
 @dataclass(frozen=True, slots=True)
-class Winner:
+class ProvenWinner:
     """What is to be applied, and to what.
 
     Attributes:
@@ -56,7 +56,7 @@ class Winner:
         return service.running(str(view.deployment.container.service), self.file)
 
 
-def apply(winner: Winner, follower: Follower, *, limit_not_shown: bool) -> tuple[Held, ...]:
+def apply(winner: ProvenWinner, follower: ProgressListener, *, limit_not_shown: bool) -> tuple[Held, ...]:
     """Deploy a winner; returns what was measured of it, and nothing where the files say it already.
 
     Args:
@@ -80,7 +80,7 @@ def apply(winner: Winner, follower: Follower, *, limit_not_shown: bool) -> tuple
 
 
 def _rolled_out(
-    winner: Winner, old: LiveService, made: Written, traffic: ProofTraffic, follower: Follower
+    winner: ProvenWinner, old: LiveService, made: Written, traffic: ProofTraffic, follower: ProgressListener
 ) -> tuple[Held, ...]:
     place, profile = RolloutFolder.of(old.project), winner.profile
     found: list[Held] = []
@@ -113,7 +113,7 @@ def _check(profile: Profile, *, limit_not_shown: bool) -> None:
         raise ConfigError(f"the profile is not shown to be better: {profile.verdict.sentence}", fix=fix)
 
 
-def _traffic(winner: Winner) -> ProofTraffic:
+def _traffic(winner: ProvenWinner) -> ProofTraffic:
     """The traffic of the proof, and no other: what is measured under another one says nothing of it."""
     traffic = traffic_of(winner.profile, winner.source)
     if traffic.differs:

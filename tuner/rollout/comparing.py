@@ -19,7 +19,7 @@ from tuner.secrets import redacted
 _WITHIN_S = 10.0
 
 
-class Difference(Schema):
+class Deviation(Schema):
     """One thing that is not as it was."""
 
     what: str
@@ -37,7 +37,7 @@ def _shown(value: JsonValue) -> str:
     return "nothing" if value is None else str(value)
 
 
-def changes(profile: Profile, service: LiveService) -> Iterator[Difference]:
+def changes(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     """Everything that changed; no secret's value is in any."""
     yield from _image(profile, service)
     yield from _version(profile, service)
@@ -46,28 +46,28 @@ def changes(profile: Profile, service: LiveService) -> Iterator[Difference]:
     yield from settings(profile, service)
 
 
-def settings(profile: Profile, service: LiveService) -> Iterator[Difference]:
+def settings(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     """Flags and variables that changed."""
     yield from _flags(profile, service)
     yield from _variables(profile, service)
 
 
-def _image(profile: Profile, service: LiveService) -> Iterator[Difference]:
+def _image(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     image, container = profile.image, service.container
     digests = container.image_attrs.get("RepoDigests") or []
     if image and image.id != container.image_id and (image.digest is None or image.digest not in digests):
         now = next(iter(digests), container.image_id)
-        yield Difference(what="image", proven=image.digest or image.id, now=now)
+        yield Deviation(what="image", proven=image.digest or image.id, now=now)
 
 
-def _version(profile: Profile, service: LiveService) -> Iterator[Difference]:
+def _version(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     try:
         now = fetch(f"{service.url}/version", {}, within_s=_WITHIN_S).json().get("version")
     except (httpx.HTTPError, ValueError, AttributeError):
         return
     then = profile.engine.version
     if then and now and _release(str(now)) != _release(then):
-        yield Difference(what="engine version", proven=then, now=str(now))
+        yield Deviation(what="engine version", proven=then, now=str(now))
 
 
 def _release(version: str) -> str:
@@ -75,18 +75,18 @@ def _release(version: str) -> str:
     return version.partition("+")[0]
 
 
-def _machine(profile: Profile, service: LiveService) -> Iterator[Difference]:
+def _machine(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     machine, here = profile.machine, nvidia.descriptions()
     if machine is None:
         return
     given = service.deployment.understood.gpus
     if machine.indices and _are_indices(given) and given != [*machine.indices]:
-        yield Difference(what="GPU", proven=[*machine.indices], now=given)
+        yield Deviation(what="GPU", proven=[*machine.indices], now=given)
     now = [here[index] for index in machine.indices if index < len(here)]
     for what, part in (("GPU", 0), ("driver", 2)):
         old, new = _parts(machine.gpus, part), _parts(now, part)
         if old and old != new:
-            yield Difference(what=what, proven=", ".join(old), now=", ".join(new) or None)
+            yield Deviation(what=what, proven=", ".join(old), now=", ".join(new) or None)
 
 
 def _are_indices(given: JsonValue) -> bool:
@@ -98,34 +98,34 @@ def _parts(described: tuple[str, ...] | list[str], part: int) -> list[str]:
     return list(dict.fromkeys(each.split(", ")[part] for each in described if each.count(", ") == 2))
 
 
-def _model(profile: Profile, service: LiveService) -> Iterator[Difference]:
+def _model(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     now = service.served
     if now.model != profile.model:
-        yield Difference(what="model", proven=profile.model, now=redacted(now.model))
+        yield Deviation(what="model", proven=profile.model, now=redacted(now.model))
     elif profile.revision and service.hub:
         given = now.args.get("revision")
         commit = commit_of(now.model, str(given) if given else None, {"HF_HUB_CACHE": str(service.hub)})
         if commit and commit != profile.revision:
-            yield Difference(what="model revision", proven=profile.revision, now=commit)
+            yield Deviation(what="model revision", proven=profile.revision, now=commit)
 
 
-def _flags(profile: Profile, service: LiveService) -> Iterator[Difference]:
+def _flags(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     meaning = ENGINES[profile.engine.kind].conventions.settings
     then, now = leaves(meaning(winner_of(profile).flags)), leaves(service.served.args)
     for path in dict.fromkeys((*then, *now)):
         if then.get(path) != now.get(path):
             name = ".".join((path[0].replace("_", "-"), *path[1:]))
-            yield Difference(what=f"--{name}", proven=then.get(path), now=_safe(now.get(path)))
+            yield Deviation(what=f"--{name}", proven=then.get(path), now=_safe(now.get(path)))
 
 
-def _variables(profile: Profile, service: LiveService) -> Iterator[Difference]:
+def _variables(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     """Those of the profile, and those that the engine reads; what else a container needs is no part of a proof."""
     conventions = ENGINES[profile.engine.kind].conventions
     then, now = profile.env, service.container.env
     own = [name for name in service.served.env if name.startswith(conventions.variables)]
     for name in dict.fromkeys((*then, *own)):
         if then.get(name) != now.get(name) and not name.startswith(conventions.launchers_own):
-            yield Difference(what=name, proven=then.get(name), now=_safe(now.get(name)))
+            yield Deviation(what=name, proven=then.get(name), now=_safe(now.get(name)))
 
 
 def _safe(value: JsonValue) -> JsonValue:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tuner.bench.running import Running, attached
-from tuner.bench.view import Follower
+from tuner.bench.running import RunningServer, attached
+from tuner.bench.view import ProgressListener
 from tuner.composing import load, read
 from tuner.config import Config
 from tuner.engines.config import EngineConfig
@@ -92,7 +92,7 @@ class Gauge:
     profile: Profile
     traffic: ProofTraffic
     kept_in: Path
-    follower: Follower
+    follower: ProgressListener
 
     def held(self, service: RunningService, model: str) -> tuple[Held, ...]:
         """Wait until it answers, warm it up, measure it, and once more where that is worse than its proof.
@@ -109,7 +109,7 @@ class Gauge:
         with StudyFolder(config.study.path).locked(), attached(config, self.follower) as running:
             parts = replace(running.parts, launcher=service, model=model)
             while True:
-                read.append(_numbers(Running(config, parts, self.follower)))
+                read.append(_numbers(RunningServer(config, parts, self.follower)))
                 found = held(self.profile, read)
                 if all(each.holds for each in found) or len(read) == _TRIES:
                     return found
@@ -134,7 +134,7 @@ def _brief(workload: Workload, metrics: Mapping[str, bool]) -> Workload:
     return workload.model_copy(update={"ttft_prompt_tokens": tuple(lengths), "tool_call": tool_call})
 
 
-def _numbers(running: Running) -> Mapping[str, float]:
+def _numbers(running: RunningServer) -> Mapping[str, float]:
     """What one measurement reads; one that was disturbed is repeated, unless the server never served."""
     for _ in range(_TRIES):
         record = running.measure().record

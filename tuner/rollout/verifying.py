@@ -1,8 +1,8 @@
 """``tuner profile verify``: whether the proof still holds of the service that runs, and what changed since."""
 
-from tuner.bench.view import Follower
-from tuner.rollout.applying import Winner
-from tuner.rollout.comparing import Difference, changes
+from tuner.bench.view import ProgressListener
+from tuner.rollout.applying import ProvenWinner
+from tuner.rollout.comparing import Deviation, changes
 from tuner.rollout.holding import Held
 from tuner.rollout.journal import RolloutFolder
 from tuner.rollout.measuring import Gauge, ProofTraffic, traffic_of
@@ -19,10 +19,10 @@ class Verified(Schema):
     service: str
     container: str
     measured: tuple[Held, ...]
-    changed: tuple[Difference, ...]
+    changed: tuple[Deviation, ...]
 
 
-def verify(winner: Winner, follower: Follower) -> Verified:
+def verify(winner: ProvenWinner, follower: ProgressListener) -> Verified:
     """Measure the service that runs, and compare it with what was proven; nothing is changed.
 
     Args:
@@ -44,7 +44,7 @@ def verify(winner: Winner, follower: Follower) -> Verified:
     return Verified(holds=holds, service=container.service, container=container.name, measured=found, changed=changed)
 
 
-def _traffic(traffic: ProofTraffic) -> tuple[Difference, ...]:
+def _traffic(traffic: ProofTraffic) -> tuple[Deviation, ...]:
     if not traffic.differs:
         return ()
-    return (Difference(what="workload", proven=traffic.proven, now=traffic.digest),)
+    return (Deviation(what="workload", proven=traffic.proven, now=traffic.digest),)

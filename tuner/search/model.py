@@ -22,7 +22,7 @@ from pydantic import JsonValue
 
 from tuner.objective import Direction
 from tuner.search.base import NOTHING, Admits, Observation, Search, anything, known
-from tuner.search.view import View, decode, encode, in_levels, sampler
+from tuner.search.view import SamplerView, decode, encode, in_levels, sampler
 from tuner.space import Candidate, Choice, Range, SearchSpace, Settings
 
 _ASKS = 8
@@ -62,7 +62,7 @@ class ModelSearch(Search):
         """
         fresh = self._freshness(seen, admits)
         met = known(seen)
-        view = View(self.space, self.directions, settled)
+        view = SamplerView(self.space, self.directions, settled)
         ruled_out: list[Observation] = []
         for attempt in range(_ASKS):
             candidate = self._ask(view, [*seen, *ruled_out], attempt)
@@ -84,7 +84,9 @@ class ModelSearch(Search):
 
         return fresh
 
-    def _neighbour(self, view: "View", candidate: Candidate, fresh: Admits, dice: random.Random) -> Candidate | None:
+    def _neighbour(
+        self, view: "SamplerView", candidate: Candidate, fresh: Admits, dice: random.Random
+    ) -> Candidate | None:
         """A candidate that differs in one parameter by one level, or by another choice; a second step if need be."""
         for _ in range(_STEPS if view.names else 0):
             name = dice.choice(view.names)
@@ -99,7 +101,7 @@ class ModelSearch(Search):
         """A value for every parameter, so that one whose condition comes to hold has one."""
         return {name: decode(p, encode(p, p.default)) for name, p in self.space.params.items()}
 
-    def _ask(self, view: "View", seen: Sequence[Observation], attempt: int) -> Candidate:
+    def _ask(self, view: "SamplerView", seen: Sequence[Observation], attempt: int) -> Candidate:
         """One proposal; a later attempt at the same step asks with another seed."""
         spread_out = len(seen) < self.startup_trials or all(observation.values is None for observation in seen)
         kind = "random" if spread_out else self.kind
@@ -109,7 +111,7 @@ class ModelSearch(Search):
             trial = study.ask(view.distributions)
         return view.candidate(trial.params)
 
-    def _anything_else(self, view: "View", fresh: Admits, dice: random.Random) -> Candidate | None:
+    def _anything_else(self, view: "SamplerView", fresh: Admits, dice: random.Random) -> Candidate | None:
         """The sampler repeats itself: take what is left, at random, if it can be counted at all."""
         if self.space.size is not None and self.space.size <= 100_000:
             every = {c.digest: c for c in (view.settle(each.params) for each in self.space.all_candidates())}

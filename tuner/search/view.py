@@ -21,7 +21,7 @@ CONSTRAINT = "violation"
 
 
 @dataclass(frozen=True)
-class View:
+class SamplerView:
     """The space and the observations as a sampler learns from them best."""
 
     space: SearchSpace

@@ -14,8 +14,8 @@ from tuner.launchers.process.strays import strays
 from tuner.site import takeover
 
 if TYPE_CHECKING:
-    from tuner.launchers.docker.containers import LeftOver as Container
-    from tuner.launchers.docker.volumes import Cache
+    from tuner.launchers.docker.containers import StrayContainer
+    from tuner.launchers.docker.volumes import CacheVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def caches() -> list[LeftOver]:
     ]
 
 
-def _containers() -> "list[Container]":
+def _containers() -> "list[StrayContainer]":
     """Tuner's containers; none where no engine answers, since then none runs."""
     from tuner.launchers.docker import containers, daemon
 
@@ -110,11 +110,11 @@ def _listed(pids: Sequence[int]) -> str:
     return f"process {', '.join(map(str, pids))}"
 
 
-def _kind(one: "Container") -> str:
+def _kind(one: "StrayContainer") -> str:
     return "network" if one.state == "network" else "container"
 
 
-def _whose(container: "Container") -> str:
+def _whose(container: "StrayContainer") -> str:
     owner = container.owner.spoken if container.owner else "nobody knows whose"
     return f"{container.state}, study {container.study}, {owner}"
 
@@ -130,7 +130,7 @@ def _give_back(record: takeover.TakeOver, say: Callable[[str], None]) -> None:
     takeover.await_health(record, takeover.give_back(record, say), say)
 
 
-def _remove_cache(cache: "Cache") -> None:
+def _remove_cache(cache: "CacheVolume") -> None:
     from tuner.launchers.docker import daemon, volumes
 
     with daemon.connected() as client:

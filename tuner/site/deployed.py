@@ -17,7 +17,7 @@ from tuner.engines.base import Conventions, Engine
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.engines.registry import kind_of
 from tuner.errors import InfrastructureError
-from tuner.launchers.config import Running
+from tuner.launchers.config import ExistingServer
 from tuner.secrets import is_secret, redact, redacted
 from tuner.trial.readiness import Probe
 
@@ -153,7 +153,7 @@ def _service(config: Config, engine: Engine) -> tuple[str, ...]:
     return tuple(sentence for one in chosen for sentence in differences(one, Claimed.of(config, engine)))
 
 
-def _attached(config: Config, running: Running, engine: Engine) -> Iterator[str]:
+def _attached(config: Config, running: ExistingServer, engine: Engine) -> Iterator[str]:
     """A server tells of its settings what its endpoints hold."""
     who, url = f"the server at {running.url}", running.url
     listed = _listed(url, running.headers)

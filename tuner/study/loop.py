@@ -34,7 +34,7 @@ from tuner.study.minimal import launchable, without_passengers
 from tuner.study.pace import Pace, left_s
 from tuner.study.plan import hardly_decides
 from tuner.study.proposals import Proposal, Proposer, search_of
-from tuner.study.window import Window, WindowClosed
+from tuner.study.window import RunWindow, WindowClosed
 from tuner.trial.assignment import Assignment, never
 from tuner.trial.run import run_trial
 from tuner.trial.workbench import Workbench
@@ -132,7 +132,7 @@ class _Run:
         self._config = config
         self._folder = folder
         self._listener = listener
-        self._window = Window.of(config.budget, config.site)
+        self._window = RunWindow.of(config.budget, config.site)
         self._ledger = Ledger(config, folder)
         self._deployed = config.space.deployed(config.model.settings)
         self._outcome = Outcome(folder, config, (), ())

@@ -39,7 +39,7 @@ def sources_of(config: Config) -> tuple[Source, ...]:
     kept, asked = StudyFolder(config.study.path).sources, config.search.warm_from
     if asked and kept.exists() and (known := read_json(kept, Sources)).asked == asked:
         return known.sources
-    return tuple(_Reader(config, name).source() for name in asked)
+    return tuple(_StudyReader(config, name).source() for name in asked)
 
 
 def keep(config: Config, sources: tuple[Source, ...]) -> None:
@@ -56,7 +56,7 @@ def told(source: Source) -> str:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _StudyReader:
     """Reads one study for another one."""
 
     config: Config

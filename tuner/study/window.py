@@ -22,7 +22,7 @@ class WindowClosed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class RunWindow:
     """One run's, from now on.
 
     Attributes:

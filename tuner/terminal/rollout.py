@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tuner.bench.view import Follower, view
+from tuner.bench.view import ProgressListener, view
 from tuner.engines.base import Phase
 from tuner.errors import ConfigError
 from tuner.export.profile import read_profile
 from tuner.load.progress import Progress
 from tuner.rollout import returning
-from tuner.rollout.applying import Winner, apply
+from tuner.rollout.applying import ProvenWinner, apply
 from tuner.rollout.deploying import PutBack
 from tuner.rollout.holding import Held
 from tuner.rollout.journal import Backup
@@ -28,7 +28,7 @@ class _Telling:
     """What is said stays on the terminal; phases and progress are the inner follower's."""
 
     console: Console
-    inner: Follower
+    inner: ProgressListener
 
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -41,15 +41,15 @@ class _Telling:
 
 
 @contextmanager
-def _followed(*, as_json: bool) -> Iterator[Follower]:
+def _followed(*, as_json: bool) -> Iterator[ProgressListener]:
     console = Console(stderr=True)
     with view(console, as_json=as_json) as follower:
         yield follower if as_json else _Telling(console, follower)
 
 
-def winner_of(files: Sequence[Path], service: str | None, source: Path) -> Winner:
+def winner_of(files: Sequence[Path], service: str | None, source: Path) -> ProvenWinner:
     """What the command line names."""
-    return Winner(files, service, read_profile(source), source)
+    return ProvenWinner(files, service, read_profile(source), source)
 
 
 class Applied(Schema):
@@ -64,7 +64,7 @@ class Applied(Schema):
     """Why it was not kept."""
 
 
-def applied(winner: Winner, print_: Say, *, limit_not_shown: bool, as_json: bool) -> None:
+def applied(winner: ProvenWinner, print_: Say, *, limit_not_shown: bool, as_json: bool) -> None:
     """Apply it, and say what came of it."""
     try:
         with _followed(as_json=as_json) as follower:
@@ -83,7 +83,7 @@ def applied(winner: Winner, print_: Say, *, limit_not_shown: bool, as_json: bool
     return None
 
 
-def verified(winner: Winner, print_: Say, *, as_json: bool) -> int:
+def verified(winner: ProvenWinner, print_: Say, *, as_json: bool) -> int:
     """Verify it, and say what came of it; returns the exit code."""
     with _followed(as_json=as_json) as follower:
         found = verify(winner, follower)

@@ -6,7 +6,7 @@ from tuner.objective import Direction, Limit
 from tuner.proof.decision import Decision
 from tuner.proof.estimate import Noise
 from tuner.proof.order import turns
-from tuner.proof.rule import ALPHA, Launch, Terms
+from tuner.proof.rule import ALPHA, ProofLaunch, Terms
 from tuner.proof.rule import decide as rule
 
 Source = Callable[[], Mapping[str, float | None] | None]
@@ -57,7 +57,7 @@ def decide(
         guard=guard,
     )
     needed = (*goals, *limits)
-    launches: list[Launch] = []
+    launches: list[ProofLaunch] = []
     decision = rule(launches, terms)
     for of_candidate in turns(f"order:{seed}", max_launches):
         launches.append(_launch(candidate if of_candidate else baseline, of_candidate, needed))
@@ -66,10 +66,10 @@ def decide(
     return decision
 
 
-def _launch(source: Source, of_candidate: bool, needed: tuple[str, ...]) -> Launch:
+def _launch(source: Source, of_candidate: bool, needed: tuple[str, ...]) -> ProofLaunch:
     try:
         numbers = {name: value for name, value in (source() or {}).items() if value is not None}
     except Died as death:
-        return Launch(of_candidate, {}, str(death) or "died")
+        return ProofLaunch(of_candidate, {}, str(death) or "died")
     missing = [name for name in needed if not numbers.get(name, 0) > 0]
-    return Launch(of_candidate, numbers, f"did not measure {', '.join(missing)}" if missing else None)
+    return ProofLaunch(of_candidate, numbers, f"did not measure {', '.join(missing)}" if missing else None)

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.log.facts import facts
-from tuner.engines.vllm.memory.calibration import Calibration, Start
+from tuner.engines.vllm.memory.calibration import Calibration, ObservedStart
 from tuner.engines.vllm.memory.demand import demand_of, release
 from tuner.engines.vllm.model.architecture import find
 from tuner.space import Settings
@@ -59,7 +59,7 @@ class Run:
     def start(self, log):
         """What it asked for and what it said."""
         said = facts(log(f"vllm-0.26.0-h100-{self.name}.log"))
-        return Start(asked(self.args, H100, said.engine_version, self.model), said)
+        return ObservedStart(asked(self.args, H100, said.engine_version, self.model), said)
 
     def predicted(self, log, starts=()):
         """What is predicted of it after other starts."""

@@ -8,9 +8,9 @@ from tests.engines.vllm.real import AWQ, GLM, H100, RTX4090X2, RUNS, SITE, asked
 from tests.engines.vllm.world import WORLDS
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
-from tuner.engines.vllm.memory.calibration import Calibration, Start, compare
+from tuner.engines.vllm.memory.calibration import Calibration, ObservedStart, compare
 from tuner.engines.vllm.memory.margins import margin
-from tuner.engines.vllm.memory.sizes import Stage
+from tuner.engines.vllm.memory.sizes import StartStage
 from tuner.engines.vllm.model.architecture import of_mapping
 
 KV_TOLERANCE = 0.005
@@ -95,7 +95,7 @@ def test_free_memory_is_learned_from_the_first_log_and_decides_at_once():
     demand = world.demand({**SITE, "gpu_memory_utilization": 0.93})
     assert world.calibration().predict(demand).ruled_out is None
     ruled_out = world.calibration([world.start(SITE)]).predict(demand).ruled_out
-    assert (ruled_out.stage, ruled_out.cause) == (Stage.REQUEST, Cause.INSUFFICIENT_FREE_MEMORY)
+    assert (ruled_out.stage, ruled_out.cause) == (StartStage.REQUEST, Cause.INSUFFICIENT_FREE_MEMORY)
     assert (ruled_out.available_gib, round(ruled_out.needed_gib, 2)) == (22.26, 22.31)
 
 
@@ -133,7 +133,7 @@ def test_a_log_without_the_breakdown_teaches_by_what_is_left(log):
         free_gib=78.66,
         compile_cache_hit=True,
     )
-    taught = Calibration(model_of(GLM, 12), H100, [Start(start.demand, bare)] * 3)
+    taught = Calibration(model_of(GLM, 12), H100, [ObservedStart(start.demand, bare)] * 3)
     assert taught.predict(start.demand).terms.kv_gib == pytest.approx(50.0, abs=0.1)
 
 
@@ -186,7 +186,7 @@ def test_what_ran_out_of_memory_after_its_kv_cache_is_not_launched_again():
     doomed = {**SITE, "max_num_seqs": 512, "gpu_memory_utilization": 0.9}
     starts = [world.start(SITE), *[world.start({**doomed, "max_num_batched_tokens": n}) for n in (16384, 65536)]]
     ruled_out = world.calibration(starts).predict(world.demand({**doomed, "max_num_batched_tokens": 32768})).ruled_out
-    assert (ruled_out.stage, ruled_out.cause) == (Stage.WARM_UP, Cause.CUDA_OOM)
+    assert (ruled_out.stage, ruled_out.cause) == (StartStage.WARM_UP, Cause.CUDA_OOM)
     assert world.calibration(starts).predict(world.demand(SITE)).ruled_out is None
 
 
@@ -206,7 +206,7 @@ SMALL = {"max_num_seqs": 64, "max_num_batched_tokens": 8192, "max_model_len": 81
 def test_what_cannot_be_predicted_is_learned_from_the_first_start():
     """Its own lines tell what all but the cache took; another share of the card leaves so much more, or less."""
     first, more = (asked({**SMALL, "gpu_memory_utilization": u}, H100, "0.26.0", UNKNOWN) for u in (0.92, 0.97))
-    before, after = Calibration(UNKNOWN, H100), Calibration(UNKNOWN, H100, [Start(first, SEEN)])
+    before, after = Calibration(UNKNOWN, H100), Calibration(UNKNOWN, H100, [ObservedStart(first, SEEN)])
     assert before.predict(first).terms is None
     assert after.predict(first).terms.kv_gib == pytest.approx(48.0, abs=0.01)
     grown = after.predict(more).terms
@@ -217,13 +217,13 @@ def test_what_cannot_be_predicted_is_learned_from_the_first_start():
 
 def test_a_start_of_another_placement_tells_nothing_of_what_is_unknown():
     first = asked(SMALL, H100, "0.26.0", UNKNOWN)
-    taught = Calibration(UNKNOWN, replace(H100, gpus=2), [Start(first, SEEN)])
+    taught = Calibration(UNKNOWN, replace(H100, gpus=2), [ObservedStart(first, SEEN)])
     assert taught.predict(asked({**SMALL, "tensor_parallel_size": 2}, H100, "0.26.0", UNKNOWN)).terms is None
 
 
 def test_what_is_unknown_is_never_ruled_out_by_what_was_learned():
     first, less = (asked({**SMALL, "gpu_memory_utilization": u}, H100, "0.26.0", UNKNOWN) for u in (0.92, 0.2))
-    found = Calibration(UNKNOWN, H100, [Start(first, SEEN)]).predict(less)
+    found = Calibration(UNKNOWN, H100, [ObservedStart(first, SEEN)]).predict(less)
     assert found.terms.shortage.cause is Cause.NO_KV_CACHE
     assert found.ruled_out is None
 
@@ -236,7 +236,7 @@ def test_an_estimate_of_no_graphs_is_learned():
     assert plain.graph_estimate_gib > 0.05
     said = replace(SEEN, weights_gib=plain.weights_gib, non_torch_gib=0.25, requested_gib=plain.requested_gib)
     said = replace(said, kv_cache_gib=plain.requested_gib - plain.weights_gib - 0.25 - 4.0, kv_tokens=None)
-    assert Calibration(model, H100, [Start(demand, said)]).predict(demand).terms.graph_estimate_gib == 0.0
+    assert Calibration(model, H100, [ObservedStart(demand, said)]).predict(demand).terms.graph_estimate_gib == 0.0
 
 
 def test_counting_in_requests_does_not_corrupt_the_size_of_a_block():
@@ -252,7 +252,7 @@ def test_counting_in_requests_does_not_corrupt_the_size_of_a_block():
     demand = asked({**SMALL, "max_model_len": 131072}, H100, "0.21.0", model)
     plain = Calibration(model, H100).predict(demand).terms
     tokens = int(int(48.0 * 2**30 / (16 * 2048 * 12)) / 8713 * 131072)
-    taught = Calibration(model, H100, [Start(demand, replace(SEEN, kv_tokens=tokens))]).predict(demand).terms
+    taught = Calibration(model, H100, [ObservedStart(demand, replace(SEEN, kv_tokens=tokens))]).predict(demand).terms
     assert plain.request_gib == taught.request_gib == pytest.approx(3.19, abs=0.01)
     assert taught.kv_tokens / taught.kv_gib == pytest.approx(tokens / 48.0, rel=0.001)
 
@@ -261,5 +261,7 @@ def test_two_decimals_do_not_change_the_size_of_a_block():
     model = model_of("Qwen/Qwen3-8B")
     demand = asked(SMALL, H100, "0.26.0", model)
     rounded = replace(SEEN, kv_cache_gib=2.0, kv_tokens=14_592)
-    taught, plain = (Calibration(model, H100, starts).predict(demand) for starts in ([Start(demand, rounded)], []))
+    taught, plain = (
+        Calibration(model, H100, starts).predict(demand) for starts in ([ObservedStart(demand, rounded)], [])
+    )
     assert taught.terms.kv_token_bytes == plain.terms.kv_token_bytes

@@ -7,7 +7,7 @@ from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.memory.demand import demand_of, release
 from tuner.engines.vllm.model.architecture import find, of_mapping
-from tuner.engines.vllm.rules import RULES, Launch, refused
+from tuner.engines.vllm.rules import RULES, PlannedLaunch, refused
 from tuner.errors import Degraded, LaunchRejected
 from tuner.space import Settings
 
@@ -35,7 +35,7 @@ def check(args, hardware=RTX4090X2, version="0.15.0", model=AWQ, env=None):
     architecture = of_mapping("m", "test", model) if isinstance(model, dict) else find(model)
     settings = Settings(args, env or {})
     demand = demand_of(settings, hardware, release(version), architecture)
-    return refused(Launch(settings, demand, architecture, hardware))
+    return refused(PlannedLaunch(settings, demand, architecture, hardware))
 
 
 REFUSED = [

@@ -9,7 +9,7 @@ from tests.engines.vllm.real import AWQ, FAILED, GLM, H100, H200, H200_STARTS, R
 from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.memory.calibration import Calibration, compare
-from tuner.engines.vllm.memory.sizes import Stage, account, sizes_of, unknown
+from tuner.engines.vllm.memory.sizes import StartStage, account, sizes_of, unknown
 from tuner.engines.vllm.model.architecture import of_mapping
 
 _LINUX = Hardware("2 x RTX 4090", 2, 23.52, 23.10, (8, 9), 128)
@@ -84,7 +84,7 @@ def test_092_is_the_most_that_starts_there(utilization, starts):
 def test_the_sampler_of_vllm_33920_fails_first_and_its_index_takes_302_mib():
     """Free memory at that start is not in the report; 23.10 GiB is what native Linux leaves of 23.52."""
     found = terms({"tensor_parallel_size": 2, "gpu_memory_utilization": 0.9}, _LINUX, "0.15.0rc2.dev40")
-    assert found.shortage.stage is Stage.WARM_UP
+    assert found.shortage.stage is StartStage.WARM_UP
     assert found.shortage.allocation == "the sampler's warm-up"
     assert 256 * 154_880 * 8 / 2**20 == 302.5
     fewer = terms({"tensor_parallel_size": 2, "gpu_memory_utilization": 0.9, "max_num_seqs": 255}, _LINUX, "0.15.0")

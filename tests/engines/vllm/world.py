@@ -10,7 +10,7 @@ from typing import Any
 
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.log.facts import facts
-from tuner.engines.vllm.memory.calibration import Calibration, Start
+from tuner.engines.vllm.memory.calibration import Calibration, ObservedStart
 from tuner.engines.vllm.memory.demand import demand_of, release
 from tuner.engines.vllm.model.architecture import find
 from tuner.sim import backends, flags, startup
@@ -82,14 +82,14 @@ class World:
         banner = startup.banner(settings.site, self.model, {})
         return written((*banner, *startup.script(launch)))
 
-    def start(self, args, warm=True) -> Start:
+    def start(self, args, warm=True) -> ObservedStart:
         """What a start teaches."""
         try:
             outcome = backends.outcome(self.settings(args, warm))
         except Rejected:
             outcome = None
         ran_out = isinstance(outcome, StartupFailure) and outcome.stage in ("weights", "profile", "graphs", "sampler")
-        return Start(self.demand(args), facts(self.log(args, warm)), out_of_memory=ran_out)
+        return ObservedStart(self.demand(args), facts(self.log(args, warm)), out_of_memory=ran_out)
 
     def demand(self, args):
         """The predictor's reading of it."""

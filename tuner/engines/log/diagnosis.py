@@ -10,7 +10,7 @@ from typing import Literal
 from tuner.engines.causes import Cause, Diagnosis, Evidence, Fate
 from tuner.engines.log import platform
 from tuner.engines.log.lines import LogLine
-from tuner.engines.log.reader import Reader, Reading, Start
+from tuner.engines.log.reader import LogGrammar, Reader, StartSigns
 from tuner.engines.log.signs import Finding, Rank
 
 _ENDED_WELL = (None, 0, 130, 143, -2, -15)
@@ -25,14 +25,14 @@ _VAGUE = (Rank.BROKEN, Rank.RAISED, Rank.FAMILY, Rank.AFTERMATH)
 _UNKNOWN = Fate()
 
 
-class LogReader(Reader):
+class DiagnosticReader(Reader):
     """Reads a log as it grows, and says at any time what it means.
 
     Args:
         reading: How the engine's log is read.
     """
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: LogGrammar) -> None:
         super().__init__(reading, lambda start: _judge(start, _UNKNOWN))
 
     def diagnose(self, fate: Fate = _UNKNOWN) -> Diagnosis:
@@ -51,9 +51,9 @@ class LogReader(Reader):
         return replace(found, advice=_with_share(found.advice, self.start), engine_version=self.version)
 
 
-def diagnose(evidence: Evidence, reading: Reading) -> Diagnosis:
+def diagnose(evidence: Evidence, reading: LogGrammar) -> Diagnosis:
     """What the evidence says of a server whose log is read in this way."""
-    reader = LogReader(reading)
+    reader = DiagnosticReader(reading)
     for line in evidence.log:
         reader.read(line)
     return reader.diagnose(evidence.fate)
@@ -64,7 +64,7 @@ def _earlier(reader: Reader, fate: Fate) -> Diagnosis | None:
     return None if fate.running else reader.failed
 
 
-def _judge(start: Start, fate: Fate) -> Diagnosis | None:
+def _judge(start: StartSigns, fate: Fate) -> Diagnosis | None:
     cause = start.sure if fate.running and not start.wrapper else start.cause
     if start.broken and _died_of_it(start, fate):
         return _said(start.broken)
@@ -77,14 +77,14 @@ def _judge(start: Start, fate: Fate) -> Diagnosis | None:
     return _quiet(start, fate)
 
 
-def _died_of_it(start: Start, fate: Fate) -> bool:
+def _died_of_it(start: StartSigns, fate: Fate) -> bool:
     """Whether the exception that no sign knows is why it ended: the log says that something failed, and no reason."""
     if fate.running or start.cause is None:
         return not fate.running and start.wrapper is not None
     return start.cause.sign.rank < Rank.BROKEN
 
 
-def _explained(finding: Finding, start: Start) -> Diagnosis:
+def _explained(finding: Finding, start: StartSigns) -> Diagnosis:
     """The finding's own words; for an engine that merely is dead, the exception that it died of."""
     if finding.sign.cause is Cause.ENGINE_DIED and finding.sign.rank is Rank.AFTERMATH:
         if start.first_wait and _hangs(start):
@@ -106,7 +106,7 @@ def _said(finding: Finding) -> Diagnosis:
     )
 
 
-def _unexplained(finding: Finding, start: Start) -> Diagnosis:
+def _unexplained(finding: Finding, start: StartSigns) -> Diagnosis:
     """Something failed and no sign says why: died if it had served, else unknown; with the exception's line, if any."""
     died = finding.sign.cause is Cause.ENGINE_DIED or start.serving is not None
     line = start.root or finding.line
@@ -119,7 +119,7 @@ def _unexplained(finding: Finding, start: Start) -> Diagnosis:
     )
 
 
-def _quiet(start: Start, fate: Fate) -> Diagnosis | None:
+def _quiet(start: StartSigns, fate: Fate) -> Diagnosis | None:
     """No sign and no wrapper: healthy if it serves, unknown with its exception if it raised one, else undecided."""
     if start.first_wait and _hangs(start):
         return _hanging(start.first_wait, start.waits)
@@ -133,7 +133,7 @@ def _quiet(start: Start, fate: Fate) -> Diagnosis | None:
     return None
 
 
-def _hangs(start: Start) -> bool:
+def _hangs(start: StartSigns) -> bool:
     """Whether it has waited for long, and in the end at most for too long."""
     return start.waits >= _WAITS and (start.root is None or start.root.text.lstrip().startswith("TimeoutError"))
 
@@ -181,6 +181,6 @@ def _from_exit(fate: Fate, stopped: LogLine | None) -> Diagnosis:
     return Diagnosis(Cause.UNKNOWN, advice=_STILL_STARTING if fate.running else "", confidence="guess")
 
 
-def _with_share(advice: str, start: Start) -> str:
+def _with_share(advice: str, start: StartSigns) -> str:
     """Advice in which the setting is named that decides how large this server's KV cache is."""
     return platform.advise(advice, fixed_cache=start.fixed_cache)

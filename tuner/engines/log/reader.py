@@ -27,7 +27,7 @@ _USAGE = re.compile(": error: ")
 
 
 @dataclass(frozen=True)
-class Reading:
+class LogGrammar:
     """How to read one engine's log. What is found out about the shapes of its lines is kept with it.
 
     Attributes:
@@ -59,18 +59,18 @@ class Reading:
     fixed_cache: re.Pattern[str] = NEVER
 
     @cached_property
-    def shapes(self) -> "Shapes[Kind]":
+    def shapes(self) -> "Shapes[ShapeKind]":
         """What the lines of each shape may be."""
         return Shapes(self._classify)
 
-    def _classify(self, lines: Sequence[LogLine]) -> "Kind":
+    def _classify(self, lines: Sequence[LogLine]) -> "ShapeKind":
         signs: dict[int, Sign] = {}
         marks = 0
         for line in lines:
             signs |= {id(sign): sign for sign in self._signs_at[line.level].find(line.text)}
             for mark in self._marks.find(line.text):
                 marks |= mark.value
-        return Kind(tuple(signs.values()), marks)
+        return ShapeKind(tuple(signs.values()), marks)
 
     @property
     def patterns(self) -> Iterator[re.Pattern[str]]:
@@ -105,7 +105,7 @@ class Mark(Flag):
 
 
 @dataclass(slots=True)
-class Start:
+class StartSigns:
     """What is kept of one start of the server.
 
     Attributes:
@@ -183,7 +183,7 @@ def _closeness(finding: Finding) -> tuple[int, bool, bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ShapeKind:
     """What the lines of a shape may be.
 
     Attributes:
@@ -203,9 +203,9 @@ class Reader:
         judge: Says what a start ended in, asked once the next begins; ``None`` where that cannot be told.
     """
 
-    def __init__(self, reading: Reading, judge: Callable[[Start], Diagnosis | None]) -> None:
+    def __init__(self, reading: LogGrammar, judge: Callable[[StartSigns], Diagnosis | None]) -> None:
         self.reading = reading
-        self.start = Start()
+        self.start = StartSigns()
         self.failed: Diagnosis | None = None
         """Of the last of the earlier starts that failed."""
         self.version: str | None = None
@@ -243,7 +243,7 @@ class Reader:
             self._trail.skip(lines)
             self._last = lines[-1]
 
-    def _look(self, raw: str, kind: Kind) -> None:
+    def _look(self, raw: str, kind: ShapeKind) -> None:
         lines = parse_line(raw, self._number)
         for index, line in enumerate(lines):
             self._place(line)
@@ -284,7 +284,7 @@ class Reader:
         verdict = self._judge(self.start)
         if verdict and verdict.cause is not Cause.HEALTHY:
             self.failed = verdict
-        self.start = Start()
+        self.start = StartSigns()
 
     def _found(self, finding: Finding) -> None:
         if finding.sign.cause is Cause.HOST_OOM:
@@ -324,7 +324,7 @@ class Reader:
         return ~sum(mark.value for mark, is_over in over.items() if is_over)
 
 
-def _marks(reading: Reading) -> Iterator[tuple[re.Pattern[str], Mark]]:
+def _marks(reading: LogGrammar) -> Iterator[tuple[re.Pattern[str], Mark]]:
     """How to tell by its shape what a line may be."""
     patterns = (
         (reading.version, Mark.VERSION),
@@ -343,7 +343,7 @@ def _marks(reading: Reading) -> Iterator[tuple[re.Pattern[str], Mark]]:
     return ((re.compile(relaxed(pattern.pattern)), mark) for pattern, mark in patterns if pattern is not NEVER)
 
 
-def last_start(lines: Sequence[LogLine], reading: Reading) -> Sequence[LogLine]:
+def last_start(lines: Sequence[LogLine], reading: LogGrammar) -> Sequence[LogLine]:
     """Those of some lines that were said since the server was last started."""
     begin, spent = 0, False
     for index, line in enumerate(lines):
@@ -353,13 +353,13 @@ def last_start(lines: Sequence[LogLine], reading: Reading) -> Sequence[LogLine]:
     return lines[begin:]
 
 
-def version_of(lines: Sequence[LogLine], reading: Reading) -> str | None:
+def version_of(lines: Sequence[LogLine], reading: LogGrammar) -> str | None:
     """The engine's version, where the lines name it; the last named where they name several."""
     found = (reading.version.search(line.text) for line in reversed(lines))
     return next((next(group for group in version.groups() if group) for version in found if version), None)
 
 
-def _spends(line: LogLine, reading: Reading) -> bool:
+def _spends(line: LogLine, reading: LogGrammar) -> bool:
     """Whether after this line only a new start can begin again."""
     patterns = (reading.ready, reading.told_to_stop, _EXCEPTION, _USAGE)
     return any(pattern.search(line.text) for pattern in patterns)

@@ -27,15 +27,15 @@ from tuner.engines.vllm import rules
 from tuner.engines.vllm.bound import tokens_per_s
 from tuner.engines.vllm.flags import common_flags, tagged, unknown_flags
 from tuner.engines.vllm.help import HELP, of_version
-from tuner.engines.vllm.memory.calibration import Calibration, Prediction, Start
+from tuner.engines.vllm.memory.calibration import Calibration, ObservedStart, Prediction
 from tuner.engines.vllm.memory.demand import Demand, demand_of, release
-from tuner.engines.vllm.memory.sizes import Shortage, Terms
+from tuner.engines.vllm.memory.sizes import MemoryEstimate, Shortage
 from tuner.engines.vllm.model import hub
 from tuner.engines.vllm.model.architecture import Architecture, find
 from tuner.engines.vllm.placements import placements
 from tuner.engines.vllm.proposal import proposal_of
 from tuner.engines.vllm.requests import refused_requests
-from tuner.engines.vllm.rules import Launch
+from tuner.engines.vllm.rules import PlannedLaunch
 from tuner.errors import InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
 from tuner.load.workload import Workload
 from tuner.space import Settings
@@ -98,7 +98,7 @@ class VllmForesight(Foresight):
     def refused(self, settings: Settings, version: str | None, hardware: Hardware) -> InfeasibleConfig | None:
         """The first combination or placement that vLLM refuses."""
         demand = demand_of(settings, hardware, release(version), self.model)
-        return rules.refused(Launch(settings, demand, self.model, hardware))
+        return rules.refused(PlannedLaunch(settings, demand, self.model, hardware))
 
     def refused_requests(self, workload: Workload, settings: Settings, version: str | None) -> Iterable[RefusedRequest]:
         """An endpoint that came later, tool calls without a parser, and requests longer than the context."""
@@ -185,7 +185,7 @@ class VllmMemory(MemoryModel):
 
     def after(self, starts: Sequence[ServerStart]) -> "VllmMemory":
         """See ``MemoryModel.after``."""
-        seen = [Start(self._demand(start.settings), start.facts, start.out_of_memory) for start in starts]
+        seen = [ObservedStart(self._demand(start.settings), start.facts, start.out_of_memory) for start in starts]
         return VllmMemory(self._model, self._version, self._hardware, self.calibration.after(seen))
 
     def predict(self, settings: Settings) -> Prediction:
@@ -239,7 +239,7 @@ def _error(prediction: Prediction, shortage: Shortage, fixed_cache: bool) -> Pre
     )
 
 
-def _numbers(terms: Terms | None) -> Mapping[str, float]:
+def _numbers(terms: MemoryEstimate | None) -> Mapping[str, float]:
     """The terms by name, for the record."""
     if terms is None:
         return {}

@@ -37,7 +37,7 @@ Proposed = Range | Choice | str
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class LeverContext:
     """What a setting is judged by.
 
     Attributes:
@@ -85,11 +85,11 @@ class Lever:
     """
 
     name: str
-    propose: Callable[[Case], Proposed]
+    propose: Callable[[LeverContext], Proposed]
     flag: str = ""
 
 
-def space_of(case: Case) -> SearchSpace:
+def space_of(case: LeverContext) -> SearchSpace:
     """All settings that exist and can act; where there is no GPU only those of the scheduler."""
     params: dict[str, Range | Choice] = {}
     remarks: list[str] = [*_unread(case)]
@@ -104,7 +104,7 @@ def space_of(case: Case) -> SearchSpace:
     return SearchSpace(params=params, rules=_rules(case, params), remarks=tuple(remarks))
 
 
-def _unread(case: Case) -> Iterator[str]:
+def _unread(case: LeverContext) -> Iterator[str]:
     model, hardware = case.model, case.question.hardware
     if model is None:
         yield "neither this disk nor the hub tells what the model is: only what needs no knowledge of it is tried"
@@ -127,14 +127,14 @@ def _with_deployed(name: str, parameter: Range | Choice, deployed: Settings) -> 
     return parameter if readable else parameter.model_copy(update={"choices": (*parameter.choices, value)})
 
 
-def _rules(case: Case, params: Mapping[str, Range | Choice]) -> dict[str, str]:
+def _rules(case: LeverContext, params: Mapping[str, Range | Choice]) -> dict[str, str]:
     rules = {}
     if {"max_num_batched_tokens", "max_num_seqs"} <= params.keys():
         rules["tokens_cover_sequences"] = "max_num_batched_tokens >= max_num_seqs"
     return rules
 
 
-def _tokens(case: Case) -> Proposed:
+def _tokens(case: LeverContext) -> Proposed:
     default = case.demand.max_num_batched_tokens
     high = _highest(_FEWEST_TOKENS, _MOST_TOKENS, lambda tokens: case.fits(max_num_batched_tokens=tokens))
     if not case.question.hardware.gpus:
@@ -143,7 +143,7 @@ def _tokens(case: Case) -> Proposed:
     return Range(low=min(_FEWEST_TOKENS, high), high=high, scale="pow2", default=default, why=why)
 
 
-def _sequences(case: Case) -> Proposed:
+def _sequences(case: LeverContext) -> Proposed:
     users, default = case.question.workload.users, case.demand.max_num_seqs
     high = _highest(_SMALL_STEP, _MOST_SEQS, lambda seqs: case.fits(max_num_seqs=seqs))
     if not case.question.hardware.gpus:
@@ -153,7 +153,7 @@ def _sequences(case: Case) -> Proposed:
     return Range(low=low, high=max(low, high), scale="pow2", default=default, why=why)
 
 
-def _share(case: Case) -> Proposed:
+def _share(case: LeverContext) -> Proposed:
     total = case.question.hardware.total_gib
     most = _SHARES[1] if total is None else min(_SHARES[1], int(100 * (1 - _IDLE_GIB / total)))
     shares = [percent / 100 for percent in range(_SHARES[0], max(most, _SHARES[0]) + 1)]
@@ -164,7 +164,7 @@ def _share(case: Case) -> Proposed:
     return Range(low=low, high=high, step=_STEP, default=usual, why=why)
 
 
-def _blocks(case: Case) -> Proposed:
+def _blocks(case: LeverContext) -> Proposed:
     model, capability = case.model, case.question.hardware.capability
     if model is None:
         return "backends differ in the blocks that they take"
@@ -176,7 +176,7 @@ def _blocks(case: Case) -> Proposed:
     return Choice(choices=(16, 32, 64), default=16, why=why)
 
 
-def _captured(case: Case) -> Proposed:
+def _captured(case: LeverContext) -> Proposed:
     sizes = case.graphs
     if not sizes:
         return f"steps of {case.question.workload.users} users are large"
@@ -187,7 +187,7 @@ def _captured(case: Case) -> Proposed:
     return Choice(flag=flag, choices=(None, every, [*every, *larger]), why=why)
 
 
-def _compiled(case: Case) -> Proposed:
+def _compiled(case: LeverContext) -> Proposed:
     sizes = case.graphs
     if not sizes:
         return f"steps of {case.question.workload.users} users are large"
@@ -199,8 +199,8 @@ def _compiled(case: Case) -> Proposed:
     return Choice(flag=flag, choices=(None, *([*each] for each in choices)), why=why)
 
 
-def _tuned(what: str) -> Callable[[Case], Proposed]:
-    def propose(case: Case) -> Proposed:
+def _tuned(what: str) -> Callable[[LeverContext], Proposed]:
+    def propose(case: LeverContext) -> Proposed:
         if isinstance(_compiled(case), str) or not case.since(*_AUTOTUNED_SINCE):
             return "it acts on compile_sizes only"
         return Choice(choices=(True, False), default=True, when="compile_sizes != null", why=what)
@@ -208,22 +208,22 @@ def _tuned(what: str) -> Callable[[Case], Proposed]:
     return propose
 
 
-def _overlapped(case: Case) -> Proposed:
+def _overlapped(case: LeverContext) -> Proposed:
     first, last = _OVERLAP
     if release(case.question.version) is None or case.since(*last) or not case.since(*first):
         return "it is on by itself, or this vLLM does not have it"
     return Choice(choices=(True, False), default=False, why="the next step is prepared while one runs")
 
 
-def _prefixes(case: Case) -> Proposed:
+def _prefixes(case: LeverContext) -> Proposed:
     if case.model is None or case.model.state is None:
         return "it is on, and costs next to nothing"
     why = "shared beginnings are computed once; each cached one takes a second state"
     return Choice(choices=(True, False), default=case.demand.prefix_caching, why=why)
 
 
-def _layout(flag: str, why: str) -> Callable[[Case], Proposed]:
-    def propose(case: Case) -> Proposed:
+def _layout(flag: str, why: str) -> Callable[[LeverContext], Proposed]:
+    def propose(case: LeverContext) -> Proposed:
         numbers = case.layouts.get(flag, ())
         if case.question.hardware.gpus < 2:
             return "there is one GPU"
@@ -236,7 +236,7 @@ def _layout(flag: str, why: str) -> Callable[[Case], Proposed]:
     return propose
 
 
-def _experts(case: Case) -> Proposed:
+def _experts(case: LeverContext) -> Proposed:
     if case.model is None or case.model.experts is None:
         return "the model has no experts" if case.model else "nobody knows whether the model has experts"
     if case.question.hardware.gpus < 2:
@@ -245,7 +245,7 @@ def _experts(case: Case) -> Proposed:
     return Choice(choices=(True, False), default=False, why=why)
 
 
-def _atomic(case: Case) -> Proposed:
+def _atomic(case: LeverContext) -> Proposed:
     if case.model is None:
         return "nobody knows how its weights are stored"
     quantization = case.model.quantization
@@ -258,13 +258,13 @@ def _atomic(case: Case) -> Proposed:
     return Choice(choices=(True, False), default=False, why=why)
 
 
-def _precision(case: Case) -> Proposed:
+def _precision(case: LeverContext) -> Proposed:
     if case.model is None or case.model.experts is None or not case.since(*_PRECISION_SINCE):
         return "it acts on the router of experts, from vLLM 0.15 on"
     return Choice(choices=("highest", "high", "medium"), default="highest", why="the experts' router is in float32")
 
 
-def _threads(case: Case) -> Proposed:
+def _threads(case: LeverContext) -> Proposed:
     return Choice(choices=(1, 2, 4, 8), default=1, why="threads of the host's part of each step")
 
 

@@ -12,7 +12,7 @@ from tuner.engines.vllm.memory.calibration import Calibration
 from tuner.engines.vllm.memory.demand import demand_of, release
 from tuner.engines.vllm.memory.sizes import Shortage
 from tuner.engines.vllm.model.architecture import Architecture
-from tuner.engines.vllm.rules import Launch
+from tuner.engines.vllm.rules import PlannedLaunch
 from tuner.space import Settings
 
 _TENSOR, _PIPELINE, _DATA, _EXPERTS = (
@@ -81,7 +81,7 @@ def placements(question: Question, model: Architecture | None) -> Iterator[Place
 def _placement(layout: Layout, settings: Settings, question: Question, model: Architecture | None) -> Placement:
     hardware = question.hardware
     demand = demand_of(settings, hardware, release(question.version), model)
-    illegal = rules.refused(Launch(settings, demand, model, hardware))
+    illegal = rules.refused(PlannedLaunch(settings, demand, model, hardware))
     plain = Placement(layout.name, layout.gpus, layout.args, length=demand.max_model_len)
     if illegal is not None:
         return replace(plain, refused=illegal.message)

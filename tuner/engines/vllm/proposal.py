@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pydantic import JsonValue
 
 from tuner.engines.foresight import MemoryModel, Placement, Question, SpaceProposal
-from tuner.engines.vllm.levers import Case, space_of
+from tuner.engines.vllm.levers import LeverContext, space_of
 from tuner.engines.vllm.memory.demand import whole
 from tuner.engines.vllm.model.architecture import Architecture
 from tuner.engines.vllm.placements import placements
@@ -50,7 +50,7 @@ def proposal_of(
     """
     first = trial_0(question, model)
     numbers = {flag: _numbers(flag, first) for flag in ("tensor_parallel_size", "data_parallel_size")}
-    space = space_of(Case(model, first.question, memory, flags, numbers))
+    space = space_of(LeverContext(model, first.question, memory, flags, numbers))
     rules = {**space.rules, **_all_work(first, set(space.params))}
     remarks = (*_remarks(first, model), *space.remarks)
     return SpaceProposal(space.model_copy(update={"rules": rules, "remarks": remarks}), first.added)

@@ -24,7 +24,7 @@ _LENGTHS = ("hf_overrides", "rope_scaling", "rope_theta", "hf_config_path")
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class PlannedLaunch:
     """One configuration with all that rules look at.
 
     Attributes:
@@ -76,12 +76,12 @@ class Rule:
     """
 
     name: str
-    check: Callable[[Launch], Refusal | None]
+    check: Callable[[PlannedLaunch], Refusal | None]
     since: tuple[int, ...] = (0, 6)
     until: tuple[int, ...] = (99,)
     cause: Cause = Cause.BAD_FLAG
 
-    def refuses(self, launch: Launch) -> InfeasibleConfig | None:
+    def refuses(self, launch: PlannedLaunch) -> InfeasibleConfig | None:
         """The error of such a launch, or ``None``; a rule of some versions says nothing of an unknown one."""
         version = launch.demand.version
         always = self.since <= (0, 6) and self.until >= (99,)
@@ -95,12 +95,12 @@ class Rule:
         return kind(refusal.message, cause=self.cause.value, numbers=refusal.numbers, fix=refusal.fix)
 
 
-def refused(launch: Launch) -> InfeasibleConfig | None:
+def refused(launch: PlannedLaunch) -> InfeasibleConfig | None:
     """The first rule that a launch breaks, as the error that it would end in; ``None`` if it breaks none."""
     return next((error for rule in RULES if (error := rule.refuses(launch))), None)
 
 
-def _positive(launch: Launch) -> Refusal | None:
+def _positive(launch: PlannedLaunch) -> Refusal | None:
     """``config/scheduler.py``: ``Field(ge=1)``."""
     for name in ("max_num_seqs", "max_num_batched_tokens"):
         value = launch.number(name)
@@ -109,7 +109,7 @@ def _positive(launch: Launch) -> Refusal | None:
     return None
 
 
-def _share(launch: Launch) -> Refusal | None:
+def _share(launch: PlannedLaunch) -> Refusal | None:
     """``config/cache.py``: ``gpu_memory_utilization: float = Field(gt=0, le=1)``."""
     share = launch.demand.utilization
     if 0 < share <= 1:
@@ -121,7 +121,7 @@ def _share(launch: Launch) -> Refusal | None:
     )
 
 
-def _sequences_in_batch(launch: Launch) -> Refusal | None:
+def _sequences_in_batch(launch: PlannedLaunch) -> Refusal | None:
     """``config/scheduler.py::verify_max_model_len`` (0.33:332)."""
     tokens, seqs = launch.demand.max_num_batched_tokens, launch.demand.max_num_seqs
     if tokens is None or seqs is None or tokens >= seqs:
@@ -133,7 +133,7 @@ def _sequences_in_batch(launch: Launch) -> Refusal | None:
     )
 
 
-def _whole_prompts(launch: Launch) -> Refusal | None:
+def _whole_prompts(launch: PlannedLaunch) -> Refusal | None:
     """Without chunked prefill a batch must hold the longest prompt (``config/scheduler.py``)."""
     tokens, length = launch.number("max_num_batched_tokens"), launch.demand.max_model_len
     if launch.demand.chunked_prefill or tokens is None or length is None or tokens >= length:
@@ -145,7 +145,7 @@ def _whole_prompts(launch: Launch) -> Refusal | None:
     )
 
 
-def _long_prefill(launch: Launch) -> Refusal | None:
+def _long_prefill(launch: PlannedLaunch) -> Refusal | None:
     threshold, length = launch.number("long_prefill_token_threshold"), launch.demand.max_model_len
     if threshold is None or length is None or threshold <= length:
         return None
@@ -156,7 +156,7 @@ def _long_prefill(launch: Launch) -> Refusal | None:
     )
 
 
-def _active_sequences(launch: Launch) -> Refusal | None:
+def _active_sequences(launch: PlannedLaunch) -> Refusal | None:
     active, seqs = launch.number("max_num_active_seqs"), launch.demand.max_num_seqs
     if active is None or seqs is None or active <= seqs:
         return None
@@ -167,7 +167,7 @@ def _active_sequences(launch: Launch) -> Refusal | None:
     )
 
 
-def _derived_length(launch: Launch) -> Refusal | None:
+def _derived_length(launch: PlannedLaunch) -> Refusal | None:
     """``config/model.py::_get_and_verify_max_len``."""
     asked, derived = launch.number("max_model_len"), launch.model.max_positions if launch.model else None
     allowed = launch.settings.env.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") == "1" or _stretches(launch)
@@ -180,12 +180,12 @@ def _derived_length(launch: Launch) -> Refusal | None:
     )
 
 
-def _stretches(launch: Launch) -> bool:
+def _stretches(launch: PlannedLaunch) -> bool:
     """Whether the model's own length may be another: by its rotary scaling, or by its configuration's fields."""
     return any(name.split(".")[0] in _LENGTHS and launch.given(name) for name in launch.settings.args)
 
 
-def _block_size(launch: Launch) -> Refusal | None:
+def _block_size(launch: PlannedLaunch) -> Refusal | None:
     """``triton_mla.py::supports_block_size``; other backends refuse as well, but leave the block to a slower one."""
     size = launch.number("block_size")
     if size is None or size % 16 == 0 or not (_uses_mla(launch) and launch.demand.triton_mla):
@@ -194,7 +194,7 @@ def _block_size(launch: Launch) -> Refusal | None:
     return Refusal(f"No valid attention backend found for block_size {size}", fix, {"block_size": size})
 
 
-def _backend_blocks(launch: Launch) -> Refusal | None:
+def _backend_blocks(launch: PlannedLaunch) -> Refusal | None:
     backend = str(launch.given("attention_backend") or "").upper()
     size, wanted = launch.number("block_size"), _MLA_BLOCKS.get(backend)
     if size is None or wanted is None or size == wanted:
@@ -203,11 +203,11 @@ def _backend_blocks(launch: Launch) -> Refusal | None:
     return Refusal(f"{backend} takes blocks of {wanted} tokens, not of {size}", fix, {"block_size": size})
 
 
-def _uses_mla(launch: Launch) -> bool:
+def _uses_mla(launch: PlannedLaunch) -> bool:
     return launch.model is not None and launch.model.mla is not None and launch.demand.use_mla
 
 
-def _fp8_mla_old(launch: Launch) -> Refusal | None:
+def _fp8_mla_old(launch: PlannedLaunch) -> Refusal | None:
     """Before 0.20 TRITON_MLA, the only MLA backend outside Hopper and data-centre Blackwell, has no FP8 cache."""
     if not (_uses_mla(launch) and launch.demand.triton_mla and launch.demand.kv_cache_dtype.startswith("fp8")):
         return None
@@ -217,7 +217,7 @@ def _fp8_mla_old(launch: Launch) -> Refusal | None:
     )
 
 
-def _fp8_mla_pre_ada(launch: Launch) -> Refusal | None:
+def _fp8_mla_pre_ada(launch: PlannedLaunch) -> Refusal | None:
     """``triton_mla.py``: native FP8 needs 8.9."""
     capability = launch.hardware.capability
     fp8 = launch.demand.kv_cache_dtype.startswith("fp8")
@@ -230,13 +230,13 @@ def _fp8_mla_pre_ada(launch: Launch) -> Refusal | None:
     )
 
 
-def _nvfp4_mla(launch: Launch) -> Refusal | None:
+def _nvfp4_mla(launch: PlannedLaunch) -> Refusal | None:
     if not _uses_mla(launch) or launch.demand.kv_cache_dtype not in ("nvfp4", "nvfp4_4over6"):
         return None
     return Refusal("nvfp4 KV cache is not supported with MLA", "use kv_cache_dtype auto or fp8")
 
 
-def _bfloat16(launch: Launch) -> Refusal | None:
+def _bfloat16(launch: PlannedLaunch) -> Refusal | None:
     """``platforms/cuda.py::check_if_supports_dtype``."""
     capability = launch.hardware.capability
     if launch.given("dtype") != "bfloat16" or capability is None or capability >= (8, 0):
@@ -246,7 +246,7 @@ def _bfloat16(launch: Launch) -> Refusal | None:
     return Refusal(message, "use dtype half")
 
 
-def _compile_sizes(launch: Launch) -> Refusal | None:
+def _compile_sizes(launch: PlannedLaunch) -> Refusal | None:
     """``v1/cudagraph_dispatcher.py``: graphs must not pad a size that is compiled on its own."""
     captured = launch.demand.capture_sizes
     if not captured:
@@ -262,7 +262,7 @@ def _compile_sizes(launch: Launch) -> Refusal | None:
     return None
 
 
-def _largest_capture(launch: Launch) -> Refusal | None:
+def _largest_capture(launch: PlannedLaunch) -> Refusal | None:
     """``config/vllm.py::_set_cudagraph_sizes``: only where both are given."""
     largest, given = launch.number("max_cudagraph_capture_size"), launch.given("cudagraph_capture_sizes")
     sizes = launch.demand.capture_sizes
@@ -276,7 +276,7 @@ def _largest_capture(launch: Launch) -> Refusal | None:
     )
 
 
-def _heads(launch: Launch) -> Refusal | None:
+def _heads(launch: PlannedLaunch) -> Refusal | None:
     """``config/model.py::verify_with_parallel_config``."""
     heads, ranks = launch.model.heads if launch.model else None, launch.demand.tensor_parallel
     if heads is None or heads % ranks == 0:
@@ -289,7 +289,7 @@ def _heads(launch: Launch) -> Refusal | None:
     )
 
 
-def _kv_heads(launch: Launch) -> Refusal | None:
+def _kv_heads(launch: PlannedLaunch) -> Refusal | None:
     """The models' own assertion: key and value heads are cut evenly, or replicated evenly (``models/qwen3.py``)."""
     if launch.model is None or launch.model.mla or launch.model.kv_heads is None:
         return None
@@ -303,7 +303,7 @@ def _kv_heads(launch: Launch) -> Refusal | None:
     )
 
 
-def _widths(launch: Launch) -> Refusal | None:
+def _widths(launch: PlannedLaunch) -> Refusal | None:
     """``distributed/utils.py::divide``, and kernels that need whole groups, or blocks, of weights on each rank."""
     for module, name, width, ranks in _cut_widths(launch):
         group = _group(launch, module)
@@ -319,7 +319,7 @@ def _widths(launch: Launch) -> Refusal | None:
     return None
 
 
-def _cut_widths(launch: Launch) -> list[tuple[str, str, int, int]]:
+def _cut_widths(launch: PlannedLaunch) -> list[tuple[str, str, int, int]]:
     """Module, name and width of what is cut, and among how many ranks: experts are, among those of all replicas."""
     model, ranks = launch.model, launch.demand.tensor_parallel
     if model is None:
@@ -334,7 +334,7 @@ def _cut_widths(launch: Launch) -> list[tuple[str, str, int, int]]:
     return found
 
 
-def _group(launch: Launch, module: str) -> int:
+def _group(launch: PlannedLaunch, module: str) -> int:
     """How many neighbouring weights must stay together on a rank: those that share a scale.
 
     In 4-bit formats as far as kernels need it, in FP8 whole blocks (``fp8.py::create_weights``).
@@ -346,7 +346,7 @@ def _group(launch: Launch, module: str) -> int:
     return stored.block or min(stored.group or 1, 64)
 
 
-def _stages(launch: Launch) -> Refusal | None:
+def _stages(launch: PlannedLaunch) -> Refusal | None:
     layers, stages = launch.model.layers if launch.model else None, launch.demand.pipeline_parallel
     if layers is None or stages <= layers:
         return None
@@ -354,7 +354,7 @@ def _stages(launch: Launch) -> Refusal | None:
     return Refusal(message, "lower pipeline_parallel_size", {"layers": layers, "pipeline_parallel_size": stages})
 
 
-def _gpus(launch: Launch) -> Refusal | None:
+def _gpus(launch: PlannedLaunch) -> Refusal | None:
     """``config/parallel.py``: one node's GPUs, unless Ray or several nodes are asked for."""
     elsewhere = launch.given("distributed_executor_backend") == "ray" or (launch.number("nnodes") or 1) > 1
     wanted, there = launch.demand.world_size * launch.demand.data_parallel, launch.hardware.gpus
@@ -367,7 +367,7 @@ def _gpus(launch: Launch) -> Refusal | None:
     )
 
 
-def _experts(launch: Launch) -> Refusal | None:
+def _experts(launch: PlannedLaunch) -> Refusal | None:
     """``config/model.py::_verify_with_expert_parallelism``."""
     if not launch.demand.expert_parallel or launch.model is None or launch.model.experts or launch.model.missing:
         return None
@@ -375,14 +375,14 @@ def _experts(launch: Launch) -> Refusal | None:
     return Refusal(message, "drop enable_expert_parallel: this model has no experts")
 
 
-def _balancing(launch: Launch) -> Refusal | None:
+def _balancing(launch: PlannedLaunch) -> Refusal | None:
     """``config/parallel.py``."""
     if launch.given("enable_eplb") is not True or launch.demand.expert_parallel:
         return None
     return Refusal("enable_expert_parallel must be True to use EPLB", "set enable_expert_parallel, or drop enable_eplb")
 
 
-def _context_parallel(launch: Launch) -> Refusal | None:
+def _context_parallel(launch: PlannedLaunch) -> Refusal | None:
     """``config/parallel.py``."""
     parts, ranks = launch.number("decode_context_parallel_size") or 1, launch.demand.tensor_parallel
     if parts < 1 or ranks % parts == 0:
@@ -394,7 +394,7 @@ def _context_parallel(launch: Launch) -> Refusal | None:
     )
 
 
-def _tool_parser(launch: Launch) -> Refusal | None:
+def _tool_parser(launch: PlannedLaunch) -> Refusal | None:
     """``entrypoints/openai/cli_args.py::validate_parsed_serve_args``."""
     if launch.given("enable_auto_tool_choice") is not True or launch.given("tool_call_parser"):
         return None
@@ -411,7 +411,7 @@ _V0_FEATURES = {
 }
 
 
-def _v0(launch: Launch) -> Refusal | None:
+def _v0(launch: PlannedLaunch) -> Refusal | None:
     """``engine/arg_utils.py::_raise_or_fallback`` (0.8.5 to 0.10.2); chunked prefill: a user saw it fall back."""
     feature = next((flag for name, flag in _V0_FEATURES.items() if launch.given(name) not in (None, False, 0, 1)), None)
     if launch.given("enable_chunked_prefill") is True:

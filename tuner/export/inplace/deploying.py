@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from tuner.errors import ConfigError
 from tuner.export.compose import NOT_SHOWN
 from tuner.export.inplace.splice import leaves
-from tuner.export.inplace.view import View
+from tuner.export.inplace.view import DeploymentView
 from tuner.export.inplace.winner import winner, winner_of
 from tuner.export.inplace.writing import Written, written
 from tuner.export.profile import Profile
@@ -30,20 +30,20 @@ def changes_of(files: Sequence[Path], service: str | None, profile: Profile, *, 
     return replace(made, said=(*made.said, *_noted(view, profile)))
 
 
-def viewed(files: Sequence[Path], service: str | None, profile: Profile) -> View:
+def viewed(files: Sequence[Path], service: str | None, profile: Profile) -> DeploymentView:
     """The files; of several services the one that the profile is of, unless one is named."""
-    view = View(tuple(map(sources.file_of, files)), service, dict(os.environ), {})
+    view = DeploymentView(tuple(map(sources.file_of, files)), service, dict(os.environ), {})
     try:
         view.deployment  # noqa: B018
     except sources.NoEngine:
         names = [one.service for one in view.source.containers]
         if service is not None or profile.service.name not in names:
             raise
-        return View(view.files, profile.service.name, view.environ, {})
+        return DeploymentView(view.files, profile.service.name, view.environ, {})
     return view
 
 
-def _noted(view: View, profile: Profile) -> Iterator[str]:
+def _noted(view: DeploymentView, profile: Profile) -> Iterator[str]:
     """What of the files is not as it was in the study."""
     if profile.deployed and (others := _drifted(view, profile)):
         yield f"not what the study changed, and now as it ran there: {', '.join(others)}"
@@ -52,7 +52,7 @@ def _noted(view: View, profile: Profile) -> Iterator[str]:
         yield f"the winner was measured with {named.reference}, and the file names {image}"
 
 
-def _drifted(view: View, profile: Profile) -> list[str]:
+def _drifted(view: DeploymentView, profile: Profile) -> list[str]:
     """Settings that stood otherwise in the files than in the deployment that the study began with."""
     assert profile.deployed is not None
     now, new = view.served, winner_of(profile)

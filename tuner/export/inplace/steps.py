@@ -13,7 +13,7 @@ from tuner.engines.base import Flag
 from tuner.export.inplace import command, dotenv_file, environment, nodes, settings
 from tuner.export.inplace.command import CannotEdit, Placed, Value
 from tuner.export.inplace.splice import leaves, replaced
-from tuner.export.inplace.view import Place, View
+from tuner.export.inplace.view import DeploymentView, Place
 from tuner.importer import dotenv, settings_file
 from tuner.importer.compose import env_files
 
@@ -27,14 +27,14 @@ class Way:
         said: What a person should know of it.
     """
 
-    make: Callable[[View], View]
+    make: Callable[[DeploymentView], DeploymentView]
     said: str = ""
 
 
 # a flag
 
 
-def of_flag(view: View, head: str, new: Sequence[Flag]) -> Iterator[Way]:
+def of_flag(view: DeploymentView, head: str, new: Sequence[Flag]) -> Iterator[Way]:
     """Ways to give a flag its new values.
 
     Args:
@@ -63,11 +63,11 @@ def head_of(flag: Flag) -> str:
     return flag.name.removeprefix("--").removeprefix("no-").partition(".")[0].replace("-", "_")
 
 
-def _has_flags(view: View) -> bool:
+def _has_flags(view: DeploymentView) -> bool:
     return any(flag.name != "--config" for flag in view.flags)
 
 
-def _ways(view: View, head: str, here: Sequence[Flag], new: Sequence[Flag]) -> Iterator[Way]:
+def _ways(view: DeploymentView, head: str, here: Sequence[Flag], new: Sequence[Flag]) -> Iterator[Way]:
     if not new:
         yield Way(lambda before: _without(before, head))
         return
@@ -83,14 +83,14 @@ def _ways(view: View, head: str, here: Sequence[Flag], new: Sequence[Flag]) -> I
     yield Way(lambda before: _replaced(before, head, new[0]), said)
 
 
-def _in_place(view: View, path: Path, begin: int, variables: Sequence[str]) -> str:
+def _in_place(view: DeploymentView, path: Path, begin: int, variables: Sequence[str]) -> str:
     if not variables:
         return ""
     line, names = nodes.line_of(view.text(path), begin), " and ".join(dict.fromkeys(variables))
     return f"{names} is not of this setting alone, or not of .env: the value stands in its place in {path.name}:{line}"
 
 
-def _of_variable(view: View, variable: str, new: str) -> Iterator[Way]:
+def _of_variable(view: DeploymentView, variable: str, new: str) -> Iterator[Way]:
     """A value that stands in ``.env`` is changed there, unless somebody else uses it."""
     if not view.dotenv.is_file() or variable in view.environ or used_elsewhere(view, variable):
         return
@@ -99,7 +99,7 @@ def _of_variable(view: View, variable: str, new: str) -> Iterator[Way]:
         yield Way(lambda before: before.changed(view.dotenv, text))
 
 
-def used_elsewhere(view: View, variable: str) -> bool:
+def used_elsewhere(view: DeploymentView, variable: str) -> bool:
     """Whether another service names a variable."""
     mine = view.deployment.container.service
     names = re.compile(rf"\$\{{?{re.escape(variable)}\b")
@@ -111,7 +111,7 @@ def used_elsewhere(view: View, variable: str) -> bool:
     return False
 
 
-def _found(view: View, flag: Flag) -> Placed:
+def _found(view: DeploymentView, flag: Flag) -> Placed:
     """Where a flag stands.
 
     Raises:
@@ -126,20 +126,20 @@ def _found(view: View, flag: Flag) -> Placed:
     return found[0]
 
 
-def _replaced(view: View, head: str, new: Flag) -> View:
+def _replaced(view: DeploymentView, head: str, new: Flag) -> DeploymentView:
     place = _found(view, [flag for flag in view.flags if head_of(flag) == head][-1])
     path = place.name.scalar.path
     return view.changed(path, command.replaced_flag(view.text(path), place, new, view.meaning))
 
 
-def _without(view: View, head: str) -> View:
+def _without(view: DeploymentView, head: str) -> DeploymentView:
     """Without a flag, however often it stands there."""
     while here := [flag for flag in view.flags if head_of(flag) == head]:
         view = _without_one(view, here[-1])
     return view
 
 
-def _without_one(view: View, flag: Flag) -> View:
+def _without_one(view: DeploymentView, flag: Flag) -> DeploymentView:
     place = _found(view, flag)
     path, count = place.name.scalar.path, len(view.flags)
     after = view.changed(path, command.removed(view.text(path), place))
@@ -148,7 +148,7 @@ def _without_one(view: View, flag: Flag) -> View:
     return after
 
 
-def _appended(view: View, new: Sequence[Flag]) -> View:
+def _appended(view: DeploymentView, new: Sequence[Flag]) -> DeploymentView:
     if not view.words:
         raise CannotEdit
     model = view.deployment.command.model if view.deployment.command else None
@@ -157,7 +157,7 @@ def _appended(view: View, new: Sequence[Flag]) -> View:
     return view.changed(path, command.appended(view.text(path), view.words, view.placed, model, new))
 
 
-def _by_key(view: View, head: str, new: Flag) -> View:
+def _by_key(view: DeploymentView, head: str, new: Flag) -> DeploymentView:
     """A flag of which each key stands on its own, ``--flag.key value``."""
     wanted = leaves(view.meaning([new]))
     for flag in [flag for flag in reversed(view.flags) if head_of(flag) == head and "." in flag.name]:
@@ -180,7 +180,7 @@ def word_of(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _in_settings(view: View, head: str, new: Sequence[Flag]) -> View:
+def _in_settings(view: DeploymentView, head: str, new: Sequence[Flag]) -> DeploymentView:
     path = view.settings_file
     assert path is not None
     value = view.meaning(new).get(head) if new else None
@@ -190,7 +190,7 @@ def _in_settings(view: View, head: str, new: Sequence[Flag]) -> View:
 # a variable
 
 
-def of_variable(view: View, name: str, new: str | None) -> Iterator[Way]:
+def of_variable(view: DeploymentView, name: str, new: str | None) -> Iterator[Way]:
     """Ways to give a variable of the server its new value; ``None`` takes it away."""
     if view.project is None:
         yield from _of_env_sh(view, name, new)
@@ -218,13 +218,15 @@ def _put(text: str, value: Value, new: str) -> str:
     return replaced(text, value.word, value.begin, value.end, new)
 
 
-def _entries(view: View, name: str) -> Iterator[tuple[Place, environment.Entry]]:
+def _entries(view: DeploymentView, name: str) -> Iterator[tuple[Place, environment.Entry]]:
     for place in view.places("environment"):
         for entry in environment.entries(place.path, view.text(place.path), place.node, name, view.values):
             yield place, entry
 
 
-def _of_entry(view: View, place: Place, entry: environment.Entry, name: str, new: str | None) -> Iterator[Way]:
+def _of_entry(
+    view: DeploymentView, place: Place, entry: environment.Entry, name: str, new: str | None
+) -> Iterator[Way]:
     path, text = place.path, view.text(place.path)
     if new is None:
         yield Way(lambda before: before.changed(path, environment.removed(text, entry)))
@@ -245,7 +247,7 @@ def _begin(entry: environment.Entry) -> int:
     return int((first[0] if isinstance(first, tuple) else first).start_mark.index)
 
 
-def _env_file(view: View, name: str) -> Path | None:
+def _env_file(view: DeploymentView, name: str) -> Path | None:
     if view.project is None:
         return None
     service = view.project.services[str(view.deployment.container.service)]
@@ -253,7 +255,7 @@ def _env_file(view: View, name: str) -> Path | None:
     return next((path for path in reversed(files) if name in dotenv.parsed(view.text(path), view.values)), None)
 
 
-def _of_env_file(view: View, file: Path, name: str, new: str) -> Iterator[Way]:
+def _of_env_file(view: DeploymentView, file: Path, name: str, new: str) -> Iterator[Way]:
     text = dotenv_file.changed(view.text(file), name, new)
     if text is not None:
         yield Way(lambda before: before.changed(file, text))
@@ -261,7 +263,7 @@ def _of_env_file(view: View, file: Path, name: str, new: str) -> Iterator[Way]:
     yield Way(lambda before: _added(before, name, new), said)
 
 
-def _added(view: View, name: str, new: str) -> View:
+def _added(view: DeploymentView, name: str, new: str) -> DeploymentView:
     path, service = view.own_service()
     return view.changed(path, environment.added(view.text(path), service, name, new))
 
@@ -269,7 +271,7 @@ def _added(view: View, name: str, new: str) -> View:
 # env.sh next to a config.yml
 
 
-def _of_env_sh(view: View, name: str, new: str | None) -> Iterator[Way]:
+def _of_env_sh(view: DeploymentView, name: str, new: str | None) -> Iterator[Way]:
     file = settings_file.env_sh(view.files[0])
     text = view.text(file) if file else None
     if file is None or text is None:

@@ -17,7 +17,7 @@ from tuner.export.inplace.command import CannotEdit, Placed, placed, words_of
 from tuner.export.inplace.words import Word, opened
 from tuner.importer import compose, kubernetes, sources
 from tuner.importer.baseline import Served, served
-from tuner.importer.sources import Source
+from tuner.importer.sources import ContainerSource
 from tuner.importer.understood import Deployment, on_host
 
 
@@ -42,7 +42,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class View:
+class DeploymentView:
     """What the files say.
 
     Attributes:
@@ -57,9 +57,9 @@ class View:
     environ: Mapping[str, str]
     texts: Mapping[Path, str]
 
-    def changed(self, path: Path, text: str) -> "View":
+    def changed(self, path: Path, text: str) -> "DeploymentView":
         """The same with another text of a file."""
-        return View(self.files, self.named, self.environ, {**self.texts, path: text})
+        return DeploymentView(self.files, self.named, self.environ, {**self.texts, path: text})
 
     def text(self, path: Path) -> str:
         """A file's text."""
@@ -67,11 +67,11 @@ class View:
             return documents.text_of(path)
 
     @cached_property
-    def source(self) -> Source:
+    def source(self) -> ContainerSource:
         """Everything that the files start."""
         return self.read(ask=False)
 
-    def read(self, *, ask: bool) -> Source:
+    def read(self, *, ask: bool) -> ContainerSource:
         """The same, asking Compose where it is installed."""
         with documents.instead(self.texts):
             return sources.source_of(self.files, self.environ, ask=ask)

@@ -12,7 +12,7 @@ from tuner.export.inplace import saving, steps
 from tuner.export.inplace.command import CannotEdit
 from tuner.export.inplace.splice import leaves
 from tuner.export.inplace.steps import Way
-from tuner.export.inplace.view import View
+from tuner.export.inplace.view import DeploymentView
 from tuner.export.inplace.winner import Winner
 from tuner.importer import settings_file
 from tuner.importer.container import Container
@@ -50,7 +50,7 @@ class _Says:
     env: Mapping[str, str]
 
 
-def written(view: View, winner: Winner) -> Written:
+def written(view: DeploymentView, winner: Winner) -> Written:
     """The deployment's files with the winner in them; nothing is written.
 
     Raises:
@@ -67,7 +67,7 @@ def written(view: View, winner: Winner) -> Written:
     return Written(changed, old, tuple(said), tuple(_secrets(first)))
 
 
-def _check(view: View, winner: Winner) -> None:
+def _check(view: DeploymentView, winner: Winner) -> None:
     if view.project is None and not view.is_settings:
         said = "only a compose file and vLLM's config.yml are changed in place"
         raise ConfigError(said, place=str(view.files[0]), fix=_ANEW)
@@ -82,7 +82,7 @@ def _check(view: View, winner: Winner) -> None:
 _ANEW = "write a new file with --as"
 
 
-def _changes(view: View, winner: Winner) -> Iterator[tuple[str, "Ways", "_Says"]]:
+def _changes(view: DeploymentView, winner: Winner) -> Iterator[tuple[str, "Ways", "_Says"]]:
     """Each setting that differs, with the ways to change it and what the files say then; what goes is the last."""
     now, wanted = _says(view), _Says(leaves(view.meaning(winner.flags)), winner.env)
     heads = dict.fromkeys(path[0] for path in (*wanted.args, *now.args))
@@ -109,7 +109,7 @@ class _FlagWays:
     head: str
     flags: Sequence[Flag]
 
-    def of(self, view: View) -> Iterator[Way]:
+    def of(self, view: DeploymentView) -> Iterator[Way]:
         return steps.of_flag(view, self.head, self.flags)
 
 
@@ -118,14 +118,14 @@ class _VariableWays:
     name: str
     value: str | None
 
-    def of(self, view: View) -> Iterator[Way]:
+    def of(self, view: DeploymentView) -> Iterator[Way]:
         return steps.of_variable(view, self.name, self.value)
 
 
 Ways = _FlagWays | _VariableWays
 
 
-def _made(view: View, name: str, ways: Ways, goal: _Says) -> tuple[View, str]:
+def _made(view: DeploymentView, name: str, ways: Ways, goal: _Says) -> tuple[DeploymentView, str]:
     """The files after one change: made the first way that changes this and nothing else."""
     refused = "it is not found there as it is read"
     try:
@@ -143,11 +143,11 @@ def _made(view: View, name: str, ways: Ways, goal: _Says) -> tuple[View, str]:
     )
 
 
-def _spelling(view: View, name: str) -> str:
+def _spelling(view: DeploymentView, name: str) -> str:
     return next((flag.written for flag in view.flags if flag.name == name), name)
 
 
-def _wrong(before: View, after: View, goal: _Says) -> str | None:
+def _wrong(before: DeploymentView, after: DeploymentView, goal: _Says) -> str | None:
     """What is wrong with a change; ``None`` if it does what it is for, and nothing else."""
     foreign = [path for path in after.texts if path not in before.texts and path not in _own_files(before)]
     if foreign:
@@ -164,17 +164,17 @@ def _wrong(before: View, after: View, goal: _Says) -> str | None:
     return None
 
 
-def _own_files(view: View) -> list[Path]:
+def _own_files(view: DeploymentView) -> list[Path]:
     files = [view.dotenv, *view.deployment.container.files, *(view.project.files if view.project else ())]
     beside = settings_file.env_sh(view.files[0]) if view.project is None else None
     return [*files, *filter(None, (view.settings_file, beside))]
 
 
-def _says(view: View) -> _Says:
+def _says(view: DeploymentView) -> _Says:
     return _Says(leaves(view.served.args), view.served.env)
 
 
-def _changed_others(before: View, after: View) -> Iterator[Container]:
+def _changed_others(before: DeploymentView, after: DeploymentView) -> Iterator[Container]:
     mine = before.deployment.container.service
     now = {one.service: one for one in after.source.containers}
     yield from (one for one in before.source.containers if one.service != mine and now.get(one.service) != one)
@@ -188,14 +188,14 @@ def _is_same(before: Container, after: Container) -> bool:
     return all(getattr(before, name) == getattr(after, name) for name in _KEPT)
 
 
-def _secrets(view: View) -> Iterator[str]:
+def _secrets(view: DeploymentView) -> Iterator[str]:
     """The values of keys and tokens that the files name."""
     env = view.deployment.env
     yield from (value for name, value in env.items() if value and is_secret(name))
     yield from (value for flag in view.flags if is_secret(flag.name.lstrip("-")) for value in flag.values)
 
 
-def _check_by_compose(view: View) -> None:
+def _check_by_compose(view: DeploymentView) -> None:
     """Where Compose is installed, it reads the new text as well; files of variables it would read from the disk.
 
     Raises:

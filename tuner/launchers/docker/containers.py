@@ -212,7 +212,7 @@ def remove(container: Container) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOver:
+class StrayContainer:
     """A container, or a network without one, of a launch whose owner is gone, or may be.
 
     Attributes:
@@ -235,7 +235,7 @@ class LeftOver:
         return self.owner is None or not self.owner.lives
 
 
-def ours(client: DockerClient) -> list[LeftOver]:
+def ours(client: DockerClient) -> list[StrayContainer]:
     """All containers that a tuner on this host has made, and the networks of launches that have none."""
     with translated():
         found = client.containers.list(all=True, filters={"label": LAUNCH}, ignore_removed=True)
@@ -245,8 +245,8 @@ def ours(client: DockerClient) -> list[LeftOver]:
     return [*containers, *(one for one in made if one.launch_id not in contained)]
 
 
-def _described(held: Mapping[str, str], name: str, state: str) -> LeftOver:
-    return LeftOver(held[LAUNCH], name, held.get(STUDY, ""), state, Owner.parse(held.get(OWNER, "")))
+def _described(held: Mapping[str, str], name: str, state: str) -> StrayContainer:
+    return StrayContainer(held[LAUNCH], name, held.get(STUDY, ""), state, Owner.parse(held.get(OWNER, "")))
 
 
 def main(launch_id: str, patience_s: float = 90.0) -> None:

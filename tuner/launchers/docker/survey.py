@@ -10,7 +10,7 @@ from tuner.launchers.docker.daemon import connected, engine_url, has_nvidia, is_
 from tuner.launchers.docker.launcher import DockerLauncher
 from tuner.launchers.docker.options import DockerLauncherConfig
 from tuner.launchers.docker.services import Service
-from tuner.launchers.docker.volumes import Cache
+from tuner.launchers.docker.volumes import CacheVolume
 
 _VLLM_VERSION = "from importlib.metadata import version; print(version('vllm'))"
 
@@ -40,7 +40,7 @@ class Survey:
     nvidia: bool
     wsl: bool
     services: tuple[Service, ...]
-    caches: tuple[Cache, ...]
+    caches: tuple[CacheVolume, ...]
     built: dict[str, int]
 
 

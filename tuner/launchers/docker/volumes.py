@@ -14,7 +14,7 @@ CACHE = "tuner.cache"
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
+class CacheVolume:
     """A cache on this engine.
 
     Attributes:
@@ -35,7 +35,7 @@ def ensure(client: DockerClient, caches: Iterable[str]) -> None:
             client.volumes.create(volume_name(name), labels={CACHE: name})
 
 
-def listed(client: DockerClient) -> list[Cache]:
+def listed(client: DockerClient) -> list[CacheVolume]:
     """All caches on this engine, by name."""
     with translated():
         volumes = client.df()["Volumes"] or []
@@ -43,14 +43,14 @@ def listed(client: DockerClient) -> list[Cache]:
     return sorted((_described(volume) for volume in found), key=lambda cache: cache.name)
 
 
-def _described(volume: dict[str, object]) -> Cache:
+def _described(volume: dict[str, object]) -> CacheVolume:
     labels, usage = volume["Labels"], volume.get("UsageData")
     assert isinstance(labels, dict)
     size = usage.get("Size", -1) if isinstance(usage, dict) else -1
-    return Cache(str(labels[CACHE]), str(volume["Name"]), size if size >= 0 else None)
+    return CacheVolume(str(labels[CACHE]), str(volume["Name"]), size if size >= 0 else None)
 
 
-def remove(client: DockerClient, cache: Cache) -> None:
+def remove(client: DockerClient, cache: CacheVolume) -> None:
     """Remove a cache and what it holds.
 
     Raises:

@@ -8,8 +8,8 @@ import re
 
 from tuner.engines.causes import Cause
 from tuner.engines.log import platform
-from tuner.engines.log.diagnosis import LogReader
-from tuner.engines.log.reader import Reading
+from tuner.engines.log.diagnosis import DiagnosticReader
+from tuner.engines.log.reader import LogGrammar
 from tuner.engines.log.signs import Rank, Sign
 
 _OFFLOAD_LESS = "Offload fewer layers (--n-gpu-layers), lower --ctx-size or --parallel, or quantize the KV cache."
@@ -134,7 +134,7 @@ _SIGNS = (
     *platform.SIGNS,
 )
 
-READING = Reading(
+READING = LogGrammar(
     signs=_SIGNS,
     traps=re.compile(r"common_fit_params: failed to fit|failed to mlock|no usable GPU found"),
     version=re.compile(r"^(?:build|version): (\d+ \(\w+\))"),
@@ -153,6 +153,6 @@ READING = Reading(
 """How a llama.cpp server's log is read."""
 
 
-def reader() -> LogReader:
+def reader() -> DiagnosticReader:
     """Reads a llama.cpp log as it grows."""
-    return LogReader(READING)
+    return DiagnosticReader(READING)

@@ -9,9 +9,9 @@ import re
 
 from tuner.engines.causes import Cause
 from tuner.engines.log import frames, platform
-from tuner.engines.log.diagnosis import LogReader
+from tuner.engines.log.diagnosis import DiagnosticReader
 from tuner.engines.log.lines import Level
-from tuner.engines.log.reader import Reading
+from tuner.engines.log.reader import LogGrammar
 from tuner.engines.log.signs import Rank, Sign
 from tuner.engines.vllm.log import configuration
 
@@ -469,7 +469,7 @@ Autotuners try kernels that do not fit, the hub's client retries, torch asks IPv
 WARNING needs no trap: a sign counts from the level that it names, and that is usually an error.
 """
 
-READING = Reading(
+READING = LogGrammar(
     signs=SIGNS,
     traps=_TRAPS,
     version=re.compile(
@@ -503,6 +503,6 @@ READING = Reading(
 """How a vLLM log is read."""
 
 
-def reader() -> LogReader:
+def reader() -> DiagnosticReader:
     """Reads a vLLM log as it grows."""
-    return LogReader(READING)
+    return DiagnosticReader(READING)

@@ -12,7 +12,7 @@ from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.memory.cache import GIB
 from tuner.engines.vllm.memory.demand import Demand
-from tuner.engines.vllm.memory.sizes import Shortage, Stage, Terms
+from tuner.engines.vllm.memory.sizes import MemoryEstimate, Shortage, StartStage
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Anchors:
         if facts.kv_cache_gib is not None and facts.requested_gib and demand.kv_cache_memory_bytes is None:
             self._starts.append((demand, facts))
 
-    def terms(self, demand: Demand, hardware: Hardware) -> Terms | None:
+    def terms(self, demand: Demand, hardware: Hardware) -> MemoryEstimate | None:
         """What the nearest start tells of this demand; ``None`` where none is of the same placement and formats."""
         like = [start for start in self._starts if _fixed(start[0]) == _fixed(demand)]
         if not like or hardware.total_gib is None:
@@ -55,11 +55,11 @@ def _comparable(one: Demand, other: Demand) -> bool:
     return (one.max_model_len, one.prefix_caching) == (other.max_model_len, other.prefix_caching)
 
 
-def _terms(facts: StartupFacts, requested: float, kv: float, comparable: bool) -> Terms:
+def _terms(facts: StartupFacts, requested: float, kv: float, comparable: bool) -> MemoryEstimate:
     token_bytes = (facts.kv_cache_gib or 0.0) * GIB / facts.kv_tokens if facts.kv_tokens and comparable else 0.0
     tokens = int(max(0.0, kv) * GIB / token_bytes) if token_bytes else None
-    none_left = Shortage(Stage.CACHE, Cause.NO_KV_CACHE, "KV cache", 0.0, kv) if kv <= 0 else None
-    return Terms(
+    none_left = Shortage(StartStage.CACHE, Cause.NO_KV_CACHE, "KV cache", 0.0, kv) if kv <= 0 else None
+    return MemoryEstimate(
         requested_gib=requested,
         weights_gib=facts.weights_gib or 0.0,
         activation_gib=facts.peak_activation_gib or 0.0,

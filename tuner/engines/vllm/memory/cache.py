@@ -22,7 +22,7 @@ _ALIGNED_STATES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
+class CacheLayout:
     """How the KV cache is laid out.
 
     Attributes:
@@ -73,7 +73,7 @@ class _Kind:
     chunked: bool = False
 
 
-def cache_of(model: Architecture, demand: Demand, length: int) -> Cache:
+def cache_of(model: Architecture, demand: Demand, length: int) -> CacheLayout:
     """The layout for requests of so many tokens."""
     kinds = list(_kinds(model, demand))
     states, state_bytes = _states(model, demand)
@@ -85,7 +85,7 @@ def cache_of(model: Architecture, demand: Demand, length: int) -> Cache:
         count * _blocks(kind, size, demand, length) for kind, count, size in zip(kinds, groups, attention, strict=True)
     )
     needed += state_groups * ((_ALIGNED_STATES if demand.prefix_caching else 1) + demand.drafted)
-    return Cache(
+    return CacheLayout(
         block_bytes=page * group,
         token_bytes=sum(kind.layers * kind.token_bytes for kind in kinds),
         block_tokens=block / max(1, sum(groups) + state_groups),

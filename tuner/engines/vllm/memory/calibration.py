@@ -23,18 +23,18 @@ from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.memory.anchor import Anchors
-from tuner.engines.vllm.memory.cache import Cache
+from tuner.engines.vllm.memory.cache import CacheLayout
 from tuner.engines.vllm.memory.demand import Demand
 from tuner.engines.vllm.memory.late import Late, Need
 from tuner.engines.vllm.memory.margins import margin
 from tuner.engines.vllm.memory.peak import ROUNDING_GIB, PeakFit
 from tuner.engines.vllm.memory.sizes import (
     COMPILER_GIB,
+    MemoryEstimate,
     Part,
     Shortage,
     Sizes,
-    Stage,
-    Terms,
+    StartStage,
     account,
     free_shortage,
     kv_gib,
@@ -56,7 +56,7 @@ TUNING_GIB = 0.4
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class ObservedStart:
     """One start of a server, and what its log says of its memory; also of one that failed later on.
 
     Attributes:
@@ -86,7 +86,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class PredictedFigure:
     """One figure of a start, predicted and logged.
 
     Attributes:
@@ -117,7 +117,7 @@ class Prediction:
         unknown: What keeps it from being made.
     """
 
-    terms: Terms | None
+    terms: MemoryEstimate | None
     margin_gib: float | None
     ruled_out: Shortage | None
     starts: int
@@ -201,17 +201,17 @@ class Calibration:
         history: For each start what was predicted of it by the starts before, and what it logged.
     """
 
-    def __init__(self, model: Architecture | None, hardware: Hardware, starts: Sequence[Start] = ()) -> None:
+    def __init__(self, model: Architecture | None, hardware: Hardware, starts: Sequence[ObservedStart] = ()) -> None:
         self.model = model
         self.hardware = hardware.learned(start.facts for start in starts)
-        self.history: list[tuple[Compared, ...]] = []
+        self.history: list[tuple[PredictedFigure, ...]] = []
         self._learned = _Learned()
         self._compiled: set[Demand] = set()
         self._compiles = False
         for start in starts:
             self._learn(start)
 
-    def after(self, starts: Sequence[Start]) -> "Calibration":
+    def after(self, starts: Sequence[ObservedStart]) -> "Calibration":
         """The same after some more starts; this one stays as it is."""
         later = copy.copy(self)
         later.hardware = self.hardware.learned(start.facts for start in starts)
@@ -233,14 +233,14 @@ class Calibration:
         spare = None if terms.kv_gib is None or favourable.kv_gib is None else favourable.kv_gib - terms.kv_gib
         return Prediction(terms, spare, refused or self._ruled_out(demand, favourable), starts)
 
-    def _ruled_out(self, demand: Demand, favourable: Terms) -> Shortage | None:
+    def _ruled_out(self, demand: Demand, favourable: MemoryEstimate) -> Shortage | None:
         """What fails even in the terms' favour; what comes after the KV cache is favoured by a small cache instead."""
         shortage = favourable.shortage
-        if shortage and shortage.stage is not Stage.WARM_UP:
+        if shortage and shortage.stage is not StartStage.WARM_UP:
             return shortage
         roomy = self._most_room(demand)
         late = account(_needing(roomy, self._learned.late.least), demand, self.hardware).shortage
-        return late if late and late.stage is Stage.WARM_UP else self._known_to_fail(roomy, demand)
+        return late if late and late.stage is StartStage.WARM_UP else self._known_to_fail(roomy, demand)
 
     def _known_to_fail(self, roomy: Sizes, demand: Demand) -> Shortage | None:
         """What a start that failed after its KV cache, and needed no more, tells."""
@@ -251,7 +251,9 @@ class Calibration:
         failed = self._learned.late.failed(Need.of(roomy, demand), free - taken)
         if failed is None:
             return None
-        return Shortage(Stage.WARM_UP, Cause.CUDA_OOM, "what an earlier start had no room for", taken + failed, free)
+        return Shortage(
+            StartStage.WARM_UP, Cause.CUDA_OOM, "what an earlier start had no room for", taken + failed, free
+        )
 
     def _formulas(self, demand: Demand, cold: bool = False) -> Sizes:
         """What the formulas give; with a cold compile cache the compiler's own buffers as well."""
@@ -307,7 +309,7 @@ class Calibration:
             graph_estimate_gib=sizes.graph_estimate_gib * (1 + self._learned.estimate.margin),
         )
 
-    def _learn(self, start: Start) -> None:
+    def _learn(self, start: ObservedStart) -> None:
         if self.model is None or unknown(self.model, start.demand):
             self._learn_anchor(start)
             return
@@ -330,20 +332,20 @@ class Calibration:
         self._learn_late(start, formulas)
         self._compiled.add(start.demand)
 
-    def _learn_anchor(self, start: Start) -> None:
+    def _learn_anchor(self, start: ObservedStart) -> None:
         """What no formula is known for teaches all the same."""
         terms = self._learned.anchors.terms(start.demand, self.hardware)
         self.history.append(compare(terms, start.facts) if terms else ())
         self._learned.anchors.learn(start.demand, start.facts)
 
-    def _learn_peak(self, start: Start, peak_gib: float) -> None:
+    def _learn_peak(self, start: ObservedStart, peak_gib: float) -> None:
         cold = start.facts.compile_cache_hit is False
         self._compiles = self._compiles or cold
         self._learned.guessed.learn(self._formulas(start.demand, cold), peak_gib)
         if start.warm:
             self._learned.sure.learn(self._formulas(start.demand), peak_gib)
 
-    def _learn_late(self, start: Start, formulas: Sizes) -> None:
+    def _learn_late(self, start: ObservedStart, formulas: Sizes) -> None:
         """What comes after the KV cache fitted or not; of a room that is not known exactly the least counts."""
         kv, free, fitted = start.facts.kv_cache_gib, start.facts.free_gib or self.hardware.free_gib, start.came_up
         if fitted is None or kv is None or free is None:
@@ -370,7 +372,7 @@ def _needing(sizes: Sizes, share: float) -> Sizes:
 class _Logged:
     """The terms that a start's log tells, or that follow from what it tells."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: ObservedStart) -> None:
         self.demand = start.demand
         self.facts = start.facts
         self.weights_gib = start.facts.weights_gib
@@ -383,7 +385,7 @@ class _Logged:
             return self.facts.non_torch_gib
         return self.facts.consumed_gib - self.weights_gib
 
-    def block_ratio(self, cache: Cache) -> float | None:
+    def block_ratio(self, cache: CacheLayout) -> float | None:
         """By how much a block is larger than the formula has it; 1 where figures of two decimals cannot tell."""
         kv, tokens = self.facts.kv_cache_gib, self.facts.kv_tokens
         if not kv or not tokens or not (expected := cache.tokens(kv)) or cache.blocks(kv) < _TELLING_BLOCKS:
@@ -414,12 +416,12 @@ class _Logged:
         return left if left > 0 else None
 
 
-def compare(terms: Terms, facts: StartupFacts) -> tuple[Compared, ...]:
+def compare(terms: MemoryEstimate, facts: StartupFacts) -> tuple[PredictedFigure, ...]:
     """What was predicted next to what was logged, for every figure that is known on both sides."""
     return tuple(_pairs(terms, facts))
 
 
-def _pairs(terms: Terms, facts: StartupFacts) -> Iterator[Compared]:
+def _pairs(terms: MemoryEstimate, facts: StartupFacts) -> Iterator[PredictedFigure]:
     pairs: tuple[tuple[str, float | None, float | None], ...] = (
         ("weights_gib", terms.weights_gib, facts.weights_gib),
         ("activation_gib", terms.activation_gib, facts.peak_activation_gib),
@@ -430,7 +432,7 @@ def _pairs(terms: Terms, facts: StartupFacts) -> Iterator[Compared]:
     )
     for name, predicted, logged in pairs:
         if predicted is not None and logged is not None:
-            yield Compared(name, predicted, logged)
+            yield PredictedFigure(name, predicted, logged)
 
 
 def _placement(demand: Demand) -> Hashable:

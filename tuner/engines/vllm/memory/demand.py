@@ -169,10 +169,10 @@ def demand_of(
         version: Of the engine; unknown counts as the newest.
         architecture: The model: the context length's default is its own.
     """
-    return _Reader(settings, hardware, version, architecture).demand()
+    return _FlagReader(settings, hardware, version, architecture).demand()
 
 
-class _Reader:
+class _FlagReader:
     def __init__(
         self, settings: Settings, hardware: Hardware, version: Release, architecture: Architecture | None
     ) -> None:

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
-from tuner.engines.vllm.memory.cache import GIB, Cache, cache_of
+from tuner.engines.vllm.memory.cache import GIB, CacheLayout, cache_of
 from tuner.engines.vllm.memory.demand import Demand, at_least
 from tuner.engines.vllm.memory.weights import weight_bytes
 from tuner.engines.vllm.model.architecture import Architecture
@@ -126,7 +126,7 @@ class Sizes:
     split_kv_gib: float
     gather_gib: float
     warm_up_gib: float
-    cache: Cache
+    cache: CacheLayout
 
     @property
     def peak(self) -> Peak:
@@ -381,7 +381,7 @@ def _known(value: int | None) -> int:
     return value
 
 
-class Stage(StrEnum):
+class StartStage(StrEnum):
     """When in a start memory is taken, in order."""
 
     REQUEST = "request"
@@ -403,7 +403,7 @@ class Shortage:
         available_gib: What there is.
     """
 
-    stage: Stage
+    stage: StartStage
     cause: Cause
     allocation: str
     needed_gib: float
@@ -411,7 +411,7 @@ class Shortage:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class MemoryEstimate:
     """What one server would take of its fullest GPU, and what would fail first. GiB, where the name says no other.
 
     Attributes:
@@ -447,13 +447,13 @@ class Terms:
     shortage: Shortage | None
 
 
-def account(sizes: Sizes, demand: Demand, hardware: Hardware) -> Terms:
+def account(sizes: Sizes, demand: Demand, hardware: Hardware) -> MemoryEstimate:
     """VLLM's accounting of these sizes on this hardware."""
     requested = None if hardware.total_gib is None else hardware.total_gib * demand.utilization
     kv = kv_gib(sizes, demand, hardware)
     blocks = None if kv is None else sizes.cache.blocks(kv)
     per_request = sizes.cache.blocks_per_request
-    return Terms(
+    return MemoryEstimate(
         requested_gib=requested,
         weights_gib=sizes.weights_gib,
         activation_gib=sizes.activation_gib,
@@ -477,7 +477,7 @@ def free_shortage(demand: Demand, hardware: Hardware) -> Shortage | None:
     if total is None or free is None or total * demand.utilization <= free:
         return None
     wanted = total * demand.utilization
-    return Shortage(Stage.REQUEST, Cause.INSUFFICIENT_FREE_MEMORY, "the share of the GPU", wanted, free)
+    return Shortage(StartStage.REQUEST, Cause.INSUFFICIENT_FREE_MEMORY, "the share of the GPU", wanted, free)
 
 
 def kv_gib(sizes: Sizes, demand: Demand, hardware: Hardware) -> float | None:
@@ -491,10 +491,10 @@ def _shortage(sizes: Sizes, free: float | None, kv: float | None) -> Shortage | 
     """In the order in which a start allocates: weights, profiling run, KV cache, graphs, the sampler's warm-up."""
     loaded = sizes.weights_gib + sizes.non_torch_gib
     if free is not None and loaded > free:
-        return Shortage(Stage.WEIGHTS, Cause.CUDA_OOM, "weights", loaded, free)
+        return Shortage(StartStage.WEIGHTS, Cause.CUDA_OOM, "weights", loaded, free)
     if free is not None and loaded + sizes.activation_gib > free:
         peak = loaded + sizes.activation_gib
-        return Shortage(Stage.PROFILING, Cause.CUDA_OOM, f"{sizes.peak} in the profiling run", peak, free)
+        return Shortage(StartStage.PROFILING, Cause.CUDA_OOM, f"{sizes.peak} in the profiling run", peak, free)
     if kv is not None and (found := _cache_shortage(sizes, kv)):
         return found
     return None if kv is None or free is None else _late_shortage(sizes, free, kv)
@@ -502,10 +502,10 @@ def _shortage(sizes: Sizes, free: float | None, kv: float | None) -> Shortage | 
 
 def _cache_shortage(sizes: Sizes, kv: float) -> Shortage | None:
     if kv <= 0:
-        return Shortage(Stage.CACHE, Cause.NO_KV_CACHE, "KV cache", sizes.cache.request_gib, kv)
+        return Shortage(StartStage.CACHE, Cause.NO_KV_CACHE, "KV cache", sizes.cache.request_gib, kv)
     if sizes.cache.blocks(kv) < (sizes.cache.blocks_per_request or 0):
         what = "KV cache for one request of the full context"
-        return Shortage(Stage.CACHE, Cause.CONTEXT_EXCEEDS_KV_CACHE, what, sizes.cache.request_gib, kv)
+        return Shortage(StartStage.CACHE, Cause.CONTEXT_EXCEEDS_KV_CACHE, what, sizes.cache.request_gib, kv)
     return None
 
 
@@ -515,8 +515,8 @@ def _late_shortage(sizes: Sizes, free: float, kv: float) -> Shortage | None:
     if resident > free:
         split = sizes.split_kv_gib > max(sizes.graph_gib, sizes.kept_gib)
         what = "TRITON_MLA's split-KV workspace" if split else "CUDA graphs"
-        return Shortage(Stage.WARM_UP, Cause.CUDA_OOM, what, resident, free)
+        return Shortage(StartStage.WARM_UP, Cause.CUDA_OOM, what, resident, free)
     if resident + sizes.warm_up_gib > free:
         needed = resident + sizes.warm_up_gib
-        return Shortage(Stage.WARM_UP, Cause.CUDA_OOM, "the sampler's warm-up", needed, free)
+        return Shortage(StartStage.WARM_UP, Cause.CUDA_OOM, "the sampler's warm-up", needed, free)
     return None
