@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner import analysis
 from tuner.analysis.sketch import requests_svg
@@ -155,7 +156,7 @@ def named(figure, name):
 
 
 def test_history_shows_every_trial_and_gives_no_value_to_those_without_one(outcome):
-    figure = analysis.history(outcome)
+    figure = present(analysis.history(outcome))
     dead = named(figure, "cannot run")
     assert list(dead.x) == [record.number for record in outcome.records if record.failure]
     assert dead.yaxis == "y2"
@@ -175,7 +176,7 @@ def test_a_trial_that_was_never_launched_is_marked_apart(outcome):
     records[number] = records[number].model_copy(update={"launched": False, "phases": ()})
     ruled = replace(outcome, records=tuple(records))
     assert list(named(analysis.history(ruled), "ruled out, not launched").x) == [number]
-    assert sum(len(bar.x) for bar in analysis.timeline(ruled).data[:1]) == len(outcome.records) - 1 + len(
+    assert sum(len(bar.x) for bar in present(analysis.timeline(ruled)).data[:1]) == len(outcome.records) - 1 + len(
         outcome.relaunches
     )
 
@@ -195,7 +196,7 @@ def test_the_pareto_front_holds_what_no_other_beats_in_both(points, front):
 def test_a_slice_leaves_out_trials_in_which_the_parameter_did_not_act(outcome):
     name = "VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE"
     acted = [record for record in outcome.records if name in record.params and record.measurement]
-    figure = analysis.slice_of(outcome, name)
+    figure = present(analysis.slice_of(outcome, name))
     assert sum(len(trace.x) for trace in figure.data if trace.yaxis != "y2") == len(acted)
 
 
@@ -209,7 +210,7 @@ def test_the_timeline_of_a_large_study_draws_means(outcome):
     many = replace(outcome, records=outcome.records * 60)
     assert analysis.launches_a_bar(outcome) == 1
     assert analysis.launches_a_bar(many) == 13
-    figure = analysis.timeline(many)
+    figure = present(analysis.timeline(many))
     assert len(figure.data[0].x) <= 100
     assert named(figure, "starting").y[0] == pytest.approx(6, rel=0.1)
 
@@ -231,9 +232,9 @@ def test_exports_have_the_frames_columns_in_every_format(outcome, table, tmp_pat
 
 
 def test_an_export_without_a_file_is_text(outcome):
-    rows = json.loads(analysis.export(outcome, "json"))
+    rows = json.loads(present(analysis.export(outcome, "json")))
     assert [row["role"] for row in rows][:1] == [Role.BASELINE]
-    assert analysis.export(outcome, "csv").splitlines()[0].startswith("study,trial,")
+    assert present(analysis.export(outcome, "csv")).splitlines()[0].startswith("study,trial,")
 
 
 @pytest.mark.parametrize(

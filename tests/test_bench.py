@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import psutil
 import pytest
 
+from tests.present import present
 from tuner.bench.running import asked
 from tuner.errors import EngineUnavailable
 from tuner.launchers.base import LaunchSpec
@@ -70,7 +71,7 @@ def test_a_running_server_is_measured_and_the_record_kept(server, tmp_path):
     measured = json.loads(done.stdout)
     assert measured["output_tokens_per_s"] > 0
     (record,) = StudyFolder(tmp_path / "bench").records()
-    assert record.measurement.output_tokens_per_s == measured["output_tokens_per_s"]
+    assert present(record.measurement).output_tokens_per_s == measured["output_tokens_per_s"]
     assert server.life().running
 
 
@@ -85,7 +86,7 @@ def test_what_does_not_fit_the_servers_context_is_left_out_and_said(server, tmp_
     shown = bench(server, tmp_path, "--token-env", "KEY", KEY="hush-hush").stdout
     (record,) = StudyFolder(tmp_path / "bench").records()
     assert "ttft_30000_cold_ms       skipped: 30000 prompt" in shown
-    assert [prompt.asked_tokens for prompt in record.measurement.long_prompts] == [2000]
+    assert [prompt.asked_tokens for prompt in present(record.measurement).long_prompts] == [2000]
     assert [skipped.what for skipped in record.skipped] == ["ttft_30000"]
 
 
@@ -94,9 +95,9 @@ def test_any_of_the_endpoints_is_measured(server, tmp_path, endpoint):
     done = bench(server, tmp_path, f"workload.endpoint={endpoint}", "--token-env", "KEY", KEY="hush-hush")
     assert done.returncode == 0, done.stderr
     (record,) = StudyFolder(tmp_path / "bench").records()
-    assert record.measurement.failed == 0
+    assert present(record.measurement).failed == 0
     log = (tmp_path / "stranger.log").read_text()
-    assert log.count(f'"POST /v1/{endpoint} HTTP/1.1" 200 OK') > record.measurement.completed
+    assert log.count(f'"POST /v1/{endpoint} HTTP/1.1" 200 OK') > present(record.measurement).completed
     assert log.count('"POST /v1/chat/completions') <= 1  # by the fixture
 
 
@@ -130,9 +131,9 @@ def test_a_server_that_goes_away_while_it_is_measured_is_said_to_have_gone(serve
     command += [f"study.folder={tmp_path}", "--token-env", "KEY"]
     env = {**os.environ, "KEY": "hush-hush"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=env) as measuring:
-        next(line for line in measuring.stderr if line.startswith("measuring"))
+        next(line for line in present(measuring.stderr) if line.startswith("measuring"))
         os.kill(listener(server.url), signal.SIGKILL)
-        said = measuring.stderr.read()
+        said = present(measuring.stderr).read()
     assert measuring.returncode == 1
     assert "Traceback" not in said
     assert "the server ended" in said

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.present import present
 from tests.test_bench import QUICK, SETTINGS, SIM
 from tuner.bench.comparison import Comparison, Side
 from tuner.bench.sentences import scope, sentence, text
@@ -64,7 +65,7 @@ def test_ctrl_c_says_what_was_seen_until_then_and_keeps_it(servers, tmp_path):
     same = (servers[0], servers[0])  # not soon decided
     command = [sys.executable, "-m", "tuner", "bench", "compare", *same, *LEAN, f"study.folder={tmp_path}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
+    for line in present(process.stderr):
         if line.startswith("measurement 4 "):  # two would not have an interval
             process.send_signal(signal.SIGINT)
             break
@@ -86,7 +87,7 @@ def test_a_server_is_compared_with_a_saved_result_on_its_traffic_and_the_verdict
     assert "is better" not in verdict
     assert "is not excluded" in reach
     records = StudyFolder(tmp_path / "bench").records()
-    assert {record.measurement.samples["ttft_p50_ms"] for record in records} == {5}
+    assert {present(record.measurement).samples["ttft_p50_ms"] for record in records} == {5}
 
 
 def test_a_server_is_compared_with_a_file_of_vllms_benchmark(servers, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.present import present
 from tests.test_bench import QUICK
 from tuner import composing
 from tuner.bench import vllm_result
@@ -107,7 +108,7 @@ def test_vllms_result_is_read_as_numbers_and_as_the_traffic_to_repeat():
     assert result.numbers["output_tokens_per_s"] == real["output_throughput"]
     assert result.numbers["ttft_p50_ms"] == real["median_ttft_ms"]
     assert result.numbers["concurrent_tpot_p50_ms"] == real["median_tpot_ms"]
-    traffic = result.workload
+    traffic = present(result.workload)
     assert (traffic.concurrency, traffic.requests, traffic.prompt_tokens, traffic.output_tokens) == (4, 16, 106, 32)
     assert traffic.min_duration_s == 0
 
@@ -182,7 +183,7 @@ def test_a_saved_measurement_is_read_back_with_its_numbers_and_its_traffic(kept)
     result = read(kept.path)
     assert not result.by_vllm
     assert result.numbers["output_tokens_per_s"] > 0
-    assert (result.workload.prompt_tokens, result.workload.output_tokens) == (64, 16)
+    assert (present(result.workload).prompt_tokens, present(result.workload).output_tokens) == (64, 16)
     assert read(kept.record) == result
 
 
@@ -202,11 +203,11 @@ def test_llmds_own_package_accepts_the_report_and_reads_the_same_numbers(kept):
         "llmd_benchmark_report", reason="needs llm-d's package: .venv/bin/pip install -e '.[llmd]'"
     )
     report = package.load_benchmark_report(json.loads(exported(kept.path, "llm-d")))
-    own = TrialRecord.model_validate_json(kept.record.read_text()).measurement
+    own = present(TrialRecord.model_validate_json(kept.record.read_text()).measurement)
     found = report.results.request_performance.aggregate
     assert report.version == "0.2"
     assert found.latency.time_to_first_token.p50 == pytest.approx(own.ttft_p50_ms)
     assert found.latency.time_per_output_token.p50 == pytest.approx(own.concurrent_tpot_p50_ms)
     assert found.throughput.output_token_rate.mean == pytest.approx(own.output_tokens_per_s)
     assert found.latency.time_to_first_token.p95 is None  # 12 requests do not carry it
-    assert report.scenario.load.standardized.concurrency == read(kept.path).workload.concurrency
+    assert report.scenario.load.standardized.concurrency == present(read(kept.path).workload).concurrency

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner.errors import ConfigError
 from tuner.export.deployments import deployments, table
@@ -23,7 +24,7 @@ def outcome(tmp_path_factory):
 @pytest.fixture(scope="module")
 def profile(outcome, tmp_path_factory):
     path = tmp_path_factory.mktemp("profile") / "profile.yaml"
-    path.write_text(profile_of(outcome).to_yaml())
+    path.write_text(present(profile_of(outcome)).to_yaml())
     return path
 
 
@@ -42,9 +43,10 @@ def test_the_numbers_are_the_relaunches(outcome):
         reading = each.readings["output_tokens_per_s"]
         assert reading.launches == len(values)
         assert min(values) < reading.mean < max(values)
-        assert reading.low < reading.mean < reading.high
-    assert winner.alone.mean == pytest.approx(1000 / winner.readings["tpot_p50_ms"].mean)
-    assert winner.alone.low < winner.alone.mean < winner.alone.high
+        assert present(reading.low) < reading.mean < present(reading.high)
+    alone = present(winner.alone)
+    assert alone.mean == pytest.approx(1000 / winner.readings["tpot_p50_ms"].mean)
+    assert present(alone.low) < alone.mean < present(alone.high)
 
 
 def test_before_the_relaunches_the_one_launch_is_what_there_is(outcome, tmp_path):
@@ -60,9 +62,9 @@ def test_a_token_costs_what_its_gpus_cost_meanwhile(outcome):
     deployed, _ = deployments(outcome.folder.path)
     fast = replace(deployed, gpus=2, readings={"output_tokens_per_s": deployed.readings["output_tokens_per_s"]})
     rate = fast.readings["output_tokens_per_s"].mean
-    cost = fast.cost(1.5)
+    cost = present(fast.cost(1.5))
     assert cost.mean == pytest.approx(2 * 1.5 / 3600 / rate * 1e6)
-    assert cost.low < cost.mean < cost.high
+    assert present(cost.low) < cost.mean < present(cost.high)
     assert replace(fast, gpus=None).cost(1.5) is None
     assert "TTFT p50 (ms)" not in table([fast])[0]
 
@@ -86,7 +88,7 @@ def test_other_traffic_and_other_models_are_said(outcome, tmp_path):
     model = outcome.config.model.model_copy(update={"id": "public/another"})
     other = replace(outcome, config=outcome.config.model_copy(update={"workload": workload, "model": model}))
     path = tmp_path / "other.yaml"
-    path.write_text(profile_of(other).to_yaml())
+    path.write_text(present(profile_of(other)).to_yaml())
     _, remarks = compared([outcome.folder.path, path], "text", None)
     assert [remark.partition(":")[0] for remark in remarks] == ["measured under different traffic", "different models"]
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from tests.bench import quality as simulated
+from tests.present import present
 from tests.test_bench import SIM
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process.launcher import ProcessLauncher
@@ -61,7 +62,7 @@ def called(name, arguments, finish_reason="tool_calls"):
     ],
 )
 def test_a_call_is_right_if_tool_arguments_and_schema_are(given, said):
-    found = fault(ask(**CALL), given)
+    found = present(fault(ask(**CALL), given))
     assert found == said if said is None else found.startswith(said)
 
 
@@ -81,8 +82,11 @@ def test_a_call_is_right_if_tool_arguments_and_schema_are(given, said):
     ],
 )
 def test_an_answer_is_right_if_it_holds_what_is_known_and_ends(content, finish_reason, said):
-    found = fault(
-        ask(prompt="17 + 25?", answer=r"\b42\b"), Completion(name="it", content=content, finish_reason=finish_reason)
+    found = present(
+        fault(
+            ask(prompt="17 + 25?", answer=r"\b42\b"),
+            Completion(name="it", content=content, finish_reason=finish_reason),
+        )
     )
     assert found == said if said is None else found.startswith(said)
 

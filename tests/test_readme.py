@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner.config import SecretsConfig
 from tuner.export.profile import profile_of
@@ -172,7 +173,7 @@ def test_the_dashboard_says_where_it_listens(here, command):
     words = [str(BIN / "tuner"), *shlex.split(command)[1:], "--no-browser"]
     with subprocess.Popen(words, cwd=here, stdout=subprocess.PIPE, text=True) as server:
         try:
-            assert "http://127.0.0.1:" in server.stdout.readline()
+            assert "http://127.0.0.1:" in present(server.stdout).readline()
         finally:
             server.send_signal(signal.SIGINT)
 

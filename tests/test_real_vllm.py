@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner import composing
 from tuner.export import forms
@@ -59,8 +60,8 @@ def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
     )
     outcome = run_study(asked, PlainLines(Standing(asked), Console()).hear)
     (refused,) = outcome.ruled_out
-    assert "--not-a-flag" in refused.failure.message
-    assert "vllm serve --help=all" in refused.failure.message
+    assert "--not-a-flag" in present(refused.failure).message
+    assert "vllm serve --help=all" in present(refused.failure).message
     for record in outcome.launched:
         seen = {setting.name: setting for setting in record.effective}
         assert seen["block_size"].effective == 16
@@ -119,7 +120,7 @@ def test_vllm_reads_a_winners_settings_file_as_its_command_line(tmp_path):
         "hf_overrides": {"a": 1},
         "served_model_name": ["a", "b"],
     }
-    profile = profile_of(outcome).model_copy(update={"args": {**args, "enforce_eager": True}})
+    profile = present(profile_of(outcome)).model_copy(update={"args": {**args, "enforce_eager": True}})
     (tmp_path / "config.yml").write_text(forms.config(profile))
     words = [word for flag in winner_of(profile).flags for word in (flag.name, *flag.values)]
     line = parsed(profile.model, *words, "--port", str(profile.service.port))

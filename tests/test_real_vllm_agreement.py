@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.agreement import SPREAD, TOGETHER, TRAFFIC, Pairs, Tuner
+from tests.present import present
 from tuner.bench import vllm_result
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process.launcher import ProcessLauncher
@@ -87,18 +88,18 @@ def vllm_bench(server, tmp_path):
             env={**os.environ, **QUIET, "PYTHONPATH": str(Path(__file__).parents[1])},
         ) as process,
     ):
-        assert process.stdout.readline() == "ready\n", (tmp_path / "bench.log").read_text()
+        assert present(process.stdout).readline() == "ready\n", (tmp_path / "bench.log").read_text()
         runs = iter(range(1000))
 
         def run():
             # a seed for each run: its prompts are drawn from it
-            process.stdin.write(json.dumps(arguments(server.url, next(runs), tmp_path)) + "\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "done\n", (tmp_path / "bench.log").read_text()
+            present(process.stdin).write(json.dumps(arguments(server.url, next(runs), tmp_path)) + "\n")
+            present(process.stdin).flush()
+            assert present(process.stdout).readline() == "done\n", (tmp_path / "bench.log").read_text()
             return vllm_result.read(tmp_path / "result.json").numbers
 
         yield run
-        process.stdin.close()
+        present(process.stdin).close()
 
 
 def arguments(url, seed, folder):

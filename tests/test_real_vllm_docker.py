@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.deploying import write_compose
+from tests.present import present
 from tuner import composing
 from tuner.launchers.docker.survey import vllm_version
 from tuner.records.record import State
@@ -71,10 +72,10 @@ def test_a_study_in_containers_finds_the_most_sequences_and_its_compose_file_ser
     baseline, one, *sixteen = outcome.launched
     assert [record.state for record in outcome.launched] == [State.COMPLETE] * 4
     assert outcome.best in sixteen
-    assert outcome.best.verdict.values > baseline.verdict.values > one.verdict.values
-    assert baseline.facts.engine_version == vllm_version(asked.launcher).partition("+")[0] == "0.32.0"
+    assert present(outcome.best.verdict).values > present(baseline.verdict).values > present(one.verdict).values
+    assert present(baseline.facts).engine_version == present(vllm_version(asked.launcher)).partition("+")[0] == "0.32.0"
     (rejected,) = outcome.ruled_out
-    assert rejected.failure.cause == "bad_flag"
+    assert present(rejected.failure).cause == "bad_flag"
     assert sorted(one.name for one in engine.containers.list(all=True)) == before
     # the study itself would write it only after relaunches that prove it: four more starts of vLLM
     _serves(write_compose(outcome.folder.path, outcome.best.number), engine)

@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from tests import sdks
+from tests.present import present
 from tuner import composing
 from tuner.engines.base import Command
 from tuner.engines.live import Live, LiveStatus
@@ -203,13 +204,13 @@ def test_a_study_screens_several_settings_in_its_second_launch_and_launches_the_
     config = asked(tmp_path, "study.confirm=1", "objective.limits.tpot_p50_ms.max=2", "budget.trials=4")
     outcome = run_study(config, PlainLines(Standing(config), Console()).hear)
     baseline, envelope = outcome.searched
-    assert baseline.facts.engine_version == "0.32.0"
+    assert present(baseline.facts).engine_version == "0.32.0"
     assert (baseline.params["max_num_seqs"], envelope.params["max_num_seqs"]) == (4, 16)
     assert len(envelope.screened) >= 4
     found = {each.setting["max_num_seqs"]: each.measurement.output_tokens_per_s for each in envelope.screened}
-    assert found[1] < found[16]
+    assert present(found[1]) < present(found[16])
     assert outcome.best == envelope
-    assert outcome.decision.goals["output_tokens_per_s"].gain > 0.3
+    assert present(outcome.decision).goals["output_tokens_per_s"].gain > 0.3
 
 
 def test_what_vllm_rejects_is_named_with_its_own_line(tmp_path):

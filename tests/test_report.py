@@ -7,6 +7,7 @@ from html import unescape
 import pytest
 
 from tests.browser import browser, needs_chromium, pictures
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner import words
 from tuner.engines.base import Degradation
@@ -89,7 +90,7 @@ def test_what_changes_is_a_diff_of_what_one_types(outcome):
 
 def test_what_each_change_earns_stands_with_its_interval_and_what_became_of_it(outcome):
     said = read(findings.changes(outcome))
-    (kept,) = (each for each in effects_of(outcome).settings if each.kept)
+    (kept,) = (each for each in present(effects_of(outcome)).settings if each.kept)
     goal = kept.goals["output_tokens_per_s"]
     sizes = words.value(kept.value)
     assert f"compile_sizes unset {sizes} throughput +{goal.gain:.1%} [+{goal.low:.1%}, +{goal.high:.1%}]" in said

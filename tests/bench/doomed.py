@@ -14,6 +14,7 @@ from statistics import fmean, median
 
 from tests.bench.machine import Machine
 from tests.engines.vllm.real import RUNS
+from tests.present import present
 from tuner import composing
 from tuner.engines.vllm.memory.calibration import compare
 from tuner.foresight.preflight import Preflight, ground_of
@@ -44,7 +45,7 @@ class _Predicting(Proposer):
     """Proposes with pre-flight alone."""
 
     def known(self, outcome):
-        return _Forgetful(self._ground, outcome.records)
+        return _Forgetful(present(self._ground), outcome.records)
 
 
 ARMS = {"plain": None, "pre-flight": _Predicting, "and lessons": Proposer}
@@ -95,7 +96,7 @@ def _tally(outcome: Outcome, machine: Machine) -> Tally:
         minutes=sum(record.seconds for record in outcome.launched) / 60,
         dead_minutes=sum(record.seconds for record in dead) / 60,
         best=machine.worth(outcome.best),
-        causes=tuple(record.failure.cause for record in dead),
+        causes=tuple(present(record.failure).cause for record in dead),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.bench.drawn import Drawn
 from tests.bench.noise import SHAPES
+from tests.present import present
 from tuner.engines.registry import DEFAULT, ENGINES
 from tuner.search.additive import AdditiveSearch
 from tuner.search.base import Observation
@@ -30,8 +31,8 @@ def checks(case):
     search = AdditiveSearch(space, "maximize", settings, seed, ENGINES[DEFAULT].hints)
     seen, found = [_launch(hill, space.candidate(hill.deployed), rng)], []
     while len(seen) < LAUNCHES:
-        candidate = search.propose(seen)
-        expected = search.expectation(seen, candidate)
+        candidate = present(search.propose(seen))
+        expected = present(search.expectation(seen, candidate))
         seen.append(_launch(hill, candidate, rng))
         for value in seen[-1].values or ():
             found.append((expected.why, expected.low <= value <= expected.high, abs(value / expected.value - 1)))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.present import present
 from tuner.testing.proof import Died
 
 SPACE = {
@@ -152,14 +153,14 @@ def optimum(hill, draws=40_000, seed=0):
     space, rng = SearchSpace.model_validate(hill.space), np.random.default_rng(seed)
     best, value = dict(hill.deployed), worth(hill, hill.deployed)
     for _ in range(draws // 10):
-        drawn = {name: p.value(int(rng.integers(p.levels))) for name, p in space.params.items()}
+        drawn = {name: p.value(int(rng.integers(present(p.levels)))) for name, p in space.params.items()}
         if (found := worth(hill, drawn)) > value:
             best, value = drawn, found
     improved = True
     while improved:
         improved = False
         for name, p in space.params.items():
-            for level in range(p.levels):
+            for level in range(present(p.levels)):
                 tried = {**best, name: p.value(level)}
                 if (found := worth(hill, tried)) > value * (1 + 1e-9):
                     best, value, improved = tried, found, True

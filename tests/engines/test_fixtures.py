@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.present import present
 from tuner.engines.causes import Cause
 from tuner.engines.explain import explain
 
@@ -31,7 +32,7 @@ def test_the_cause_is_found_and_the_line_that_names_it(file, log):
     assert found.cause == TABLE[file]["cause"]
     assert TABLE[file]["line"] in (found.line or "")
     assert bool(TABLE[file]["line"]) == bool(found.line)
-    assert found.line is None or log(file)[found.line_number - 1] == found.line
+    assert found.line is None or log(file)[present(found.line_number) - 1] == found.line
 
 
 def test_a_table_of_all_of_them_is_printed(log):

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.present import present
 from tuner.engines.causes import Cause
 from tuner.engines.log.lines import Level, parse
 from tuner.engines.log.signs import Rank, Sign, find, numbers_of
@@ -70,4 +71,4 @@ def test_a_trap_is_no_sign():
     ],
 )
 def test_figures_come_in_the_unit_that_their_name_carries(pattern, text, numbers):
-    assert numbers_of(re.search(pattern, text)) == numbers
+    assert numbers_of(present(re.search(pattern, text))) == numbers

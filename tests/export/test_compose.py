@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.deploying import write_compose
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner import composing
 from tuner.export.compose import compose_of, compose_text
@@ -84,7 +85,7 @@ def test_the_first_users_profile_is_what_its_preset_tunes():
     assert checked_in == generated
     asked = composing.load(["experiment=glm-flash"]).launcher
     assert isinstance(asked, DockerLauncherConfig)
-    assert build["dockerfile"] == f"dockerfiles/{asked.build.dockerfile}.Dockerfile"
+    assert build["dockerfile"] == f"dockerfiles/{present(asked.build).dockerfile}.Dockerfile"
 
 
 def test_what_is_written_is_the_proven_winner_as_it_ran(tmp_path):
@@ -92,7 +93,7 @@ def test_what_is_written_is_the_proven_winner_as_it_ran(tmp_path):
     assert compose_of(outcome) is None, "no trial of it has run in an image"
     outcome.folder.write(outcome.folder.image, StudyImage(reference="tuner/sim", id="sha256:1").model_dump_json())
     assert outcome.proven
-    text = compose_of(outcome)
+    text = present(compose_of(outcome))
     (found,) = yaml.safe_load(text)["services"].values()
     again = next(record for record in outcome.relaunches if record.role is Role.CONFIRM_BEST)
     assert [*found["entrypoint"], *found["command"]] == _without_ours(again.argv)

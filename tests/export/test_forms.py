@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner.cli import app
 from tuner.engines.registry import ENGINES
@@ -63,7 +64,7 @@ def profile(request, outcome):
         "machine": ProfileMachine(name="two", indices=(2, 3)),
         "service": ProfileService(name="My_GLM", port=5002, secrets={"VLLM_API_KEY": "KEY_GLM"}),
     }
-    return profile_of(outcome).model_copy(update=own)
+    return present(profile_of(outcome)).model_copy(update=own)
 
 
 @pytest.fixture(params=[Form.SERVE, Form.CONFIG, Form.KUBERNETES])
@@ -130,7 +131,7 @@ def test_a_shell_starts_the_server_with_these_very_words(profile, tmp_path):
 
 
 def test_a_compose_file_is_read_back_as_the_winner(outcome, tmp_path):
-    profile = profile_of(outcome)
+    profile = present(profile_of(outcome))
     (path,) = anew.save(anew.texts(Form.COMPOSE, profile, outcome.folder.path), tmp_path / "c.yaml")
     found = sources.read([path], None, {"KEY_GLM": "k-0123456789"})
     assert leaves(served(found).args) == meant(winner_of(profile))
@@ -145,7 +146,7 @@ def write(*words):
 def test_a_new_file_is_written_once(outcome, tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "config.yaml").write_text(outcome.config.to_yaml())
-    StudyFolder(tmp_path / "s").write(tmp_path / "s" / "profile.yaml", profile_of(outcome).to_yaml())
+    StudyFolder(tmp_path / "s").write(tmp_path / "s" / "profile.yaml", present(profile_of(outcome)).to_yaml())
     words = ("--folder", str(tmp_path), "--as", "config", "-o", str(tmp_path / "new"))
     assert write(*words).exit_code == 0
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["config.yml", "env.sh"]
@@ -155,7 +156,7 @@ def test_a_new_file_is_written_once(outcome, tmp_path):
 
 
 def test_a_form_that_there_is_not_is_named(outcome, tmp_path):
-    (tmp_path / "profile.yaml").write_text(profile_of(outcome).to_yaml())
+    (tmp_path / "profile.yaml").write_text(present(profile_of(outcome)).to_yaml())
     own = ("--profile", str(tmp_path / "profile.yaml"))
     assert "there is no form 'helm'" in str(write(*own, "--as", "helm").exception)
     assert "which file?" in str(write(*own).exception)

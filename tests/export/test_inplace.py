@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner.errors import ConfigError
 from tuner.export.inplace import nodes, saving
@@ -288,6 +289,6 @@ def test_what_is_not_as_it_was_in_the_study_is_said(here, profile):
 )
 def test_what_is_emptied_stays_a_list_or_mapping(before, after):
     """Compose refuses an environment of which nothing is left."""
-    node = nodes.own(nodes.compose(before, "here"), "environment")
+    node = present(nodes.own(nodes.compose(before, "here"), "environment"))
     assert nodes.without(before, node, 0) == after
     assert yaml.safe_load(after)["environment"] in ({}, [])

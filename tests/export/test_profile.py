@@ -8,6 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner.cli import app
 from tuner.export import origin
@@ -77,12 +78,12 @@ def test_image_machine_and_revision_are_the_studys_own(outcome, tmp_path, monkey
     append(outcome.folder.sittings, Sitting.now([]))
     gpus = outcome.config.hardware.model_copy(update={"gpus": (1,)})
     object.__setattr__(outcome, "config", outcome.config.model_copy(update={"hardware": gpus}))
-    found = profile_of(outcome)
-    assert (found.image.reference, found.image.digest) == ("vllm/vllm-openai:nightly", DIGEST)
-    assert (found.machine.gpus, found.machine.indices) == (("RTX 3090, 24576 MiB, 570.1",), (1,))
+    found = present(profile_of(outcome))
+    assert (present(found.image).reference, present(found.image).digest) == ("vllm/vllm-openai:nightly", DIGEST)
+    assert (present(found.machine).gpus, present(found.machine).indices) == (("RTX 3090, 24576 MiB, 570.1",), (1,))
     assert found.revision == COMMIT
     monkeypatch.setattr(Machine, "this", lambda: here.model_copy(update={"cpu": "another"}))
-    assert profile_of(outcome).revision is None, "another machine's cache tells nothing"
+    assert present(profile_of(outcome)).revision is None, "another machine's cache tells nothing"
 
 
 def test_a_commit_that_is_named_is_the_revision(tmp_path):

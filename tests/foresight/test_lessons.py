@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
+from tests.present import present
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause, Evidence
 from tuner.engines.vllm.engine import VllmEngine
@@ -161,7 +162,7 @@ def test_the_cache_size_that_an_earlier_start_suggested_is_tried_where_it_may_be
         {"tried_mib": 604.0, "free_mib": 92.0},
         facts=StartupFacts(**CACHED),
     )
-    known = lesson(tried, space, Settings(), NAMES, [StartupFacts(suggested_kv_bytes=10 << 30)])
+    known = present(lesson(tried, space, Settings(), NAMES, [StartupFacts(suggested_kv_bytes=10 << 30)]))
     assert known.repairs[0].params == {"kv_cache_memory_bytes": 8 << 30}
 
 
@@ -310,7 +311,7 @@ def test_a_refused_block_size_closes_those_that_fail_alike(said, size, closed, f
 def test_a_refusal_closes_what_the_candidate_changed():
     line = "NotImplementedError: this combination has no kernel"
     tried = SPACE.candidate({**TRIED, "kv_cache_dtype": "fp8", "max_num_seqs": 128})
-    known = lesson(Failed(tried, Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED), NAMES)
+    known = present(lesson(Failed(tried, Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED), NAMES))
     assert str(known.region) == "max_num_seqs = 128 and kv_cache_dtype = fp8"
     assert lesson(Failed(SPACE.candidate(TRIED), Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED), NAMES) is None
 
@@ -318,7 +319,7 @@ def test_a_refusal_closes_what_the_candidate_changed():
 def test_a_refusal_that_names_a_setting_closes_that_value_whatever_else_is_tried():
     line = "AssertionError: kv-cache-dtype fp8 has no kernel"
     tried = SPACE.candidate({**TRIED, "kv_cache_dtype": "fp8", "max_num_seqs": 128})
-    known = lesson(Failed(tried, Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED), NAMES)
+    known = present(lesson(Failed(tried, Cause.UNSUPPORTED, {}, line), SPACE, Settings(TRIED), NAMES))
     assert str(known.region) == "kv_cache_dtype = fp8"
 
 
@@ -328,7 +329,7 @@ def test_where_the_size_of_the_cache_is_given_it_is_closed_and_changed_and_not_t
     small = Failed(
         space.candidate({"kv_cache_memory_bytes": 2 << 30}), Cause.NO_KV_CACHE, numbers, facts=StartupFacts(**WARM)
     )
-    known = lesson(small, space, Settings({"gpu_memory_utilization": 0.9}), NAMES)
+    known = present(lesson(small, space, Settings({"gpu_memory_utilization": 0.9}), NAMES))
     assert "gpu_memory_utilization" not in known.sentence
     assert known.closes(Settings({"kv_cache_memory_bytes": 1 << 30}), None)
     assert known.repairs[0].params == {"kv_cache_memory_bytes": 4 << 30}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.bench.machine import Machine
+from tests.present import present
 from tuner import composing
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
@@ -219,7 +220,9 @@ def test_a_forecast_is_what_was_predicted_of_the_trial(site):
     ],
 )
 def test_what_no_trial_could_have_is_a_mistake_before_the_first(override, place):
-    error = impossible(Site("experiment=demo", override.removeprefix("+") if "dtype" in override else override).ground)
+    error = present(
+        impossible(Site("experiment=demo", override.removeprefix("+") if "dtype" in override else override).ground)
+    )
     assert error.place == place
     assert error.fix
 
@@ -296,7 +299,7 @@ def test_a_model_in_the_cache_that_containers_share_is_read_there(tmp_path):
     ],
 )
 def test_requests_that_the_deployment_would_refuse_are_a_mistake_in_the_configuration(override, place, said):
-    error = impossible(Site("experiment=demo", override, "workload.prompt_tokens=1000").ground)
+    error = present(impossible(Site("experiment=demo", override, "workload.prompt_tokens=1000").ground))
     assert error.place == place
     assert said in error.message
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+from tests.present import present
 from tuner.host import cpu
 from tuner.host.cpu import CpuReading, CpuTimes, Process, between, family
 
@@ -20,18 +21,18 @@ def reading(processes_s, ours_s, *, idle_s=0.0, steal_s=0.0, cores=2):
 
 
 def test_what_others_used_is_what_all_used_without_ours():
-    used = between(reading(100, 50), reading(112, 54, idle_s=7.5, steal_s=0.5))
+    used = present(between(reading(100, 50), reading(112, 54, idle_s=7.5, steal_s=0.5)))
     assert used.other_cpu_cores == (12 - 4) / (20 / 2)
     assert used.cpu_busy_share == 12 / 20
     assert used.cpu_steal_share == 0.5 / 20
 
 
 def test_without_all_of_our_processes_nothing_is_said_of_others():
-    assert between(reading(100, None), reading(112, None, idle_s=8)).other_cpu_cores is None
+    assert present(between(reading(100, None), reading(112, None, idle_s=8))).other_cpu_cores is None
 
 
 def test_a_time_of_few_ticks_says_nothing_of_others():
-    assert between(reading(100, 50), reading(100.3, 50, idle_s=0.3)).other_cpu_cores is None
+    assert present(between(reading(100, 50), reading(100.3, 50, idle_s=0.3))).other_cpu_cores is None
     assert between(reading(100, 50), reading(100, 50)) is None
 
 
@@ -46,26 +47,26 @@ def test_our_own_work_and_that_of_our_children_is_not_taken_for_others():
     with burn(5) as child:
         running = {process.pid: process for process in cpu.processes()}
         assert {os.getpid(), child.pid} <= family(running.values(), [os.getpid()])
-        first = cpu.read([os.getpid()])
+        first = present(cpu.read([os.getpid()]))
         time.sleep(1)
-        last = cpu.read([os.getpid()])
+        last = present(cpu.read([os.getpid()]))
         child.kill()
-    assert last.ours_s - first.ours_s > 0.1
+    assert present(last.ours_s) - present(first.ours_s) > 0.1
 
 
 def test_a_child_that_has_ended_still_counts_as_ours():
-    first = cpu.read([os.getpid()])
+    first = present(cpu.read([os.getpid()]))
     burn(0.5).wait()
-    assert cpu.read([os.getpid()]).ours_s - first.ours_s > 0.1
+    assert present(present(cpu.read([os.getpid()])).ours_s) - present(first.ours_s) > 0.1
 
 
 def test_the_work_of_a_process_that_is_not_ours_is_others():
     with burn(30) as stranger:
-        first = cpu.read([])
+        first = present(cpu.read([]))
         time.sleep(2)
-        used = between(first, cpu.read([]))
+        used = present(between(first, present(cpu.read([]))))
         stranger.kill()
-    assert used.other_cpu_cores > 0.2
+    assert present(used.other_cpu_cores) > 0.2
     assert 0 < used.cpu_busy_share <= 1
 
 

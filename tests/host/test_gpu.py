@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.host.driver import FUNCTIONS, Driver
+from tests.present import present
 from tuner.host import nvidia as driver
 from tuner.host.gpu import merged, reading
 from tuner.host.nvml import THROTTLE_REASONS, nvml
@@ -25,7 +26,7 @@ def nvidia(monkeypatch):
 
 def read(ours=frozenset({OURS}), gpus=(0,)):
     with nvml(gpus) as library:
-        return library.read(ours)
+        return present(library).read(ours)
 
 
 def test_everything_the_driver_tells_is_read_with_its_units(nvidia):

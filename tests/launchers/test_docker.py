@@ -14,6 +14,7 @@ import docker
 import psutil
 import pytest
 
+from tests.present import present
 from tuner.errors import EngineUnavailable, GpuBusy, ImageMissing, PortTaken
 from tuner.host.owner import Owner
 from tuner.host.processes import alive
@@ -306,9 +307,9 @@ def victim(base_image, tmp_path, gpu_engine):
         [sys.executable, "-c", TUNER_PROGRAM, base_image, str(tmp_path / "server.log"), ECHO_SERVER],
         stdout=subprocess.PIPE,
     )
-    assert tuner.stdout.readline().startswith(b"http://127.0.0.1:")
+    assert present(tuner.stdout).readline().startswith(b"http://127.0.0.1:")
     yield tuner
-    tuner.stdout.close()
+    present(tuner.stdout).close()
     tuner.kill()
     tuner.wait()
     for left in left_overs():
@@ -498,7 +499,7 @@ def test_an_engine_that_restarts_is_noticed_at_once_and_the_container_does_not_s
         with make().launch(spec()) as server:
             answer(server)
             restarting.append(
-                subprocess.Popen(RESTART, shell=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                subprocess.Popen(present(RESTART), shell=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             )
             while server.life().running:
                 time.sleep(0.05)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import docker
 import pytest
 
+from tests.present import present
 from tuner.errors import ConfigError, ImageMissing
 from tuner.launchers.docker import images
 from tuner.launchers.docker.daemon import PullFailed
@@ -100,7 +101,7 @@ def engine():
     yield client
     for image in client.images.list():
         if image.id not in before:
-            client.images.remove(image.id, force=True)
+            client.images.remove(present(image.id), force=True)
     client.close()
 
 

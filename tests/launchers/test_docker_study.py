@@ -9,6 +9,7 @@ import sys
 import psutil
 import pytest
 
+from tests.present import present
 from tuner.records.folder import StudyFolder
 from tuner.records.record import Role, State
 from tuner.site.takeover import folder as takeovers
@@ -70,7 +71,7 @@ class Sitting:
 
     def until(self, **wanted):
         """Read on until an event that says all this."""
-        for line in self.process.stdout:
+        for line in present(self.process.stdout):
             event = json.loads(line)
             self.heard.append(event)
             if all(str(value) in str(event.get(key)) for key, value in wanted.items()):
@@ -79,7 +80,7 @@ class Sitting:
 
     def end(self):
         """Hear it to its end; returns its exit status."""
-        self.heard += [json.loads(line) for line in self.process.stdout]
+        self.heard += [json.loads(line) for line in present(self.process.stdout)]
         return self.process.wait()
 
 
@@ -95,7 +96,7 @@ def sit(tmp_path):
     yield start
     for sitting in begun:
         sitting.process.terminate()
-        sitting.process.stdout.close()
+        present(sitting.process.stdout).close()
         sitting.process.wait(60)
 
 
@@ -153,8 +154,8 @@ def test_a_study_goes_through_all_that_can_go_wrong_and_leaves_the_machine_as_it
     ended = [record for record in records if record.state is not State.FAILED]
     verdicts = {record.params["max_num_seqs"]: record for record in reversed(ended)}
     assert len([record for record in ended if record.role is not Role.CONFIRM_BASELINE and record.launched]) == 6
-    assert verdicts[128].failure.cause == "cuda_oom"
-    assert "unexplained" in verdicts[32].failure.message
+    assert present(verdicts[128].failure).cause == "cuda_oom"
+    assert "unexplained" in present(verdicts[32].failure).message
     killed, retried = (record for record in records if record.params["max_num_seqs"] == 16)
     assert (killed.state, retried.state) == (State.FAILED, State.COMPLETE)
     assert verdicts[8].state is State.COMPLETE
@@ -186,11 +187,11 @@ def test_an_engine_that_restarts_in_mid_trial_costs_that_trial_a_second_attempt_
     overrides = [f"launcher.image={sim_image}", "hardware.gpus=[0,1]", f"site.stop=[{service.name}]", "budget.trials=2"]
     sitting = sit(*overrides, "model.known_good=[{max_num_seqs: 16}]")
     measuring(sitting, changed="max_num_seqs=16", attempt=1)
-    subprocess.run(RESTART, shell=True, check=True)
+    subprocess.run(present(RESTART), shell=True, check=True)
     assert sitting.end() == 0, (tmp_path / "stderr").read_text()
     baseline, broken, retried = StudyFolder(tmp_path / "s").records()
     assert (baseline.state, broken.state, retried.state) == (State.COMPLETE, State.FAILED, State.COMPLETE)
-    assert broken.failure.error == "EngineUnavailable"
+    assert present(broken.failure).error == "EngineUnavailable"
     assert any("in the middle of the study" in str(event.get("text")) for event in sitting.heard)
     assert status(service) == ("running", "always")
     assert footprint() == before

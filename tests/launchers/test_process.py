@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.present import present
 from tuner.errors import EngineUnavailable, GpuBusy, InfrastructureError
 from tuner.host.processes import alive
 from tuner.launchers.base import LaunchSpec
@@ -43,12 +44,12 @@ def victim(tmp_path, state_dir):
     tuner = subprocess.Popen(
         [sys.executable, "-c", TUNER_PROGRAM, str(tmp_path / "server.log"), ECHO_SERVER], stdout=subprocess.PIPE
     )
-    url = tuner.stdout.readline().decode().strip()
+    url = present(tuner.stdout).readline().decode().strip()
     until(lambda: _answers(url))  # one that still has something to print would die of its guard's end
     (trace,) = (state_dir / "launches").glob("*.json")
     facts = json.loads(trace.read_text())
     yield tuner, facts["guard"], facts["session"]
-    tuner.stdout.close()
+    present(tuner.stdout).close()
     kill(tuner.pid, facts["guard"], facts["session"])
     tuner.wait()
 
@@ -150,7 +151,7 @@ def test_a_secret_is_never_in_the_log_also_after_a_kill_9_of_tuner(tmp_path):
     program = LEAKY_TUNER.replace("Secrets({", "Secrets({'HF_TOKEN': 'planted-outside-0001', ")
     tuner = subprocess.Popen([sys.executable, "-c", program, str(log), LEAKY], stdout=subprocess.PIPE)
     with tuner:
-        tuner.stdout.readline()
+        present(tuner.stdout).readline()
         until(lambda: log.exists() and "raw" in log.read_text())
         tuner.kill()
     assert log.read_text().startswith("raw *** ***\n")
@@ -187,13 +188,13 @@ def test_a_server_whose_trace_cannot_be_completed_is_ended(tmp_path, state_dir):
     task = Task("test-0000-12345678", argv, env, str(tmp_path / "s.log"), grace_s=1.0)
     command = [sys.executable, "-m", "tuner.launchers.process.guard"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as guard:
-        guard.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
-        guard.stdin.flush()
+        present(guard.stdin).write(json.dumps(asdict(task)).encode() + b"\n")
+        present(guard.stdin).flush()
         until(lambda: launches(state_dir) == ["test-0000-12345678.json"])
         (state_dir / "launches").rename(state_dir / "gone")
         (state_dir / "launches").write_text("a file where a folder should be")
         with (tmp_path / "s.log").open("rb"):
-            said = [json.loads(line) for line in guard.stdout]
+            said = [json.loads(line) for line in present(guard.stdout)]
     assert "launches" in said[0]["refused"]
     assert said[1]["exit"] is not None
     assert [one for one in marked() if one.environ[LAUNCH_MARK] == "test-0000-12345678"] == []
@@ -270,9 +271,9 @@ def test_a_report_that_comes_together_with_another_is_not_missed(tmp_path):
         bufsize=0,
     )
     with guard:
-        assert next_report(guard, 10).pid == 1
-        assert next_report(guard, 10).exit == 3
-        guard.stdin.write(b"\n")
+        assert present(next_report(guard, 10)).pid == 1
+        assert present(next_report(guard, 10)).exit == 3
+        present(guard.stdin).write(b"\n")
 
 
 DAMAGED = (

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tests.present import present
 from tuner.load.client import LoadClient
 from tuner.load.counters import Page, parse, summary
 from tuner.load.metrics import measure
@@ -45,14 +46,14 @@ def test_what_is_no_page_says_nothing(garbage):
 
 def test_counts_at_the_windows_ends_lie_between_the_readings():
     pages = [Page(second * 10**9, generation_tokens=100.0 * second, waiting=float(second)) for second in range(5)]
-    found = summary(pages, 500_000_000, 3_500_000_000)
+    found = present(summary(pages, 500_000_000, 3_500_000_000))
     assert (found.generation_tokens, found.stage_generation_tokens) == (300.0, 400.0)
     assert (found.readings, found.waiting_mean) == (3, 2.0)
 
 
 def test_a_counter_that_falls_was_started_anew_and_says_nothing():
     pages = [Page(n * 10**9, generation_tokens=tokens) for n, tokens in enumerate((50.0, 90.0, 10.0))]
-    assert summary(pages, 0, 2 * 10**9).generation_tokens is None
+    assert present(summary(pages, 0, 2 * 10**9)).generation_tokens is None
 
 
 def test_the_servers_counters_are_read_while_a_stage_lasts(client, server):

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from tests.present import present
 from tuner.load.intervals import percentile_interval, rate_interval
 from tuner.load.percentile import percentile
 
@@ -14,8 +15,8 @@ def covered(blocks, dice):
     for _ in range(blocks):
         shock = dice.gauss(0, 5)
         drawn.append([100 + shock + dice.gauss(0, 5) for _ in range(5)])
-    value = percentile([v for block in drawn for v in block], 50)
-    interval = percentile_interval(drawn, 50, value, 5 * blocks, seed=1)
+    value = present(percentile([v for block in drawn for v in block], 50))
+    interval = present(percentile_interval(drawn, 50, value, 5 * blocks, seed=1))
     return interval.low <= 100 <= interval.high
 
 
@@ -38,7 +39,7 @@ def test_the_same_records_give_the_same_interval():
 
 
 def test_an_interval_holds_its_own_estimate_and_is_in_its_unit():
-    interval = rate_interval([(10.0 * n, 2.0) for n in range(100)], [100.0 * n for n in range(11)], n=50)
+    interval = present(rate_interval([(10.0 * n, 2.0) for n in range(100)], [100.0 * n for n in range(11)], n=50))
     assert interval.low <= 200 <= interval.high
     assert interval.high - interval.low < 20
     assert interval.n == 50
@@ -65,7 +66,7 @@ def test_a_rates_interval_is_as_narrow_as_the_rounds_are_alike_and_holds_the_tru
     hits, widths = 0, []
     for _ in range(300):
         arrivals, ends = in_step(rounds, dice)
-        interval = rate_interval(arrivals, ends, n=16 * rounds)
+        interval = present(rate_interval(arrivals, ends, n=16 * rounds))
         hits += interval.low <= TRUE_IN_STEP <= interval.high
         widths.append((interval.high - interval.low) / TRUE_IN_STEP)
     assert 0.90 <= hits / 300 <= 0.99
@@ -92,12 +93,13 @@ def test_of_users_on_their_own_the_interval_holds_the_truth_as_well():
     for _ in range(200):
         arrivals, answers = apart(users, 8, dice)
         whole = [end for end in answers if end > 2000]
-        hits += (interval := rate_interval(arrivals, whole[::users][:9], n=64)).low <= true <= interval.high
+        interval = present(rate_interval(arrivals, whole[::users][:9], n=64))
+        hits += interval.low <= true <= interval.high
     assert 0.88 <= hits / 200 <= 1.0
 
 
 def test_a_hundred_thousand_values_take_no_longer_than_a_few_bins():
     blocks = [[float((n * 7919 + b) % 1000) for n in range(4000)] for b in range(30)]
-    interval = percentile_interval(blocks, 50, 499.5, 500, seed=1)
+    interval = present(percentile_interval(blocks, 50, 499.5, 500, seed=1))
     assert interval.low == pytest.approx(499.5, abs=15)
     assert interval.high == pytest.approx(499.5, abs=15)

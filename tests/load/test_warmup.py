@@ -98,8 +98,16 @@ def test_rounds_go_on_while_ttft_still_falls(client, quick):
 
 def test_rounds_go_on_while_the_server_compiles(client, quick):
     said = iter([None, None, None, "a kernel", None, None])  # before and after each round
-    limits = {"context_tokens": None, "kv_tokens": None}
-    result = warm_up(client, quick.target, WORKLOAD, seed=1, watch=lambda: None, spoiled=lambda: next(said), **limits)
+    result = warm_up(
+        client,
+        quick.target,
+        WORKLOAD,
+        context_tokens=None,
+        kv_tokens=None,
+        seed=1,
+        watch=lambda: None,
+        spoiled=lambda: next(said),
+    )
     assert (result.rounds, result.settled) == (3, True)
 
 

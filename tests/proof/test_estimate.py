@@ -6,6 +6,7 @@ from math import exp, inf, log, sqrt
 import numpy as np
 import pytest
 
+from tests.present import present
 from tuner.proof.estimate import MOST, Noise, Point, level, ratio, share
 from tuner.proof.order import turns
 
@@ -50,7 +51,7 @@ def test_a_steady_drift_changes_neither_estimate_nor_error(pairs):
 def test_known_noise_is_pooled_by_degrees_of_freedom():
     points = _points(4)
     alone, pooled = ratio(points), ratio(points, Noise(0.04, 10))
-    expected = sqrt((alone.dof * alone.noise**2 + 10 * 0.04**2) / (alone.dof + 10))
+    expected = sqrt((alone.dof * present(alone.noise) ** 2 + 10 * 0.04**2) / (alone.dof + 10))
     assert pooled.noise == pytest.approx(expected)
     assert pooled.dof == alone.dof + 10
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fast import FAST
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner import composing
 from tuner.engines.base import StartupFacts
@@ -61,10 +62,12 @@ def test_the_limit_that_is_known_to_bind_is_the_one_that_is_said(limit, tmp_path
     asked = [*FAST, "engine.clock_scale=10", "space=none", "budget.trials=1", f"study.folder={tmp_path}"]
     outcome = run_study(composing.load([*asked, *known]), lambda event: None)
     (record,) = outcome.records
-    found = bottleneck(record, outcome)
-    assert found.limit is limit, (found, record.ceilings, record.measurement.engine)
-    assert 0 < found.share < 1
-    assert found.share == pytest.approx(record.measurement.output_tokens_per_s / record.ceilings.tokens_per_s)
+    found = present(bottleneck(record, outcome))
+    assert found.limit is limit, (found, record.ceilings, present(record.measurement).engine)
+    assert 0 < present(found.share) < 1
+    assert found.share == pytest.approx(
+        present(present(record.measurement).output_tokens_per_s) / present(present(record.ceilings).tokens_per_s)
+    )
     assert finalists(outcome) == {"deployed": found}
 
 

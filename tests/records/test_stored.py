@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from typer.testing import CliRunner
 
+from tests.present import present
 from tuner.analysis import frames
 from tuner.bench.comparison import Comparison
 from tuner.cli import app
@@ -118,9 +119,9 @@ def test_a_profile_of_version_2_tells_its_readings_as_one_of_today():
     assert raw["schema_version"] == 2
     profile = Profile.model_validate(raw)
     speed = profile.measured["output_tokens_per_s"]
-    assert speed.baseline.low < speed.baseline.mean < speed.baseline.high < speed.winner.low
+    assert present(speed.baseline.low) < speed.baseline.mean < present(speed.baseline.high) < present(speed.winner.low)
     assert speed.winner.mean / speed.baseline.mean - 1 == pytest.approx(profile.verdict.decision.gain, rel=0.01)
-    assert profile.machine.name == "2 x RTX 4090 (simulated)"
+    assert present(profile.machine).name == "2 x RTX 4090 (simulated)"
     assert (profile.tried, profile.deployed, profile.image) == ((), None, None)
     assert Profile.model_validate(yaml.safe_load(profile.to_yaml())) == profile
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.present import present
 from tests.test_bench import SIM
 from tuner import composing
 from tuner.errors import MeasurementError
@@ -38,7 +39,7 @@ def test_a_new_service_that_answers_less_rightly_is_not_kept(services, tmp_path)
     examiner, (sound, broken) = Examiner(quality, tmp_path / "m", said.append), services
     old, new = examiner.asked(sound, MODEL, "old"), examiner.asked(broken, MODEL, "new")
     kept = json.loads((tmp_path / "m/answers-old.json").read_text())
-    assert len(kept["completions"]) == len(old.completions) == len(quality.asks())
+    assert len(kept["completions"]) == len(present(old).completions) == len(quality.asks())
     with pytest.raises(MeasurementError, match=r"answers less rightly: tool calls .* the arguments are no JSON"):
         examiner.check(old, new)
     examiner.check(old, examiner.asked(sound, MODEL, "new"))

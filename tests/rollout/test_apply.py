@@ -16,6 +16,7 @@ import docker
 import httpx
 import pytest
 
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner import composing
 from tuner.export.origin import ProfileImage, ProfileMachine, digest_of
@@ -65,7 +66,7 @@ def image(sim_image):
     text = "\n".join([*lines, 'ENTRYPOINT ["/bin/vllm", "serve"]'])
     built, _ = client.images.build(fileobj=io.BytesIO(text.encode()), tag=IMAGE, rm=True)
     yield built
-    client.images.remove(built.id, force=True)
+    client.images.remove(present(built.id), force=True)
     client.close()
 
 

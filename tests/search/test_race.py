@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.bench.landscapes import LANDSCAPES, Hill, live, optimum, worth
+from tests.present import present
 from tuner.search.additive import AdditiveSearch
 from tuner.search.base import Observation
 from tuner.space import SearchSpace
@@ -92,8 +93,8 @@ def _hits(hill, seed):
     search = AdditiveSearch(space, "maximize", space.settings(space.candidate(hill.deployed)), seed)
     seen = [_read(hill, space.candidate(hill.deployed), rng)]
     while len(seen) < 14:
-        candidate = search.propose(seen)
-        expected = search.expectation(seen, candidate)
+        candidate = present(search.propose(seen))
+        expected = present(search.expectation(seen, candidate))
         seen.append(_read(hill, candidate, rng))
         if seen[-1].values:
             assert expected.low < expected.value < expected.high
@@ -114,10 +115,14 @@ def test_why_a_launch_is_asked_for_is_said():
     deployed, double = (space.candidate({**hill.deployed, "max_num_seqs": seqs}) for seqs in (16, 32))
     assert search.expectation([], deployed) is None
     assert (
-        search.expectation([Observation(deployed, (100.0,))], search.propose([Observation(deployed, (100.0,))])).why
+        present(
+            search.expectation(
+                [Observation(deployed, (100.0,))], present(search.propose([Observation(deployed, (100.0,))]))
+            )
+        ).why
         == "new choices"
     )
     known = [Observation(deployed, (100.0,)), Observation(double, (130.0,))]
     more = space.candidate({**hill.deployed, "max_num_seqs": 64})
-    assert search.expectation(known, more).why == "exploit"
-    assert search.expectation(known, space.candidate({**hill.deployed, "max_num_seqs": 8})).why == "explore"
+    assert present(search.expectation(known, more)).why == "exploit"
+    assert present(search.expectation(known, space.candidate({**hill.deployed, "max_num_seqs": 8}))).why == "explore"

@@ -5,6 +5,7 @@ from math import log
 
 import pytest
 
+from tests.present import present
 from tuner.engines.base import Hints
 from tuner.errors import ConfigError
 from tuner.search.additive import AdditiveSearch
@@ -125,7 +126,7 @@ def test_a_settled_parameter_keeps_its_value(kind):
         search(kind) if kind != "grid" else make_search(SearchConfig(kind=kind), small, ["maximize"], Settings(), 0)
     )
     for _ in range(3):
-        proposed = searcher.propose(seen if kind != "grid" else [], settled)
+        proposed = present(searcher.propose(seen if kind != "grid" else [], settled))
         assert settled.items() <= proposed.params.items()
 
 
@@ -133,7 +134,7 @@ def test_what_ran_instead_is_not_worth_another_launch():
     ran, asked = Candidate({"a": 1}), Candidate({"a": 2})
     small = SearchSpace.model_validate({"params": {"a": {"choices": [1, 2, 3]}}})
     grid = make_search(SearchConfig(kind="grid"), small, ["maximize"], Settings(), 0)
-    assert grid.propose([Observation(ran, (1.0,), 0.0, asked.digest)]).params == {"a": 3}
+    assert present(grid.propose([Observation(ran, (1.0,), 0.0, asked.digest)])).params == {"a": 3}
 
 
 def test_a_conditional_parameter_is_proposed_only_where_it_acts():
@@ -158,7 +159,7 @@ def test_a_grid_that_is_stopped_has_varied_every_parameter():
     grid = make_search(SearchConfig(kind="grid"), large, ["maximize"], Settings(), 0)
     seen: list[Observation] = []
     for _ in range(12):
-        seen.append(Observation(grid.propose(seen), (1.0,), 0.0))
+        seen.append(Observation(present(grid.propose(seen)), (1.0,), 0.0))
     counted = [[[o.candidate.params[name] for o in seen].count(value) for value in (1, 2, 3)] for name in large.params]
     assert all(2 <= count <= 6 for counts in counted for count in counts)
 
@@ -168,11 +169,11 @@ def test_another_launch_is_expected_to_gain_little_once_nothing_was_found_to_mat
     searcher = AdditiveSearch(flat, "maximize", Settings(), 0)
     seen, gains = [Observation(flat.candidate({"a": 5, "b": "x"}), (100.0,), 0.0)], []
     for _ in range(16):
-        proposed = searcher.propose(seen)
+        proposed = present(searcher.propose(seen))
         gains.append(searcher.expected_gain(seen, [proposed]))
         seen.append(Observation(proposed, (100.0,), 0.0))
     assert gains[0] is None, "choices of b were never launched"
-    assert gains[2] > 0.01 > gains[-1]
+    assert present(gains[2]) > 0.01 > present(gains[-1])
 
 
 @pytest.mark.parametrize("kind", ["auto", "tpe", "random"])
@@ -180,7 +181,7 @@ def test_a_search_ends_when_the_space_is_used_up(kind):
     small = SearchSpace.model_validate({"params": {"a": {"choices": [1, 2, 3]}}})
     searcher = make_search(SearchConfig(kind=kind), small, ["maximize"], Settings(), 0)
     seen = [Observation(Candidate({"a": value}), (1.0,), 0.0) for value in (1, 2)]
-    assert searcher.propose(seen).params == {"a": 3}
+    assert present(searcher.propose(seen)).params == {"a": 3}
     assert searcher.propose([*seen, Observation(Candidate({"a": 3}), (1.0,), 0.0)]) is None
 
 
@@ -217,7 +218,7 @@ def test_a_search_without_a_model_of_the_space_plans_what_it_proposes_and_has_no
     searcher = make_search(SearchConfig(kind=kind), stepped, ["maximize"], Settings(), 0)
     seen = [Observation(stepped.candidate({"a": 5}), (100.0,), 0.0)]
     assert not searcher.screens
-    assert searcher.plan(["a"], 6, seen) == Planned(searcher.propose(seen))
+    assert searcher.plan(["a"], 6, seen) == Planned(present(searcher.propose(seen)))
     assert searcher.expected_gain(seen, [seen[0].candidate]) is None
     assert searcher.recommend(seen) is None
 

@@ -6,6 +6,7 @@ import sys
 import psutil
 import pytest
 
+from tests.present import present
 from tuner.errors import InfrastructureError
 from tuner.launchers.docker import images, volumes
 from tuner.launchers.docker.options import Build
@@ -48,9 +49,9 @@ def running(production, base_image, tmp_path):
     service = production()
     command = [sys.executable, "-c", PROGRAM, service.name, base_image, str(tmp_path / "server.log"), ECHO_SERVER]
     tuner = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert tuner.stdout.readline() == b"up\n"
+    assert present(tuner.stdout).readline() == b"up\n"
     yield tuner, service
-    tuner.stdout.close()
+    present(tuner.stdout).close()
     bring_down(tuner)
     for left in clean.left_overs():
         left.remove()

@@ -9,6 +9,7 @@ from datetime import datetime
 import psutil
 import pytest
 
+from tests.present import present
 from tuner.config import SiteConfig
 from tuner.errors import ConfigError, GpuBusy
 from tuner.host.processes import alive
@@ -95,11 +96,11 @@ def victim(production):
     """A tuner in a process of its own that has taken the service's GPUs."""
     container = production("always")
     tuner = subprocess.Popen([sys.executable, "-c", PROGRAM, NAME], stdout=subprocess.PIPE)
-    assert tuner.stdout.readline() == b"taken\n"
+    assert present(tuner.stdout).readline() == b"taken\n"
     assert state(container)[0] == "exited"
     (dog,) = [child for child in psutil.Process(tuner.pid).children() if "tuner.site.takeover" in child.cmdline()]
     yield tuner, dog, container
-    tuner.stdout.close()
+    present(tuner.stdout).close()
     tuner.kill()
     tuner.wait()
     until(lambda: not alive(dog.pid), 30)
@@ -140,10 +141,10 @@ restarts = pytest.mark.skipif(
 def test_after_a_reboot_docker_itself_brings_it_back_and_the_next_start_its_policy(production):
     container = production("unless-stopped")
     tuner = subprocess.Popen([sys.executable, "-c", PROGRAM, NAME], stdout=subprocess.PIPE)
-    assert tuner.stdout.readline() == b"taken\n"
+    assert present(tuner.stdout).readline() == b"taken\n"
     kill(*(child.pid for child in psutil.Process(tuner.pid).children()), tuner.pid)
     tuner.communicate()
-    subprocess.run(RESTART, shell=True, check=True)
+    subprocess.run(present(RESTART), shell=True, check=True)
     until(lambda: state(container)[0] == "running", 20)
     for left in left_overs():
         left.remove()
@@ -155,7 +156,7 @@ def test_a_restarted_engine_does_not_keep_it_up_in_the_middle(production):
     container = production("always")
     said: list[str] = []
     with taken_over(SITE, (0, 1), "study", said.append) as taken:
-        subprocess.run(RESTART, shell=True, check=True)
+        subprocess.run(present(RESTART), shell=True, check=True)
         until(lambda: state(container)[0] == "running", 20)
         taken.hold()
         assert state(container)[0] == "exited"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.present import present
 from tuner.errors import GpuBusy
 from tuner.records.folder import StudyFolder
 from tuner.records.record import Failure, ProofTerms, Role, State
@@ -47,7 +48,7 @@ def test_memory_that_others_held_excuses_every_failure(failed, error, state):
     known = Circumstances(others=BUSY, before=record, last=True, baseline_runs=True)
     assert blame(record, known) is Blame.OTHERS
     assert settled(record, known).state is State.FAILED
-    assert settled(record, known).failure.message == "others hold 3 GiB"
+    assert present(settled(record, known).failure).message == "others hold 3 GiB"
 
 
 def test_what_the_launcher_found_others_to_hold_stays_as_it_is(failed):
@@ -72,7 +73,9 @@ def test_a_record_says_why_two_deaths_alike_count(failed):
     record = failed("Unexplained")
     judged = settled(record, Circumstances(before=record, baseline_runs=True))
     assert judged.state is State.PRUNED
-    assert judged.failure.message == "unexplained: died alike in two attempts, while the baseline runs (it ended)"
+    assert (
+        present(judged.failure).message == "unexplained: died alike in two attempts, while the baseline runs (it ended)"
+    )
 
 
 @pytest.mark.parametrize("role", [Role.BASELINE, Role.CONFIRM_BASELINE])

@@ -8,6 +8,7 @@ import pytest
 import tenacity
 
 from tests.fast import FAST
+from tests.present import present
 from tuner import composing
 from tuner.export.compose import compose_of
 from tuner.export.profile import profile_of
@@ -118,7 +119,7 @@ def test_only_launches_that_screen_have_our_scheduler_and_no_deployment_has(outc
 
 
 def test_report_and_status_say_how_many_and_how_well_they_agreed(outcome):
-    found = agreement(outcome)
+    found = present(agreement(outcome))
     assert found.settings == sum(len(record.screened) for record in outcome.records)
     assert summary(outcome)["screened"] == found.settings
     counted, _ = found.sentences
@@ -134,7 +135,7 @@ def test_what_was_launched_as_well_is_compared(outcome):
     (first, *_) = envelope.screened
     both = first.model_copy(update={"digest": envelope.digest, "measurement": measured, "doubt": ""})
     records = [each.model_copy(update={"screened": (both,)}) if each is envelope else each for each in outcome.records]
-    found = agreement(replace(outcome, records=tuple(records)))
+    found = present(agreement(replace(outcome, records=tuple(records))))
     assert list(found.ratios) == pytest.approx([1.1])
     assert "1 of them launched as well" in found.sentences[1]
     assert re.search(r"all users read \+10\.0% \[[−+]\d.*%, \+\d.*%\] against the launch", found.sentences[1])

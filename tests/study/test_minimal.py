@@ -5,6 +5,7 @@ from math import log
 
 import pytest
 
+from tests.present import present
 from tests.simulated import served_load, simulated_study
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.load.metrics import measure
@@ -45,7 +46,7 @@ def heard_terms(outcome, admitted=anything):
 
 
 def test_what_each_change_earns_is_what_it_earns_in_the_simulator(outcome):
-    effects = effects_of(outcome)
+    effects = present(effects_of(outcome))
     gains = {each.name: true_gain(outcome, effects, each.name) for each in effects.settings}
     known = [each for each in effects.settings if gains[each.name] is not None]
     inside = [each.goals[GOAL].low <= gains[each.name] <= each.goals[GOAL].high for each in known]
@@ -80,7 +81,7 @@ def test_the_proof_of_a_part_is_said_to_be_one_everywhere(tmp_path):
     terms = outcome.proof.terms
     assert {record.digest for record in outcome.relaunches} >= {terms.candidate}
     changes = outcome.config.space.changes(outcome.chosen.params, outcome.deployed)
-    assert set(changes) == set(terms.kept) == {each.name for each in effects_of(outcome).kept}
+    assert set(changes) == set(terms.kept) == {each.name for each in present(effects_of(outcome)).kept}
     whole = len(outcome.changes(outcome.best))
     assert outcome.sentence.startswith(f"Trial {outcome.best.number} with {len(terms.kept)} of its {whole} changes is")
 
@@ -107,7 +108,7 @@ def test_where_no_change_is_resolved_the_whole_winner_is_proven_and_that_is_said
     assert heard == [
         f"no change of trial {outcome.best.number} could be told from nothing: all of them are proven together"
     ]
-    effects = effects_of(outcome)
+    effects = present(effects_of(outcome))
     assert not any(each.resolved for each in effects.settings)
     assert earned.others(effects).startswith(f"No change of trial {outcome.best.number} is shown to earn more than")
 
@@ -142,7 +143,7 @@ def test_a_change_that_never_ran_earns_nothing(outcome):
         )
         for record in outcome.records
     ]
-    found = effects_of(replace(outcome, records=tuple(forced)))
+    found = present(effects_of(replace(outcome, records=tuple(forced))))
     each = next(each for each in found.settings if each.name == "block_size")
     assert abs(each.goals[GOAL].gain) < 1e-3
     assert not each.resolved

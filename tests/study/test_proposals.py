@@ -7,6 +7,7 @@ import optuna
 import pytest
 
 from tests.fast import FAST
+from tests.present import present
 from tests.study.test_study import optuna_study, run
 from tuner import composing
 from tuner.errors import ConfigError
@@ -91,7 +92,7 @@ def test_a_start_that_others_left_no_memory_for_says_nothing_of_its_configuratio
         run(load(engine, "budget.trials=2", "study.retries=1"))
     failed = [record for record in StudyFolder(tmp_path / "studies" / "fast").records() if record.failure]
     assert {record.state for record in failed} == {State.FAILED}
-    assert {record.failure.error for record in failed} == {"GpuBusy"}
+    assert {present(record.failure).error for record in failed} == {"GpuBusy"}
     crowd.write_text("")
     outcome, _ = run(load(engine, "budget.trials=2"))
     assert len(outcome.launched) == 2

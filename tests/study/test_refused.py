@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.fast import FAST
+from tests.present import present
 from tuner import composing
 from tuner.cli import app
 from tuner.engines.base import Phase
@@ -62,15 +63,15 @@ def told(outcome):
 def test_a_finalist_that_corrupts_calls_is_refused_after_one_pair_of_launches(load):
     asked = load("quality=calls", "budget.trials=10", f"{BROKEN}='corrupt-tools=40@max_num_seqs=64'")
     outcome = run_study(asked, lambda event: None)
-    assert outcome.decision.kind is Kind.REFUSED
+    assert present(outcome.decision).kind is Kind.REFUSED
     assert Counter(record.role for record in outcome.relaunches) == {Role.CONFIRM_BASELINE: 1, Role.CONFIRM_BEST: 1}
-    assert outcome.decision.spent == 0.0, "what is left of the error goes to a runner-up"
+    assert present(outcome.decision).spent == 0.0, "what is left of the error goes to a runner-up"
     assert "is refused, it answers less rightly: tool calls (" in outcome.sentence
     assert [each.name for each in outcome.folder.path.glob("profile.yaml")] == []
     assert [path.name for path in write_results(outcome)] == ["report.html"]
     assert "the arguments are no JSON" in outcome.folder.report.read_text()
     assert (told(outcome)["kind"], told(outcome)["proven"]) == ("refused", False)
-    assert all(len(record.answers.completions) == 48 for record in outcome.relaunches)
+    assert all(len(present(record.answers).completions) == 48 for record in outcome.relaunches)
     assert run_study(asked, lambda event: None).sentence == outcome.sentence, "it is complete"
 
 
@@ -86,17 +87,17 @@ def test_a_sound_finalist_is_asked_once_soaked_and_exported(load):
     asked_of = Counter(record.role for record in outcome.relaunches if record.answers)
     assert asked_of == {Role.CONFIRM_BASELINE: 2, Role.CONFIRM_BEST: 1}
     (soak,) = (record for record in outcome.relaunches if record.role is Role.SOAK)
-    assert (soak.state, soak.digest) == (State.COMPLETE, outcome.chosen.digest)
-    assert len(soak.soak.rounds) >= 6
-    assert soak.soak.turnover > 0
+    assert (soak.state, soak.digest) == (State.COMPLETE, present(outcome.chosen).digest)
+    assert len(present(soak.soak).rounds) >= 6
+    assert present(present(soak.soak).turnover) > 0
     assert "concurrent, soak 6" in outcome.folder.confirmation(soak.number).requests.read_text()
     write_results(outcome)
     profile = read_profile(outcome.folder.profile)
     assert profile.verdict.decision.soak == soak.soak
-    assert [family.right for family in profile.verdict.decision.answers.families][:1] == [(48, 48)]
+    assert [family.right for family in present(profile.verdict.decision.answers).families][:1] == [(48, 48)]
     report = outcome.folder.report.read_text()
     assert "Answers, tool calls: 48 of 48 right, deployed 48" in report
-    assert f"Soak: {soak.soak.told}" in report
+    assert f"Soak: {present(soak.soak).told}" in report
     assert told(outcome)["soak"] == verdict.soak(outcome)
 
 
@@ -104,11 +105,11 @@ def test_a_sound_finalist_is_asked_once_soaked_and_exported(load):
 def test_a_winner_that_dies_in_its_soak_is_not_exported(load):
     asked = load("study.soak_min=5", "budget.trials=11", f"{BROKEN}='die-after=600@max_num_seqs=64'")
     outcome = run_study(asked, lambda event: None)
-    assert outcome.decision.kind is Kind.REFUSED
+    assert present(outcome.decision).kind is Kind.REFUSED
     assert "is refused, it did not survive its soak: " in outcome.sentence
     (soak,) = (record for record in outcome.relaunches if record.role is Role.SOAK)
     assert soak.state is State.PRUNED
-    assert soak.soak.rounds, "what it lived to see is kept"
+    assert present(soak.soak).rounds, "what it lived to see is kept"
     assert not outcome.folder.profile.exists()
     assert run_study(asked, lambda event: None).relaunches == outcome.relaunches
 
@@ -127,6 +128,6 @@ def test_a_server_that_does_worse_and_worse_does_not_last(tmp_path, fault, said)
         record = run_trial(assignment, bench, folder.confirmation(0), phases.append)
     assert record.state is State.COMPLETE
     assert Phase.SOAKING in phases
-    assert record.soak.kv_tokens > 0
-    found = record.soak.faults
+    assert present(present(record.soak).kv_tokens) > 0
+    found = present(record.soak).faults
     assert any(said in each for each in found) if said else found == ()

@@ -6,6 +6,7 @@ from math import log
 import pytest
 
 from tests.fast import FAST
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner import composing
 from tuner.errors import ConfigError
@@ -100,8 +101,8 @@ def test_the_first_proposal_is_what_was_best_there_or_next_to_it(earlier):
     sources = warm.sources_of(config)
     later = simulated_study(earlier.folder.path.parent, 1, "study.name=one", proven=False)
     with_it, without = (Proposer(config, None, lambda text: None, some).next(later) for some in (sources, ()))
-    best = sources[0].best.params
-    differing = [len(config.space.changes(each.candidate.params, best)) for each in (with_it, without)]
+    best = present(sources[0].best).params
+    differing = [len(config.space.changes(present(each).candidate.params, best)) for each in (with_it, without)]
     assert differing[0] <= 4
     assert differing[0] < differing[1]
 

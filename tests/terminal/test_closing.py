@@ -13,6 +13,7 @@ from statistics import fmean
 import pytest
 from rich.console import Console
 
+from tests.present import present
 from tests.simulated import simulated_study
 from tuner import words
 from tuner.analysis import frames as analysis
@@ -72,7 +73,7 @@ def test_the_table_shows_the_relaunches_and_never_the_searchs_own_reading(outcom
 
 
 def test_what_each_change_earns_is_in_the_table_in_json_and_in_the_profile(outcome):
-    effects = effects_of(outcome)
+    effects = present(effects_of(outcome))
     said = shown(closing.table(outcome))
     (kept,) = effects.kept
     gain = kept.goals["output_tokens_per_s"]
@@ -82,7 +83,7 @@ def test_what_each_change_earns_is_in_the_table_in_json_and_in_the_profile(outco
     assert "excludes less than 1.0% (study.min_effect); with this study's launches that takes about" in said
     assert closing.summary(outcome)["effects"] == effects.model_dump(mode="json")
     assert {each.name for each in effects.settings if each.resolved} == {"compile_sizes"}
-    profile = profile_of(outcome)
+    profile = present(profile_of(outcome))
     assert profile.effects == effects
     assert profile.args["compilation_config"] == {"compile_sizes": kept.value}
     assert profile.args["max_num_batched_tokens"] == outcome.config.model.args["max_num_batched_tokens"]
@@ -120,7 +121,7 @@ def test_a_profile_of_which_a_limit_is_not_shown_is_marked(outcome):
     last = [record for record in outcome.relaunches if record.role is Role.CONFIRM_BEST][-1]
     slow = last.model_copy(update={"measurement": last.measurement.model_copy(update={"ttft_p50_ms": 30_000.0})})
     doubted = replace(outcome, relaunches=tuple(slow if r is last else r for r in outcome.relaunches))
-    verdicts = [profile_of(each).verdict for each in (outcome, doubted)]
+    verdicts = [present(profile_of(each)).verdict for each in (outcome, doubted)]
     assert [(each.kind, each.deploy) for each in verdicts] == [("better", True), ("limit_not_shown", False)]
 
 
@@ -135,7 +136,7 @@ def test_of_several_goals_the_recommended_trade_is_named_with_its_reason(tmp_pat
 
     front = (reading(tried[0], 1.9, 0.9), reading(tried[1], 1.2, 0.6))
     found = replace(outcome, records=(outcome.baseline, *front))
-    said = verdict.trade(found)
+    said = present(verdict.trade(found))
     assert said.startswith(f"trial {front[0].number} is recommended of the front, for the largest sum of both gains")
     assert "(throughput +90.0%, TPOT p50 −10.0% as the search read them)" in said
     assert said.endswith(f"worse in another: trial {front[1].number}")
@@ -299,7 +300,7 @@ def test_the_dashboards_command_says_where_it_listens_and_ends_with_ctrl_c(tmp_p
     outcome = simulated_study(tmp_path, 3)
     command = [sys.executable, "-m", "tuner", "study", "dashboard", "--folder", str(tmp_path), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout.readline().startswith(f"{outcome.config.study.name}: http://127.0.0.1:")
+        assert present(process.stdout).readline().startswith(f"{outcome.config.study.name}: http://127.0.0.1:")
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=20)[0] == "dashboard ended\n"
     assert process.returncode == 0

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.present import present
 from tuner.engines.llamacpp.commandline import read, switch
 from tuner.engines.llamacpp.engine import LlamaCppEngine
 
@@ -15,7 +16,7 @@ from tuner.engines.llamacpp.engine import LlamaCppEngine
     ],
 )
 def test_a_setting_has_one_name_however_it_is_written(line):
-    read_back = read(line.split(), {})
+    read_back = present(read(line.split(), {}))
     assert read_back.model == "m.gguf"
     assert read_back.args == {
         **{"ctx_size": 8192, "parallel": 4, "n_gpu_layers": 99, "mmap": False},
@@ -25,8 +26,8 @@ def test_a_setting_has_one_name_however_it_is_written(line):
 
 def test_a_shell_and_its_variables_are_read_through():
     line = ("sh", "-c", "exec llama-server -hf org/m-GGUF:Q4_K_M -c $CONTEXT -fa on")
-    assert read(line, {"CONTEXT": "4096"}).args == {"ctx_size": 4096, "flash_attn": "on"}
-    assert read(line, {}).model == "org/m-GGUF:Q4_K_M"
+    assert present(read(line, {"CONTEXT": "4096"})).args == {"ctx_size": 4096, "flash_attn": "on"}
+    assert present(read(line, {})).model == "org/m-GGUF:Q4_K_M"
 
 
 def test_a_switch_is_written_in_the_form_that_llamacpp_has_for_it():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.present import present
 from tuner.engines.foresight import KnownFlags
 from tuner.engines.llamacpp.flags import parse_choices, parse_flags, refused
 
@@ -48,4 +49,4 @@ def test_what_a_build_takes_is_let_through(args):
     ],
 )
 def test_what_it_does_not_take_is_refused_with_what_to_do(args, known, fix):
-    assert refused(args, known).fix == fix
+    assert present(refused(args, known)).fix == fix

@@ -4,6 +4,7 @@ import struct
 
 import pytest
 
+from tests.present import present
 from tuner.engines.base import StartupFacts
 from tuner.engines.foresight import Premises, ServerStart
 from tuner.engines.hardware import Hardware
@@ -123,7 +124,7 @@ def test_layers_are_divided_among_gpus_and_the_fullest_counts(tiny):
 
 
 def test_tied_embeddings_count_for_the_output_as_well(tmp_path):
-    tied = find(gguf(tmp_path / "tied.gguf", output=False))
+    tied = present(find(gguf(tmp_path / "tied.gguf", output=False)))
     assert tied.output_bytes > tied.input_bytes > 0
 
 
@@ -173,5 +174,5 @@ def test_foresight_reads_the_file_and_knows_this_hosts_memory(tmp_path):
     path = gguf(tmp_path / "tiny.gguf")
     engine = LlamaCppEngine(("no-such-program",), path)
     known = foresight_of(Premises(engine, path, Hardware("CPU", 0), tmp_path, on_this_host=True))
-    assert known.model.architecture == "llama"
+    assert present(known.model).architecture == "llama"
     assert known.memory(None, Hardware("CPU", 0)).shortage(Settings({"ctx_size": 1 << 34})) is not None

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.present import present
 from tuner.engines.llamacpp.rules import refused, refused_requests
 from tuner.load.workload import Workload
 from tuner.space import Settings
@@ -10,7 +11,7 @@ from tuner.space import Settings
 @pytest.mark.parametrize("args", [{"flash_attn": False}, {"fa": "off"}, {}])
 def test_a_quantized_value_cache_needs_flash_attention(args):
     asked = Settings({"cache_type_v": "q8_0", **args})
-    assert refused(asked, False).fix == "switch flash_attn on"
+    assert present(refused(asked, False)).fix == "switch flash_attn on"
     assert refused(Settings({"cache_type_v": "q8_0", "flash_attn": True}), False) is None
 
 
@@ -19,7 +20,7 @@ def test_a_build_that_decides_by_itself_is_left_to_it():
 
 
 def test_a_server_without_slots_is_refused():
-    assert refused(Settings({"parallel": 0}), None).message == "parallel=0 leaves no slot"
+    assert present(refused(Settings({"parallel": 0}), None)).message == "parallel=0 leaves no slot"
 
 
 def messages(args):

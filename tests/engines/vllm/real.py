@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
+from tests.present import present
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.log.facts import facts
 from tuner.engines.vllm.memory.calibration import Calibration, ObservedStart
@@ -36,7 +37,7 @@ SITE = {
 
 def model_of(name, layers=None):
     """A model of tuner's table, cut to so many layers."""
-    return replace(find(name), layers=layers) if layers else find(name)
+    return replace(present(find(name)), layers=layers) if layers else find(name)
 
 
 def asked(args, hardware, version, model):

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from tests.present import present
 from tuner.engines.vllm.model.architecture import find, of_mapping
 from tuner.engines.vllm.model.checkpoint import stored_bytes
 from tuner.engines.vllm.model.parts import Experts, Feed, Heads, Mixer, Mla
@@ -30,7 +31,7 @@ def folder(path, config):
 
 
 def test_a_folder_says_all_that_a_prediction_needs(tmp_path):
-    model = find(str(folder(tmp_path / "m", DENSE)))
+    model = present(find(str(folder(tmp_path / "m", DENSE))))
     assert (model.layers, model.hidden, model.full) == (4, 256, Heads(8, 2, 64, 64))
     assert (model.max_positions, model.mla, model.experts, model.missing) == (8192, None, None, ())
     assert model.source.endswith("m/config.json")
@@ -43,11 +44,12 @@ def test_a_field_that_is_not_there_is_missing_and_not_guessed(field):
 
 
 def test_the_presets_need_no_files():
-    glm, awq = find("zai-org/GLM-4.7-Flash"), find("QuantTrio/GLM-4.7-Flash-AWQ")
+    glm, awq = present(find("zai-org/GLM-4.7-Flash")), present(find("QuantTrio/GLM-4.7-Flash-AWQ"))
     assert glm.mla == Mla(768, 512, 192, 64, 256)
     assert glm.experts == Experts(64, 4, 1536, 1536)
     assert [layer.feed for layer in glm.kinds] == [Feed.MLP] + [Feed.EXPERTS] * 46
-    assert (glm.quantization, awq.quantization.format.bits, awq.layers) == (None, 4, 47)
+    assert (glm.quantization, awq.layers) == (None, 47)
+    assert present(present(awq.quantization).format).bits == 4
     assert glm.missing == awq.missing == ()
 
 
@@ -60,11 +62,11 @@ def test_the_cache_of_hugging_face_is_read_at_the_revision_that_main_names(tmp_p
     folder(root / "snapshots" / "old", DENSE)
     folder(root / "snapshots" / "new", {**DENSE, "num_hidden_layers": 5})
     os.utime(root / "snapshots" / "old", (2_000_000_000, 2_000_000_000))
-    assert find("org/name", {"HF_HOME": str(tmp_path)}).layers == 4
+    assert present(find("org/name", {"HF_HOME": str(tmp_path)})).layers == 4
     (root / "refs").mkdir()
     (root / "refs" / "main").write_text("new")
-    assert find("org/name", {"HF_HOME": str(tmp_path)}).layers == 5
-    assert find("org/name", {"HF_HUB_CACHE": str(tmp_path / "hub")}).layers == 5
+    assert present(find("org/name", {"HF_HOME": str(tmp_path)})).layers == 5
+    assert present(find("org/name", {"HF_HUB_CACHE": str(tmp_path / "hub")})).layers == 5
 
 
 @pytest.mark.parametrize(
@@ -176,9 +178,9 @@ def test_towers_are_found_inside_what_thinks_and_by_their_names():
     """Qwen-Omni keeps decoder and towers one level deeper; NVIDIA's RADIO says no dimensions, but a name."""
     sound = {"d_model": 1280, "encoder_layers": 32, "encoder_ffn_dim": 5120}
     omni = {"model_type": "qwen2_5_omni", "thinker_config": {"text_config": DENSE, "audio_config": sound}}
-    assert of_mapping("m", "test", omni).encoder.weights == pytest.approx(32 * 19.66e6, rel=0.01)
+    assert present(of_mapping("m", "test", omni).encoder).weights == pytest.approx(32 * 19.66e6, rel=0.01)
     named = {"text_config": DENSE, "vision_config": {"args": {"model": "vit_huge_patch16_224"}}}
-    assert of_mapping("m", "test", named).encoder.weights == 632_000_000
+    assert present(of_mapping("m", "test", named).encoder).weights == 632_000_000
 
 
 def test_a_field_of_chunks_alone_makes_no_layer_chunked():

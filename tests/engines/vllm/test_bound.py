@@ -3,6 +3,7 @@
 import pytest
 
 from tests.engines.vllm.test_cache import model
+from tests.present import present
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.bound import tokens_per_s
 from tuner.engines.vllm.memory.demand import demand_of
@@ -53,7 +54,7 @@ def test_several_users_visit_more_experts_but_not_each_its_own():
 def test_a_window_bounds_what_is_read_of_a_long_context():
     windowed = model("Gemma-3-27B")
     demand = demand_of(Settings(), CARDS, None, windowed)
-    short, long = (tokens_per_s(windowed, demand, 3350.0, 512, length) for length in (1024, 4096))
+    short, long = (present(tokens_per_s(windowed, demand, 3350.0, 512, length)) for length in (1024, 4096))
     assert long > short / 2, "five of six layers look back 1,024 tokens"
 
 

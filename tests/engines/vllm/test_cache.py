@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.vllm.real import asked
+from tests.present import present
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.memory.cache import GIB, cache_of
 from tuner.engines.vllm.memory.calibration import Calibration
@@ -40,7 +41,7 @@ def predicted(start):
     hardware = Hardware(name, count, total, free, tuple(capability), multiprocessors)
     settings = Settings(start["args"], start.get("env", {}))
     demand = demand_of(settings, hardware, release(start["version"]), architecture)
-    return account(sizes_of(architecture, demand, hardware), demand, hardware), demand, architecture, hardware
+    return account(present(sizes_of(architecture, demand, hardware)), demand, hardware), demand, architecture, hardware
 
 
 @pytest.mark.parametrize("start", counted("kv_tokens"))

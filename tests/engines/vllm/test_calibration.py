@@ -6,6 +6,7 @@ import pytest
 
 from tests.engines.vllm.real import AWQ, GLM, H100, RTX4090X2, RUNS, SITE, asked, model_of
 from tests.engines.vllm.world import WORLDS
+from tests.present import present
 from tuner.engines.base import StartupFacts
 from tuner.engines.causes import Cause
 from tuner.engines.vllm.memory.calibration import Calibration, ObservedStart, compare
@@ -46,7 +47,7 @@ def test_each_start_keeps_what_was_predicted_of_it_beforehand(log):
     history = Calibration(model_of(GLM, 12), H100, starts).history
     first, second, _ = ({each.name: each for each in row} for row in history)
     assert first["weights_gib"].logged == 14.41
-    assert abs(second["kv_tokens"].error) < abs(first["kv_tokens"].error)
+    assert abs(present(second["kv_tokens"].error)) < abs(present(first["kv_tokens"].error))
     assert len(history) == 3
 
 
@@ -59,10 +60,18 @@ def test_a_margin_is_a_prior_first_and_then_what_was_measured():
     assert margin([0.0001] * 100, 0.35, 0.02) == 0.02
 
 
+def margin_gib(calibration, demand):
+    return present(calibration.predict(demand).margin_gib)
+
+
+def kv_gib(prediction):
+    return present(present(prediction.terms).kv_gib)
+
+
 def test_agreeing_starts_narrow_the_margin():
     world = WORLDS[0]
     demand = world.demand(SITE)
-    margins = [world.calibration([world.start(SITE)] * count).predict(demand).margin_gib for count in (0, 1, 4, 16)]
+    margins = [margin_gib(world.calibration([world.start(SITE)] * count), demand) for count in (0, 1, 4, 16)]
     assert margins == sorted(margins, reverse=True)
     assert margins[-1] < 0.2 < 0.9 < margins[0]
 
@@ -71,7 +80,7 @@ def test_cold_starts_alone_never_narrow_what_the_peak_may_be():
     """Their peak may be the compiler's; with a warm start of the same the margin is the measured one."""
     world = WORLDS[0]
     demand = world.demand(SITE)
-    cold, warm = (world.calibration([world.start(SITE, warm)] * 6).predict(demand).margin_gib for warm in (False, True))
+    cold, warm = (margin_gib(world.calibration([world.start(SITE, warm)] * 6), demand) for warm in (False, True))
     assert warm < 0.5 * cold
     assert world.start(SITE, False).warm is False
     assert world.start(SITE, True).warm is True
@@ -94,7 +103,7 @@ def test_free_memory_is_learned_from_the_first_log_and_decides_at_once():
     world = WORLDS[0]
     demand = world.demand({**SITE, "gpu_memory_utilization": 0.93})
     assert world.calibration().predict(demand).ruled_out is None
-    ruled_out = world.calibration([world.start(SITE)]).predict(demand).ruled_out
+    ruled_out = present(world.calibration([world.start(SITE)]).predict(demand).ruled_out)
     assert (ruled_out.stage, ruled_out.cause) == (StartStage.REQUEST, Cause.INSUFFICIENT_FREE_MEMORY)
     assert (ruled_out.available_gib, round(ruled_out.needed_gib, 2)) == (22.26, 22.31)
 
@@ -111,7 +120,7 @@ def test_free_memory_needs_no_model():
     found = Calibration(None, hardware).predict(demand)
     assert found.terms is None
     assert found.unknown == ("the model's config.json",)
-    assert found.ruled_out.cause is Cause.INSUFFICIENT_FREE_MEMORY
+    assert present(found.ruled_out).cause is Cause.INSUFFICIENT_FREE_MEMORY
 
 
 def test_the_driver_overstates_memory_and_is_not_believed_to_the_last_percent():
@@ -134,7 +143,7 @@ def test_a_log_without_the_breakdown_teaches_by_what_is_left(log):
         compile_cache_hit=True,
     )
     taught = Calibration(model_of(GLM, 12), H100, [ObservedStart(start.demand, bare)] * 3)
-    assert taught.predict(start.demand).terms.kv_gib == pytest.approx(50.0, abs=0.1)
+    assert present(taught.predict(start.demand).terms).kv_gib == pytest.approx(50.0, abs=0.1)
 
 
 def test_weights_of_one_placement_do_not_speak_for_another():
@@ -142,8 +151,8 @@ def test_weights_of_one_placement_do_not_speak_for_another():
     taught = world.calibration([world.start(SITE)])
     other = world.demand({**SITE, "tensor_parallel_size": 1, "enable_expert_parallel": False})
     logged = world.start(SITE).facts.weights_gib
-    assert taught.predict(world.demand(SITE)).terms.weights_gib == logged
-    assert taught.predict(other).terms.weights_gib > 1.9 * logged
+    assert present(taught.predict(world.demand(SITE)).terms).weights_gib == logged
+    assert present(taught.predict(other).terms).weights_gib > 1.9 * logged
 
 
 def test_errors_on_small_batches_do_not_narrow_the_margin_of_large_ones():
@@ -152,7 +161,7 @@ def test_errors_on_small_batches_do_not_narrow_the_margin_of_large_ones():
     small = {**SITE, "max_num_batched_tokens": 2048}
     taught = world.calibration([world.start({**small, "max_num_seqs": seqs}) for seqs in (4, 8, 16, 32, 64)] * 2)
     near, far = (
-        taught.predict(world.demand({**small, "max_num_batched_tokens": tokens})).margin_gib for tokens in (2048, 65536)
+        margin_gib(taught, world.demand({**small, "max_num_batched_tokens": tokens})) for tokens in (2048, 65536)
     )
     assert far > 3 * near
 
@@ -177,15 +186,17 @@ def test_a_failed_start_says_what_it_had_printed_by_then():
     start = world.start(doomed)
     assert (start.out_of_memory, start.facts.peak_activation_gib) == (True, None)
     first, then = (world.calibration(starts).predict(start.demand) for starts in ([], [start]))
-    logged = start.facts.kv_cache_gib
-    assert abs(then.terms.kv_gib - logged) < 0.2 * abs(first.terms.kv_gib - logged)
+    logged = present(start.facts.kv_cache_gib)
+    assert abs(kv_gib(then) - logged) < 0.2 * abs(kv_gib(first) - logged)
 
 
 def test_what_ran_out_of_memory_after_its_kv_cache_is_not_launched_again():
     world = WORLDS[0]
     doomed = {**SITE, "max_num_seqs": 512, "gpu_memory_utilization": 0.9}
     starts = [world.start(SITE), *[world.start({**doomed, "max_num_batched_tokens": n}) for n in (16384, 65536)]]
-    ruled_out = world.calibration(starts).predict(world.demand({**doomed, "max_num_batched_tokens": 32768})).ruled_out
+    ruled_out = present(
+        world.calibration(starts).predict(world.demand({**doomed, "max_num_batched_tokens": 32768})).ruled_out
+    )
     assert (ruled_out.stage, ruled_out.cause) == (StartStage.WARM_UP, Cause.CUDA_OOM)
     assert world.calibration(starts).predict(world.demand(SITE)).ruled_out is None
 
@@ -208,10 +219,10 @@ def test_what_cannot_be_predicted_is_learned_from_the_first_start():
     first, more = (asked({**SMALL, "gpu_memory_utilization": u}, H100, "0.26.0", UNKNOWN) for u in (0.92, 0.97))
     before, after = Calibration(UNKNOWN, H100), Calibration(UNKNOWN, H100, [ObservedStart(first, SEEN)])
     assert before.predict(first).terms is None
-    assert after.predict(first).terms.kv_gib == pytest.approx(48.0, abs=0.01)
-    grown = after.predict(more).terms
-    assert grown.kv_gib - 48.0 == pytest.approx(0.05 * 79.18, abs=0.01)
-    assert grown.kv_tokens == pytest.approx(10_000 * grown.kv_gib, rel=0.001)
+    assert present(after.predict(first).terms).kv_gib == pytest.approx(48.0, abs=0.01)
+    grown = present(after.predict(more).terms)
+    assert present(grown.kv_gib) - 48.0 == pytest.approx(0.05 * 79.18, abs=0.01)
+    assert grown.kv_tokens == pytest.approx(10_000 * present(grown.kv_gib), rel=0.001)
     assert after.predict(more).unknown
 
 
@@ -224,7 +235,7 @@ def test_a_start_of_another_placement_tells_nothing_of_what_is_unknown():
 def test_what_is_unknown_is_never_ruled_out_by_what_was_learned():
     first, less = (asked({**SMALL, "gpu_memory_utilization": u}, H100, "0.26.0", UNKNOWN) for u in (0.92, 0.2))
     found = Calibration(UNKNOWN, H100, [ObservedStart(first, SEEN)]).predict(less)
-    assert found.terms.shortage.cause is Cause.NO_KV_CACHE
+    assert present(present(found.terms).shortage).cause is Cause.NO_KV_CACHE
     assert found.ruled_out is None
 
 
@@ -232,11 +243,15 @@ def test_an_estimate_of_no_graphs_is_learned():
     """An engine that sets nothing aside for them: the figures add up to what was asked for without."""
     model = model_of("Qwen/Qwen3-30B-A3B")
     demand = asked(SMALL, H100, "0.26.0", model)
-    plain = Calibration(model, H100).predict(demand).terms
+    plain = present(Calibration(model, H100).predict(demand).terms)
     assert plain.graph_estimate_gib > 0.05
     said = replace(SEEN, weights_gib=plain.weights_gib, non_torch_gib=0.25, requested_gib=plain.requested_gib)
-    said = replace(said, kv_cache_gib=plain.requested_gib - plain.weights_gib - 0.25 - 4.0, kv_tokens=None)
-    assert Calibration(model, H100, [ObservedStart(demand, said)]).predict(demand).terms.graph_estimate_gib == 0.0
+    said = replace(
+        said, kv_cache_gib=present(plain.requested_gib) - present(plain.weights_gib) - 0.25 - 4.0, kv_tokens=None
+    )
+    assert (
+        present(Calibration(model, H100, [ObservedStart(demand, said)]).predict(demand).terms).graph_estimate_gib == 0.0
+    )
 
 
 def test_counting_in_requests_does_not_corrupt_the_size_of_a_block():
@@ -250,11 +265,13 @@ def test_counting_in_requests_does_not_corrupt_the_size_of_a_block():
     config |= {"hidden_size": 2880, "num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 2880}
     model = of_mapping("gpt-oss-20b", "test", config)
     demand = asked({**SMALL, "max_model_len": 131072}, H100, "0.21.0", model)
-    plain = Calibration(model, H100).predict(demand).terms
+    plain = present(Calibration(model, H100).predict(demand).terms)
     tokens = int(int(48.0 * 2**30 / (16 * 2048 * 12)) / 8713 * 131072)
-    taught = Calibration(model, H100, [ObservedStart(demand, replace(SEEN, kv_tokens=tokens))]).predict(demand).terms
+    taught = present(
+        Calibration(model, H100, [ObservedStart(demand, replace(SEEN, kv_tokens=tokens))]).predict(demand).terms
+    )
     assert plain.request_gib == taught.request_gib == pytest.approx(3.19, abs=0.01)
-    assert taught.kv_tokens / taught.kv_gib == pytest.approx(tokens / 48.0, rel=0.001)
+    assert present(taught.kv_tokens) / present(taught.kv_gib) == pytest.approx(tokens / 48.0, rel=0.001)
 
 
 def test_two_decimals_do_not_change_the_size_of_a_block():
@@ -264,4 +281,4 @@ def test_two_decimals_do_not_change_the_size_of_a_block():
     taught, plain = (
         Calibration(model, H100, starts).predict(demand) for starts in ([ObservedStart(demand, rounded)], [])
     )
-    assert taught.terms.kv_token_bytes == plain.terms.kv_token_bytes
+    assert present(taught.terms).kv_token_bytes == present(plain.terms).kv_token_bytes

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import JsonValue
 
+from tests.present import present
 from tuner.engines.vllm.commandline import read
 from tuner.engines.vllm.engine import VllmEngine
 
@@ -10,7 +11,7 @@ MODULE = ["python3", "-m", "vllm.entrypoints.openai.api_server", "--model", "org
 
 
 def args(*flags):
-    return dict(read(["vllm", "serve", "org/glm", *flags], {}).args)
+    return dict(present(read(["vllm", "serve", "org/glm", *flags], {})).args)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_different_settings_stay_different(one, other):
     ids=["serve", "module", "entrypoint", "shell with variables", "shell over lines"],
 )
 def test_a_server_is_found_in_each_way_of_starting_it(argv):
-    command = read(argv, {"MODEL": "org/glm", "SEQS": "64"})
+    command = present(read(argv, {"MODEL": "org/glm", "SEQS": "64"}))
     assert command.model == "org/glm"
     assert dict(command.args) == {"max_num_seqs": 64}
 
@@ -81,7 +82,7 @@ def test_what_the_engine_writes_is_read_back():
         "dtype": "half",
     }
     argv = VllmEngine(("vllm", "serve"), "org/glm").command(settings, {}, None).argv
-    assert dict(read(argv, {}).args) == {
+    assert dict(present(read(argv, {})).args) == {
         "max_num_seqs": 64,
         "enable_prefix_caching": False,
         "enable_expert_parallel": True,

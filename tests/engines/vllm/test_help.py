@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.present import present
 from tuner.engines.vllm.flags import known_flags, unknown_flags
 from tuner.engines.vllm.help import HELP, of_version
 
@@ -30,7 +31,7 @@ def asked(path):
 
 
 def test_an_executable_is_asked_for_its_flags_once(vllm, tmp_path):
-    first, again = (HELP.of_executable((str(vllm), "serve"), tmp_path / "flags") for _ in range(2))
+    first, again = (present(HELP.of_executable((str(vllm), "serve"), tmp_path / "flags")) for _ in range(2))
     assert first == again
     assert len(first.flags) > 200
     assert "--disable-log-requests" not in first.flags
@@ -92,7 +93,7 @@ def test_a_version_alone_is_answered_by_the_shipped_table_with_the_choices_of_it
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(not HERE, reason="needs real vLLM: TUNER_TEST_VLLM=DIR make test (DIR/venv/bin/vllm)")
 def test_a_real_vllm_names_its_flags(tmp_path):
-    known = HELP.of_executable((f"{HERE}/venv/bin/vllm", "serve"), tmp_path)
+    known = present(HELP.of_executable((f"{HERE}/venv/bin/vllm", "serve"), tmp_path))
     assert {"--max-num-seqs", "--kv-cache-dtype", "--served-model-name", "--compilation-config"} <= known.flags
     (unknown,) = unknown_flags(["--max-num-seqs", "8", "--disable-log-requests"], known.flags)
     assert unknown.instead.startswith("--enable-log-requests")

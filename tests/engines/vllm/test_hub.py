@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.present import present
 from tuner.engines.vllm.model import hub
 
 QWEN = {
@@ -49,7 +50,7 @@ def endpoint():
 
 def test_what_the_hub_says_is_kept_and_no_token_is_told(endpoint, tmp_path):
     url, seen = endpoint
-    found = hub.asked("Qwen/Qwen3-8B", {"HF_ENDPOINT": url, "HF_TOKEN": "hf_secret"}, tmp_path)
+    found = present(hub.asked("Qwen/Qwen3-8B", {"HF_ENDPOINT": url, "HF_TOKEN": "hf_secret"}, tmp_path))
     assert (found.layers, found.max_positions, found.name) == (36, 40960, "Qwen/Qwen3-8B")
     assert hub.kept("Qwen/Qwen3-8B", tmp_path) == found
     assert {token for _, token in seen} == {None}

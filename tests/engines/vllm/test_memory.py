@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.engines.vllm.real import AWQ, FAILED, GLM, H100, H200, H200_STARTS, RTX4090X2, RUNS, SITE, asked, model_of
+from tests.present import present
 from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.memory.calibration import Calibration, compare
@@ -18,7 +19,7 @@ _LINUX = Hardware("2 x RTX 4090", 2, 23.52, 23.10, (8, 9), 128)
 def terms(args, hardware=RTX4090X2, version="0.15.0", model=None):
     model = model or model_of(AWQ)
     demand = asked(args, hardware, version, model)
-    return account(sizes_of(model, demand, hardware), demand, hardware)
+    return account(present(sizes_of(model, demand, hardware)), demand, hardware)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -26,9 +27,9 @@ def test_the_h100_runs_are_predicted_before_any_start(name, log):
     """Weights within 1 %, KV tokens within 3 %, as the issue asks; it is ten times better than that."""
     run = RUNS[name]
     found = {each.name: each for each in compare(run.predicted(log).terms, run.start(log).facts)}
-    assert abs(found["weights_gib"].error) < 0.001
-    assert abs(found["activation_gib"].error) < 0.01
-    assert abs(found["kv_tokens"].error) < 0.003
+    assert abs(present(found["weights_gib"].error)) < 0.001
+    assert abs(present(found["activation_gib"].error)) < 0.01
+    assert abs(present(found["kv_tokens"].error)) < 0.003
 
 
 def test_the_h100_without_room_for_kv_is_seen_in_advance(log):
@@ -43,7 +44,7 @@ def test_the_h200_starts_are_met(capsys):
     """Weights within 0.2 %; the profiling run's peak within 5 %, or 0.05 GiB where it is small."""
     rows = []
     for seen in H200_STARTS:
-        found = sizes_of(seen.architecture, seen.demand, H200)
+        found = present(sizes_of(seen.architecture, seen.demand, H200))
         rows.append((seen, found.weights_gib, found.activation_gib))
     with capsys.disabled():
         sys.stdout.write(_table(rows))
@@ -106,7 +107,7 @@ def test_no_launch_that_is_admitted_ran_out_of_memory_and_none_that_started_is_r
     """All real launches that are known here, without a single start to learn from."""
     for args, hardware, version, model, ended in REAL_LAUNCHES:
         demand = asked(args, hardware, version, model) if isinstance(args, dict) else args
-        shortage = account(sizes_of(model, demand, hardware), demand, hardware).shortage
+        shortage = account(present(sizes_of(model, demand, hardware)), demand, hardware).shortage
         assert (shortage and shortage.cause) == ended
         if ended is None:
             assert Calibration(model, hardware).predict(demand).ruled_out is None
@@ -122,7 +123,7 @@ def test_a_cache_is_replicated_with_mla_and_sharded_without():
         model = model_of(GLM)
         demand = asked({"tensor_parallel_size": ranks}, RTX4090X2, "0.15.0", model)
         demand = demand if env else demand.__class__(**{**_fields(demand), "use_mla": False})
-        return sizes_of(model, demand, RTX4090X2).cache.token_bytes
+        return present(sizes_of(model, demand, RTX4090X2)).cache.token_bytes
 
     assert bytes_of(1, True) == bytes_of(2, True) == 54_144
     assert bytes_of(1, False) == 962_560
@@ -151,7 +152,7 @@ def test_windowed_layers_need_cache_for_their_window_only():
     """10 full and 20 windowed layers are three groups of ten, as vLLM's own docstring has it."""
     model = of_mapping("m", "test", WINDOWED)
     demand = asked({"max_num_batched_tokens": 2048, "max_num_seqs": 8}, RTX4090X2, "0.20.0", model)
-    cache = sizes_of(model, demand, RTX4090X2).cache
+    cache = present(sizes_of(model, demand, RTX4090X2)).cache
     page = 4 * 2 * 128 * 2 * 16
     assert cache.block_bytes == page * 10
     assert cache.blocks_per_request == 131072 // 16 + 2 * (-(-(1023 + 2048) // 16) + 1)
@@ -162,9 +163,9 @@ def test_triton_mlas_workspace_grows_with_sequences_times_context():
     """2.5 GiB with 256 sequences and 131k of context on one card."""
     model = model_of(AWQ)
     demand = asked({"max_num_seqs": 256, "max_model_len": 131072}, RTX4090X2, "0.26.0", model)
-    assert sizes_of(model, demand, RTX4090X2).split_kv_gib == pytest.approx(2.5, abs=0.01)
+    assert present(sizes_of(model, demand, RTX4090X2)).split_kv_gib == pytest.approx(2.5, abs=0.01)
     older = asked({"max_num_seqs": 256, "max_model_len": 131072}, RTX4090X2, "0.15.0", model)
-    assert sizes_of(model, older, RTX4090X2).split_kv_gib == 0
+    assert present(sizes_of(model, older, RTX4090X2)).split_kv_gib == 0
 
 
 def test_stages_share_the_layers_and_the_fullest_counts():
@@ -202,7 +203,7 @@ def test_what_is_not_known_is_not_predicted():
     assert sizes_of(model, packed, H100) is None
     sizes = {"max_num_seqs": 8, "max_num_batched_tokens": 2048}
     without_gpu = account(
-        sizes_of(model, asked(sizes, nobody, None, model), nobody), asked(sizes, nobody, None, model), nobody
+        present(sizes_of(model, asked(sizes, nobody, None, model), nobody)), asked(sizes, nobody, None, model), nobody
     )
     assert without_gpu.kv_gib is None
     assert without_gpu.shortage is None

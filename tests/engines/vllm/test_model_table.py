@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.vllm.real import asked
+from tests.present import present
 from tuner.engines.hardware import Hardware
 from tuner.engines.vllm.memory.cache import GIB
 from tuner.engines.vllm.memory.calibration import Calibration
@@ -70,13 +71,13 @@ def demand(model, ranks=1, version="0.19.0", **args):
 
 @pytest.mark.parametrize("model", names(KNOWN))
 def test_weights_are_what_the_checkpoint_has(model):
-    found = sizes_of(architecture(model), demand(model), H100).weights_gib
+    found = present(sizes_of(architecture(model), demand(model), H100)).weights_gib
     assert found == pytest.approx(computed(model["weights"]) / GIB, rel=LOOSE.get(model["name"], 0.01))
 
 
 @pytest.mark.parametrize("model", names(KNOWN))
 def test_a_token_takes_what_its_layers_keep(model):
-    assert sizes_of(architecture(model), demand(model), H100).cache.token_bytes == computed(model["token"])
+    assert present(sizes_of(architecture(model), demand(model), H100)).cache.token_bytes == computed(model["token"])
 
 
 @pytest.mark.parametrize("model", names(KNOWN))
@@ -84,7 +85,7 @@ def test_what_is_left_of_the_card_is_cache(model):
     """Next to the weights a start of 8,192 tokens takes half a GiB to seven, and two more behind NVLink."""
     ranks = cards(model)
     asked_for = demand(model, ranks)
-    terms = account(sizes_of(architecture(model), asked_for, H100), asked_for, H100)
+    terms = account(present(sizes_of(architecture(model), asked_for, H100)), asked_for, H100)
     left = 79.18 * 0.92 - computed(model["weights"]) / GIB / ranks
     assert 0.5 < left - terms.kv_gib < 9.0
 
@@ -110,10 +111,15 @@ def _row(model):
     if model in UNKNOWN:
         return (model["name"], model["kind"], *[""] * 4, ", ".join(unknown(architecture(model), demand(model))[:1]))
     ranks = cards(model)
-    whole, cut = (sizes_of(architecture(model), demand(model, n), H100) for n in (1, ranks))
+    whole, cut = (present(sizes_of(architecture(model), demand(model, n), H100)) for n in (1, ranks))
     tokens = account(cut, demand(model, ranks), H100).kv_tokens
     expected = computed(model["weights"]) / GIB
-    figures = (f"{whole.weights_gib:.2f}", f"{expected:.2f}", f"{whole.cache.token_bytes:.0f}", str(ranks))
+    figures = (
+        f"{whole.weights_gib:.2f}",
+        f"{expected:.2f}",
+        f"{whole.cache.token_bytes:.0f}",
+        str(ranks),
+    )
     return (model["name"], model["kind"], *figures, f"{tokens:,}")
 
 

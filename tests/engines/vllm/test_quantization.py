@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.present import present
 from tuner.engines.vllm.model.quantization import of_config
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
@@ -28,7 +29,7 @@ COMPRESSED = {
     ],
 )
 def test_a_weight_takes_its_bits_and_its_share_of_scale_and_zero(raw, weight_bytes):
-    stored = of_config(raw).format
+    stored = present(of_config(raw)).format
     assert (stored and stored.weight_bytes) == weight_bytes
 
 
@@ -53,7 +54,7 @@ def test_no_quantization_is_none():
     ],
 )
 def test_modules_that_are_left_out_are_left_out(raw, module, covered):
-    assert (of_config(raw).of_module(module) is not None) is covered
+    assert (present(of_config(raw)).of_module(module) is not None) is covered
 
 
 MIXED = {
@@ -70,7 +71,7 @@ MIXED = {
     [("model.layers.3.self_attn.o_proj", 1.0), ("model.layers.3.mlp.experts.0.up_proj", 0.5 + 1 / 16)],
 )
 def test_groups_with_targets_of_their_own_come_before_the_one_for_all(module, weight_bytes):
-    assert of_config(MIXED).of_module(module).weight_bytes == weight_bytes
+    assert present(present(of_config(MIXED)).of_module(module)).weight_bytes == weight_bytes
 
 
 @pytest.mark.parametrize(
@@ -84,13 +85,13 @@ def test_groups_with_targets_of_their_own_come_before_the_one_for_all(module, we
     ],
 )
 def test_a_flag_may_name_what_the_checkpoint_has(method, asked, same):
-    assert of_config({"quant_method": method, "bits": 4}).same_as(asked) is same
+    assert present(of_config({"quant_method": method, "bits": 4})).same_as(asked) is same
 
 
 def test_a_checkpoint_may_ask_for_an_eight_bit_cache():
-    assert of_config({"quant_method": "modelopt", "kv_cache_quant_algo": "FP8"}).cache_bytes == 1.0
-    assert of_config({**COMPRESSED, "kv_cache_scheme": {"num_bits": 8}}).cache_bytes == 1.0
-    assert of_config(AWQ).cache_bytes is None
+    assert present(of_config({"quant_method": "modelopt", "kv_cache_quant_algo": "FP8"})).cache_bytes == 1.0
+    assert present(of_config({**COMPRESSED, "kv_cache_scheme": {"num_bits": 8}})).cache_bytes == 1.0
+    assert present(of_config(AWQ)).cache_bytes is None
 
 
 ROUND = {
@@ -118,5 +119,5 @@ DYNAMIC = {
     ],
 )
 def test_modules_may_have_bits_of_their_own(raw, module, bits):
-    stored = of_config(raw).of_module(module)
+    stored = present(of_config(raw)).of_module(module)
     assert (stored and stored.bits) == bits

@@ -4,6 +4,7 @@ import shlex
 
 import pytest
 
+from tests.present import present
 from tuner.engines.vllm.serving import from_file, gone, serving, settings
 
 IMAGE = "vllm/vllm-openai:latest"
@@ -67,8 +68,10 @@ def test_what_is_no_server(line, image):
 
 
 def test_flags_become_values():
-    flags = serving(
-        ["org/m", "--max-model-len", "32K", "--hf-overrides", '{"a": [1]}', "--no-x", "--y", "--z", "1", "2"], IMAGE
+    flags = present(
+        serving(
+            ["org/m", "--max-model-len", "32K", "--hf-overrides", '{"a": [1]}', "--no-x", "--y", "--z", "1", "2"], IMAGE
+        )
     )
     assert settings(flags.flags) == {
         "max_model_len": 32768,
@@ -80,15 +83,17 @@ def test_flags_become_values():
 
 
 def test_a_flag_that_stands_twice_is_said():
-    found = serving(
-        ["org/m", "--max-num-seqs", "8", "--middleware", "a", "--middleware", "b", "--max-num-seqs", "9"], IMAGE
+    found = present(
+        serving(
+            ["org/m", "--max-num-seqs", "8", "--middleware", "a", "--middleware", "b", "--max-num-seqs", "9"], IMAGE
+        )
     )
     assert found.remarks == ("--max-num-seqs stands 2 times: the last counts",)
     assert settings(found.flags)["max_num_seqs"] == 9
 
 
 def test_flags_that_are_gone_are_named_with_what_took_their_place():
-    flags = serving(["org/m", "--swap-space", "4", "--max-num-seqs", "8"], IMAGE).flags
+    flags = present(serving(["org/m", "--swap-space", "4", "--max-num-seqs", "8"], IMAGE)).flags
     assert list(gone(flags, IMAGE)) == []
     (said,) = gone(flags, "vllm/vllm-openai:v0.20.0")
     assert said.startswith("vLLM 0.20.0 has no --swap-space; instead: nothing")
