@@ -20,7 +20,7 @@ from tuner.records.record import Failure, Role, State
 from tuner.report import findings, launches, method, report_html
 from tuner.search.base import Expectation
 from tuner.study.minimal import effects_of
-from tuner.study.provenance import Machine, Sitting, append
+from tuner.study.provenance import Machine, StudyRun, append
 from tuner.terminal.closing import write_results
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.48 MiB."
@@ -248,8 +248,8 @@ def test_method_versions_machine_and_the_command_to_repeat_it_are_there(tmp_path
     outcome = simulated_study(tmp_path, 3)
     machine = Machine(system="Linux 6", cpu="A CPU", cores=8, memory_gib=64, gpus=("RTX 4090, 24564 MiB, 570.1",))
     typed = "tuner study start experiment=demo"
-    sitting = Sitting(started_at="2026-01-05", command=typed, machine=machine, versions={"tuner": "1", "torch": "2.13"})
-    append(outcome.folder.sittings, sitting)
+    run = StudyRun(started_at="2026-01-05", command=typed, machine=machine, versions={"tuner": "1", "torch": "2.13"})
+    append(outcome.folder, run)
     text = read(method.method(outcome)) + read(method.origin(outcome))
     for said in (f"{typed} study.name=again", "A CPU, 8 cores, 64 GiB", "RTX 4090, 24564 MiB, 570.1", "torch 2.13"):
         assert said in text

@@ -20,7 +20,7 @@ import numpy as np
 from tests.bench.drawn import Drawn
 from tuner.engines.registry import DEFAULT, ENGINES
 from tuner.proof.estimate import Noise
-from tuner.proof.noise import Reading, scatter
+from tuner.proof.noise import MetricReading, scatter
 from tuner.search.base import Observation
 from tuner.search.effects import Effects
 from tuner.space import Candidate, SearchSpace
@@ -82,11 +82,11 @@ def _measure(hill, launches, turn):
 def judged(hill):
     """What the launches of a landscape say of the best of them."""
     space = SearchSpace.model_validate(hill.space)
-    groups: dict[str, tuple[Candidate, list[Reading]]] = {}
+    groups: dict[str, tuple[Candidate, list[MetricReading]]] = {}
     for place, (params, value) in enumerate(hill.seen):
         if value is not None:
             candidate = space.candidate(params)
-            groups.setdefault(candidate.digest, (candidate, []))[1].append(Reading(place, value))
+            groups.setdefault(candidate.digest, (candidate, []))[1].append(MetricReading(place, value))
     noise = scatter([readings for _, readings in groups.values()]).noise or Noise(0.03, 2.0)
     seen = [_observation(candidate, readings) for candidate, readings in groups.values()]
     deployed, winner = space.candidate(hill.deployed), max(seen, key=lambda each: each.values[0]).candidate

@@ -100,7 +100,7 @@ def test_the_most_that_was_ever_free_is_kept_from_one_start_to_the_next():
     assert first.learned([StartupFacts(total_gib=24.0, free_gib=23.0)]).free_gib == 23.0
 
 
-def test_a_sitting_names_the_gpus_where_only_wsl_has_the_driver(tmp_path, monkeypatch):
+def test_a_run_names_the_gpus_where_only_wsl_has_the_driver(tmp_path, monkeypatch):
     (tmp_path / "wsl").mkdir()
     program = tmp_path / "wsl" / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 4090, 24564, 581.29'\n")

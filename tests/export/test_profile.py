@@ -17,7 +17,7 @@ from tuner.host.hub import commit_of
 from tuner.launchers.docker.image import StudyImage
 from tuner.load.workload import Workload
 from tuner.records.record import Ending, Role
-from tuner.study.provenance import Machine, Sitting, append
+from tuner.study.provenance import Machine, StudyRun, append
 from tuner.terminal.closing import write_results
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_image_machine_and_revision_are_the_studys_own(outcome, tmp_path, monkey
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     image = StudyImage(reference="vllm/vllm-openai:nightly", id="sha256:1", digests=(DIGEST,))
     outcome.folder.write(outcome.folder.image, image.model_dump_json())
-    append(outcome.folder.sittings, Sitting.now([]))
+    append(outcome.folder, StudyRun.now([]))
     gpus = outcome.config.hardware.model_copy(update={"gpus": (1,)})
     object.__setattr__(outcome, "config", outcome.config.model_copy(update={"hardware": gpus}))
     found = present(profile_of(outcome))

@@ -32,7 +32,7 @@ def rows() -> Iterator[tuple[str, list[Try]]]:
     yield "restart of the Docker engine", [killing.engine_restarted]
     yield "full disk", [disks.state_folder_full, disks.study_folder_full, disks.temporary_folder_full]
     yield "read-only disk", [disks.state_folder_read_only, disks.study_folder_read_only]
-    files = [damage.record, damage.configuration, damage.database, damage.sittings, damage.log_and_requests]
+    files = [damage.record, damage.configuration, damage.database, damage.runs, damage.log_and_requests]
     yield "damaged file", [*files, damage.trace]
     floods = [servers.floods_a_stream, servers.floods_a_line, servers.floods_the_list_of_models]
     yield "hostile server", [*floods, servers.closes_connections, servers.never_answers, servers.answers_nonsense]

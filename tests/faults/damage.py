@@ -54,8 +54,8 @@ def log_and_requests(folder: Path, chance: random.Random) -> None:
     _damaged(folder, chance, chance.choice(("trials/0000/server.log", "trials/0000/requests.jsonl", ".lock")))
 
 
-def sittings(folder: Path, chance: random.Random) -> None:
-    _damaged(folder, chance, "sittings.jsonl")
+def runs(folder: Path, chance: random.Random) -> None:
+    _damaged(folder, chance, "runs.jsonl")
 
 
 def trace(folder: Path, chance: random.Random) -> None:

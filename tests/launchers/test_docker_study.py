@@ -59,7 +59,7 @@ def footprint(engine):
     return take
 
 
-class Sitting:
+class Run:
     """`tuner study start` in a process of its own, heard through ``--json``."""
 
     def __init__(self, tmp_path, *overrides):
@@ -86,27 +86,27 @@ class Sitting:
 
 @pytest.fixture
 def sit(tmp_path):
-    """Starts sittings, and ends those that are still under way in the end."""
+    """Starts runs, and ends those that are still under way in the end."""
     begun = []
 
     def start(*overrides):
-        begun.append(Sitting(tmp_path, *overrides))
+        begun.append(Run(tmp_path, *overrides))
         return begun[-1]
 
     yield start
-    for sitting in begun:
-        sitting.process.terminate()
-        present(sitting.process.stdout).close()
-        sitting.process.wait(60)
+    for run in begun:
+        run.process.terminate()
+        present(run.process.stdout).close()
+        run.process.wait(60)
 
 
 def trial_containers(engine):
     return engine.containers.list(all=True, filters={"label": "tuner.launch"}, ignore_removed=True)
 
 
-def measuring(sitting, **trial):
-    sitting.until(event="TrialStarted", **trial)
-    sitting.until(event="PhaseEntered", phase="measuring")
+def measuring(run, **trial):
+    run.until(event="TrialStarted", **trial)
+    run.until(event="PhaseEntered", phase="measuring")
 
 
 def status(container):
@@ -164,11 +164,11 @@ def test_a_study_goes_through_all_that_can_go_wrong_and_leaves_the_machine_as_it
 def test_ctrl_c_in_mid_trial_gives_everything_back(engine, sim_image, production, footprint, cache, sit, tmp_path):
     service = production()
     before = footprint()
-    sitting = sit(f"launcher.image={sim_image}", "hardware.gpus=[0,1]", f"site.stop=[{service.name}]")
-    measuring(sitting, number=0)
+    run = sit(f"launcher.image={sim_image}", "hardware.gpus=[0,1]", f"site.stop=[{service.name}]")
+    measuring(run, number=0)
     assert status(service)[0] == "exited"
-    sitting.process.send_signal(signal.SIGINT)
-    assert sitting.end() == 130
+    run.process.send_signal(signal.SIGINT)
+    assert run.end() == 130
     assert status(service) == ("running", "unless-stopped")
     assert footprint() == before
     assert "resumes" in (tmp_path / "stderr").read_text()
@@ -185,13 +185,13 @@ def test_an_engine_that_restarts_in_mid_trial_costs_that_trial_a_second_attempt_
     service = production("always")
     before = footprint()
     overrides = [f"launcher.image={sim_image}", "hardware.gpus=[0,1]", f"site.stop=[{service.name}]", "budget.trials=2"]
-    sitting = sit(*overrides, "model.known_good=[{max_num_seqs: 16}]")
-    measuring(sitting, changed="max_num_seqs=16", attempt=1)
+    run = sit(*overrides, "model.known_good=[{max_num_seqs: 16}]")
+    measuring(run, changed="max_num_seqs=16", attempt=1)
     subprocess.run(present(RESTART), shell=True, check=True)
-    assert sitting.end() == 0, (tmp_path / "stderr").read_text()
+    assert run.end() == 0, (tmp_path / "stderr").read_text()
     baseline, broken, retried = StudyFolder(tmp_path / "s").records()
     assert (baseline.state, broken.state, retried.state) == (State.COMPLETE, State.FAILED, State.COMPLETE)
     assert present(broken.failure).error == "EngineUnavailable"
-    assert any("in the middle of the study" in str(event.get("text")) for event in sitting.heard)
+    assert any("in the middle of the study" in str(event.get("text")) for event in run.heard)
     assert status(service) == ("running", "always")
     assert footprint() == before

@@ -314,37 +314,37 @@ def test_stages_after_an_aborted_one_are_not_run(client, server, answer):
     assert [(result.aborted, len(result.records)) for result in results] == [(True, 1)]
 
 
-# --- what was spoiled ---
+# --- what was disturbed ---
 
 
-def spoiling(*turns):
-    """Says after each of a stage's turns what spoiled it; before them, what an earlier one left."""
+def disturbing(*turns):
+    """Says after each of a stage's turns what disturbed it; before them, what an earlier one left."""
     said = iter([word for turn in turns for word in ("of an earlier stage", turn)])
     return lambda: next(said)
 
 
-def test_a_spoiled_stage_is_sent_again_with_fresh_prompts_and_does_not_count(client, server):
-    first, second = client.run_all([stage(requests=3)], server.target, spoiled=spoiling("a kernel", None))
-    assert (first.stage, first.spoiled, first.superseded) == ("concurrent, spoiled 1", "a kernel", True)
+def test_a_disturbed_stage_is_sent_again_with_fresh_prompts_and_does_not_count(client, server):
+    first, second = client.run_all([stage(requests=3)], server.target, disturbed=disturbing("a kernel", None))
+    assert (first.stage, first.disturbed, first.superseded) == ("concurrent, disturbed 1", "a kernel", True)
     assert {record.stage for record in first.records} == {first.stage}
-    assert (second.stage, second.spoiled, second.superseded) == ("concurrent", None, False)
+    assert (second.stage, second.disturbed, second.superseded) == ("concurrent", None, False)
     seeds = [record.request.seed for record in (*first.records, *second.records)]
     assert len(set(seeds)) == 6
     assert measure([first, second], WORKLOAD) == measure([second], WORKLOAD)
 
 
-def test_after_three_turns_what_is_spoiled_counts_all_the_same_and_says_so(client, server):
-    results = client.run_all([stage()], server.target, spoiled=spoiling("one", "two", "three"))
-    assert [(result.stage, result.spoiled, result.superseded) for result in results] == [
-        ("concurrent, spoiled 1", "one", True),
-        ("concurrent, spoiled 2", "two", True),
+def test_after_three_turns_what_is_disturbed_counts_all_the_same_and_says_so(client, server):
+    results = client.run_all([stage()], server.target, disturbed=disturbing("one", "two", "three"))
+    assert [(result.stage, result.disturbed, result.superseded) for result in results] == [
+        ("concurrent, disturbed 1", "one", True),
+        ("concurrent, disturbed 2", "two", True),
         ("concurrent", "three", False),
     ]
 
 
 def test_a_stage_that_was_given_up_is_not_sent_again(client, server, answer):
     server.answer = lambda body: answer(status=503)
-    (result,) = client.run_all([stage(requests=9, max_failures=0)], server.target, spoiled=spoiling("a kernel"))
+    (result,) = client.run_all([stage(requests=9, max_failures=0)], server.target, disturbed=disturbing("a kernel"))
     assert result.aborted
 
 

@@ -106,7 +106,7 @@ def test_rounds_go_on_while_the_server_compiles(client, quick):
         kv_tokens=None,
         seed=1,
         watch=lambda: None,
-        spoiled=lambda: next(said),
+        disturbed=lambda: next(said),
     )
     assert (result.rounds, result.settled) == (3, True)
 

@@ -64,15 +64,17 @@ def test_a_gain_at_first_sight_did_not_survive_the_relaunches():
 
 
 def test_kernels_compiled_in_mid_load_were_noticed_and_the_stages_sent_again():
-    spoiled = {record.number: [each.stage for each in record.spoiled] for record in recorded("h200-unproven").records}
-    assert {number: stages for number, stages in spoiled.items() if stages} == {
+    disturbed = {
+        record.number: [each.stage for each in record.disturbed] for record in recorded("h200-unproven").records
+    }
+    assert {number: stages for number, stages in disturbed.items() if stages} == {
         3: ["single_user, spoiled 1", "ttft_5000, spoiled 1"],
         5: ["concurrent, spoiled 1", "single_user, spoiled 1"],
         6: ["single_user, spoiled 1", "single_user, spoiled 2", "single_user"],
     }
 
 
-def test_the_note_says_which_turn_of_a_spoiled_stage_counts():
+def test_the_note_says_which_turn_of_a_disturbed_stage_counts():
     outcome = recorded("h200-unproven")
     note = trial_note(outcome, outcome.records[-1])
     assert "during *single_user, spoiled 2*; it was sent again" in note
@@ -87,7 +89,7 @@ def test_the_note_says_how_the_machine_was_in_each_stage():
     disturbed = outcome.records[0].model_copy(
         update={
             "host": (StageHost("concurrent", busy), StageHost("tool_call", HostState(seconds=0.1))),
-            "spoiled": (DisturbedStage("concurrent", line, counts=True, by_others=True),),
+            "disturbed": (DisturbedStage("concurrent", line, counts=True, by_others=True),),
         }
     )
     note = trial_note(outcome, disturbed)

@@ -35,13 +35,13 @@ from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 from tuner.schema import Stored
 from tuner.site.takeover import TakeOver
-from tuner.study.provenance import Sitting, sittings
+from tuner.study.provenance import StudyRun, append, runs_of
 
 RECORDED = Path(__file__).parents[1] / "data" / "recorded"
 STUDIES = sorted(path.parent for path in RECORDED.glob("*/*/config.yaml"))
 FIELDS = RECORDED / "fields.txt"
 """Every field of a stored model that was ever read back, by its place; ``!`` in front of those without a default."""
-ROOTS = (TrialRecord, Config, Sitting, RequestRecord, StudyImage, TakeOver, Comparison, Profile)
+ROOTS = (TrialRecord, Config, StudyRun, RequestRecord, StudyImage, TakeOver, Comparison, Profile)
 
 
 @pytest.fixture(params=STUDIES, ids=lambda path: f"{path.parent.name}-{path.name}")
@@ -61,7 +61,7 @@ def test_every_record_is_read(study):
     assert study.damaged() == []
     assert len(study.records()) == len(list(study.path.glob("trials/*/record.json")))
     assert len(study.confirmations()) == len(list(study.path.glob("confirm/*/record.json")))
-    assert len(sittings(study.sittings)) == len(study.sittings.read_text().splitlines())
+    assert len(runs_of(study)) == len(study.earlier_runs.read_text().splitlines())
 
 
 def test_status_and_report_open_it(study):
@@ -101,6 +101,24 @@ def test_a_study_from_before_a_metric_is_read(study):
 
 def test_no_metric_is_required():
     assert [name for name in METRICS if Measurement.model_fields[name].is_required()] == []
+
+
+def test_a_record_of_version_1_tells_what_was_disturbed():
+    study = StudyFolder(RECORDED / "42c3e30" / "h200-unproven")
+    raw = [json.loads(path.read_text()) for path in sorted(study.path.glob("trials/*/record.json"))]
+    assert {each["schema_version"] for each in raw} == {1}
+    stages = [[stage.stage for stage in record.disturbed] for record in study.records()]
+    assert stages == [[stage["stage"] for stage in each["spoiled"]] for each in raw]
+    assert any(stages)
+    today = study.records()[-1]
+    assert TrialRecord.model_validate_json(today.model_dump_json()) == today
+
+
+def test_the_runs_of_earlier_versions_come_before_those_of_today(study):
+    before = runs_of(study)
+    append(study, StudyRun.now(("tuner", "study", "start")))
+    assert runs_of(study)[:-1] == before != []
+    assert study.runs.name == "runs.jsonl"
 
 
 def test_a_profile_of_version_1_is_read_as_one_of_today():

@@ -91,11 +91,11 @@ def test_what_was_measured_beside_a_compiling_kernel_is_measured_again(load):
     h100 = ("hardware=sim-h100", "hardware.gpus=[0]", "model=glm-flash-h100")
     asked = load(*h100, "space=none", "workload.ttft_prompt_tokens=[2995]")
     (record,) = run(asked)[0].records
-    assert [each.stage for each in record.spoiled] == ["ttft_2995, spoiled 1"]
-    assert "Triton kernel JIT compilation during inference" in record.spoiled[0].line
+    assert [each.stage for each in record.disturbed] == ["ttft_2995, disturbed 1"]
+    assert "Triton kernel JIT compilation during inference" in record.disturbed[0].line
     assert "--jit-monitor-verbose" in record.argv
     sent = StudyFolder(asked.study.path).trial(0).requests.read_text()
-    assert sent.count('"stage":"ttft_2995, spoiled 1"') == sent.count('"stage":"ttft_2995"') == 2
+    assert sent.count('"stage":"ttft_2995, disturbed 1"') == sent.count('"stage":"ttft_2995"') == 2
 
 
 @pytest.fixture
@@ -110,11 +110,15 @@ def stranger():
 def test_a_stage_during_which_others_use_the_cores_is_measured_again(load, stranger):
     judged = "host={judge: true, max_other_cpu: 0.001, max_steal: 1}"
     (record,) = run(load("space=none", "workload.min_duration_s=40", "workload.max_duration_s=60", judged))[0].records
-    assert [each.stage for each in record.host][:3] == ["concurrent, spoiled 1", "concurrent, spoiled 2", "concurrent"]
-    disturbed = [(each.stage, each.by_others, each.counts) for each in record.spoiled if "concurrent" in each.stage]
+    assert [each.stage for each in record.host][:3] == [
+        "concurrent, disturbed 1",
+        "concurrent, disturbed 2",
+        "concurrent",
+    ]
+    disturbed = [(each.stage, each.by_others, each.counts) for each in record.disturbed if "concurrent" in each.stage]
     assert disturbed == [
-        ("concurrent, spoiled 1", True, False),
-        ("concurrent, spoiled 2", True, False),
+        ("concurrent, disturbed 1", True, False),
+        ("concurrent, disturbed 2", True, False),
         ("concurrent", True, True),
     ]
     assert all(each.state.other_cpu_cores > 0 for each in record.host if each.stage == "concurrent")
@@ -377,7 +381,7 @@ def test_what_ran_otherwise_than_asked_is_marked_and_the_search_stops_spending_o
     assert requested[told + 1 :] == [None] * (5 - told)
 
 
-def test_a_relaunch_that_the_machine_spoils_is_made_again_and_decides_nothing(load):
+def test_a_relaunch_that_the_machine_disturbs_is_made_again_and_decides_nothing(load):
     """A server killed from outside says nothing of the winner: the relaunch is repeated, as a trial is."""
     # one at a time against five at once, slowly enough that no noise makes up for it
     asked = load(
@@ -391,7 +395,7 @@ def test_a_relaunch_that_the_machine_spoils_is_made_again_and_decides_nothing(lo
 
     heard = Heard()
 
-    def spoiling(event):
+    def disturbing(event):
         heard(event)
         measuring = isinstance(event, events.PhaseEntered) and event.phase is Phase.MEASURING
         latest = heard.of(events.TrialStarted)[-1] if measuring else None
@@ -399,7 +403,7 @@ def test_a_relaunch_that_the_machine_spoils_is_made_again_and_decides_nothing(lo
             for server in servers():
                 os.kill(server, signal.SIGKILL)
 
-    outcome = run_study(asked, spoiling)
+    outcome = run_study(asked, disturbing)
     best = [(r.attempt, r.state) for r in outcome.relaunches if r.role is Role.CONFIRM_BEST]
     assert best == [(1, State.FAILED), (2, State.COMPLETE)]
     assert present(outcome.decision).died == ()

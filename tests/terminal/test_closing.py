@@ -273,9 +273,9 @@ def test_requests_that_failed_are_counted_though_the_measurement_stands(outcome)
     some = measured.model_copy(update={"failed": 2, "failures": {FailureKind.HTTP: 2}})
     best = outcome.best.model_copy(update={"measurement": some})
     records = tuple(best if record.number == best.number else record for record in outcome.records)
-    spoiled = replace(outcome, records=records)
-    assert f"Requests that failed: 2 of {measured.completed + 2} in trial" in report_html(spoiled)
-    said = shown(closing.table(spoiled))
+    disturbed = replace(outcome, records=records)
+    assert f"Requests that failed: 2 of {measured.completed + 2} in trial" in report_html(disturbed)
+    said = shown(closing.table(disturbed))
     assert f"failed requests 2 of {measured.completed + 2} in trial {best.number} (http)" in said
 
 
@@ -330,11 +330,11 @@ def test_studies_lie_in_a_folder_each(folder):
 
 def test_a_finalist_that_could_not_be_measured_undisturbed_is_said_to_be(outcome):
     assert "disturbed" not in shown(closing.table(outcome))
-    spoiled = (
-        DisturbedStage("concurrent, spoiled 1", "a kernel", False),
+    disturbed = (
+        DisturbedStage("concurrent, disturbed 1", "a kernel", False),
         DisturbedStage("concurrent", "kernel compiled", True),
     )
-    records = [r.model_copy(update={"spoiled": spoiled}) if r == outcome.best else r for r in outcome.records]
+    records = [r.model_copy(update={"disturbed": disturbed}) if r == outcome.best else r for r in outcome.records]
     disturbed = replace(outcome, records=tuple(records))
     assert "Measured in disturbance: concurrent of trial" in report_html(disturbed)
     said = shown(closing.table(disturbed))

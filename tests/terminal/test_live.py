@@ -34,7 +34,7 @@ def outcome(tmp_path_factory):
 
 
 def told(outcome, records=None):
-    """The events of a sitting, as a study tells them."""
+    """The events of a run, as a study tells them."""
     shown = outcome.records if records is None else records
     yield events.StudyStarted("demo", 12, 0, 4)
     for count, record in enumerate(shown):
@@ -197,7 +197,7 @@ def test_time_left_counts_the_running_trials_phases_and_what_comes_after(outcome
         assert view._left_s() == pytest.approx(20 + 100, abs=0.5)
 
 
-def test_a_study_that_goes_on_shows_what_earlier_sittings_found(outcome):
+def test_a_resumed_study_shows_what_earlier_runs_found(outcome):
     earlier = outcome.records[:5]
     best = replace(outcome, records=earlier, relaunches=()).best
     heard = [events.StudyStarted("demo", 12, 5, 4, earlier, best)]

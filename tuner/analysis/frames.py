@@ -51,7 +51,7 @@ _MEANINGS = {
     "line": "The log line that decided it.",
     "advice": "What can be done.",
     "numbers": "The figures in the deciding line, as JSON.",
-    "stage": "Part of the workload: concurrent, single_user, ttft_N, tool_call; `…, spoiled 1` was sent again.",
+    "stage": "Part of the workload: concurrent, single_user, ttft_N, tool_call; `…, disturbed 1` was sent again.",
     "index": "Place of the request in its stage, from 0.",
     "stream": "Which of the stage's users sent it, from 0.",
     "prompt_tokens": "Length of the prompt as the server counted it.",

@@ -67,7 +67,7 @@ def _row(row: Row) -> tuple[str, str, str, str]:
 def trial_note(outcome: Outcome, record: TrialRecord) -> str:
     """What ran, what became of it, and why."""
     parts = [f"**{_verdict(outcome, record)}**", *_reason(record), *_changed(outcome, record)]
-    parts += [*_otherwise(record), *_slower(record), *_spoiled(record), *_host(record), *_phases(record)]
+    parts += [*_otherwise(record), *_slower(record), *_disturbed(record), *_host(record), *_phases(record)]
     parts += ["Command line:", _fenced(words.command(record.argv)), "Log, requests and record are among the artifacts."]
     return redacted("\n\n".join(parts))
 
@@ -148,8 +148,8 @@ def _slower(record: TrialRecord) -> Iterable[str]:
         yield "A cold start: the compile cache held nothing for it."
 
 
-def _spoiled(record: TrialRecord) -> Iterable[str]:
-    for each in record.spoiled:
+def _disturbed(record: TrialRecord) -> Iterable[str]:
+    for each in record.disturbed:
         became = "it counts all the same, for want of a better turn" if each.counts else "it was sent again"
         who = "Others used this machine" if each.by_others else "The server was busy with itself"
         yield f"{who} during *{each.stage}*; {became}:"

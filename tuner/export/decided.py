@@ -16,7 +16,7 @@ from tuner.records.record import Ending, Role, TrialRecord
 _TAIL = 0.025
 
 
-class RelaunchFigure(Documented):
+class Reading(Documented):
     """A metric over the relaunches of one configuration."""
 
     mean: float
@@ -27,11 +27,11 @@ class RelaunchFigure(Documented):
     launches: int
 
 
-class MetricChange(Documented):
+class Measured(Documented):
     """A metric of the deployed configuration and of the winner."""
 
-    baseline: RelaunchFigure
-    winner: RelaunchFigure
+    baseline: Reading
+    winner: Reading
 
 
 class Tried(Documented):
@@ -49,24 +49,22 @@ class Tried(Documented):
     """Which limit it missed, or why it cannot run."""
 
 
-def measured_of(decision: Decision) -> dict[str, MetricChange]:
+def measured_of(decision: Decision) -> dict[str, Measured]:
     """Every metric that both were launched again for."""
     effects = {**decision.goals, **decision.others}
     both = {name: (effect.baseline, effect.candidate) for name, effect in effects.items()}
     return {
-        name: MetricChange(baseline=_reading(old), winner=_reading(new))
-        for name, (old, new) in both.items()
-        if old and new
+        name: Measured(baseline=_reading(old), winner=_reading(new)) for name, (old, new) in both.items() if old and new
     }
 
 
-def _reading(values: Sequence[float]) -> RelaunchFigure:
+def _reading(values: Sequence[float]) -> Reading:
     if min(values) <= 0:
-        return RelaunchFigure(mean=_rounded(sum(values) / len(values)), launches=len(values))
+        return Reading(mean=_rounded(sum(values) / len(values)), launches=len(values))
     estimate = level(values)
     low, high = estimate.bounds(_TAIL)
     ends = (_rounded(exp(low)), _rounded(exp(high))) if isfinite(low) and isfinite(high) else (None, None)
-    return RelaunchFigure(mean=_rounded(exp(estimate.center)), low=ends[0], high=ends[1], launches=len(values))
+    return Reading(mean=_rounded(exp(estimate.center)), low=ends[0], high=ends[1], launches=len(values))
 
 
 def _rounded(value: float) -> float:

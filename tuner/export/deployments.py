@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuner import words
 from tuner.engines.hardware import stated_hardware
-from tuner.export.decided import RelaunchFigure, measured_of
+from tuner.export.decided import Reading, measured_of
 from tuner.export.origin import digest_of
 from tuner.export.profile import Profile, read_profile, recommended, settings_of
 from tuner.records.folder import StudyFolder
@@ -43,24 +43,24 @@ class ComparedDeployment:
     context: int | None
     traffic: str
     digest: str | None
-    readings: Mapping[str, RelaunchFigure]
+    readings: Mapping[str, Reading]
 
     @property
-    def alone(self) -> RelaunchFigure | None:
+    def alone(self) -> Reading | None:
         """Tokens a second of one user, from its time per output token."""
         return _over(1000, self.readings.get(_ALONE))
 
-    def cost(self, price: float) -> RelaunchFigure | None:
+    def cost(self, price: float) -> Reading | None:
         """What a million output tokens cost under this traffic, where a GPU costs so much an hour."""
         return _over(price * self.gpus / _HOUR_S * _TOKENS, self.readings.get(_TOGETHER)) if self.gpus else None
 
 
-def _over(amount: float, reading: RelaunchFigure | None) -> RelaunchFigure | None:
+def _over(amount: float, reading: Reading | None) -> Reading | None:
     """An amount over what was read; the ends of the interval change places."""
     if reading is None:
         return None
     low, high = (None if end is None else amount / end for end in (reading.high, reading.low))
-    return RelaunchFigure(mean=amount / reading.mean, low=low, high=high, launches=reading.launches)
+    return Reading(mean=amount / reading.mean, low=low, high=high, launches=reading.launches)
 
 
 def deployments(place: Path) -> list[ComparedDeployment]:
@@ -109,7 +109,7 @@ def table(compared: Sequence[ComparedDeployment], price: float | None = None) ->
     return [{column: row[column] for column in known} for row in rows]
 
 
-def _said(reading: RelaunchFigure | None) -> str:
+def _said(reading: Reading | None) -> str:
     if reading is None:
         return ""
     known = reading.low is not None and reading.high is not None
@@ -150,11 +150,11 @@ def _of(
     which: str,
     trial: TrialRecord,
     args: Mapping[str, object],
-    relaunched: Mapping[str, RelaunchFigure],
+    relaunched: Mapping[str, Reading],
 ) -> ComparedDeployment:
     config, version = outcome.config, trial.facts.engine_version if trial.facts else None
     numbers = trial.measurement.numbers if trial.measurement else {}
-    once = {name: RelaunchFigure(mean=value, launches=1) for name in _READ if (value := numbers.get(name)) is not None}
+    once = {name: Reading(mean=value, launches=1) for name in _READ if (value := numbers.get(name)) is not None}
     context = trial.facts.max_model_len if trial.facts else None
     return ComparedDeployment(
         name=f"{config.study.name}, {which}",

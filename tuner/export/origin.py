@@ -15,7 +15,7 @@ from tuner.load.shapes import Documented
 from tuner.load.workload import Workload
 from tuner.records.folder import StudyFolder, read_json
 from tuner.records.outcome import Outcome
-from tuner.study.provenance import Machine, sittings
+from tuner.study.provenance import Machine, runs_of
 
 
 class ProfileImage(Documented):
@@ -61,7 +61,7 @@ def image_of(folder: StudyFolder) -> ProfileImage | None:
 
 def machine_of(outcome: Outcome) -> ProfileMachine:
     """The machine of the study's last run."""
-    runs, hardware = sittings(outcome.folder.sittings), outcome.config.hardware
+    runs, hardware = runs_of(outcome.folder), outcome.config.hardware
     last = runs[-1].machine if runs else None
     gpus = [gpu for index, gpu in enumerate(last.gpus if last else ()) if index in hardware.gpus]
     system = last.system if last else None
@@ -76,7 +76,7 @@ def service_of(config: Config) -> ProfileService:
 
 def revision_of(outcome: Outcome) -> str | None:
     """The model's commit, where the cache of the study's own machine tells."""
-    runs = sittings(outcome.folder.sittings)
+    runs = runs_of(outcome.folder)
     config = outcome.config
     given = config.model.args.get("revision")
     if not runs or runs[-1].machine != Machine.this():

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError
 from tuner import documents
 from tuner.engines.effective import EffectiveSetting
 from tuner.errors import ConfigError
-from tuner.export.decided import MetricChange, Tried, measured_of, tried_of
+from tuner.export.decided import Measured, Tried, measured_of, tried_of
 from tuner.export.origin import (
     ProfileImage,
     ProfileMachine,
@@ -125,7 +125,7 @@ class Profile(Stored):
     """Number of the trial that found this configuration."""
     deployed: ProfileSettings | None = None
     """What was deployed, and what the winner is compared with."""
-    measured: dict[str, MetricChange] = Field(default_factory=dict)
+    measured: dict[str, Measured] = Field(default_factory=dict)
     """Each metric of both, over their relaunches."""
     verdict: ProfileVerdict
     tried: tuple[Tried, ...] = ()

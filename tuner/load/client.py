@@ -34,7 +34,7 @@ def _unwatched() -> None:
     """Nothing to look after while a stage runs."""
 
 
-def unspoiled() -> str | None:
+def undisturbed() -> str | None:
     """Nobody knows of anything."""
     return None
 
@@ -97,7 +97,7 @@ class LoadClient:
         stages: Iterable[Stage],
         target: Target,
         watch: Callable[[], None] = _unwatched,
-        spoiled: Callable[[], str | None] = unspoiled,
+        disturbed: Callable[[], str | None] = undisturbed,
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> tuple[StageResult, ...]:
         """Run stages in order; the first one that had to be aborted is the last: nothing after it can be used.
@@ -106,13 +106,13 @@ class LoadClient:
             stages: What to send.
             target: Where to.
             watch: As ``run`` has it.
-            spoiled: Asked once a stage is over what has spoiled its numbers since it was last asked. If something
+            disturbed: Asked once a stage is over what has disturbed its numbers since it was last asked. If something
                 has, the stage is sent again with fresh prompts, up to two times, and only the last turn counts.
             around: Entered once for each turn, and left when its last request is answered.
         """
         results: list[StageResult] = []
         for stage in stages:
-            results += self._until_clean(stage, target, watch, spoiled, around)
+            results += self._until_clean(stage, target, watch, disturbed, around)
             if results[-1].aborted:
                 break
         return tuple(results)
@@ -122,16 +122,16 @@ class LoadClient:
         stage: Stage,
         target: Target,
         watch: Callable[[], None],
-        spoiled: Callable[[], str | None],
+        disturbed: Callable[[], str | None],
         around: Callable[[], AbstractContextManager[object]],
     ) -> list[StageResult]:
         turns: list[StageResult] = []
         for turn in range(_TURNS):
-            spoiled()  # what came before is not this turn's
+            disturbed()  # what came before is not this turn's
             with around():
                 result = self._counted(stage.afresh(turn), target, watch)
-            turns.append(replace(result, spoiled=spoiled()))
-            if turns[-1].spoiled is None or result.aborted:
+            turns.append(replace(result, disturbed=disturbed()))
+            if turns[-1].disturbed is None or result.aborted:
                 break
         *earlier, last = turns
         return [*(result.set_aside(turn) for turn, result in enumerate(earlier, 1)), last]

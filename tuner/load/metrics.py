@@ -156,7 +156,7 @@ def measure(
 
     Args:
         results: The stages of a ``plan``, in any order; one that is missing leaves its numbers ``None``, and one that
-            was sent again for being spoiled counts for nothing.
+            was sent again for being disturbed counts for nothing.
         workload: Whose stages they are, and whose limits say when the numbers would lie.
         clock_scale: Seconds of a simulated engine that pass in one second of wall time.
         deciding: What the objective asks for, in addition to what every measurement has.

@@ -144,7 +144,7 @@ class DisturbedStage:
     """A stage that was measured while the server was busy with itself, or others used the machine.
 
     Attributes:
-        stage: Its name; one that was sent again is called ``concurrent, spoiled 1``.
+        stage: Its name; one that was sent again is called ``concurrent, disturbed 1``.
         line: The log line that says so, or a sentence about the machine.
         counts: Whether its numbers are used all the same: it was the last turn. Else it was sent again.
         by_others: Whether others used the machine; else the server was busy with itself.
@@ -186,8 +186,8 @@ class StageResult:
             time may be.
         loop_lag_max_ms: The worst of it.
         aborted: Whether it was ended early because too many requests had failed.
-        spoiled: The log line, or the sentence about the machine, by which its numbers are not the server's usual ones;
-            ``None`` if nothing speaks against them.
+        disturbed: The log line, or the sentence about the machine, by which its numbers are not the server's usual
+            ones; ``None`` if nothing speaks against them.
         superseded: Whether it was sent again for that, so that it counts for nothing; its records carry its name.
         window: Its steady part; ``None`` for a stage that sends a fixed number of requests, which counts as a whole.
         started_ns: When it began, on the clock of ``perf_counter_ns``, which all processes of a machine share.
@@ -206,7 +206,7 @@ class StageResult:
     loop_lag_p99_ms: float
     loop_lag_max_ms: float
     aborted: bool = False
-    spoiled: str | None = None
+    disturbed: str | None = None
     superseded: bool = False
     window: Window | None = None
     started_ns: int | None = None
@@ -221,8 +221,8 @@ class StageResult:
         return tuple(r for r in self.records if r.completed and (window is None or window.holds(r.started_ms)))
 
     def set_aside(self, turn: int) -> "StageResult":
-        """The same as evidence only, under a name that no stage has: ``concurrent, spoiled 1``."""
-        return replace(self.renamed(f"{self.stage}, spoiled {turn}"), superseded=True)
+        """The same as evidence only, under a name that no stage has: ``concurrent, disturbed 1``."""
+        return replace(self.renamed(f"{self.stage}, disturbed {turn}"), superseded=True)
 
     def renamed(self, name: str) -> "StageResult":
         """The same under another name, as its records have it."""

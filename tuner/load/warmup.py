@@ -15,7 +15,7 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict
 
 from tuner.errors import MeasurementError
-from tuner.load.client import LoadClient, unspoiled
+from tuner.load.client import LoadClient, undisturbed
 from tuner.load.plan import Room, Skipped, tool_call
 from tuner.load.prompts import WORDS, TokenCalibration, calibrate
 from tuner.load.records import StageResult
@@ -66,7 +66,7 @@ def warm_up(
     kv_tokens: int | None,
     seed: int,
     watch: Callable[[], None],
-    spoiled: Callable[[], str | None] = unspoiled,
+    disturbed: Callable[[], str | None] = undisturbed,
     prompts: str = "random words",
 ) -> WarmUp:
     """Warm a server up.
@@ -79,14 +79,14 @@ def warm_up(
         kv_tokens: The capacity of its KV cache; ``None`` if unknown.
         seed: Its prompts share no prefix with those that ``plan`` makes of the same seed.
         watch: As in ``LoadClient.run``.
-        spoiled: As in ``LoadClient.run_all``: a round that was spoiled is not the last.
+        disturbed: As in ``LoadClient.run_all``: a round that was disturbed is not the last.
         prompts: What they are made of, in words; the target's ``counts`` decide.
 
     Raises:
         MeasurementError: More requests failed than the workload allows, or the token counts make no sense.
         RequestsRefused: The server refuses them all.
     """
-    warming = _WarmingUp(client, target, workload, f"{seed}/warm_up", watch, spoiled)
+    warming = _WarmingUp(client, target, workload, f"{seed}/warm_up", watch, disturbed)
     return warming.run(Room(context_tokens, kv_tokens)).model_copy(update={"prompts": prompts})
 
 
@@ -120,9 +120,9 @@ class _WarmingUp:
     workload: Workload
     seed: str
     watch: Callable[[], None]
-    spoiled: Callable[[], str | None]
+    disturbed: Callable[[], str | None]
     sent: int = 0
-    spoiled_by: str | None = None
+    disturbed_by: str | None = None
 
     def run(self, room: Room) -> WarmUp:
         start_ns = time.perf_counter_ns()
@@ -168,9 +168,9 @@ class _WarmingUp:
         while short and len(medians) < self.workload.warm_up.max_rounds and not self._settled(medians):
             name = f"round_{len(medians)}"
             requests = prompts(f"{self.seed}/{name}", short, _OUTPUT_TOKENS, calibration)
-            self.spoiled()  # what came before is not this round's
+            self.disturbed()  # what came before is not this round's
             result = self._send(name, requests, streams=self.workload.users, max_failures=allowed)
-            self.spoiled_by = self.spoiled()
+            self.disturbed_by = self.disturbed()
             medians.append(_median_ttft_ms(result))
         return medians
 
@@ -178,7 +178,7 @@ class _WarmingUp:
         return length <= _SHORT_TOKENS or length == self.workload.typical[0]
 
     def _settled(self, medians: list[float]) -> bool:
-        if len(medians) < 2 or self.spoiled_by:
+        if len(medians) < 2 or self.disturbed_by:
             return False
         before, last = medians[-2:]
         return abs(last - before) <= self.workload.warm_up.settle_tolerance * before

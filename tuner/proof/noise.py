@@ -14,7 +14,7 @@ _SURE = 0.025
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MetricReading:
     """A metric of one launch.
 
     Attributes:
@@ -39,7 +39,7 @@ class Scatter:
     drift: float = 0.0
 
 
-def scatter(groups: Sequence[Sequence[Reading]]) -> Scatter:
+def scatter(groups: Sequence[Sequence[MetricReading]]) -> Scatter:
     """Pool what the launches of each configuration differ by; a straight line in time is common to all of them.
 
     Args:

@@ -163,8 +163,13 @@ class StudyFolder:
         return self.path / "image.json"
 
     @property
-    def sittings(self) -> Path:
+    def runs(self) -> Path:
         """With which command, where and with which versions the study was run: a line for each run."""
+        return self.path / "runs.jsonl"
+
+    @property
+    def earlier_runs(self) -> Path:
+        """The same, of runs with versions of tuner that gave it another name."""
         return self.path / "sittings.jsonl"
 
     @property
@@ -293,7 +298,7 @@ class StudyFolder:
         if any(next(self.path.glob(kind), None) for kind in ("trials/*", "confirm/*", "aside-*")):
             return
         self.forget()
-        for path in (self.image, self.sittings, self.sources, self.path / ".lock"):
+        for path in (self.image, self.runs, self.earlier_runs, self.sources, self.path / ".lock"):
             path.unlink(missing_ok=True)
         with suppress(OSError):  # what we did not put there stays
             self.path.rmdir()

@@ -324,7 +324,7 @@ class Outcome:
         return [
             f"{each.stage} of {named(record.role, record.number)}: {_disturber(each)} in every turn of it"
             for record in (*finalists, *self.confirmations)
-            for each in record.spoiled
+            for each in record.disturbed
             if each.counts
         ]
 
@@ -335,5 +335,5 @@ class Outcome:
         return Counter(name for digest in measured for name in self.readings.misses(digest))
 
 
-def _disturber(spoiled: DisturbedStage) -> str:
-    return f"others used this machine ({spoiled.line})" if spoiled.by_others else "the server compiled kernels"
+def _disturber(disturbed: DisturbedStage) -> str:
+    return f"others used this machine ({disturbed.line})" if disturbed.by_others else "the server compiled kernels"

@@ -15,7 +15,7 @@ from tuner.load.metrics import Measurement
 from tuner.load.naming import comparable
 from tuner.objective import Objective
 from tuner.proof.estimate import Noise, chance
-from tuner.proof.noise import Reading, Scatter, scatter
+from tuner.proof.noise import MetricReading, Scatter, scatter
 from tuner.records.record import TrialRecord
 
 _GUESSED = Noise(0.03, 2.0)
@@ -225,9 +225,9 @@ class Readings:
             found.setdefault(record.digest, []).extend(_read(place, record))
         return found
 
-    def _groups(self, name: str) -> list[list[Reading]]:
+    def _groups(self, name: str) -> list[list[MetricReading]]:
         repeated = (readings for readings in self._by_digest.values() if len(readings) > 1)
-        return [[Reading(place, read[name]) for place, read in readings if name in read] for readings in repeated]
+        return [[MetricReading(place, read[name]) for place, read in readings if name in read] for readings in repeated]
 
     def _logs(self, digest: str, name: str) -> list[float]:
         drift = self.scatter(name).drift

@@ -1,8 +1,9 @@
 """The record of a trial: what was asked, what ran, what was measured, and what became of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
@@ -132,10 +133,18 @@ class Screened(Schema):
     """Why it is not believed before it has been launched; empty where it is."""
 
 
+def _second(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Version 1 had another word for what is disturbed; its stages keep the names that their requests have."""
+    kept = {name: value for name, value in raw.items() if name != "spoiled"}
+    return {**kept, "schema_version": 2, "disturbed": raw.get("spoiled", ())}
+
+
 class TrialRecord(Stored):
     """One trial: what was asked, what ran, what was seen, what it is worth."""
 
-    schema_version: Literal[1] = 1
+    upgrades = (_second,)
+
+    schema_version: Literal[2] = 2
     tuner_version: str
     study: str
     number: int
@@ -170,7 +179,7 @@ class TrialRecord(Stored):
     warm_up: WarmUp | None = None
     skipped: tuple[Skipped, ...] = ()
     """Parts of the workload that did not fit, and why."""
-    spoiled: tuple[DisturbedStage, ...] = ()
+    disturbed: tuple[DisturbedStage, ...] = ()
     """Stages during which the server was busy with itself, or others used the machine. They are sent again; the third
     turn counts in any case."""
     host: tuple[StageHost, ...] = ()

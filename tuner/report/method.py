@@ -5,7 +5,7 @@ from tuner.load.wording import sending
 from tuner.records.outcome import Outcome
 from tuner.records.record import TrialRecord
 from tuner.report.markup import Html, html, joined, table, tag
-from tuner.study.provenance import Machine, Sitting, sittings
+from tuner.study.provenance import Machine, StudyRun, runs_of
 
 _SEARCHES = {
     "auto": "a Gaussian process of single effects and pairs",
@@ -69,10 +69,10 @@ def _search(outcome: Outcome) -> str:
 
 def _kind(outcome: Outcome) -> str:
     """What ``auto`` came to for several goals, by what was installed at the last run."""
-    kind, sat = outcome.config.search.kind, sittings(outcome.folder.sittings)
-    if kind != "auto" or not sat or len(outcome.config.objective.goals) == 1:
+    kind, runs = outcome.config.search.kind, runs_of(outcome.folder)
+    if kind != "auto" or not runs or len(outcome.config.objective.goals) == 1:
         return kind
-    return "gp" if "torch" in sat[-1].versions else "tpe"
+    return "gp" if "torch" in runs[-1].versions else "tpe"
 
 
 def _proof(outcome: Outcome) -> str:
@@ -101,9 +101,9 @@ def _noise(outcome: Outcome) -> str:
 
 def origin(outcome: Outcome) -> Html:
     """Versions, machine and command."""
-    sat = sittings(outcome.folder.sittings)
-    facts = [*_engine(outcome), *_versions(sat), *_machine(outcome, sat)]
-    return joined([table(("", ""), facts, "facts"), *_deployed(outcome), _repeat(outcome, sat)])
+    runs = runs_of(outcome.folder)
+    facts = [*_engine(outcome), *_versions(runs), *_machine(outcome, runs)]
+    return joined([table(("", ""), facts, "facts"), *_deployed(outcome), _repeat(outcome, runs)])
 
 
 def _engine(outcome: Outcome) -> list[tuple[str, str]]:
@@ -129,18 +129,18 @@ def _deployed(outcome: Outcome) -> list[Html]:
     return [tag("p", "The deployed configuration was started with:"), tag("pre", words.command(record.argv))]
 
 
-def _versions(sat: list[Sitting]) -> list[tuple[str, str]]:
-    if not sat:
+def _versions(runs: list[StudyRun]) -> list[tuple[str, str]]:
+    if not runs:
         return [("Versions", "not recorded")]
-    return [("Versions", ", ".join(f"{name} {version}" for name, version in sat[-1].versions.items()))]
+    return [("Versions", ", ".join(f"{name} {version}" for name, version in runs[-1].versions.items()))]
 
 
-def _machine(outcome: Outcome, sat: list[Sitting]) -> list[tuple[str, str]]:
+def _machine(outcome: Outcome, runs: list[StudyRun]) -> list[tuple[str, str]]:
     memory = next((r.facts for r in outcome.records if r.facts and r.facts.total_gib), None)
     rows = [("Hardware", outcome.config.hardware.name)]
     if memory:
         rows.append(("GPU memory as the engine saw it", f"{memory.total_gib} GiB, {memory.free_gib} GiB free at start"))
-    machines = list(dict.fromkeys(_host(sitting.machine) for sitting in sat))
+    machines = list(dict.fromkeys(_host(run.machine) for run in runs))
     rows += [("Host" if n == 0 else "and then", host) for n, host in enumerate(machines)]
     return rows
 
@@ -151,8 +151,8 @@ def _host(machine: Machine) -> str:
     return f"{machine.cpu}, {machine.cores} cores{memory}; {machine.system}" + (f"; {gpus}" if gpus else "")
 
 
-def _repeat(outcome: Outcome, sat: list[Sitting]) -> Html:
-    typed = next((sitting.command for sitting in sat if sitting.command), None)
+def _repeat(outcome: Outcome, runs: list[StudyRun]) -> Html:
+    typed = next((run.command for run in runs if run.command), None)
     if typed is None:
         return tag("p", "The study was not begun from a command line; its whole configuration is in config.yaml.")
     return joined([tag("p", html("The same again, under another name:")), tag("pre", f"{typed} study.name=again")])

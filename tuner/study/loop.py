@@ -94,7 +94,7 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
             listener(events.Noted(warning))
         for source in sources:
             listener(events.Noted(f"begins with {warm.told(source)}"))
-        provenance.append(folder.sittings, provenance.Sitting.now(command))
+        provenance.append(folder, provenance.StudyRun.now(command))
         with storage_errors(folder.path), workbench(config, listener) as (bench, ground):
             return run.run(bench, ground)
 

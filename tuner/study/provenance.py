@@ -1,6 +1,6 @@
 """One run of a study: the command, the machine and the versions, so that a year later one still knows.
 
-A study may be stopped and resumed, elsewhere too; each run, a *sitting*, adds a line to ``sittings.jsonl``.
+A study may be stopped and resumed, elsewhere too; each run adds a line to ``runs.jsonl``.
 """
 
 import os
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from tuner import __version__
 from tuner.host import nvidia as driver
 from tuner.reading import bytes_of
+from tuner.records.folder import StudyFolder
 from tuner.schema import Schema
 from tuner.secrets import redacted
 
@@ -46,7 +47,7 @@ class Machine(Schema):
         )
 
 
-class Sitting(Schema):
+class StudyRun(Schema):
     """When a study was begun or resumed, how, where and with which versions."""
 
     started_at: str
@@ -57,7 +58,7 @@ class Sitting(Schema):
     versions: dict[str, str]
 
     @classmethod
-    def now(cls, command: Sequence[str]) -> "Sitting":
+    def now(cls, command: Sequence[str]) -> "StudyRun":
         """The run that begins now."""
         return cls(
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -67,20 +68,22 @@ class Sitting(Schema):
         )
 
 
-def append(path: Path, sitting: Sitting) -> None:
+def append(folder: StudyFolder, run: StudyRun) -> None:
     """Add a run to those of a study."""
-    path.touch(mode=0o600)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(sitting.model_dump_json() + "\n")
+    folder.runs.touch(mode=0o600)
+    with folder.runs.open("a", encoding="utf-8") as file:
+        file.write(run.model_dump_json() + "\n")
 
 
-def sittings(path: Path) -> list[Sitting]:
-    """A study's sittings, oldest first; a line that was cut off by a crash is left out."""
-    found = []
+def runs_of(folder: StudyFolder) -> list[StudyRun]:
+    """A study's runs, oldest first; a line that was cut off by a crash is left out."""
+    return [*_runs(folder.earlier_runs), *_runs(folder.runs)]
+
+
+def _runs(path: Path) -> Iterator[StudyRun]:
     for line in bytes_of(path).decode("utf-8", "replace").splitlines() if path.is_file() else ():
         with suppress(ValidationError):
-            found.append(Sitting.model_validate_json(line))
-    return found
+            yield StudyRun.model_validate_json(line)
 
 
 def _libraries() -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tuner import words
 from tuner.engines.effective import Status
-from tuner.export.decided import RelaunchFigure, Tried
+from tuner.export.decided import Reading, Tried
 from tuner.export.profile import Profile, ProfileSettings
 from tuner.records import verdict
 from tuner.records.answers import told
@@ -88,7 +88,7 @@ def _measured(profile: Profile) -> Table:
     return table
 
 
-def _said(name: str, reading: RelaunchFigure) -> str:
+def _said(name: str, reading: Reading) -> str:
     if reading.low is None or reading.high is None:
         return words.metric(name).said(reading.mean)
     return f"{words.metric(name).said(reading.mean)} [{words.digits(reading.low)}, {words.digits(reading.high)}]"

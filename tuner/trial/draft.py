@@ -83,7 +83,7 @@ class Draft:
             effective=self.effective,
             warm_up=self.warm_up,
             skipped=self.skipped,
-            spoiled=self.disturbed,
+            disturbed=self.disturbed,
             host=self.host,
             measurement=self.measurement,
             verdict=self.verdict,

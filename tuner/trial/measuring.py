@@ -26,7 +26,7 @@ def warm(server: ServerUnderTest) -> None:
             kv_tokens=server.draft.kv_tokens,
             seed=server.assignment.seed,
             watch=watch.check,
-            spoiled=watch.spoiled,
+            disturbed=watch.disturbed,
             prompts=server.wording.prompts,
         )
 

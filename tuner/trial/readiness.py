@@ -34,7 +34,7 @@ _PAUSE_S, _LONGEST_S = 0.2, 0.6
 """A log that says nothing for so long has said what there is to say; and how long that is waited for."""
 _HEALTH_EVERY_S = 0.25
 _AFTERMATH_S = 3.0
-_SPOILER_LENGTH = 300
+_DISTURBANCE_LENGTH = 300
 """What is kept of a line that tells of a compiled kernel: its beginning names the kernel, the rest is two pages."""
 _UNDECIDED = (Cause.UNKNOWN, Cause.HEALTHY, Cause.DEGRADED)
 _STILL_RUNS = Fate(running=True)
@@ -90,7 +90,7 @@ class Watch:
     tolerance: Tolerance = field(default_factory=Tolerance)
     serving: bool = False
     _progress: "_Progress" = field(default_factory=lambda: _Progress())
-    _spoiled_by: str | None = None
+    _disturbed_by: str | None = None
     _reader: LogReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -171,10 +171,10 @@ class Watch:
             self.linger()
             raise
 
-    def spoiled(self) -> str | None:
+    def disturbed(self) -> str | None:
         """The line, new since the last call, by which what is measured now is not the server's usual speed."""
         self.check()
-        line, self._spoiled_by = self._spoiled_by, None
+        line, self._disturbed_by = self._disturbed_by, None
         return line
 
     def silent_s(self) -> float:
@@ -200,7 +200,7 @@ class Watch:
         if not self.serving and (phase := self.engine.phase(line)):
             self.stopwatch.enter(phase)
         if self.engine.disturbs(line):
-            self._spoiled_by = line[:_SPOILER_LENGTH]
+            self._disturbed_by = line[:_DISTURBANCE_LENGTH]
 
     def _failure(self, diagnosis: Diagnosis, message: str) -> TrialError:
         where = f"under load: {message}" if self.serving else message

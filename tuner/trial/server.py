@@ -90,7 +90,7 @@ class ServerUnderTest:
         watch, bench = self.watch, self.bench
         with watch.explaining(), watching(self.server.pids, bench.watched_gpus, bench.host) as host:
             results = bench.client.run_all(
-                stages, self.target, watch.check, lambda: watch.spoiled() or host.disturbed(), host.turn
+                stages, self.target, watch.check, lambda: watch.disturbed() or host.disturbed(), host.turn
             )
         self._note_host(results, host, which)
         if any(record.failed for result in results for record in result.records):
@@ -102,9 +102,11 @@ class ServerUnderTest:
         limits, turns = self.bench.host, tuple(zip(results, host.states, strict=True))
         self.draft.host += tuple(StageHost(f"{result.stage}{which}", state) for result, state in turns)
         self.draft.disturbed += tuple(
-            DisturbedStage(f"{r.stage}{which}", r.spoiled, not r.superseded, r.spoiled == disturbance(state, limits))
+            DisturbedStage(
+                f"{r.stage}{which}", r.disturbed, not r.superseded, r.disturbed == disturbance(state, limits)
+            )
             for r, state in turns
-            if r.spoiled
+            if r.disturbed
         )
 
     def settle(self, stages: Iterable[Stage]) -> None:
