@@ -52,6 +52,13 @@ def test_a_time_that_was_measured_is_no_guess(load, tmp_path):
     assert "guess" not in known.text
 
 
+def test_a_complete_study_that_is_given_more_has_launches_to_come(load, tmp_path):
+    outcome = simulated_study(tmp_path, 3)
+    assert plan_of(outcome.config).launches == 0
+    more = [f"study.name={outcome.config.study.name}", "study.confirm.max=4", f"budget.trials={3 + 8 + 5}"]
+    assert plan_of(load(*more)).launches == 5 + 8 - len(outcome.confirmations)
+
+
 def test_a_model_that_is_not_there_leaves_no_study(load, tmp_path):
     with pytest.raises(ConfigError, match="/not/there is not there"):
         run_study(load("model.id=/not/there"), lambda event: None)

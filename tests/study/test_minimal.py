@@ -153,3 +153,8 @@ def test_of_too_few_launches_nothing_is_said_and_the_winner_is_proven_as_it_is(t
     outcome = simulated_study(tmp_path, 7, seed=2, proven=False)
     assert effects_of(outcome) is None
     assert heard_terms(outcome) == (outcome.next_terms(), [])
+    changes = len(outcome.changes(outcome.best))
+    assert earned.sentences(outcome) == [
+        f"What each of the {changes} changes earns cannot be told from fewer than 4 measured configurations: "
+        "they are proven together."
+    ]

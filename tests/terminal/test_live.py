@@ -254,6 +254,12 @@ def test_pace_counts_phases_as_often_as_they_are_reached(outcome):
     assert pace.launch_s == pytest.approx(mean_s, rel=0.25)
 
 
+def test_a_relaunch_screens_nothing():
+    phases = {Phase.STARTING: 40.0, Phase.MEASURING: 20.0, Phase.SCREENING: 180.0, Phase.SOAKING: 300.0}
+    pace = Pace(phases, {Phase.STARTING: 1.0, Phase.MEASURING: 1.0, Phase.SCREENING: 0.5, Phase.SOAKING: 0.1})
+    assert (pace.launch_s, pace.relaunch_s) == (150.0, 60.0)
+
+
 def test_nothing_is_expected_before_the_first_launch():
     assert Pace.of(()).launch_s is None
     assert Pace.of(()).left_s(Phase.STARTING, 3.0) is None

@@ -158,7 +158,7 @@ def _earnings(outcome: Outcome) -> Html:
     """What each change of the winner earns, with its interval."""
     effects = effects_of(outcome)
     if effects is None:
-        return NOTHING
+        return joined([tag("p", text, class_="caption") for text in earned.untold(outcome)])
     rows = [_earning(each) for each in (*effects.kept, *effects.went_back)]
     head = ("setting", "deployed", f"trial {effects.trial}", "earns", "")
     said = f"{earned.others(effects)} {earned.bar(effects)}"

@@ -5,7 +5,24 @@ from collections.abc import Iterator, Mapping
 from tuner import words
 from tuner.proof.decision import Effect
 from tuner.records import verdict
-from tuner.study.minimal import Earned, SettingEffect, WinnerEffects
+from tuner.records.outcome import Outcome
+from tuner.study.minimal import FEWEST, Earned, SettingEffect, WinnerEffects, effects_of
+
+
+def sentences(outcome: Outcome) -> list[str]:
+    """What each change of a study's winner earns, or why that is not known; none where nothing was changed."""
+    effects = effects_of(outcome)
+    return [*lines(effects), bar(effects)] if effects else list(untold(outcome))
+
+
+def untold(outcome: Outcome) -> Iterator[str]:
+    """Why nothing is known of a winner's single changes, where there are several and too little was measured."""
+    best = outcome.best
+    if effects_of(outcome) is None and outcome.improved and best and (count := len(outcome.changes(best))) > 1:
+        yield (
+            f"What each of the {count} changes earns cannot be told from fewer than {FEWEST} measured configurations: "
+            f"they are proven together."
+        )
 
 
 def lines(effects: WinnerEffects) -> Iterator[str]:

@@ -30,7 +30,7 @@ _LEVEL = 0.05
 """The probability that an effect is below its interval, shared by the goals; as much again is left above it."""
 _SURE = 0.01
 """Likewise for what several changes earn together, of which many combinations are looked at."""
-_FEWEST = 4
+FEWEST = 4
 """Of fewer measured configurations nothing is said."""
 _ENDS = 2 * 1.96
 """Standard errors between the ends of a measurement's 95 % interval."""
@@ -138,7 +138,7 @@ class _Winner:
     @property
     def told(self) -> bool:
         """Whether anything can be said of its changes."""
-        return bool(self.changed) and len(self._seen) >= _FEWEST
+        return bool(self.changed) and len(self._seen) >= FEWEST
 
     @cached_property
     def changed(self) -> list[str]:

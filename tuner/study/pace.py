@@ -51,7 +51,15 @@ class Pace:
 
         A soak comes once in a study, and is none of it.
         """
-        usual = self.phases.keys() - {Phase.SOAKING}
+        return self._without(Phase.SOAKING)
+
+    @property
+    def relaunch_s(self) -> float | None:
+        """Likewise a relaunch of a proof, in which no settings are screened."""
+        return self._without(Phase.SOAKING, Phase.SCREENING)
+
+    def _without(self, *phases: Phase) -> float | None:
+        usual = self.phases.keys() - set(phases)
         return sum(self.phases[phase] * self.shares[phase] for phase in usual) if usual else None
 
     def left_s(self, phase: Phase, elapsed_s: float) -> float | None:
@@ -67,15 +75,16 @@ class Pace:
 
 def left_s(outcome: "Outcome") -> float | None:
     """How long the rest of a study takes, in seconds, relaunches included; ``None`` before its first launch."""
-    launch_s, budget = Pace.of((*outcome.records, *outcome.relaunches)).launch_s, outcome.config.budget
-    if launch_s is None:
+    pace, budget = Pace.of((*outcome.records, *outcome.relaunches)), outcome.config.budget
+    launch_s, relaunch_s = pace.launch_s, pace.relaunch_s
+    if launch_s is None or relaunch_s is None:
         return None
     limits_s = []
     if budget.trials:
         limits_s.append(max(0, budget.trials - outcome.config.reserve - len(outcome.launched)) * launch_s)
     if budget.hours:
-        kept_s = outcome.config.reserve * launch_s + outcome.config.soak_s
+        kept_s = outcome.config.reserve * relaunch_s + outcome.config.soak_s
         limits_s.append(max(0.0, budget.hours * 3600 - outcome.spent_s - kept_s))
     relaunches = max(0, outcome.config.reserve - len(outcome.confirmations))
     soak_s = 0.0 if any(proof.soak for proof in outcome.proofs) else outcome.config.soak_s
-    return (0.0 if outcome.over else min(limits_s)) + relaunches * launch_s + soak_s
+    return (0.0 if outcome.over else min(limits_s)) + relaunches * relaunch_s + soak_s

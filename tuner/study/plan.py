@@ -2,6 +2,7 @@
 
 import shlex
 from contextlib import suppress
+from dataclasses import replace
 
 from pydantic import Field, JsonValue
 
@@ -224,10 +225,10 @@ def hardly_decides(config: Config) -> str | None:
 
 def _resolves(config: Config) -> tuple[str, ...]:
     """The smallest gain and the margins that the proof can show, at the noise of this study or at a usual one."""
-    most, folder = config.study.confirm.max, StudyFolder(config.study.path)
+    most, so_far = config.study.confirm.max, _so_far(config)
     if not config.reserve:
         return ()
-    readings = Outcome.of(folder).readings if folder.config.exists() else None
+    readings = so_far.readings if so_far else None
     sentences = [f"the deployed configuration is launched again after every {config.study.control_every} launches"]
     if warning := hardly_decides(config):
         return (*sentences, warning)
@@ -265,15 +266,19 @@ def _soaks(config: Config) -> tuple[str, ...]:
     return (f"soak: the winner is launched once more, under load for up to {words.rough(config.soak_s)}",)
 
 
-def _finished(config: Config) -> int:
+def _so_far(config: Config) -> Outcome | None:
+    """What the study has found, by what is asked of it now; ``None`` before it was begun."""
     folder = StudyFolder(config.study.path)
-    return len(Outcome.of(folder).launched) if folder.config.exists() else 0
+    return replace(Outcome.of(folder), config=config) if folder.config.exists() else None
+
+
+def _finished(config: Config) -> int:
+    return len(so_far.launched) if (so_far := _so_far(config)) else 0
 
 
 def _launches(config: Config, finished: int) -> int | None:
     """Those that are still to come; a space may hold fewer candidates than the budget pays for."""
-    trials, folder = config.budget.trials, StudyFolder(config.study.path)
-    known = Outcome.of(folder) if folder.config.exists() else None
+    trials, known = config.budget.trials, _so_far(config)
     if known and known.over and known.confirmed:
         return 0
     if not config.space.params:
@@ -287,8 +292,7 @@ def _launches(config: Config, finished: int) -> int | None:
 
 def _measured_s(config: Config) -> float | None:
     """What a launch of this study takes, by those that were made."""
-    folder = StudyFolder(config.study.path)
-    return Pace.of(Outcome.of(folder).records).launch_s if folder.config.exists() else None
+    return Pace.of(so_far.records).launch_s if (so_far := _so_far(config)) else None
 
 
 def _launcher(config: Config) -> str:

@@ -116,20 +116,14 @@ def _finalists(outcome: Outcome) -> list[tuple[str, str]]:
     changed = ("  changed", outcome.config.space.changed(outcome.chosen.params, outcome.deployed))
     if decision is None or not decision.launches:
         best = ("best", f"trial {outcome.best.number}: {_described(outcome, outcome.best)}")
-        return [*rows, best, changed, *_earned(outcome)]
+        return [*rows, best, changed, *_headed("earns", earned.sentences(outcome))]
     rows = [("deployed", _relaunched(outcome, Role.CONFIRM_BASELINE))]
     rows.append(("best", f"trial {outcome.best.number}: {_relaunched(outcome, Role.CONFIRM_BEST)}"))
     said = f"{verdict.effects(decision)}, over {verdict.launches(decision)} of each ({verdict.title(decision)})"
     limits = [f"{text}: {'kept' if bound.kept else 'not shown'}" for text, bound in verdict.limits(outcome)]
     checks = [*_headed("limits", limits), *_headed("answers", verdict.answers(outcome))]
     checks += _headed("soak", verdict.soak(outcome))
-    return [*rows, changed, ("relaunched", said), *checks, *_earned(outcome)]
-
-
-def _earned(outcome: Outcome) -> list[tuple[str, str]]:
-    """What each change of the winner earns."""
-    effects = effects_of(outcome)
-    return _headed("earns", [*earned.lines(effects), earned.bar(effects)]) if effects else []
+    return [*rows, changed, ("relaunched", said), *checks, *_headed("earns", earned.sentences(outcome))]
 
 
 def _relaunched(outcome: Outcome, role: Role) -> str:
