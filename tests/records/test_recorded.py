@@ -14,6 +14,7 @@ from tuner.load.records import DisturbedStage
 from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
+from tuner.records.record import Role
 from tuner.space import Candidate
 
 RECORDED = Path(__file__).parents[2] / "studies" / "recorded"
@@ -156,3 +157,19 @@ def test_a_proof_that_was_too_short_says_so_and_not_that_the_machine_varied():
 def test_users_in_step_do_not_make_a_steady_machine_look_noisy():
     """Its relaunches scatter by 0.8 %; the interval of each launch, over rounds of its users, has to say as much."""
     assert 0.005 < recorded("h200-47").readings.within("output_tokens_per_s") < 0.025
+
+
+def test_a_gain_on_a_real_gpu_is_told_with_what_nobody_had_limited():
+    """24 layers on an H200: fewer graphs cost the first token of one user, and the guard says so."""
+    outcome = recorded("h200-budget")
+    assert outcome.decision.kind == "limit_not_shown"
+    assert outcome.decision.low > 0.1
+    assert "TTFT p50 of one user" in outcome.sentence
+    assert "objective.guard" in outcome.sentence
+    soaked = [record for record in outcome.relaunches if record.role is Role.SOAK]
+    assert len(soaked) == 1
+
+
+def test_energy_was_read_from_the_gpu_in_whole_launches():
+    launches = (*recorded("h200-budget").records, *recorded("h200-budget").relaunches)
+    assert all(0.24 < record.measurement.named["energy_per_token_j"] < 0.28 for record in launches)
