@@ -89,6 +89,41 @@ def test_only_what_can_act_is_tried():
 
 
 @pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("unchecked", ["quality=none", "study.confirm=0"])
+def test_what_may_change_answers_is_tried_only_where_they_are_checked(unchecked):
+    lossy = {"kv_cache_dtype", "speculative_config"}
+    assert lossy <= set(study("Qwen3-8B", "hardware=h100").space.params)
+    space = study("Qwen3-8B", "hardware=h100", unchecked).space
+    assert not lossy & set(space.params)
+    assert sum("this study does not check them" in remark for remark in space.remarks) == 2
+    asked = study("Qwen3-8B", "hardware=h100", unchecked, "space.params.kv_cache_dtype={choices: [auto, fp8]}")
+    assert "answers: not checked, though kv_cache_dtype may change them" in plan_of(asked).text
+
+
+def glm(*overrides):
+    return composing.load(["model.id=zai-org/GLM-4.7-Flash", "engine.version=0.26.0", *overrides])
+
+
+def drafts(*overrides):
+    choices = glm(*overrides).space.params["speculative_config"].choices
+    return [choice["method"] for choice in choices if choice]
+
+
+def test_a_models_own_layer_drafts_where_its_weights_are_not_in_four_bits():
+    assert drafts("hardware=h200") == ["ngram", "mtp", "mtp"]
+    assert drafts("hardware=h200", "model.id=QuantTrio/GLM-4.7-Flash-AWQ") == ["ngram"]
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_cache_type_that_vllm_refuses_is_left_out_with_its_words():
+    ada = ["hardware=rtx4090x2", "hardware.gpu.total_gib=23.52"]
+    assert "kv_cache_dtype" in study("DeepSeek-V2-Lite", *ada).space.params
+    old = study("DeepSeek-V2-Lite", *ada, "engine.version=0.15.0").space
+    assert "kv_cache_dtype" not in old.params
+    assert "kv_cache_dtype is left out: TritonMLA V1 with FP8 KV cache not yet supported" in old.remarks
+
+
+@pytest.mark.usefixtures("hub")
 def test_only_flags_of_the_version_are_tried():
     old = study("Qwen3-8B", "hardware=h100", "engine.version=0.10.2").space
     assert "async_scheduling" in old.params

@@ -141,10 +141,12 @@ class Hints:
     Attributes:
         weights: What a setting is expected to change of the speed, over what one usually does; 1 if not named.
         slow: Values that are known to be several times slower, by setting.
+        lossy: Settings that may change what is answered.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
     slow: Mapping[str, JsonValue] = field(default_factory=dict)
+    lossy: frozenset[str] = frozenset()
 
 
 NO_HINTS = Hints()

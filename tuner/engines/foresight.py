@@ -128,12 +128,14 @@ class Question:
         hardware: The GPUs.
         version: The engine's; ``None`` until somebody names it.
         workload: What will be sent.
+        answers_checked: Whether a winner's answers are compared with the deployment's before it is exported.
     """
 
     deployed: Settings
     hardware: Hardware
     version: str | None
     workload: Workload
+    answers_checked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

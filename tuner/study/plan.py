@@ -253,11 +253,20 @@ def _asking_s(config: Config) -> float:
 def _checks_answers(config: Config) -> tuple[str, ...]:
     asks = len(config.quality.asks())
     if not (config.reserve and asks):
-        return ()
+        return _unchecked_answers(config)
     within = (
         f"{asks} questions ({config.quality.name}) after their load, about {words.rough(_asking_s(config) / _ASKED)}"
     )
     return (f"answers: two relaunches of the deployed configuration and one of a finalist are asked {within} each",)
+
+
+def _unchecked_answers(config: Config) -> tuple[str, ...]:
+    """Said where something is tried that may change answers."""
+    space, lossy = config.space, kind_of(config.engine).hints.lossy
+    risky = [name for name, each in space.params.items() if each.levels != 1 and space.target(name)[1] in lossy]
+    if not risky:
+        return ()
+    return (f"answers: not checked, though {', '.join(risky)} may change them; quality=basic checks a winner's",)
 
 
 def _soaks(config: Config) -> tuple[str, ...]:
@@ -334,4 +343,4 @@ def _values(parameter: Range | Choice) -> str:
 
 
 def _said(value: JsonValue) -> str:
-    return "unset" if value is None else str(value)
+    return words.value(value)

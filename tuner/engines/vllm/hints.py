@@ -11,6 +11,9 @@ HINTS = Hints(
         "OMP_NUM_THREADS": 0.2,
         "VLLM_FLOAT32_MATMUL_PRECISION": 0.2,
         "enable_prefix_caching": 0.5,
+        "performance_mode": 0.5,
+        "pipeline_parallel_size": 0.5,
     },
+    lossy=frozenset({"kv_cache_dtype", "speculative_config", "quantization", "dtype"}),
     slow={"enforce_eager": True},  # three to nine times on real GPUs
 )

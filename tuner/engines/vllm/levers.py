@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from tuner.engines.foresight import MemoryModel, Question
+from tuner.engines.vllm.hints import HINTS
 from tuner.engines.vllm.memory.demand import Demand, at_least, demand_of, release
 from tuner.engines.vllm.model.architecture import Architecture
+from tuner.engines.vllm.rules import PlannedLaunch, refused
 from tuner.space import Choice, Range, SearchSpace, Settings
 
 _STEP = 0.01
@@ -29,6 +31,11 @@ _COMPILED_SINCE = (0, 14)
 _PRECISION_SINCE = (0, 15)
 _OVERLAP = ((0, 10), (0, 14))
 """Versions in which the next step may be prepared while one runs, and is not unless asked for."""
+_EIGHT_BIT_FLOATS = (8, 9)
+"""From this card on an 8-bit floating point is the hardware's own."""
+_UNCHECKED = "it may change answers, and this study does not check them (quality=none or study.confirm=0)"
+_GUESSED: JsonValue = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4}
+_PREDICTED: tuple[JsonValue, ...] = tuple({"method": "mtp", "num_speculative_tokens": depth} for depth in (1, 3))
 _FREE_BLOCKS = ((9, 0), (10, 0), (10, 3))
 """Cards whose MLA backends take one size of block only."""
 
@@ -73,6 +80,19 @@ class LeverContext:
         """Whether the deployment with these flags is predicted to start."""
         return self.memory.fits(self.question.deployed.merged(Settings(args)))
 
+    def refusal(self, **args: JsonValue) -> str | None:
+        """What vLLM would say of the deployment with these flags; ``None`` if nothing is known against it."""
+        settings, hardware = self.question.deployed.merged(Settings(args)), self.question.hardware
+        demand = demand_of(settings, hardware, release(self.question.version), self.model)
+        error = refused(PlannedLaunch(settings, demand, self.model, hardware))
+        return None if error is None else error.message
+
+    @property
+    def four_bits(self) -> bool:
+        """Whether the weights are stored in four bits."""
+        stored = self.model.quantization.format if self.model and self.model.quantization else None
+        return stored is not None and stored.bits == _FOUR_BITS
+
 
 @dataclass(frozen=True, slots=True)
 class Lever:
@@ -94,7 +114,8 @@ def space_of(case: LeverContext) -> SearchSpace:
     params: dict[str, Range | Choice] = {}
     remarks: list[str] = [*_unread(case)]
     for lever in LEVERS if case.question.hardware.gpus else LEVERS[:2]:
-        found = lever.propose(case)
+        risky = lever.name in HINTS.lossy and not case.question.answers_checked
+        found = _UNCHECKED if risky else lever.propose(case)
         if not isinstance(found, str) and lever.flag and lever.flag not in case.flags:
             found = f"this vLLM has no {lever.flag}"
         if isinstance(found, str):
@@ -222,6 +243,29 @@ def _prefixes(case: LeverContext) -> Proposed:
     return Choice(choices=(True, False), default=case.demand.prefix_caching, why=why)
 
 
+def _cache_type(case: LeverContext) -> Proposed:
+    capability = case.question.hardware.capability
+    if case.model is None or capability is None or capability < _EIGHT_BIT_FLOATS:
+        return "this card has no 8-bit floating point, or nobody knows of it"
+    if refusal := case.refusal(kv_cache_dtype="fp8"):
+        return refusal
+    why = "half the bytes of each cached token: twice the context, and less to read; answers are checked"
+    return Choice(choices=("auto", "fp8"), default="auto", why=why)
+
+
+def _drafts(case: LeverContext) -> Proposed:
+    if case.model is None:
+        return "nobody knows whether the model predicts further tokens itself"
+    own = _PREDICTED if case.model.predicting and not case.four_bits else ()
+    why = "drafts that one step checks, from the prompt's own text or the model's own layer; answers are checked"
+    return Choice(choices=(None, _GUESSED, *own), why=why)
+
+
+def _mode(case: LeverContext) -> Proposed:
+    why = "vLLM's own presets: which graphs and kernels serve short answers first, or many at once"
+    return Choice(choices=("balanced", "interactivity", "throughput"), default="balanced", why=why)
+
+
 def _layout(flag: str, why: str) -> Callable[[LeverContext], Proposed]:
     def propose(case: LeverContext) -> Proposed:
         numbers = case.layouts.get(flag, ())
@@ -249,8 +293,7 @@ def _atomic(case: LeverContext) -> Proposed:
     if case.model is None:
         return "nobody knows how its weights are stored"
     quantization = case.model.quantization
-    stored = quantization.format if quantization else None
-    if stored is None or stored.bits != _FOUR_BITS or stored.group is None or quantization is None:
+    if not case.four_bits or quantization is None or quantization.format is None or quantization.format.group is None:
         return "the model has no 4-bit weights for Marlin's kernels"
     if quantization.method in ("modelopt", "mxfp4"):
         return f"{quantization.method} does not use these kernels"
@@ -300,7 +343,15 @@ LEVERS: tuple[Lever, ...] = (
         _layout("data_parallel_size", "replicas of the attention: no talking, and each reads all of its weights"),
         "--data-parallel-size",
     ),
+    Lever(
+        "pipeline_parallel_size",
+        _layout("pipeline_parallel_size", "stages of layers: little talking, and each request waits for all of them"),
+        "--pipeline-parallel-size",
+    ),
     Lever("enable_expert_parallel", _experts, "--enable-expert-parallel"),
+    Lever("kv_cache_dtype", _cache_type, "--kv-cache-dtype"),
+    Lever("speculative_config", _drafts, "--speculative-config"),
+    Lever("performance_mode", _mode, "--performance-mode"),
     Lever("VLLM_MARLIN_USE_ATOMIC_ADD", _atomic),
     Lever("VLLM_FLOAT32_MATMUL_PRECISION", _precision),
     Lever("OMP_NUM_THREADS", _threads),

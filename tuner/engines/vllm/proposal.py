@@ -49,7 +49,7 @@ def proposal_of(
         flags: The long flags of this version.
     """
     first = trial_0(question, model)
-    numbers = {flag: _numbers(flag, first) for flag in ("tensor_parallel_size", "data_parallel_size")}
+    numbers = {flag: _numbers(flag, first) for flag in _PARALLEL}
     space = space_of(LeverContext(model, first.question, memory, flags, numbers))
     rules = {**space.rules, **_all_work(first, set(space.params))}
     remarks = (*_remarks(first, model), *space.remarks)
@@ -106,12 +106,9 @@ def _with(question: Question, args: Mapping[str, JsonValue]) -> Question:
 
 
 def _numbers(flag: str, first: Trial0) -> tuple[int, ...]:
-    """The sizes in layouts that use every GPU in as many stages as trial 0."""
+    """The sizes in layouts that use every GPU."""
     every = [each.args for each in first.possible if each.gpus == first.question.hardware.gpus]
-    found = {
-        _size(args, flag) for args in every if _size(args, _STAGES) == _size(first.question.deployed.args, _STAGES)
-    }
-    return tuple(sorted(found))
+    return tuple(sorted({_size(args, flag) for args in every}))
 
 
 def _size(args: Mapping[str, JsonValue], flag: str) -> int:
@@ -119,11 +116,10 @@ def _size(args: Mapping[str, JsonValue], flag: str) -> int:
 
 
 def _all_work(first: Trial0, params: set[str]) -> dict[str, str]:
-    if not {"tensor_parallel_size", "data_parallel_size"} <= params:
-        return {}
-    deployed = first.question.deployed.args
-    ranks = first.question.hardware.gpus // _size(deployed, _STAGES)
-    tensor, data = (deployed.get(flag) for flag in ("tensor_parallel_size", "data_parallel_size"))
-    if tensor and data and _size(deployed, "tensor_parallel_size") * _size(deployed, "data_parallel_size") != ranks:
-        return {}  # what is deployed breaks no rule
-    return {"every_gpu_works": f"tensor_parallel_size * data_parallel_size == {ranks}"}
+    tried, deployed = [flag for flag in _PARALLEL if flag in params], first.question.deployed.args
+    fixed = math.prod(_size(deployed, flag) for flag in _PARALLEL if flag not in params)
+    ranks = first.question.hardware.gpus // fixed
+    said = [flag for flag in tried if deployed.get(flag)]
+    if len(tried) < 2 or (said == tried and math.prod(_size(deployed, flag) for flag in tried) != ranks):
+        return {}  # there is nothing to choose, or what is deployed would break the rule
+    return {"every_gpu_works": f"{' * '.join(tried)} == {ranks}"}
