@@ -137,7 +137,7 @@ class SiteConfig(Schema):
     stop: tuple[str, ...] = ()
     """Services whose GPUs the study needs, by container or compose service: stopped at its start, back at its end."""
     beside: tuple[str, ...] = ()
-    """Containers that hold a GPU of the study's and may go on running, such as monitoring."""
+    """Containers that hold a GPU of the study's and may keep running, such as monitoring."""
     stop_grace_s: Annotated[int, Field(ge=1)] = 60
     """How long a service may take to end."""
     idle_gib: PositiveFloat = 2.5

@@ -408,7 +408,7 @@ def test_a_relaunch_that_the_machine_disturbs_is_made_again_and_decides_nothing(
     assert best == [(1, State.FAILED), (2, State.COMPLETE)]
     assert present(outcome.decision).died == ()
     assert present(outcome.decision).goals["output_tokens_per_s"].gain > 0
-    assert any("says nothing of its configuration" in note.text for note in heard.of(events.Noted))
+    assert any("for a reason outside its configuration" in note.text for note in heard.of(events.Noted))
 
 
 def test_a_relaunch_that_dies_without_a_reason_counts_against_its_configuration(load, tmp_path):

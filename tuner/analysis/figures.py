@@ -1,6 +1,6 @@
 """What a study looks like: plotly figures, each of which answers one question; ``None`` where there is nothing to show.
 
-Everything is SVG on transparent ground, so that what is drawn can be printed.
+Everything is SVG on a transparent background, so that what is drawn can be printed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -348,11 +348,8 @@ def _retrying(retries: int, listener: events.Listener) -> tenacity.Retrying:
     def announce(state: tenacity.RetryCallState) -> None:
         record: TrialRecord = state.outcome.result()  # type: ignore[union-attr]  # before_sleep has an outcome
         reason = record.failure.message if record.failure else ""
-        listener(
-            events.Noted(
-                f"{named(record.role, record.number)} says nothing of its configuration ({reason}): trying again"
-            )
-        )
+        which = named(record.role, record.number)
+        listener(events.Noted(f"{which} failed for a reason outside its configuration ({reason}); retrying"))
 
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(retries + 1),

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tuner.errors import ConfigError
+from tuner.host.files import replace_whole
 from tuner.secrets import is_secret, redact, redacted
 
 
@@ -101,18 +102,12 @@ def replace(target: Path, content: bytes) -> None:
         target: The file; no link, which would be replaced itself.
         content: What it is to hold.
     """
-    draft = draft_of(target)
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+
+    def as_before(draft: Path) -> None:
         shutil.copystat(target, draft)
         os.utime(draft)
         state = target.stat()
         with suppress(PermissionError):
             os.chown(draft, state.st_uid, state.st_gid)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+
+    replace_whole(target, content, draft_of(target), as_before)
