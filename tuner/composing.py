@@ -102,7 +102,7 @@ def _unresolved(overrides: Sequence[str], config_dir: Path | None) -> tuple[Any,
     from omegaconf.errors import OmegaConfBaseException
 
     group_names = frozenset(group.name for group in groups(config_dir))
-    adapted = [_adapted(override, group_names) for override in overrides]
+    adapted = [each for override in overrides for each in _whole(_adapted(override, group_names))]
     try:
         with initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"):
             tree = compose("config", overrides=[*_search_path(config_dir), *adapted])
@@ -113,6 +113,13 @@ def _unresolved(overrides: Sequence[str], config_dir: Path | None) -> tuple[Any,
         raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"not YAML: {error}", fix="fix that line") from error
+
+
+def _whole(override: str) -> list[str]:
+    """``engines=…`` takes the place of what an experiment says of them, which a list could not be merged with."""
+    own = override.startswith(f"++{ENGINES}=")
+    # what is null cannot be taken out
+    return [f"++{ENGINES}=0", f"~{ENGINES}", f"+{override.lstrip('+')}"] if own else [override]
 
 
 def _filled(raw: Mapping[str, Any], say: Callable[[str], None]) -> Config:

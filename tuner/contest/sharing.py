@@ -80,7 +80,7 @@ def given_up(share: Share, shares: Sequence[Share], levels: Sequence[Level], tri
     for other in shares:
         if other is not share:
             said = [_beaten(share, other, level, whole - launched, error) for level in levels]
-            if all(said):
+            if said and all(said):
                 return f"{share.name} gets no more launches, it cannot win any more: {'; '.join(map(str, said))}"
     return None
 

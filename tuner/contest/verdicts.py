@@ -12,7 +12,7 @@ from tuner import words
 from tuner.contest.levels import Level
 from tuner.load.naming import CONCURRENT, MetricName, parse
 from tuner.load.quantities import QUANTITIES
-from tuner.proof.decision import Decision, Kind
+from tuner.proof.decision import Decision, Effect, Kind
 from tuner.proof.estimate import level as level_of
 from tuner.proof.rule import ALPHA, Launch, Terms, decide
 from tuner.records import verdict
@@ -81,7 +81,8 @@ class LevelVerdict:
     def sentence(self) -> str:
         """The verdict in one sentence."""
         other = self.names[self.leader == self.names[0]]
-        of_each = f"{verdict.effects(self.ahead)}, over {verdict.launches(self.ahead)} of each"
+        gains = "; ".join(_changed(name, effect) for name, effect in self.ahead.goals.items())
+        of_each = f"{gains}, over {verdict.launches(self.ahead)} of each"
         start = f"For {self.level.said}"
         match self.kind:
             case Kind.BETTER:
@@ -115,9 +116,7 @@ class LevelVerdict:
     def change(self, name: str) -> str:
         """A metric of the second engine against the first one's, with its interval."""
         effect = self.second.effect(name)
-        if effect is None:
-            return ""
-        return verdict.changed(name, effect).removeprefix(words.metric(name).short).strip()
+        return _changed(name, effect).removeprefix(plain(name)).strip() if effect else ""
 
 
 def verdict_of(
@@ -168,6 +167,11 @@ def _level(name: str, values: Sequence[float]) -> str:
     low, high = known.bounds(_TAIL)
     ends = f" [{words.digits(exp(low))}, {words.digits(exp(high))}]" if known.noise is not None and high < 50 else ""
     return f"{words.digits(exp(known.center))}{ends} {unit}"
+
+
+def _changed(name: str, effect: Effect) -> str:
+    """A metric's change with its interval, without its level."""
+    return f"{plain(name)}{verdict.changed(name, effect).removeprefix(words.metric(name).short)}"
 
 
 def plain(name: str) -> str:
