@@ -1,7 +1,6 @@
 """A study over engines on real vLLM and real llama.cpp, on a CPU: which for one user, which for five?"""
 
 import os
-from pathlib import Path
 
 import pytest
 import typer

@@ -124,6 +124,16 @@ def test_the_command_line_shows_it_and_does_not_run_it_again(compared):
     assert len(ContestOutcome.of(outcome.folder.path).relaunches) == len(outcome.relaunches)
 
 
+def test_two_studies_are_compared_by_launching_their_winners_in_turns(compared):
+    folder = compared[0].folder.path.parent
+    ran = tuner("compare", "both-slow", "both-fast", f"--folder={folder}", "--most=1")
+    assert "For 5 users it is not decided" in ran.stdout
+    outcome = ContestOutcome.of(folder / "both-slow-against-both-fast")
+    assert [record.study for record in outcome.counted].count("both-fast") == 1
+    assert outcome.given_up == {}
+    assert "complete" in tuner("compare", "both-slow", "both-fast", f"--folder={folder}").stdout
+
+
 def test_a_plan_shows_both_and_starts_nothing(tmp_path):
     plan = tuner("study", "start", *BOTH, f"study.folder={tmp_path}", "--dry-run").stdout
     assert "== fast" in plan
@@ -134,7 +144,9 @@ def test_a_plan_shows_both_and_starts_nothing(tmp_path):
 
 def tuner(*arguments):
     command = [sys.executable, "-m", "tuner", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

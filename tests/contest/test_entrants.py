@@ -24,10 +24,11 @@ def test_each_engine_has_its_own_model_space_and_deployment_under_one_budget():
 
 
 def test_engines_may_be_a_plain_list():
-    named = contest_of(["engines=[vllm,llamacpp]", "workload=tiny", "hardware=cpu", "quality=none", "workload.concurrency=[1,5]",
-                        "engines.vllm.model=glm-tiny", "engines.vllm.model.id=/m", "engines.vllm.space=vllm-cpu",
-                        "engines.llamacpp.model=gguf", "engines.llamacpp.model.id=/a.gguf",
-                        "engines.llamacpp.space=llamacpp-cpu", "study.name=both"])  # fmt: skip
+    vllm = ["engines.vllm.model=glm-tiny", "engines.vllm.model.id=/m", "engines.vllm.space=vllm-cpu"]
+    llamacpp = ["model=gguf", "model.id=/a.gguf", "space=llamacpp-cpu"]
+    common = ["workload=tiny", "hardware=cpu", "quality=none", "workload.concurrency=[1,5]", "study.name=both"]
+    own = [f"engines.llamacpp.{each}" for each in llamacpp]
+    named = contest_of(["engines=[vllm,llamacpp]", *common, *vllm, *own])
     assert [each.config.study.name for each in named.entrants] == ["both-vllm", "both-llamacpp"]
 
 
@@ -50,7 +51,7 @@ def test_nobody_else_takes_several_engines_for_one():
         (["engines.llamacpp.model.id=null"], "engines.llamacpp", "model.id"),
         (["workload.concurrency=5"], "workload.concurrency", "[1,5]"),
         (["objective=latency"], "objective.goals", "each level"),
-        (["engines.vllm.workload.requests=99"], "workload", "one workload for both"),
+        (["engines.vllm.workload.requests=99"], "workload", "one for both"),
         (["budget.trials=11"], "budget.trials", "say 12 or more"),
         (["study.confirm=0"], "study.confirm.max", "without a proof"),
         (["engine=vllm"], "engine", "engines.vllm.engine"),

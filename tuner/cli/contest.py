@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuner.cli.options import print_, say
+from tuner.cli.options import AsJson, StudiesFolder, print_, say, study_folder
 from tuner.errors import InfrastructureError
 
 if TYPE_CHECKING:
@@ -17,6 +17,28 @@ if TYPE_CHECKING:
     from tuner.contest.entrants import Contest
     from tuner.contest.outcome import ContestOutcome
     from tuner.study import events
+
+compare_app = typer.Typer()
+
+
+@compare_app.command("compare")
+def compare(
+    first: Annotated[str, typer.Argument(metavar="STUDY", help="A finished study.")],
+    second: Annotated[str, typer.Argument(metavar="STUDY", help="Another one, which may be better.")],
+    folder: StudiesFolder = Path("studies"),
+    most: Annotated[
+        int | None, typer.Option("--most", min=1, max=50, help="Launches of each at the most; the first study's own.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Stop the services in site.stop without asking.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Launch the winners of two studies in turns, and say which is better at each level; resumes as a study does."""
+    from tuner.contest.finished import contest_between
+
+    contest = contest_between(study_folder(folder, first), study_folder(folder, second), most)
+    if not yes:
+        ask_to_stop(contest)
+    _run(contest, as_json)
 
 
 def start(contest: "Contest", *, cfg: bool, dry_run: bool, as_json: bool) -> None:
@@ -96,7 +118,7 @@ def _run(contest: "Contest", as_json: bool) -> None:
         fix = "make room on that disk, or see that it can be written to; then the same command resumes the study"
         raise InfrastructureError(f"{error.filename or contest.path}: {error.strerror}", fix=fix) from error
     except KeyboardInterrupt:
-        say(f"tuner: stopped; `tuner study start` with the same arguments resumes {contest.path}")
+        say(f"tuner: stopped; the same command resumes {contest.path}")
         raise
     _close(outcome, as_json)
 
@@ -117,7 +139,7 @@ def report(outcome: "ContestOutcome") -> Path:
     from tuner.contest import telling
     from tuner.terminal.closing import write_results
 
-    for own in filter(None, outcome.outcomes.values()):
+    for own in filter(None, outcome.outcomes.values() if outcome.terms.searches else ()):
         write_results(own)
     telling.write_reports(outcome)
     return outcome.folder.path / telling.REPORT

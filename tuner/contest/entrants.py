@@ -46,6 +46,7 @@ class Contest:
         confirm: Launches of each in the proof, at the most.
         site: Services that are stopped for it.
         entrants: The engines.
+        searches: Whether each of them is searched; else they are finished studies.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Contest:
     confirm: int
     site: SiteConfig
     entrants: tuple[Entrant, ...]
+    searches: bool = True
 
     @property
     def path(self) -> Path:
@@ -139,7 +141,7 @@ def _last_of_each(overrides: Sequence[str]) -> list[str]:
 
 def _contest(name: str, engines: Sequence[str], configs: Sequence[Config]) -> Contest:
     first = configs[0]
-    _check_alike(engines, configs)
+    check_alike(engines, configs, "choose one for both, outside of engines")
     check_levels(first.workload, first.objective)
     contest = Contest(
         name=name,
@@ -154,13 +156,16 @@ def _contest(name: str, engines: Sequence[str], configs: Sequence[Config]) -> Co
     return Contest(name, contest.folder, contest.budget, contest.confirm, contest.site, tuple(entrants))
 
 
-def _check_alike(engines: Sequence[str], configs: Sequence[Config]) -> None:
-    """Both are asked the same, on the same machine."""
+def check_alike(names: Sequence[str], configs: Sequence[Config], fix: str) -> None:
+    """Both are asked the same, on the same machine.
+
+    Raises:
+        ConfigError: They are not.
+    """
     for section in _ALIKE:
         one, other = (getattr(config, section) for config in configs)
         if one != other:
-            said = f"{engines[0]} and {engines[1]} are not asked the same"
-            raise ConfigError(said, place=section, fix=f"choose one {section} for both, outside of engines")
+            raise ConfigError(f"{names[0]} and {names[1]} are not asked the same", place=section, fix=fix)
 
 
 def _check_shares(contest: Contest) -> None:

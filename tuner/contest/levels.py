@@ -32,13 +32,13 @@ class Level:
         return f"{count} {what.removesuffix('s') if count == '1' else what}"
 
 
-def check_levels(workload: Workload, objective: Objective) -> None:
-    """Two engines can be compared at several levels of this workload.
+def check_levels(workload: Workload, objective: Objective, least: int = 2) -> None:
+    """Two engines can be compared at the levels of this workload, so many at the least.
 
     Raises:
         ConfigError: It has one level only, or a goal that is none of a level.
     """
-    if len(workload.ladder) < 2:
+    if len(workload.ladder) < least:
         raise ConfigError(
             "engines are compared at each level of concurrency, and this workload has one",
             place="workload.concurrency",

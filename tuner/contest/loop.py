@@ -83,9 +83,10 @@ def terms_of(contest: Contest) -> ContestTerms:
     """What is kept of it."""
     return ContestTerms(
         engines={entrant.name: entrant.config.study.name for entrant in contest.entrants},
-        trials=contest.search_trials,
+        trials=contest.search_trials if contest.searches else None,
         hours=contest.budget.hours,
         confirm=contest.confirm,
+        searches=contest.searches,
     )
 
 

@@ -33,6 +33,8 @@ class ContestTerms(Stored):
     """Wall-clock hours of all, the proof included."""
     confirm: int
     """Launches of each in the proof, at the most."""
+    searches: bool = True
+    """Whether each is searched; else they are finished studies, whose winners are compared."""
 
 
 class Finalists(Stored):
@@ -110,13 +112,15 @@ class ContestOutcome:
     @property
     def given_up(self) -> dict[str, str]:
         """Engines that get no more launches, each with why."""
+        if not self.terms.searches:
+            return {}
         said = ((each.name, given_up(each, self.shares, self.levels, self.terms.trials)) for each in self.shares)
         return {name: why for name, why in said if why}
 
     @property
     def next_turn(self) -> str | None:
         """Whose launch is next; ``None`` once the searches are over."""
-        if self.finalists or self._out_of_time:
+        if not self.terms.searches or self.finalists or self._out_of_time:
             return None
         return turn(self.shares, self.levels, self.terms.trials)
 
@@ -134,19 +138,24 @@ class ContestOutcome:
         return self.spent_s + kept_s >= self.terms.hours * 3600
 
     def best(self, engine: str) -> TrialRecord | None:
-        """The trial whose configuration stands for an engine: the best within its limits, as the objective has it."""
+        """The trial whose configuration stands for an engine: the best within its limits, as the objective has it.
+
+        Of a finished study it is what its verdict says to deploy.
+        """
         outcome = self.outcomes[engine]
         if outcome is None:
             return None
         if self.finalists is None:
-            return outcome.best
+            return outcome.best if outcome.proven or outcome.decision is None else outcome.baseline
         digest = self.finalists.digests[engine]
         return next((each for each in outcome.searched if each.digest == digest and each.measurement), None)
 
     def candidate(self, engine: str) -> Candidate:
         """That configuration."""
-        best = self.best(engine)
+        best, own = self.best(engine), self.outcomes[engine]
         assert best is not None
+        if own and own.best and own.reduced is not None and own.best.digest == best.digest:
+            return own.partly(own.best, own.reduced)
         return Candidate(best.params)
 
     # the proof

@@ -69,7 +69,7 @@ def now(outcome: ContestOutcome) -> str:
     """Whether it runs, is complete, or can be resumed."""
     if (holder := outcome.folder.holder()) is not None:
         return f"running (process {holder})"
-    return "complete" if outcome.over else "not running; `tuner study start` with the same arguments resumes it"
+    return "complete" if outcome.over else "not running; the same command resumes it"
 
 
 def text(outcome: ContestOutcome, to: str = "text") -> str:
