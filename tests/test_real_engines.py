@@ -16,7 +16,7 @@ LLAMACPP = os.environ.get("TUNER_TEST_LLAMACPP")
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.llamacpp,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(
         not (VLLM and LLAMACPP), reason="needs both: TUNER_TEST_VLLM=DIR TUNER_TEST_LLAMACPP=DIR make test"
     ),
@@ -33,6 +33,7 @@ QUICK = [
     "workload.warm_up.longest_tokens=100",
     "workload.warm_up.max_rounds=2",
     "objective.limits=null",
+    "search.live=off",
     # what else these cores do is no concern of this test
     "host.judge=false",
 ]

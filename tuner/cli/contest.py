@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tuner.config import Config
     from tuner.contest.entrants import Contest
     from tuner.contest.outcome import ContestOutcome
+    from tuner.records.folder import StudyFolder
     from tuner.study import events
 
 compare_app = typer.Typer()
@@ -159,3 +160,24 @@ def named(folder: Path, name: str | None) -> Path | None:
     from tuner.contest.outcome import holds_contest
 
     return folder / name if name and holds_contest(folder / name) else None
+
+
+def parts(folder: Path, name: str) -> "list[StudyFolder]":
+    """The folders of the study over engines of this name, its engines' first; none if it is none."""
+    from tuner.contest.outcome import ContestTerms, terms_path
+    from tuner.records.folder import StudyFolder, read_json
+
+    if (own := named(folder, name)) is None:
+        return []
+    terms = read_json(terms_path(own), ContestTerms)
+    engines = [StudyFolder(folder / study) for study in terms.engines.values()] if terms.searches else []
+    return [*(study for study in engines if study.path.exists()), StudyFolder(own)]
+
+
+def overview(folder: Path) -> dict[str, str]:
+    """The studies over engines in a folder, each with its verdicts."""
+    from tuner.contest.outcome import ContestOutcome
+    from tuner.contest.telling import sentences
+
+    places = (path.parent for path in sorted(folder.glob("*/engines.json")))
+    return {place.name: " ".join(sentences(ContestOutcome.of(place))) for place in places}

@@ -192,6 +192,8 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
     from rich.console import Console
 
     Console().print(overview(outcomes))
+    for name, said in contest.overview(folder).items():
+        print_(f"{name}: {said}")
     for name, said in damaged.items():
         say(f"{name} cannot be read: {said}")
     return None
@@ -268,13 +270,16 @@ def study_rm(
     from tuner.dashboard.ledger import forget
     from tuner.records.folder import remove
 
-    study = study_folder(folder, name)
+    several = contest.parts(folder, name) or [study_folder(folder, name)]
+    places = ", ".join(str(study.path) for study in several)
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError(f"this removes {study.path} for good", place="study rm", fix="say --yes")
-        if not typer.confirm(f"Remove {study.path} for good?"):
+            raise ConfigError(f"this removes {places} for good", place="study rm", fix="say --yes")
+        if not typer.confirm(f"Remove {places} for good?"):
             raise typer.Exit(1)
-    with suppress(ConfigError):  # a damaged study as well
-        forget(read(study.config), study)
-    remove(study)
-    print_(f"{study.path} removed")
+    for study in several:
+        if study.config.exists():  # a study over engines has none
+            with suppress(ConfigError):  # a damaged study as well
+                forget(read(study.config), study)
+        remove(study)
+        print_(f"{study.path} removed")

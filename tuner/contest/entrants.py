@@ -127,7 +127,7 @@ def _config(
     except ConfigError as error:
         place = f"engines.{engine}" + (f".{error.place}" if error.place else "")
         fix = error.fix and f"{error.fix} (of {engine} alone: engines.{engine}.KEY=VALUE)"
-        raise ConfigError(error.message, place=place, fix=fix) from error
+        raise ConfigError(error.message.removeprefix(f"{error.place}: "), place=place, fix=fix) from error
 
 
 def _key(override: str) -> str:

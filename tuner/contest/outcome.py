@@ -111,10 +111,12 @@ class ContestOutcome:
 
     @property
     def given_up(self) -> dict[str, str]:
-        """Engines that get no more launches, each with why."""
+        """Engines that get, or got, no more launches while the other one did, each with why."""
         if not self.terms.searches:
             return {}
-        said = ((each.name, given_up(each, self.shares, self.levels, self.terms.trials)) for each in self.shares)
+        most = max(share.launched for share in self.shares)
+        behind = [share for share in self.shares if self.next_turn or share.launched < most]
+        said = ((each.name, given_up(each, self.shares, self.levels, self.terms.trials)) for each in behind)
         return {name: why for name, why in said if why}
 
     @property
