@@ -62,6 +62,10 @@ def run(folder, *overrides):
     return run_contest(asked(folder, *overrides), heard.view), heard
 
 
+pytestmark = pytest.mark.timeout(240)
+"""The first of them runs a whole study."""
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """A whole one, run once."""
@@ -149,8 +153,8 @@ def tuner(*arguments):
     return done
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.parametrize("kind", ["trials", "confirm"])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGKILL, "trials"), (signal.SIGINT, "confirm")])
 def test_whatever_ends_it_the_same_command_resumes_and_nothing_measured_is_lost(tmp_path, state_dir, number, kind):
     quick = ["study.confirm=1", "budget.trials=6"]
     command = [sys.executable, "-m", "tuner", "study", "start", *BOTH, f"study.folder={tmp_path}", *quick]
