@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "tuner").rglob("*.py"))
 LAYERS = (
     ("cli", "__main__", "takeover"),
-    ("terminal", "rollout", "bench", "watch"),
+    ("terminal", "rollout", "bench", "watch", "contest"),
     ("study", "export", "report", "dashboard"),
     ("trial", "foresight", "site", "analysis"),
     ("records",),

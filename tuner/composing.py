@@ -22,6 +22,9 @@ from tuner.schema import config_error, flag_name
 from tuner.secrets import has_shape, hide, is_plain, is_secret
 from tuner.space import SearchSpace
 
+ENGINES = "engines"
+"""The key of a study over engines: each has a configuration of its own (``tuner.contest.entrants``)."""
+
 
 def _leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Every value that is set, with its place."""
@@ -68,6 +71,55 @@ def load(
     config.check_budget()
     config.check_objective()
     return config
+
+
+def engines_of(overrides: Sequence[str], config_dir: Path | None) -> tuple[str, Mapping[str, tuple[str, ...]]]:
+    """The study's name, and for each engine of a study over engines what it is asked besides, as overrides.
+
+    Nothing else is read, so that what each engine needs of its own may be missing. Of a study of one engine there are
+    none.
+
+    Raises:
+        ConfigError: An override is wrong, or ``engines`` is neither a list nor a mapping of lists.
+    """
+    own, _ = asked(overrides)
+    raw, name = _unresolved(own, config_dir)
+    if raw is None:
+        return name, {}
+    if isinstance(raw, list) and all(isinstance(each, str) for each in raw):
+        return name, {each: () for each in raw}
+    if isinstance(raw, dict) and all(isinstance(said, list) for said in raw.values()):
+        return name, {str(each): tuple(map(str, said)) for each, said in raw.items()}
+    fix = "name them, [vllm, llamacpp], or give each a list of overrides: {vllm: [space=vllm-cpu], llamacpp: []}"
+    raise ConfigError("is neither a list of engines nor a mapping of them", place=ENGINES, fix=fix)
+
+
+def _unresolved(overrides: Sequence[str], config_dir: Path | None) -> tuple[Any, str]:
+    """``engines`` and ``study.name`` as they are composed."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    group_names = frozenset(group.name for group in groups(config_dir))
+    adapted = [each for override in overrides for each in _whole(_adapted(override, group_names))]
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"):
+            tree = compose("config", overrides=[*_search_path(config_dir), *adapted])
+            engines = OmegaConf.select(tree, ENGINES)
+            name = "engines" if OmegaConf.is_missing(tree.study, "name") else str(tree.study.name)
+            return (OmegaConf.to_container(engines) if OmegaConf.is_config(engines) else engines), name
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"not YAML: {error}", fix="fix that line") from error
+
+
+def _whole(override: str) -> list[str]:
+    """``engines=…`` takes the place of what an experiment says of them, which a list could not be merged with."""
+    own = override.startswith(f"++{ENGINES}=")
+    # what is null cannot be taken out
+    return [f"++{ENGINES}=0", f"~{ENGINES}", f"+{override.lstrip('+')}"] if own else [override]
 
 
 def _filled(raw: Mapping[str, Any], say: Callable[[str], None]) -> Config:
@@ -223,7 +275,10 @@ def _compose(
         _put(resolved, key, measured[key])
     for key, value in said.items():
         _put_below(resolved, key, value)
-    return {str(key): value for key, value in resolved.items() if key not in ("experiment", KEY)}
+    if resolved.get(ENGINES):
+        fix = "take it to `tuner study start`, or leave engines out: engines=null"
+        raise ConfigError("several engines are a study over engines, and no single one", place=ENGINES, fix=fix)
+    return {str(key): value for key, value in resolved.items() if key not in ("experiment", KEY, ENGINES)}
 
 
 def _named_after(model: object) -> str:
@@ -323,7 +378,7 @@ def _adapted(override: str, group_names: frozenset[str]) -> str:
 
 def _check_section(section: str, group_names: frozenset[str]) -> None:
     """A misspelled group is no reason to hear that another one is missing."""
-    valid = {*Config.model_fields, *group_names, "hydra"}
+    valid = {*Config.model_fields, *group_names, ENGINES, "hydra"}
     if section not in valid:
         near = get_close_matches(section, valid, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

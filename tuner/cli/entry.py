@@ -6,6 +6,7 @@ import typer
 
 from tuner import __version__
 from tuner.cli.bench import bench_app
+from tuner.cli.contest import compare_app
 from tuner.cli.machine import machine_app
 from tuner.cli.options import print_, say
 from tuner.cli.profile import profile_app
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(machine_app)
 app.add_typer(watch_app)
+app.add_typer(compare_app)
 app.add_typer(study_app, name="study")
 app.add_typer(profile_app, name="profile")
 app.add_typer(sim_app, name="sim")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuner.cli import contest
 from tuner.cli.options import (
     AsJson,
     ConfigDir,
@@ -54,7 +55,12 @@ def study_start(
 ) -> None:
     """Run a study, or resume the one of that name."""
     from tuner.composing import load
+    from tuner.contest.entrants import contest_of
 
+    if (several := contest_of(overrides or [], config_dir, say)) is not None:
+        if not (yes or cfg or dry_run):
+            contest.ask_to_stop(several)
+        return contest.start(several, cfg=cfg, dry_run=dry_run, as_json=as_json)
     config = load(overrides or [], config_dir, say=say)
     if cfg:
         return print_(config.to_yaml().rstrip())
@@ -147,6 +153,8 @@ def _standing(config: "Config", console: "Console") -> None:
 @study_app.command("status")
 def study_status(name: StudyName = None, folder: StudiesFolder = Path("studies"), as_json: AsJson = False) -> None:
     """Where a study stands."""
+    if engines := contest.named(folder, name):
+        return contest.status(engines, as_json)
     outcome = outcome_of(folder, name)
     if as_json:
         from tuner.terminal.closing import summary
@@ -184,6 +192,8 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
     from rich.console import Console
 
     Console().print(overview(outcomes))
+    for name, said in contest.overview(folder).items():
+        print_(f"{name}: {said}")
     for name, said in damaged.items():
         say(f"{name} cannot be read: {said}")
     return None
@@ -192,11 +202,15 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
 @study_app.command("report")
 def study_report(name: StudyName = None, folder: StudiesFolder = Path("studies")) -> None:
     """Write report, profile and compose file again, and print the report's path; the others are next to it."""
+    if engines := contest.named(folder, name):
+        from tuner.contest.outcome import ContestOutcome
+
+        return print_(str(contest.report(ContestOutcome.of(engines))))
     from tuner.terminal.closing import write_results
 
     outcome = outcome_of(folder, name)
     write_results(outcome)
-    print_(str(outcome.folder.report))
+    return print_(str(outcome.folder.report))
 
 
 @study_app.command("dashboard")
@@ -256,13 +270,16 @@ def study_rm(
     from tuner.dashboard.ledger import forget
     from tuner.records.folder import remove
 
-    study = study_folder(folder, name)
+    several = contest.parts(folder, name) or [study_folder(folder, name)]
+    places = ", ".join(str(study.path) for study in several)
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError(f"this removes {study.path} for good", place="study rm", fix="say --yes")
-        if not typer.confirm(f"Remove {study.path} for good?"):
+            raise ConfigError(f"this removes {places} for good", place="study rm", fix="say --yes")
+        if not typer.confirm(f"Remove {places} for good?"):
             raise typer.Exit(1)
-    with suppress(ConfigError):  # a damaged study as well
-        forget(read(study.config), study)
-    remove(study)
-    print_(f"{study.path} removed")
+    for study in several:
+        if study.config.exists():  # a study over engines has none
+            with suppress(ConfigError):  # a damaged study as well
+                forget(read(study.config), study)
+        remove(study)
+        print_(f"{study.path} removed")

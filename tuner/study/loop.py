@@ -55,7 +55,9 @@ class StudyStopped(InfrastructureError):
     """This machine would not let a trial end with a verdict; nothing that was measured is lost."""
 
 
-def run_study(config: Config, listener: events.Listener, command: Sequence[str] = ()) -> Outcome:
+def run_study(
+    config: Config, listener: events.Listener, command: Sequence[str] = (), most: int | None = None
+) -> Outcome:
     """Run a study to the end of its budget, or resume it.
 
     It stops the services that ``site.stop`` names, and starts them again: ask the user first.
@@ -64,6 +66,7 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
         config: The study.
         listener: Told of all that happens.
         command: What was typed, to be kept with the study.
+        most: Launches of the search that this run makes at the most, where several studies take turns.
 
     Raises:
         ConfigError: The study of this name was begun with another configuration.
@@ -80,7 +83,7 @@ def run_study(config: Config, listener: events.Listener, command: Sequence[str] 
             listener(events.Noted(f"an interrupted run had left {left}"))
             left.remove()
         with storage_errors(folder.path):
-            run = _Run(config, folder, listener)
+            run = _Run(config, folder, listener, most)
         if run.complete:
             listener(events.Noted(f"study {config.study.name} is complete: nothing is left to be run"))
             return run.outcome
@@ -128,7 +131,7 @@ def _begin(folder: StudyFolder, config: Config) -> tuple[str, ...]:
 class _Run:
     """One run of a study: from a start to its end, or until it is interrupted."""
 
-    def __init__(self, config: Config, folder: StudyFolder, listener: events.Listener) -> None:
+    def __init__(self, config: Config, folder: StudyFolder, listener: events.Listener, most: int | None = None) -> None:
         self._config = config
         self._folder = folder
         self._listener = listener
@@ -136,6 +139,7 @@ class _Run:
         self._ledger = Ledger(config, folder)
         self._deployed = config.space.deployed(config.model.settings)
         self._outcome = Outcome(folder, config, (), ())
+        self._ends_at = None if most is None else len(self.outcome.launched) + most
         records = self._folder.records()
         self._ledger.reconcile(records)
         self._ledger.catch_up(records)
@@ -172,18 +176,23 @@ class _Run:
         return self.outcome
 
     def _search_and_prove(self) -> None:
-        while not self.outcome.over and not self.paused:
+        while not self.outcome.over and not self._had_its_turn and not self.paused:
             if (proposal := self._proposer.next(self.outcome)) is None:
                 self._folder.write(self._folder.exhausted, "")
                 break
             self._verdict(proposal, self._trial)
-        while not self.paused:
+        while not self._had_its_turn and not self.paused:
             if (terms := self._terms()) is not None:
                 self._prove(terms)
             elif (proven := self.outcome.soak_terms()) is not None and not self.paused:
                 self._soak(proven)
             else:
                 break
+
+    @property
+    def _had_its_turn(self) -> bool:
+        """Whether this run has made all of its launches."""
+        return self._ends_at is not None and len(self.outcome.launched) >= self._ends_at
 
     @property
     def paused(self) -> str | None:

@@ -33,8 +33,13 @@ def compared(places: Sequence[Path], to: str, price: float | None) -> tuple[str,
         raise ConfigError("nothing has been measured in any of these yet", place="study compare")
     if to in _FOR_PROGRAMS:
         return _FOR_PROGRAMS[to](numbers(rows, price)), list(remarks(rows))
-    shown = table(rows, price)
-    return _FOR_PEOPLE[to]([list(shown[0]), *(list(row.values()) for row in shown)]), list(remarks(rows))
+    lines = table(rows, price)
+    return shown([list(lines[0]), *(list(row.values()) for row in lines)], to), list(remarks(rows))
+
+
+def shown(lines: Lines, to: str) -> str:
+    """A table for people: ``text``, ``markdown`` or ``html``."""
+    return _FOR_PEOPLE[to](lines)
 
 
 def _text(lines: Lines) -> str:
