@@ -31,8 +31,8 @@ MATCH_VERSIONS = (
     "install it anew in an environment of its own."
 )
 ADD_PACKAGE = (
-    "Install {named} where the engine is installed (in its image or environment), take an image that has it, or go back "
-    "to settings that do without it."
+    "Install {named} where the engine is installed (in its image or environment), take an image that has it, or go "
+    "back to settings that do without it."
 )
 MAKE_WRITABLE = (
     "Let the server's user write to this folder, or move the caches: VLLM_CACHE_ROOT, HF_HOME, TRITON_CACHE_DIR, "

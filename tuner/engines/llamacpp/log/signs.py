@@ -63,7 +63,8 @@ _SIGNS = (
         Cause.BAD_FLAG,
         Rank.EXACT,
         (
-            r"(?<!CUDA )(?<!ROCm )(?<!HIP )(?<!MUSA )error: (?:invalid|unknown) argument|error while handling argument|^error: .* (?:requires|must be)\b",
+            r"(?<!CUDA )(?<!ROCm )(?<!HIP )(?<!MUSA )error: (?:invalid|unknown) argument",
+            r"error while handling argument|^error: .* (?:requires|must be)\b",
         ),
         "Correct or drop the flag; `llama-server --help` lists what this build takes.",
     ),
