@@ -202,3 +202,37 @@ def test_a_folder_of_groups_may_have_any_name_that_the_grammar_could_read_otherw
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "mine.yaml").write_text("id: mine\n")
     assert composing.load(["experiment=demo", "model=mine", "space=none"], folder).model.id == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("5", "holds '5' instead of keys"),
+        ("[1, 2]", "holds a list instead of keys"),
+        ("name: {null: 1}", "has a key without a name"),
+        ("defaults: 5", "defaults: '5' is no name"),
+        ("defaults: [tiny, 1.5]", "defaults: '1.5' is no name"),
+        ("defaults: [[tiny]]", "is no name"),
+        ("defaults: [{a: b, c: d}]", "is no name"),
+        ("defaults: [own, _self_]", "own inherits itself"),
+    ],
+)
+def test_a_file_of_the_users_own_that_is_no_configuration_is_named(text, said, tmp_path):
+    file = tmp_path / "workload" / "own.yaml"
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        composing.load(["experiment=demo", "workload=own"], tmp_path)
+    assert said in caught.value.message
+    assert str(file) in caught.value.message
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("text", ["name: [1]", "defaults: null", "concurrency: .nan\ndefaults: [tiny, _self_]"])
+def test_a_mistake_in_a_file_of_the_users_own_says_where_it_may_be(text, tmp_path):
+    file = tmp_path / "workload" / "own.yaml"
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        composing.load(["experiment=demo", "workload=own"], tmp_path)
+    assert str(file) in caught.value.fix

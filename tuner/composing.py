@@ -59,7 +59,8 @@ def load(
     """
     own, named = asked(overrides)
     deployed = None if named is None else _deployed(own, named, say)
-    config = _filled(_compose(own, config_dir, measured or {}, deployed), say)
+    with _in_own_files(own, config_dir):
+        config = _filled(_compose(own, config_dir, measured or {}, deployed), say)
     _check_folder(config.study.path)
     _check_space(config.space)
     hide(config.secrets.known().hidden)
@@ -68,6 +69,21 @@ def load(
     config.check_budget()
     config.check_objective()
     return config
+
+
+@contextmanager
+def _in_own_files(overrides: Sequence[str], config_dir: Path | None) -> Iterator[None]:
+    """A mistake that nothing else is known of is told with the user's own files that it may be in."""
+    try:
+        yield
+    except ConfigError as error:
+        chosen = (override.lstrip("+").partition("=") for override in overrides)
+        files = [config_dir / group / f"{name}.yaml" for group, _, name in chosen] if config_dir else []
+        there = [str(path) for path in files if path.is_file()]
+        if error.fix or not there:
+            raise
+        error.fix = f"correct it where it is set: on the command line, or in {' or '.join(there)}"
+        raise
 
 
 def _filled(raw: Mapping[str, Any], say: Callable[[str], None]) -> Config:
@@ -134,14 +150,16 @@ def read(path: Path) -> Config:
     """
     raw = documents.yaml_of(path)
     if not isinstance(raw, Mapping):
-        fix = "restore it from a copy, or `tuner study rm` the study"
-        raise ConfigError("is empty, or no configuration", place=str(path), fix=fix)
+        raise ConfigError("is empty, or no configuration", place=str(path), fix=_RESTORE)
     try:
         config = validate(_completed(raw))
     except ConfigError as error:
-        raise ConfigError(error.message, place=str(path), fix=error.fix) from error
+        raise ConfigError(error.message, place=str(path), fix=error.fix or _RESTORE) from error
     hide(config.secrets.known().hidden)
     return config
+
+
+_RESTORE = "correct it there, restore it from a copy, or `tuner study rm` the study"
 
 
 def _completed(raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -214,8 +232,10 @@ def _compose(
         raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"not YAML: {error}", fix="fix that line") from error
+    except ValueError as error:  # Hydra's own of what files inherit
+        raise ConfigError(_plainly(str(error))) from error
     except RecursionError as error:
-        fix = "write it with fewer levels"
+        fix = "write it with fewer levels, and have no two files inherit each other (`defaults`)"
         raise ConfigError("nested too deeply to be read", place="command line", fix=fix) from error
     if not isinstance(resolved, dict):
         raise AssertionError(f"Hydra composed {type(resolved).__name__}")
@@ -293,11 +313,51 @@ def _search_path(config_dir: Path | None) -> list[str]:
         fix = "rename the folder, or link to it from another path"
         raise ConfigError(f"{config_dir}: {found[0]!r} cannot stand in this path", place="--config-dir", fix=fix)
     for path in config_dir.glob("*/*.yaml"):
-        documents.yaml_of(path)
+        _check_own(path)
         if (conf_dir() / path.parent.name / path.name).exists():
             fix = "give it another name; `defaults: [NAME, _self_]` inherits from tuner's"
             raise ConfigError(f"tuner has a {path.parent.name}/{path.stem} of its own", place=str(path), fix=fix)
     return [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+
+
+def _check_own(path: Path) -> None:
+    """One of the user's own files is a mapping, and what it inherits is a list of names, as Hydra has it."""
+    said = documents.yaml_of(path)
+    if said is not None and not isinstance(said, Mapping):
+        fix = "write keys and their values, `key: value`"
+        raise ConfigError(f"holds {_kind(said)} instead of keys", place=str(path), fix=fix)
+    if _has_nameless(said):
+        raise ConfigError("has a key without a name", place=str(path), fix="name it, or take it away")
+    inherited = (said or {}).get("defaults") or []
+    wrong = [one for one in inherited if not _is_choice(one)] if isinstance(inherited, list) else [inherited]
+    if wrong or path.stem in inherited:
+        what = f"{str(wrong[0])[:60]!r} is no name" if wrong else f"{path.stem} inherits itself"
+        fix = "write a list of names or of GROUP: NAME, such as `defaults: [serving, _self_]`"
+        raise ConfigError(f"defaults: {what}", place=str(path), fix=fix)
+
+
+def _has_nameless(tree: object) -> bool:
+    """Whether a key anywhere is null."""
+    if isinstance(tree, Mapping):
+        return None in tree or any(map(_has_nameless, tree.values()))
+    return isinstance(tree, list) and any(map(_has_nameless, tree))
+
+
+def _is_choice(one: object) -> bool:
+    """A name, or a group with a name, or with several."""
+    if not isinstance(one, Mapping):
+        return isinstance(one, str)
+    return len(one) == 1 and all(isinstance(part, str | type(None)) for part in _parts(one))
+
+
+def _parts(one: Mapping[Any, Any]) -> Iterator[object]:
+    for group, choice in one.items():
+        yield group
+        yield from choice if isinstance(choice, list) else (choice,)
+
+
+def _kind(said: object) -> str:
+    return "a list" if isinstance(said, list) else f"{str(said)[:60]!r}"
 
 
 _FLAG_KEY = re.compile(r"^([+~]*(?:model\.args|engine\.launch_args|space\.params)\.)([^.=@]+)")
@@ -339,7 +399,7 @@ def _plainly(message: str) -> str:
     if dangling := _dangling(message):
         return f"{dangling[1]}: takes its value from {dangling[0]}, which is not there"
     message = re.sub(r"\n\s*full_key: .*", "", message, flags=re.DOTALL)
-    return message.replace("In 'config': ", "").strip()
+    return message.replace("In 'config': ", "").strip() or "a key or a value that Hydra cannot read"
 
 
 def _remedy(message: str) -> str:
@@ -352,7 +412,7 @@ def _remedy(message: str) -> str:
         return f"choose a {group} that has it (`tuner study start --help` lists them), or set {dangling[0]}=VALUE"
     if "You must specify" in message:
         return "choose one, or all of them at once with experiment=NAME (experiment=demo needs no GPU)"
-    if "Could not find" in message:
+    if "Could not find" in message or "Could not load" in message:
         return "choose one of the available options, or point --config-dir to a folder that has it"
     return "see https://hydra.cc/docs/1.3/advanced/override_grammar/basic for how overrides are written"
 
