@@ -236,3 +236,31 @@ def test_a_mistake_in_a_file_of_the_users_own_says_where_it_may_be(text, tmp_pat
     with pytest.raises(ConfigError) as caught:
         composing.load(["experiment=demo", "workload=own"], tmp_path)
     assert str(file) in caught.value.fix
+
+
+def mistake(*overrides):
+    with pytest.raises(ConfigError) as caught:
+        composing.load(overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("budget.hours=inf", "budget.hours"),
+        ("model.args.rope_theta=nan", "model.args.rope_theta"),
+        ("+space.params.max_num_seqs={choices: [1, nan]}", "space.params.max_num_seqs.choices.1"),
+    ],
+)
+def test_what_is_no_number_is_refused_wherever_it_stands(override, place):
+    assert f"{place}: " in mistake("experiment=demo", override)
+
+
+def test_an_engine_without_a_program_is_refused():
+    assert "engine.executable: " in mistake("experiment=demo", "engine.executable=[]")
+
+
+def test_a_value_as_long_as_a_file_is_not_repeated_as_a_whole():
+    said = mistake("experiment=demo", f"study.seed={'x' * 100_000}")
+    assert "study.seed" in said
+    assert len(said) < 1_000

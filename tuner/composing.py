@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ from tuner.secrets import has_shape, hide, is_plain, is_secret
 from tuner.space import SearchSpace
 
 
-def _leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is set, with its place."""
+def _leaves(tree: Any, place: str = "", of: type = str) -> Iterator[tuple[str, Any]]:
+    """Every value of a kind that is set, with its place."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
     if items is None:
-        yield from [(place, tree)] if isinstance(tree, str) else []
+        yield from [(place, tree)] if isinstance(tree, of) else []
         return
     for key, value in items:
-        yield from _leaves(value, f"{place}.{key}" if place else str(key))
+        yield from _leaves(value, f"{place}.{key}" if place else str(key), of)
 
 
 def _remedy_for(place: str) -> str:
@@ -88,6 +89,7 @@ def _in_own_files(overrides: Sequence[str], config_dir: Path | None) -> Iterator
 
 def _filled(raw: Mapping[str, Any], say: Callable[[str], None]) -> Config:
     """The configuration, with what it leaves to the driver and to the engine."""
+    _check_finite(raw)
     hardware, space = raw["hardware"], raw["space"]
     if isinstance(hardware, Mapping) and hardware.get(deriving.AUTO):
         raw = {**raw, "hardware": deriving.machine(hardware)}
@@ -334,6 +336,13 @@ def _check_own(path: Path) -> None:
         what = f"{str(wrong[0])[:60]!r} is no name" if wrong else f"{path.stem} inherits itself"
         fix = "write a list of names or of GROUP: NAME, such as `defaults: [serving, _self_]`"
         raise ConfigError(f"defaults: {what}", place=str(path), fix=fix)
+
+
+def _check_finite(tree: Mapping[str, Any]) -> None:
+    for place, value in _leaves(tree, of=float):
+        if not isfinite(value):
+            fix = "write a number; null, where there is to be no limit"
+            raise ConfigError(f"{value} is no number to work with", place=place, fix=fix)
 
 
 def _has_nameless(tree: object) -> bool:
