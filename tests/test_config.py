@@ -228,7 +228,7 @@ def test_a_file_of_the_users_own_that_is_no_configuration_is_named(text, said, t
     assert caught.value.fix
 
 
-@pytest.mark.parametrize("text", ["name: [1]", "defaults: null", "concurrency: .nan\ndefaults: [tiny, _self_]"])
+@pytest.mark.parametrize("text", ["name: [1]", "defaults: null", "concurrency: many\ndefaults: [tiny, _self_]"])
 def test_a_mistake_in_a_file_of_the_users_own_says_where_it_may_be(text, tmp_path):
     file = tmp_path / "workload" / "own.yaml"
     file.parent.mkdir()

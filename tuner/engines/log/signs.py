@@ -52,8 +52,8 @@ class Sign:
             line's numbers; a group's name carries the unit (``free_gib``), and ``free_gib_unit`` the unit printed.
             A group called ``named`` is no number, but what the line says is missing.
         advice: What to do, in one sentence; ``{above}`` stands for the setting that the line above names, the name of
-            a number for that number, ``{named}`` for what the line says is missing, ``{share}`` for the setting that the
-            size of the KV cache follows from.
+            a number for that number, ``{named}`` for what the line says is missing, ``{share}`` for the setting that
+            the size of the KV cache follows from.
         versions: Where the words were seen.
         serving: Whether it still counts once the server serves. A rejected flag can only come before; after that the
             same words are about a single request.
