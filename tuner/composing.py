@@ -150,7 +150,11 @@ def read(path: Path) -> Config:
     Raises:
         ConfigError: The file is not a configuration of this version of tuner.
     """
-    raw = documents.yaml_of(path)
+    try:
+        raw = documents.yaml_of(path)
+    except ConfigError as error:
+        error.fix = _RESTORE
+        raise
     if not isinstance(raw, Mapping):
         raise ConfigError("is empty, or no configuration", place=str(path), fix=_RESTORE)
     try:
