@@ -202,3 +202,65 @@ def test_a_folder_of_groups_may_have_any_name_that_the_grammar_could_read_otherw
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "mine.yaml").write_text("id: mine\n")
     assert composing.load(["experiment=demo", "model=mine", "space=none"], folder).model.id == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("5", "holds '5' instead of keys"),
+        ("[1, 2]", "holds a list instead of keys"),
+        ("name: {null: 1}", "has a key without a name"),
+        ("defaults: 5", "defaults: '5' is no name"),
+        ("defaults: [tiny, 1.5]", "defaults: '1.5' is no name"),
+        ("defaults: [[tiny]]", "is no name"),
+        ("defaults: [{a: b, c: d}]", "is no name"),
+        ("defaults: [own, _self_]", "own inherits itself"),
+    ],
+)
+def test_a_file_of_the_users_own_that_is_no_configuration_is_named(text, said, tmp_path):
+    file = tmp_path / "workload" / "own.yaml"
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        composing.load(["experiment=demo", "workload=own"], tmp_path)
+    assert said in caught.value.message
+    assert str(file) in caught.value.message
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("text", ["name: [1]", "defaults: null", "concurrency: many\ndefaults: [tiny, _self_]"])
+def test_a_mistake_in_a_file_of_the_users_own_says_where_it_may_be(text, tmp_path):
+    file = tmp_path / "workload" / "own.yaml"
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        composing.load(["experiment=demo", "workload=own"], tmp_path)
+    assert str(file) in caught.value.fix
+
+
+def mistake(*overrides):
+    with pytest.raises(ConfigError) as caught:
+        composing.load(overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("budget.hours=inf", "budget.hours"),
+        ("model.args.rope_theta=nan", "model.args.rope_theta"),
+        ("+space.params.max_num_seqs={choices: [1, nan]}", "space.params.max_num_seqs.choices.1"),
+    ],
+)
+def test_what_is_no_number_is_refused_wherever_it_stands(override, place):
+    assert f"{place}: " in mistake("experiment=demo", override)
+
+
+def test_an_engine_without_a_program_is_refused():
+    assert "engine.executable: " in mistake("experiment=demo", "engine.executable=[]")
+
+
+def test_a_value_as_long_as_a_file_is_not_repeated_as_a_whole():
+    said = mistake("experiment=demo", f"study.seed={'x' * 100_000}")
+    assert "study.seed" in said
+    assert len(said) < 1_000

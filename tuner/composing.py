@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ ENGINES = "engines"
 """The key of a study over engines: each has a configuration of its own (``tuner.contest.entrants``)."""
 
 
-def _leaves(tree: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is set, with its place."""
+def _leaves(tree: Any, place: str = "", of: type = str) -> Iterator[tuple[str, Any]]:
+    """Every value of a kind that is set, with its place."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
     if items is None:
-        yield from [(place, tree)] if isinstance(tree, str) else []
+        yield from [(place, tree)] if isinstance(tree, of) else []
         return
     for key, value in items:
-        yield from _leaves(value, f"{place}.{key}" if place else str(key))
+        yield from _leaves(value, f"{place}.{key}" if place else str(key), of)
 
 
 def _remedy_for(place: str) -> str:
@@ -62,7 +63,8 @@ def load(
     """
     own, named = asked(overrides)
     deployed = None if named is None else _deployed(own, named, say)
-    config = _filled(_compose(own, config_dir, measured or {}, deployed), say)
+    with _in_own_files(own, config_dir):
+        config = _filled(_compose(own, config_dir, measured or {}, deployed), say)
     _check_folder(config.study.path)
     _check_space(config.space)
     hide(config.secrets.known().hidden)
@@ -96,23 +98,16 @@ def engines_of(overrides: Sequence[str], config_dir: Path | None) -> tuple[str, 
 
 def _unresolved(overrides: Sequence[str], config_dir: Path | None) -> tuple[Any, str]:
     """``engines`` and ``study.name`` as they are composed."""
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
+    from hydra import compose
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     group_names = frozenset(group.name for group in groups(config_dir))
     adapted = [each for override in overrides for each in _whole(_adapted(override, group_names))]
-    try:
-        with initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"):
-            tree = compose("config", overrides=[*_search_path(config_dir), *adapted])
-            engines = OmegaConf.select(tree, ENGINES)
-            name = "engines" if OmegaConf.is_missing(tree.study, "name") else str(tree.study.name)
-            return (OmegaConf.to_container(engines) if OmegaConf.is_config(engines) else engines), name
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"not YAML: {error}", fix="fix that line") from error
+    with _hydra():
+        tree = compose("config", overrides=[*_search_path(config_dir), *adapted])
+        engines = OmegaConf.select(tree, ENGINES)
+        name = "engines" if OmegaConf.is_missing(tree.study, "name") else str(tree.study.name)
+        return (OmegaConf.to_container(engines) if OmegaConf.is_config(engines) else engines), name
 
 
 def _whole(override: str) -> list[str]:
@@ -122,8 +117,24 @@ def _whole(override: str) -> list[str]:
     return [f"++{ENGINES}=0", f"~{ENGINES}", f"+{override.lstrip('+')}"] if own else [override]
 
 
+@contextmanager
+def _in_own_files(overrides: Sequence[str], config_dir: Path | None) -> Iterator[None]:
+    """A mistake that nothing else is known of is told with the user's own files that it may be in."""
+    try:
+        yield
+    except ConfigError as error:
+        chosen = (override.lstrip("+").partition("=") for override in overrides)
+        files = [config_dir / group / f"{name}.yaml" for group, _, name in chosen] if config_dir else []
+        there = [str(path) for path in files if path.is_file()]
+        if error.fix or not there:
+            raise
+        error.fix = f"correct it where it is set: on the command line, or in {' or '.join(there)}"
+        raise
+
+
 def _filled(raw: Mapping[str, Any], say: Callable[[str], None]) -> Config:
     """The configuration, with what it leaves to the driver and to the engine."""
+    _check_finite(raw)
     hardware, space = raw["hardware"], raw["space"]
     if isinstance(hardware, Mapping) and hardware.get(deriving.AUTO):
         raw = {**raw, "hardware": deriving.machine(hardware)}
@@ -184,16 +195,22 @@ def read(path: Path) -> Config:
     Raises:
         ConfigError: The file is not a configuration of this version of tuner.
     """
-    raw = documents.yaml_of(path)
+    try:
+        raw = documents.yaml_of(path)
+    except ConfigError as error:
+        error.fix = _RESTORE
+        raise
     if not isinstance(raw, Mapping):
-        fix = "restore it from a copy, or `tuner study rm` the study"
-        raise ConfigError("is empty, or no configuration", place=str(path), fix=fix)
+        raise ConfigError("is empty, or no configuration", place=str(path), fix=_RESTORE)
     try:
         config = validate(_completed(raw))
     except ConfigError as error:
-        raise ConfigError(error.message, place=str(path), fix=error.fix) from error
+        raise ConfigError(error.message, place=str(path), fix=error.fix or _RESTORE) from error
     hide(config.secrets.known().hidden)
     return config
+
+
+_RESTORE = "correct it there, restore it from a copy, or `tuner study rm` the study"
 
 
 def _completed(raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -238,37 +255,22 @@ def _compose(
     measured: Mapping[str, JsonValue],
     deployed: Baseline | None,
 ) -> Mapping[str, Any]:
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
+    from hydra import compose
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     search_path = _search_path(config_dir)
     group_names = frozenset(group.name for group in groups(config_dir))
     chosen = [f"{group}={choice}" for group, choice in deployed.choices.items()] if deployed else []
     adapted = [_adapted(override, group_names) for override in (*chosen, *overrides)]
     said = deployed.values if deployed else {}
-    try:
-        with (
-            _environment_for_secrets_only(),
-            initialize_config_dir(config_dir=str(conf_dir().resolve()), version_base="1.3"),
-        ):
-            tree = compose("config", overrides=[*search_path, *adapted])
-            if "study.name" not in said and OmegaConf.is_missing(tree.study, "name"):
-                OmegaConf.update(tree, "study.name", _named_after(OmegaConf.select(tree, "model.id")))
-            open_keys = [key for key in measured if OmegaConf.select(tree, key) is None]  # ??? or null
-            for key in (*open_keys, *(key for key in said if OmegaConf.is_missing(*_parent(tree, key)))):
-                OmegaConf.update(tree, key, "")  # a stand-in: what came from outside must not be interpolated
-            resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        if isinstance(cause := _cause(error), ConfigError):
-            raise cause from None
-        raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"not YAML: {error}", fix="fix that line") from error
-    except RecursionError as error:
-        fix = "write it with fewer levels"
-        raise ConfigError("nested too deeply to be read", place="command line", fix=fix) from error
+    with _hydra():
+        tree = compose("config", overrides=[*search_path, *adapted])
+        if "study.name" not in said and OmegaConf.is_missing(tree.study, "name"):
+            OmegaConf.update(tree, "study.name", _named_after(OmegaConf.select(tree, "model.id")))
+        open_keys = [key for key in measured if OmegaConf.select(tree, key) is None]  # ??? or null
+        for key in (*open_keys, *(key for key in said if OmegaConf.is_missing(*_parent(tree, key)))):
+            OmegaConf.update(tree, key, "")  # a stand-in: what came from outside must not be interpolated
+        resolved = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     if not isinstance(resolved, dict):
         raise AssertionError(f"Hydra composed {type(resolved).__name__}")
     for key in open_keys:
@@ -279,6 +281,30 @@ def _compose(
         fix = "take it to `tuner study start`, or leave engines out: engines=null"
         raise ConfigError("several engines are a study over engines, and no single one", place=ENGINES, fix=fix)
     return {str(key): value for key, value in resolved.items() if key not in ("experiment", KEY, ENGINES)}
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra with ``conf/``; what it and OmegaConf find wrong becomes a ``ConfigError``."""
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    conf = str(conf_dir().resolve())
+    try:
+        with _environment_for_secrets_only(), initialize_config_dir(config_dir=conf, version_base="1.3"):
+            yield
+    except (HydraException, OmegaConfBaseException) as error:
+        if isinstance(cause := _cause(error), ConfigError):
+            raise cause from None
+        raise ConfigError(_plainly(str(error)), fix=_remedy(str(error))) from error
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"not YAML: {error}", fix="fix that line") from error
+    except ValueError as error:  # Hydra's own of what files inherit
+        raise ConfigError(_plainly(str(error))) from error
+    except RecursionError as error:
+        fix = "write it with fewer levels, and have no two files inherit each other (`defaults`)"
+        raise ConfigError("nested too deeply to be read", place="command line", fix=fix) from error
 
 
 def _named_after(model: object) -> str:
@@ -348,11 +374,58 @@ def _search_path(config_dir: Path | None) -> list[str]:
         fix = "rename the folder, or link to it from another path"
         raise ConfigError(f"{config_dir}: {found[0]!r} cannot stand in this path", place="--config-dir", fix=fix)
     for path in config_dir.glob("*/*.yaml"):
-        documents.yaml_of(path)
+        _check_own(path)
         if (conf_dir() / path.parent.name / path.name).exists():
             fix = "give it another name; `defaults: [NAME, _self_]` inherits from tuner's"
             raise ConfigError(f"tuner has a {path.parent.name}/{path.stem} of its own", place=str(path), fix=fix)
     return [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+
+
+def _check_own(path: Path) -> None:
+    """One of the user's own files is a mapping, and what it inherits is a list of names, as Hydra has it."""
+    said = documents.yaml_of(path)
+    if said is not None and not isinstance(said, Mapping):
+        fix = "write keys and their values, `key: value`"
+        raise ConfigError(f"holds {_kind(said)} instead of keys", place=str(path), fix=fix)
+    if _has_nameless(said):
+        raise ConfigError("has a key without a name", place=str(path), fix="name it, or take it away")
+    inherited = (said or {}).get("defaults") or []
+    wrong = [one for one in inherited if not _is_choice(one)] if isinstance(inherited, list) else [inherited]
+    if wrong or path.stem in inherited:
+        what = f"{str(wrong[0])[:60]!r} is no name" if wrong else f"{path.stem} inherits itself"
+        fix = "write a list of names or of GROUP: NAME, such as `defaults: [serving, _self_]`"
+        raise ConfigError(f"defaults: {what}", place=str(path), fix=fix)
+
+
+def _check_finite(tree: Mapping[str, Any]) -> None:
+    for place, value in _leaves(tree, of=float):
+        if not isfinite(value):
+            fix = "write a number; null, where there is to be no limit"
+            raise ConfigError(f"{value} is no number to work with", place=place, fix=fix)
+
+
+def _has_nameless(tree: object) -> bool:
+    """Whether a key anywhere is null."""
+    if isinstance(tree, Mapping):
+        return None in tree or any(map(_has_nameless, tree.values()))
+    return isinstance(tree, list) and any(map(_has_nameless, tree))
+
+
+def _is_choice(one: object) -> bool:
+    """A name, or a group with a name, or with several."""
+    if not isinstance(one, Mapping):
+        return isinstance(one, str)
+    return len(one) == 1 and all(isinstance(part, str | type(None)) for part in _parts(one))
+
+
+def _parts(one: Mapping[Any, Any]) -> Iterator[object]:
+    for group, choice in one.items():
+        yield group
+        yield from choice if isinstance(choice, list) else (choice,)
+
+
+def _kind(said: object) -> str:
+    return "a list" if isinstance(said, list) else f"{str(said)[:60]!r}"
 
 
 _FLAG_KEY = re.compile(r"^([+~]*(?:model\.args|engine\.launch_args|space\.params)\.)([^.=@]+)")
@@ -394,7 +467,7 @@ def _plainly(message: str) -> str:
     if dangling := _dangling(message):
         return f"{dangling[1]}: takes its value from {dangling[0]}, which is not there"
     message = re.sub(r"\n\s*full_key: .*", "", message, flags=re.DOTALL)
-    return message.replace("In 'config': ", "").strip()
+    return message.replace("In 'config': ", "").strip() or "a key or a value that Hydra cannot read"
 
 
 def _remedy(message: str) -> str:
@@ -407,7 +480,7 @@ def _remedy(message: str) -> str:
         return f"choose a {group} that has it (`tuner study start --help` lists them), or set {dangling[0]}=VALUE"
     if "You must specify" in message:
         return "choose one, or all of them at once with experiment=NAME (experiment=demo needs no GPU)"
-    if "Could not find" in message:
+    if "Could not find" in message or "Could not load" in message:
         return "choose one of the available options, or point --config-dir to a folder that has it"
     return "see https://hydra.cc/docs/1.3/advanced/override_grammar/basic for how overrides are written"
 

@@ -29,6 +29,8 @@ class Schema(BaseModel):
         return raw
 
 
+_MOST_SHOWN = 200
+
 Upgrade = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Turns what one version of tuner wrote into what the next one would have written."""
 
@@ -60,7 +62,7 @@ class Stored(Schema):
 def _unknown(key: str, valid: set[str]) -> str:
     near = get_close_matches(key, valid, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"no such key {key!r}{hint} (valid: {', '.join(sorted(valid))})"
+    return f"no such key {_cut(repr(key))}{hint} (valid: {', '.join(sorted(valid))})"
 
 
 def without_nulls(raw: Any) -> Any:
@@ -151,13 +153,13 @@ def config_error(error: ValidationError, tags: frozenset[str] = frozenset()) -> 
     """
     lines = []
     for mistake in error.errors(include_url=False):
-        place = ".".join(str(part) for part in mistake["loc"] if part not in tags)
+        place = ".".join(_cut(str(part)) for part in mistake["loc"] if part not in tags)
         reason = _keys_wanted(mistake, place) or mistake["msg"].removeprefix("Value error, ")
         given = mistake["input"]
-        shown = "" if isinstance(given, Mapping) or mistake["type"] == "missing" else f", but is {given!r}"
+        shown = "" if isinstance(given, Mapping) or mistake["type"] == "missing" else f", but is {_cut(repr(given))}"
         shown += _meant(mistake["ctx"]["expected"], given) if mistake["type"] in ("enum", "literal_error") else ""
         if mistake["type"] == "string_type" and isinstance(given, int | float):
-            shown += f"; put quotes around it (on the command line {place}=\\'{given}\\')"
+            shown += f"; put quotes around it (on the command line {place}=\\'{_cut(str(given))}\\')"
         lines.append(f"{place}: {reason}{shown}" if place else f"{reason}{shown}")
     lines = list(dict.fromkeys(lines))  # the branches of a union may all say the same
     if len(lines) == 1:
@@ -165,7 +167,12 @@ def config_error(error: ValidationError, tags: frozenset[str] = frozenset()) -> 
     return ConfigError(f"{len(lines)} mistakes:\n" + "\n".join(f"  {line}" for line in lines))
 
 
+def _cut(shown: str) -> str:
+    """What was given may be a file's whole content."""
+    return shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}… ({len(shown):,} characters)"
+
+
 def _meant(expected: str, given: object) -> str:
     """The valid word that is nearest, of a list that pydantic wrote for people."""
-    near = get_close_matches(str(given), re.findall(r"'([^']+)'", expected), n=1)
+    near = get_close_matches(str(given)[:_MOST_SHOWN], re.findall(r"'([^']+)'", expected), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

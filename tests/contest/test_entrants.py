@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from tests.present import present
 from tuner import composing
 from tuner.contest.entrants import contest_of
 from tuner.errors import ConfigError
@@ -11,7 +12,7 @@ CPU = ["experiment=engines-cpu", "engines.vllm.model.id=/models/glm-tiny", "engi
 
 
 def test_each_engine_has_its_own_model_space_and_deployment_under_one_budget():
-    contest = contest_of([*CPU, "engines.vllm.model.args.max_num_seqs=16", "budget.trials=20"])
+    contest = present(contest_of([*CPU, "engines.vllm.model.args.max_num_seqs=16", "budget.trials=20"]))
     vllm, llamacpp = contest.entrants
     assert (vllm.name, llamacpp.name) == ("vllm", "llamacpp")
     assert vllm.config.study.name == "engines-cpu-vllm"
@@ -28,7 +29,7 @@ def test_engines_may_be_a_plain_list():
     llamacpp = ["model=gguf", "model.id=/a.gguf", "space=llamacpp-cpu"]
     common = ["workload=tiny", "hardware=cpu", "quality=none", "workload.concurrency=[1,5]", "study.name=both"]
     own = [f"engines.llamacpp.{each}" for each in llamacpp]
-    named = contest_of(["engines=[vllm,llamacpp]", *common, *vllm, *own])
+    named = present(contest_of(["engines=[vllm,llamacpp]", *common, *vllm, *own]))
     assert [each.config.study.name for each in named.entrants] == ["both-vllm", "both-llamacpp"]
 
 
@@ -87,5 +88,5 @@ def test_engines_of_ones_own_experiment(tmp_path):
     }
     text = yaml.safe_dump({"engines": engines, "workload": {"concurrency": [1, 5]}}, sort_keys=False)
     (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}")
-    contest = contest_of(["experiment=mine", "hardware=cpu", "workload=tiny", "study.name=mine"], tmp_path)
+    contest = present(contest_of(["experiment=mine", "hardware=cpu", "workload=tiny", "study.name=mine"], tmp_path))
     assert [each.config.model.id for each in contest.entrants] == ["/m", "/a.gguf"]

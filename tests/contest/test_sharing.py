@@ -5,13 +5,13 @@ from math import log
 
 import pytest
 
-from tuner.contest.levels import Level
+from tuner.contest.levels import ConcurrencyLevel
 from tuner.contest.sharing import Share, given_up, turn
 from tuner.proof.estimate import Noise
 from tuner.proof.reach import Reach
 
-ONE = Level("users_1", {"output_tokens_per_s.users_1": "maximize"}, {})
-FIVE = Level("users_5", {"output_tokens_per_s": "maximize"}, {})
+ONE = ConcurrencyLevel("users_1", {"output_tokens_per_s.users_1": "maximize"}, {})
+FIVE = ConcurrencyLevel("users_5", {"output_tokens_per_s": "maximize"}, {})
 LEVELS = (ONE, FIVE)
 KNOWN = Noise(0.03, 6)
 
@@ -79,7 +79,7 @@ def test_what_could_still_win_as_far_as_is_known_is_not_given_up(vllm):
 
 
 def test_less_of_a_latency_is_better():
-    level = Level("users_1", {"ttft_ms.p50.users_1": "minimize"}, {})
+    level = ConcurrencyLevel("users_1", {"ttft_ms.p50.users_1": "minimize"}, {})
     fast = Share("fast", 6, False, {"ttft_ms.p50.users_1": Reach([-log(value) for value in near(100)], KNOWN)})
     slow = Share("slow", 6, False, {"ttft_ms.p50.users_1": Reach([-log(value) for value in near(300)], KNOWN)})
     why = given_up(slow, [fast, slow], (level,), 24)
@@ -98,7 +98,7 @@ def test_of_two_equal_engines_hardly_ever_one_is_given_up():
 
 
 def _given_up(read):
-    level = Level("users_5", {"output_tokens_per_s": "maximize"}, {})
+    level = ConcurrencyLevel("users_5", {"output_tokens_per_s": "maximize"}, {})
     both = [
         Share(name, len(logs), False, {"output_tokens_per_s": Reach([4 + each for each in logs], KNOWN)})
         for name, logs in zip(("one", "other"), read, strict=True)

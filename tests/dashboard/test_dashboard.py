@@ -16,6 +16,7 @@ from tuner.dashboard.server import serving
 from tuner.engines.base import Degradation
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.records.outcome import Outcome
+from tuner.space import Candidate
 from tuner.terminal.closing import write_results
 
 # optuna says this of small studies while it answers the dashboard
@@ -159,6 +160,17 @@ def test_a_trial_that_left_no_record_keeps_its_number(tmp_path):
     assert [trial.number for trial in kept] == [0, 1, 2, 3, 4]
     assert kept[2].state.name == "FAIL"
     assert kept[3].values == ([*made.records[3].verdict.values] if made.records[3].verdict else None)
+
+
+@pytest.mark.parametrize("value", [0, -5, 10**400])
+def test_a_deployed_value_that_no_scale_can_show_is_left_out(tmp_path, value):
+    made = simulated_study(tmp_path, 1)
+    deployed = made.records[0].params | {"max_num_seqs": value}
+    ledger = Ledger(made.config, made.folder)
+    ledger.begin(Candidate(deployed))
+    (trial,) = ledger.storage.get_all_trials(ledger.study_id)
+    assert "max_num_seqs" not in trial.params
+    assert set(trial.params) <= set(deployed)
 
 
 def test_a_trial_whose_note_was_lost_gets_it_when_the_dashboard_opens(tmp_path):

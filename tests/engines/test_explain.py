@@ -157,25 +157,36 @@ def test_a_server_that_was_ended_before_it_served_did_not_start():
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
-        ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable.", "compiler"),
-        ("FileNotFoundError: [Errno 2] No such file or directory: 'ninja'", "compiler"),
         ("PermissionError: [Errno 13] Permission denied: '/.cache'", "write to this folder"),
         ("OSError: [Errno 30] Read-only file system: '/srv/cache/vllm'", "write to this folder"),
         ("OSError: PermissionError at /srv/cache/huggingface/hub when downloading org/m.", "write to this folder"),
         ("Normal  Killing  4m  kubelet  Container vllm failed startup probe, will be restarted", "probe"),
         ("vllm-1 exited with code 143", "probe"),
+    ],
+)
+def test_what_the_host_lacks_is_named_with_its_line(line, advice):
+    found = explain([*START, line])
+    assert (found.line, consequence_of(found).action) == (line, Action.RETRY)
+    assert advice in found.advice
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable.", "compiler"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'ninja'", "compiler"),
         (
             "ImportError: /opt/vllm/_C.abi3.so: undefined symbol: _ZN5torch3jit17parseSchemaOrNameERKSsb",
             "other versions",
         ),
         ("ImportError: /lib/libstdc++.so.6: version `GLIBCXX_3.4.31' not found", "other versions"),
         ("RuntimeError: operator torchvision::nms does not exist", "other versions"),
-        ("ModuleNotFoundError: No module named 'flash_attn_interface'", "package"),
+        ("ModuleNotFoundError: No module named 'flash_attn_interface'", "Install flash_attn_interface"),
     ],
 )
-def test_what_the_host_lacks_is_named_with_its_line(line, advice):
+def test_what_an_image_lacks_is_named_with_its_line_and_lacks_at_every_start(line, advice):
     found = explain([*START, line])
-    assert (found.line, consequence_of(found).action) == (line, Action.RETRY)
+    assert (found.line, consequence_of(found).action) == (line, Action.TEACH)
     assert advice in found.advice
 
 

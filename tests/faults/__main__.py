@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.faults import damage, disks, killing, planted, servers
+from tests.faults import damage, disks, fuzz, killing, planted, servers
 from tests.faults.world import NotTried
 
 Try = Callable[[Path, random.Random], None]
@@ -34,6 +34,8 @@ def rows() -> Iterator[tuple[str, list[Try]]]:
     yield "read-only disk", [disks.state_folder_read_only, disks.study_folder_read_only]
     files = [damage.record, damage.configuration, damage.database, damage.runs, damage.log_and_requests]
     yield "damaged file", [*files, damage.trace]
+    fuzzed = [fuzz.record, fuzz.configuration, fuzz.requests_and_sittings, fuzz.profile]
+    yield "fuzzed file", [*fuzzed, fuzz.users_own, fuzz.recorded_traffic]
     floods = [servers.floods_a_stream, servers.floods_a_line, servers.floods_the_list_of_models]
     yield "hostile server", [*floods, servers.closes_connections, servers.never_answers, servers.answers_nonsense]
     for place in planted.PLACES:

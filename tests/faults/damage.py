@@ -75,7 +75,7 @@ def trace(folder: Path, chance: random.Random) -> None:
 
 
 @cache
-def _prepared() -> World:
+def prepared() -> World:
     """A finished study and a healthy one in the same folder, made once and put back before each try."""
     folder = Path(tempfile.mkdtemp(prefix="faults-damage-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -87,7 +87,7 @@ def _prepared() -> World:
 
 
 def _damaged(folder: Path, chance: random.Random, name: str) -> None:
-    world = _prepared()
+    world = prepared()
     shutil.rmtree(world.studies)
     shutil.copytree(world.folder / "as made", world.studies)
     victim = world.study / name

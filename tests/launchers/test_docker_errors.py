@@ -96,24 +96,37 @@ def test_what_has_no_known_shape_is_not_guessed_at(said):
     assert error.message == f"the Docker engine refused while starting the container: {said}"
 
 
-def test_an_engine_that_is_down_says_how_to_start_it(tmp_path):
-    stale = tmp_path / "stale.sock"
+@pytest.fixture
+def near():
+    """A folder for sockets: those of the tests and of the user may be too deep for one (107 bytes)."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_an_engine_that_is_down_says_how_to_start_it(near):
+    stale = near / "stale.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(stale))
-    for path in (tmp_path / "none.sock", stale):
+    for path in (near / "none.sock", stale):
         expected = pytest.raises(EngineUnavailable, match=r"(?s)no Docker engine answers.*start Docker")
         with expected, connected(f"unix://{path}"):
             pass
 
 
-def test_an_engine_that_this_user_may_not_use_is_told_apart(monkeypatch):
+def test_a_socket_whose_path_is_too_long_is_named(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix:///{'x' * 120}/docker.sock")
+    with pytest.raises(EngineUnavailable, match=r"(?s)too long: unix:///xxx.*shorter path"), connected():
+        pass
+
+
+def test_an_engine_that_this_user_may_not_use_is_told_apart(monkeypatch, near):
     """A socket in a folder that everybody may enter: root becomes somebody else, another user locks itself out."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
-        Path(folder).chmod(0o711)
-        server.bind(f"{folder}/docker.sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        near.chmod(0o711)
+        server.bind(f"{near}/docker.sock")
         server.listen()
-        Path(f"{folder}/docker.sock").chmod(0)
-        monkeypatch.setenv("DOCKER_HOST", f"unix://{folder}/docker.sock")
+        Path(f"{near}/docker.sock").chmod(0)
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{near}/docker.sock")
         me = os.geteuid()
         os.seteuid(65534 if me == 0 else me)
         try:

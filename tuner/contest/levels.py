@@ -10,7 +10,7 @@ from tuner.objective import Direction, Limit, Objective
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class ConcurrencyLevel:
     """A level of concurrency.
 
     Attributes:
@@ -51,12 +51,12 @@ def check_levels(workload: Workload, objective: Objective, least: int = 2) -> No
             raise ConfigError(f"{name} is not measured at each level of concurrency", place="objective.goals", fix=fix)
 
 
-def levels_of(workload: Workload, objective: Objective) -> tuple[Level, ...]:
+def levels_of(workload: Workload, objective: Objective) -> tuple[ConcurrencyLevel, ...]:
     """The levels of a workload, in order."""
     *rungs, last = workload.ladder
     absolute = {name: limit for name, limit in objective.limits.items() if limit.of == "absolute"}
     return tuple(
-        Level(
+        ConcurrencyLevel(
             rung,
             {_at(name, stage): way for name, way in objective.goals.items()},
             {_at(name, stage): limit for name, limit in absolute.items()},

@@ -25,8 +25,9 @@ from tuner.study.blame import Circumstances, settled
 from tuner.study.checks import examined
 from tuner.study.loop import StudyStopped, run_study
 from tuner.study.pace import Pace
-from tuner.study.window import Window, WindowClosed
-from tuner.trial.run import Assignment, run_trial
+from tuner.study.window import RunWindow, WindowClosed
+from tuner.trial.assignment import Assignment
+from tuner.trial.run import run_trial
 
 Views = Callable[[Config], AbstractContextManager[events.Listener]]
 """How the turns of a study are followed."""
@@ -47,7 +48,7 @@ def run_contest(contest: Contest, views: Views, command: Sequence[str] = ()) -> 
         InfrastructureError: A launch could not be brought to a verdict, or another process runs the study.
     """
     folder, gpus = StudyFolder(contest.path), contest.entrants[0].config.gpus
-    run = _Turns(contest, folder, views, command, Window.of(contest.budget, contest.site))
+    run = _Turns(contest, folder, views, command, RunWindow.of(contest.budget, contest.site))
     with folder.locked(), _asked(contest, folder):
         if run.outcome.over:
             run.say(f"study {contest.name} is complete: nothing is left to be run")
@@ -98,7 +99,7 @@ class _Turns:
     folder: StudyFolder
     views: Views
     command: Sequence[str]
-    window: Window
+    window: RunWindow
 
     @property
     def outcome(self) -> ContestOutcome:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from tuner.config import Config
-from tuner.contest.levels import Level, levels_of
+from tuner.contest.levels import ConcurrencyLevel, levels_of
 from tuner.contest.sharing import Share, given_up, share_of, turn
 from tuner.contest.verdicts import LevelVerdict, verdict_of
 from tuner.errors import ConfigError
@@ -98,7 +98,7 @@ class ContestOutcome:
         return next((outcome.config for outcome in self.outcomes.values() if outcome), None)
 
     @cached_property
-    def levels(self) -> tuple[Level, ...]:
+    def levels(self) -> tuple[ConcurrencyLevel, ...]:
         """Where they are compared; none before anything has begun."""
         return levels_of(self.config.workload, self.config.objective) if self.config else ()
 

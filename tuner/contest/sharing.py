@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import exp, log
 
 from tuner import words
-from tuner.contest.levels import Level
+from tuner.contest.levels import ConcurrencyLevel
 from tuner.proof.reach import Reach
 from tuner.records.outcome import Outcome
 
@@ -39,7 +39,7 @@ class Share:
     reaches: Mapping[str, Reach]
 
 
-def share_of(name: str, outcome: Outcome | None, levels: Sequence[Level]) -> Share:
+def share_of(name: str, outcome: Outcome | None, levels: Sequence[ConcurrencyLevel]) -> Share:
     """How an engine stands; ``None`` for one that has not begun."""
     if outcome is None:
         return Share(name, 0, over=False, reaches={})
@@ -55,7 +55,7 @@ def _reach(outcome: Outcome, metric: str, sign: int) -> Reach:
     return Reach([sign * log(value) for value in read if value], known and outcome.readings.noise(metric))
 
 
-def turn(shares: Sequence[Share], levels: Sequence[Level], trials: int | None) -> str | None:
+def turn(shares: Sequence[Share], levels: Sequence[ConcurrencyLevel], trials: int | None) -> str | None:
     """Whose launch is next; ``None`` when the budget is used up, or no engine has anything left to try.
 
     Args:
@@ -69,7 +69,9 @@ def turn(shares: Sequence[Share], levels: Sequence[Level], trials: int | None) -
     return min(able, key=lambda share: share.launched).name if able else None
 
 
-def given_up(share: Share, shares: Sequence[Share], levels: Sequence[Level], trials: int | None) -> str | None:
+def given_up(
+    share: Share, shares: Sequence[Share], levels: Sequence[ConcurrencyLevel], trials: int | None
+) -> str | None:
     """Why an engine gets no more launches; ``None`` if it does.
 
     Where only the hours are limited, as many further launches are assumed as were made.
@@ -85,7 +87,7 @@ def given_up(share: Share, shares: Sequence[Share], levels: Sequence[Level], tri
     return None
 
 
-def _beaten(share: Share, other: Share, level: Level, launches: int, error: float) -> str | None:
+def _beaten(share: Share, other: Share, level: ConcurrencyLevel, launches: int, error: float) -> str | None:
     """By which numbers an engine cannot win at a level; ``None`` if it can."""
     said = []
     for metric, way in level.goals.items():

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from math import exp
 
 from tuner import words
-from tuner.contest.levels import Level
+from tuner.contest.levels import ConcurrencyLevel
 from tuner.load.naming import CONCURRENT, MetricName, parse
 from tuner.load.quantities import QUANTITIES
 from tuner.proof.decision import Decision, Effect, Kind
 from tuner.proof.estimate import level as level_of
-from tuner.proof.rule import ALPHA, Launch, Terms, decide
+from tuner.proof.rule import ALPHA, ProofLaunch, Terms, decide
 from tuner.records import verdict
 from tuner.records.compare import launch
 from tuner.records.record import TrialRecord
@@ -35,7 +35,7 @@ class LevelVerdict:
         min_gain: A gain below this share is no difference.
     """
 
-    level: Level
+    level: ConcurrencyLevel
     names: tuple[str, str]
     first: Decision
     second: Decision
@@ -120,8 +120,8 @@ class LevelVerdict:
 
 
 def verdict_of(
-    level: Level,
-    levels: Sequence[Level],
+    level: ConcurrencyLevel,
+    levels: Sequence[ConcurrencyLevel],
     names: tuple[str, str],
     launches: Sequence[tuple[TrialRecord, bool]],
     most: int,
@@ -146,11 +146,11 @@ def verdict_of(
         guard=None,  # what is better for one user may be worse for five: that is asked of each
     )
     second = [launch(record, terms.needed, candidate=of_second) for record, of_second in launches]
-    first = [Launch(not each.candidate, each.numbers, each.died) for each in second]
+    first = [ProofLaunch(not each.candidate, each.numbers, each.died) for each in second]
     return LevelVerdict(level, names, decide(first, terms), decide(second, terms), min_gain)
 
 
-def metrics_of(level: Level, *, last: bool) -> list[str]:
+def metrics_of(level: ConcurrencyLevel, *, last: bool) -> list[str]:
     """What a table shows of a level: its goals, and what users feel."""
     stage = CONCURRENT if last else level.name
     felt = (("output_tokens_per_s", None), ("ttft_ms", 50.0), ("tpot_ms", 50.0))

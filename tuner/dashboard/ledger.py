@@ -1,6 +1,7 @@
 """The persisted Optuna study: what people and their dashboards see of the records."""
 
 import json
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -182,11 +183,15 @@ def forget(config: Config, folder: StudyFolder) -> None:
 
 
 def _takes(distribution: "BaseDistribution", value: bool | int | float | str | None) -> bool:
-    from optuna.distributions import CategoricalDistribution
+    """Whether Optuna can keep it: a deployment may run anything, such as 0 on a scale of ratios."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
+        return False
+    ratio = isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log
+    return value > 0 or not ratio
 
 
 def _label(value: JsonValue) -> bool | int | float | str | None:

@@ -99,6 +99,7 @@ class Diagnosis:
         engine_version: The engine's version, where the log names it.
         confidence: ``certain`` for an exact known shape, ``likely`` for a family of shapes, else ``guess``.
         machine: Whether this machine is at fault, though it usually is the configuration with this cause.
+        lasting: Whether it would end so at every start: no retry can help, though the cause's name says nothing of it.
         cut: How many lines of the log were too long to be read whole.
     """
 
@@ -110,6 +111,7 @@ class Diagnosis:
     engine_version: str | None = None
     confidence: Literal["certain", "likely", "guess"] = "certain"
     machine: bool = False
+    lasting: bool = False
     cut: int = 0
 
 
@@ -143,13 +145,17 @@ CONSEQUENCES: Mapping[Cause, Consequence] = {
 }
 
 
+_LASTING = Consequence(errors.LaunchRejected, Action.TEACH)
+"""Of a failure without a name that this image or environment would end in at every start with these settings."""
 _MACHINE = Consequence(errors.GpuBusy, Action.RETRY)
 """Of a failure that is usually the configuration's and that another process brought about."""
 
 
 def consequence_of(diagnosis: Diagnosis) -> Consequence:
     """What a diagnosis means for the study."""
-    return _MACHINE if diagnosis.machine else CONSEQUENCES[diagnosis.cause]
+    if diagnosis.machine:
+        return _MACHINE
+    return _LASTING if diagnosis.lasting else CONSEQUENCES[diagnosis.cause]
 
 
 def error_of(diagnosis: Diagnosis, message: str) -> errors.TrialError | None:

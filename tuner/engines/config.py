@@ -1,7 +1,7 @@
 """What a configuration says of every engine; each kind of engine adds its own."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, JsonValue, PositiveFloat, field_validator
 
@@ -27,7 +27,7 @@ class EngineConfig(Schema):
     """The names that a degradation of this engine can have."""
 
     kind: str
-    executable: tuple[str, ...]
+    executable: Annotated[tuple[str, ...], Field(min_length=1)]
     """How it is started, before the model; ``{python}`` stands for the Python that runs tuner."""
     version: str | None = None
     """Its version, where it cannot be asked for its flags; else null."""

@@ -100,7 +100,7 @@ def test_triton_is_the_only_mla_backend_of_consumer_cards(args, hardware, triton
 
 
 def test_what_changes_memory_in_unknown_ways_is_named():
-    assert demand({"speculative_config": {"method": "mtp"}}).beyond == ("a draft model",)
+    assert demand({"speculative_config": {"method": "mtp"}}, model="Qwen/Qwen3-8B").beyond == ("a draft model",)
     assert demand({"enable_lora": False, "decode_context_parallel_size": 1}).beyond == ()
 
 

@@ -103,6 +103,7 @@ def _said(finding: Finding) -> Diagnosis:
         advice=finding.advice,
         confidence="likely" if vague else "certain",
         machine=finding.sign.machine,
+        lasting=finding.sign.lasting,
     )
 
 

@@ -30,7 +30,10 @@ MATCH_VERSIONS = (
     "What is installed was built for other versions of torch, CUDA or the C library: take the engine's own image, or "
     "install it anew in an environment of its own."
 )
-ADD_PACKAGE = "Install the package that the line names, or take an image that has it."
+ADD_PACKAGE = (
+    "Install {named} where the engine is installed (in its image or environment), take an image that has it, or go "
+    "back to settings that do without it."
+)
 MAKE_WRITABLE = (
     "Let the server's user write to this folder, or move the caches: VLLM_CACHE_ROOT, HF_HOME, TRITON_CACHE_DIR, "
     "TORCHINDUCTOR_CACHE_DIR."
@@ -80,6 +83,14 @@ BROKEN_IN = (
     r"|triton/|flashinfer/|flash_attn|vllm_flash_attn/|deep_gemm/|sgl_kernel/|aiter/|xformers/)"
 )
 """The files of kernels and compilers."""
+REFUSED_BY_THE_GPU = (
+    "The driver refuses what a kernel asks of this GPU, and would at every start: go back to settings that have run "
+    "(attention backend, data types, CUDA graphs, all-reduce), or take another image."
+)
+SICK_GPU = (
+    "The GPU itself is faulty: look into dmesg and `nvidia-smi -q` (Xid, ECC, row remapper), reset or reboot it, or "
+    "leave it out."
+)
 REFUSED_THERE = (
     "The engine's code breaks on this combination, and would at every start: change what the line is about, or go back "
     "to settings that have run."
@@ -87,6 +98,16 @@ REFUSED_THERE = (
 
 _EXIT_OF_SIGKILL = r"(?i:\bexit(?:ed|s)?[ _]?(?:with )?(?:return )?(?:code|status)?)['\"]? *[:=(]? *(?:-9|137)\b"
 _NOT_OUT_OF_MEMORY = r"OOMKilled['\"]?: ?false|^\s*Reason: +Error\b"
+
+_REFUSED_ALWAYS = (
+    r"(?:invalid (?:argument|configuration argument|pitch argument|resource handle)|named symbol not found"
+    r"|too many (?:resources requested for launch|blocks in cooperative launch)|device kernel image is invalid"
+    r"|a PTX JIT compilation failed|PTX JIT compiler library not found"
+    r"|operation (?:not permitted when stream is capturing|would make the legacy stream depend on))"
+)
+"""What CUDA calls a launch or an allocation that it refuses by what is asked, and not by the state of the GPU."""
+_XID_OF_A_FAULTY_GPU = r"48|62|64|74|79|95|110|119|120|140|143"
+"""Of the driver's numbers those that only a reset ends; of the others most (13, 31, 43, 45) are a program's."""
 
 _GPU_MEMORY = (
     Sign(
@@ -252,7 +273,8 @@ _DRIVER = (
             r"Found no NVIDIA driver",
             r"No (?:CUDA|HIP) GPUs are available|no CUDA-capable device is detected|Torch not compiled with CUDA",
             r"system has unsupported display driver|system not yet initialized|CUDA unknown error",
-            r"CUDA(?: driver)? error: (?:unknown error|initialization error|uncorrectable ECC|OS call failed)",
+            r"CUDA(?: driver)? error: (?:unknown error|initialization error|OS call failed)",
+            r"CUDA(?: driver)? error: (?:MPS (?:client failed|server is not)|API call is not supported in the)",
             r"CUDA(?: driver error|\]): device not ready|Unexpected error from cudaGetDeviceCount",
             r"CUDA error: system driver mismatch",
             r"CUDA error: (?:CUDA-capable device\(s\) is/are busy|driver shutting down)",
@@ -260,13 +282,24 @@ _DRIVER = (
             r"provided PTX was compiled with an unsupported toolchain",
             r"cudaErrorInsufficientDriver|cudaErrorNoDevice",
             r"CUDA_ERROR_(?:NO_DEVICE|NOT_INITIALIZED|SYSTEM_DRIVER_MISMATCH)",
-            r"GPU (?:is lost|has fallen off the bus)|Unable to determine the device handle for GPU",
+            r"Unable to determine the device handle for GPU",
             r"cudaError(?:SystemNotReady|DevicesUnavailable|InitializationError)|driver initialization failed",
             r"device >= 0 && device < num_gpus INTERNAL ASSERT FAILED",
             r"\b0 active drivers\b|[Uu]nable to open /dev/kfd",
         ),
         FIX_DRIVER,
         "torch, CUDA",
+        serving=True,
+    ),
+    Sign(
+        Cause.DRIVER,
+        Rank.EXACT,
+        (
+            r"uncorrectable (?:ECC|NVLink) error|GPU (?:is lost|has fallen off the bus)",
+            rf"\bXid\b.{{0,60}}?[:,] ?(?:{_XID_OF_A_FAULTY_GPU})\b",
+        ),
+        SICK_GPU,
+        "CUDA, the kernel's driver",
         serving=True,
     ),
     Sign(
@@ -434,6 +467,18 @@ _HARDWARE = (
     ),
     Sign(
         Cause.UNSUPPORTED,
+        Rank.FAMILY,
+        (
+            rf"(?:(?:CUDA|HIP|ROCm)(?: driver)? [Ee]rror|Triton Error \[\w+\]): {_REFUSED_ALWAYS}",
+            r"cudaError(?:InvalidValue|InvalidConfiguration|LaunchOutOfResources|CooperativeLaunchTooLarge)\b",
+            r"cudaError(?:InvalidKernelImage|SymbolNotFound|StreamCaptureUnsupported)\b|CUBLAS_STATUS_ARCH_MISMATCH",
+            r"CUDA_ERROR_(?:INVALID_(?:VALUE|IMAGE|PTX)|LAUNCH_OUT_OF_RESOURCES|NOT_FOUND)\b",
+        ),
+        REFUSED_BY_THE_GPU,
+        "CUDA, HIP: refused before anything ran, whatever the GPU's state; in start-up, so that no request is to blame",
+    ),
+    Sign(
+        Cause.UNSUPPORTED,
         Rank.CRASH,
         (r"with CUDA capability sm_\d+ is not compatible with the current PyTorch",),
         OTHER_HARDWARE,
@@ -487,6 +532,14 @@ _CRASHES = (
     ),
 )
 
+_MISSING = (
+    r"ModuleNotFoundError: No module named '(?!transformers_modules)(?P<named>\w+)",
+    r"^\S*python[\d.]*: (?:Error while finding module specification for|No module named) '?(?P<named>\w+)",
+    r"PackageNotFoundError: No package metadata was found for (?P<named>[\w.-]+)",
+    r"^\s*(?:ImportError|OSError): (?P<named>lib[\w+.-]+?\.so[\d.]*): cannot open shared object file",
+)
+"""What the engine or a model's code lacks, by its name."""
+
 _ENVIRONMENT = (
     Sign(
         Cause.UNKNOWN,
@@ -501,6 +554,7 @@ _ENVIRONMENT = (
         ),
         ADD_COMPILER,
         "the shell, Triton, torch.inductor, FlashInfer",
+        lasting=True,
     ),
     Sign(
         Cause.UNKNOWN,
@@ -512,13 +566,24 @@ _ENVIRONMENT = (
         ),
         MATCH_VERSIONS,
         "the dynamic linker, torch, torchvision",
+        lasting=True,
     ),
     Sign(
-        Cause.UNKNOWN,
+        Cause.UNSUPPORTED,
         Rank.FAMILY,
-        (r"ModuleNotFoundError: No module named '(?!transformers_modules)",),
-        ADD_PACKAGE,
-        "Python",
+        (r"^\s*ImportError: cannot import name '",),
+        MATCH_VERSIONS,
+        "Python: packages that do not go together",
+    ),
+    *(
+        Sign(
+            Cause.UNSUPPORTED,
+            Rank.FAMILY,
+            (missing,),
+            ADD_PACKAGE,
+            "Python, the dynamic linker: it is missing at every start",
+        )
+        for missing in _MISSING
     ),
     Sign(
         Cause.UNKNOWN,

@@ -50,8 +50,10 @@ class Sign:
         rank: How close it is to the root cause.
         any_of: Regular expressions, searched in the program's own words; one is enough. Their named groups are the
             line's numbers; a group's name carries the unit (``free_gib``), and ``free_gib_unit`` the unit printed.
+            A group called ``named`` is no number, but what the line says is missing.
         advice: What to do, in one sentence; ``{above}`` stands for the setting that the line above names, the name of
-            a number for that number, and ``{share}`` for the setting that the size of the KV cache follows from.
+            a number for that number, ``{named}`` for what the line says is missing, ``{share}`` for the setting that
+            the size of the KV cache follows from.
         versions: Where the words were seen.
         serving: Whether it still counts once the server serves. A rejected flag can only come before; after that the
             same words are about a single request.
@@ -62,6 +64,7 @@ class Sign:
             string where none does.
         said_by: A shape of the name of the process that says it, which is empty where the log names none.
         machine: Whether this machine is at fault, though it usually is the configuration with this cause.
+        lasting: Whether it would end so at every start, though a cause like this usually may pass.
     """
 
     cause: Cause
@@ -76,6 +79,7 @@ class Sign:
     raised_in: str = ""
     said_by: str = ""
     machine: bool = False
+    lasting: bool = False
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
@@ -147,18 +151,21 @@ class Finding:
         line: Where.
         numbers: The figures in it.
         above: The text of the line above it.
+        named: What it says is missing, or ``""``.
     """
 
     sign: Sign
     line: LogLine
     numbers: Mapping[str, float]
     above: str = ""
+    named: str = ""
 
     @property
     def advice(self) -> str:
         """The sign's, with the line's numbers and the setting's name filled in, where the line above is one."""
         name = self.above.strip()
         filled = self.sign.advice.replace("{above}", name if _NAME.fullmatch(name) else "the setting")
+        filled = filled.replace("{named}", self.named or "what the line names")
         for number, value in self.numbers.items():
             filled = filled.replace(f"{{{number}}}", f"{value:.0f}" if value.is_integer() else f"{value:g}")
         return filled
@@ -166,6 +173,7 @@ class Finding:
 
 FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line \d+')
 """The place of a frame of a traceback."""
+_NAMED = "named"
 _NAME = re.compile(r"[a-z_][\w.]*")
 _RECENT = 10
 _UNKNOWN_EXCEPTION = (Rank.BROKEN, Rank.RAISED)
@@ -231,13 +239,13 @@ def best(line: LogLine, table: Sequence[Sign], traps: re.Pattern[str], context: 
         return None
     known = [pair for pair in found if pair[0].rank not in _UNKNOWN_EXCEPTION]
     sign, match = max(known or found, key=lambda pair: pair[0].rank)
-    above = context.recent[-1:] if "{above}" in sign.advice else ()
-    return Finding(sign, line, numbers_of(match), *above)
+    above = context.recent[-1] if "{above}" in sign.advice and context.recent else ""
+    return Finding(sign, line, numbers_of(match), above, match.groupdict().get(_NAMED) or "")
 
 
 def numbers_of(match: re.Match[str]) -> dict[str, float]:
     """The numbers in a match's named groups, in the unit that each group's name carries."""
-    groups = {name: text for name, text in match.groupdict().items() if text}
+    groups = {name: text for name, text in match.groupdict().items() if text and name != _NAMED}
     figures = {name: text for name, text in groups.items() if not name.endswith("_unit")}
     return {name: _number(text) * _factor(name, groups.get(f"{name}_unit")) for name, text in figures.items()}
 

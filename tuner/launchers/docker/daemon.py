@@ -181,6 +181,9 @@ def unreachable(error: Exception) -> EngineUnavailable:
     if "FileNotFoundError" in said or "ConnectionRefusedError" in said:
         fix = "start Docker (`sudo systemctl start docker`, or Docker Desktop), or correct DOCKER_HOST"
         return EngineUnavailable(f"no Docker engine answers at {engine_url()}", fix=fix)
+    if "AF_UNIX path too long" in said:
+        fix = "link to the socket from a shorter path, and name that in DOCKER_HOST"
+        return EngineUnavailable(f"the path of the Docker engine's socket is too long: {engine_url()}", fix=fix)
     return EngineUnavailable(f"the Docker engine went away: {error}", fix="see `docker info` and the engine's own log")
 
 

@@ -62,7 +62,10 @@ _SIGNS = (
     Sign(
         Cause.BAD_FLAG,
         Rank.EXACT,
-        (r"error: (?:invalid|unknown) argument|error while handling argument|^error: .* (?:requires|must be)\b",),
+        (
+            r"(?<!CUDA )(?<!ROCm )(?<!HIP )(?<!MUSA )error: (?:invalid|unknown) argument",
+            r"error while handling argument|^error: .* (?:requires|must be)\b",
+        ),
         "Correct or drop the flag; `llama-server --help` lists what this build takes.",
     ),
     Sign(
