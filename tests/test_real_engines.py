@@ -16,7 +16,7 @@ LLAMACPP = os.environ.get("TUNER_TEST_LLAMACPP")
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.llamacpp,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(
         not (VLLM and LLAMACPP), reason="needs both: TUNER_TEST_VLLM=DIR TUNER_TEST_LLAMACPP=DIR make test"
     ),
