@@ -102,6 +102,11 @@ UNSUPPORTED = [
     ({"kv_cache_dtype": "fp8"}, {}, "TritonMLA V1 with FP8 KV cache not yet supported"),
     ({"kv_cache_dtype": "fp8"}, {"version": "0.20.0", "hardware": RTX3090}, "compute capability 8.6: it requires 8.9"),
     ({"kv_cache_dtype": "nvfp4"}, {"version": "0.33.0"}, "nvfp4 KV cache is not supported with MLA"),
+    (
+        {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}, "pipeline_parallel_size": 2},
+        {"version": "0.26.0"},
+        "speculative decoding does not start with pipeline_parallel_size 2",
+    ),
     ({"dtype": "bfloat16"}, {"hardware": V100, "model": DENSE}, "at least 8.0; this one has 7.0"),
 ]
 
@@ -128,6 +133,7 @@ def test_what_forces_old_vllm_back_to_v0_is_a_degradation(feature):
         (SITE, {}),
         ({"tensor_parallel_size": 2, "max_num_seqs": 64, "max_num_batched_tokens": 64}, {}),
         ({"kv_cache_dtype": "fp8"}, {"version": "0.20.0"}),
+        ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}}, {"version": "0.26.0"}),
         ({"kv_cache_dtype": "fp8"}, {"hardware": H100, "model": GLM}),
         ({"kv_cache_dtype": "fp8"}, {"model": DENSE}),
         ({"kv_cache_dtype": "fp8"}, {"env": {"VLLM_MLA_DISABLE": "1"}}),

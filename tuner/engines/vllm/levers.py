@@ -152,6 +152,9 @@ def _rules(case: LeverContext, params: Mapping[str, Range | Choice]) -> dict[str
     rules = {}
     if {"max_num_batched_tokens", "max_num_seqs"} <= params.keys():
         rules["tokens_cover_sequences"] = "max_num_batched_tokens >= max_num_seqs"
+    if {"speculative_config", "pipeline_parallel_size"} <= params.keys():
+        # drafts across stages do not start, or corrupt what is answered (vllm#57755, vllm#49355)
+        rules["drafts_in_one_stage"] = "speculative_config == null or pipeline_parallel_size == 1"
     return rules
 
 
@@ -256,6 +259,8 @@ def _cache_type(case: LeverContext) -> Proposed:
 def _drafts(case: LeverContext) -> Proposed:
     if case.model is None:
         return "nobody knows whether the model predicts further tokens itself"
+    if case.demand.pipeline_parallel > 1 and len(case.layouts.get("pipeline_parallel_size", ())) < 2:
+        return "drafts and stages of layers do not go together"
     own = _PREDICTED if case.model.predicting and not case.four_bits else ()
     why = "drafts that one step checks, from the prompt's own text or the model's own layer; answers are checked"
     return Choice(choices=(None, _GUESSED, *own), why=why)

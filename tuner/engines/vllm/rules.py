@@ -236,6 +236,16 @@ def _nvfp4_mla(launch: PlannedLaunch) -> Refusal | None:
     return Refusal("nvfp4 KV cache is not supported with MLA", "use kv_cache_dtype auto or fp8")
 
 
+def _drafts_in_stages(launch: PlannedLaunch) -> Refusal | None:
+    """Workers of one stage send the next one token a request (vllm#57755: so up to 0.29; vllm#14117, vllm#49355)."""
+    if not launch.demand.drafted or launch.demand.pipeline_parallel == 1:
+        return None
+    return Refusal(
+        f"speculative decoding does not start with pipeline_parallel_size {launch.demand.pipeline_parallel}",
+        "use one stage, or no speculative_config",
+    )
+
+
 def _bfloat16(launch: PlannedLaunch) -> Refusal | None:
     """``platforms/cuda.py::check_if_supports_dtype``."""
     capability = launch.hardware.capability
@@ -451,6 +461,7 @@ RULES: tuple[Rule, ...] = (
     Rule("FP8 cache with MLA", _fp8_mla_old, until=(0, 20), cause=Cause.UNSUPPORTED),
     Rule("FP8 cache with MLA before Ada", _fp8_mla_pre_ada, since=(0, 20), cause=Cause.UNSUPPORTED),
     Rule("NVFP4 cache with MLA", _nvfp4_mla, cause=Cause.UNSUPPORTED),
+    Rule("drafts in stages", _drafts_in_stages, until=(0, 30), cause=Cause.UNSUPPORTED),
     Rule("bfloat16", _bfloat16, cause=Cause.UNSUPPORTED),
     Rule("the V0 engine", _v0, since=(0, 8), until=(0, 11), cause=Cause.V0_FALLBACK),
 )
