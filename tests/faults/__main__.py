@@ -34,7 +34,7 @@ def rows() -> Iterator[tuple[str, list[Try]]]:
     yield "read-only disk", [disks.state_folder_read_only, disks.study_folder_read_only]
     files = [damage.record, damage.configuration, damage.database, damage.runs, damage.log_and_requests]
     yield "damaged file", [*files, damage.trace]
-    fuzzed = [fuzz.record, fuzz.configuration, fuzz.requests_and_sittings, fuzz.profile]
+    fuzzed = [fuzz.record, fuzz.configuration, fuzz.requests_and_runs, fuzz.profile]
     yield "fuzzed file", [*fuzzed, fuzz.users_own, fuzz.recorded_traffic]
     floods = [servers.floods_a_stream, servers.floods_a_line, servers.floods_the_list_of_models]
     yield "hostile server", [*floods, servers.closes_connections, servers.never_answers, servers.answers_nonsense]

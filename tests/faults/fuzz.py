@@ -68,8 +68,8 @@ def configuration(folder: Path, chance: random.Random) -> None:
     _stored(chance, "config.yaml", names_it=True)
 
 
-def requests_and_sittings(folder: Path, chance: random.Random) -> None:
-    _stored(chance, chance.choice(("trials/0001/requests.jsonl", "sittings.jsonl")), names_it=True)
+def requests_and_runs(folder: Path, chance: random.Random) -> None:
+    _stored(chance, chance.choice(("trials/0001/requests.jsonl", "runs.jsonl")), names_it=True)
 
 
 def profile(folder: Path, chance: random.Random) -> None:
