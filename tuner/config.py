@@ -22,6 +22,9 @@ from tuner.search.base import SearchConfig
 from tuner.secrets import Secrets, is_api_key
 from tuner.space import SearchSpace
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a study may be called."""
+
 
 class ConfirmConfig(Schema):
     """How the finalist is proven: it and the baseline are launched again in turns, until it is decided."""
@@ -39,7 +42,7 @@ class ConfirmConfig(Schema):
 class StudyConfig(Schema):
     """Which study this is."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+    name: Annotated[str, Field(pattern=NAME, max_length=200)]
     """Its folder's name; a study of this name that exists is resumed. File names are made of it: 255 bytes at most."""
     folder: Path = Path("studies")
     """Where study folders lie."""

@@ -2,17 +2,19 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuner.cli.options import AsJson, StudiesFolder, print_, say, study_folder
-from tuner.errors import InfrastructureError
+from tuner.errors import ConfigError, InfrastructureError
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from tuner.config import Config
     from tuner.contest.entrants import Contest
     from tuner.contest.outcome import ContestOutcome
@@ -85,7 +87,6 @@ def _head(contest: "Contest") -> str:
 
 def ask_to_stop(contest: "Contest") -> None:
     """Stopping a service that others use takes the user's consent."""
-    from tuner.errors import ConfigError
     from tuner.site.takeover import in_the_way
 
     if not contest.site.stop:
@@ -169,15 +170,26 @@ def parts(folder: Path, name: str) -> "list[StudyFolder]":
 
     if (own := named(folder, name)) is None:
         return []
-    terms = read_json(terms_path(own), ContestTerms)
-    engines = [StudyFolder(folder / study) for study in terms.engines.values()] if terms.searches else []
+    engines: list[StudyFolder] = []
+    with suppress(ConfigError):  # damaged: the studies of its engines stay, and are listed under their own names
+        terms = read_json(terms_path(own), ContestTerms)
+        engines = [StudyFolder(folder / study) for study in terms.engines.values()] if terms.searches else []
     return [*(study for study in engines if study.path.exists()), StudyFolder(own)]
 
 
-def overview(folder: Path) -> dict[str, str]:
-    """The studies over engines in a folder, each with its verdicts."""
-    from tuner.contest.outcome import ContestOutcome
-    from tuner.contest.telling import sentences
+def folders(folder: Path) -> list[Path]:
+    """The studies over engines in a folder, damaged ones included."""
+    return [path.parent for path in sorted(folder.glob("*/engines.json"))]
 
-    places = (path.parent for path in sorted(folder.glob("*/engines.json")))
-    return {place.name: " ".join(sentences(ContestOutcome.of(place))) for place in places}
+
+def line(place: Path) -> "tuple[str, Mapping[str, JsonValue]]":
+    """A study over engines in a sentence, and for ``--json``.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
+    from tuner.contest.outcome import ContestOutcome
+    from tuner.contest.telling import sentences, summary
+
+    outcome = ContestOutcome.of(place)
+    return f"{outcome.name}: {' '.join(sentences(outcome))}", summary(outcome)

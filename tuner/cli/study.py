@@ -178,22 +178,28 @@ def study_list(folder: StudiesFolder = Path("studies"), as_json: AsJson = False)
     from tuner.records.outcome import Outcome
     from tuner.terminal.closing import overview, summary
 
-    outcomes, damaged = [], {}
+    outcomes, contests, damaged = [], [], {}
     for study in studies(folder):
         try:
             outcomes.append(Outcome.of(study))
         except (TunerError, OSError) as error:
             damaged[study.path.name] = str(error)
+    for place in contest.folders(folder):
+        try:
+            contests.append(contest.line(place))
+        except (TunerError, OSError) as error:
+            damaged[place.name] = str(error)
     if as_json:
         broken = [{"study": name, "error": said} for name, said in damaged.items()]
-        return print_(json.dumps([*(summary(outcome) for outcome in outcomes), *broken], indent=1))
+        every = [*map(summary, outcomes), *(told for _, told in contests), *broken]
+        return print_(json.dumps(every, indent=1))
     if not outcomes and not damaged:
         return print_(f"no studies in {folder}; `tuner study start experiment=demo` makes one")
     from rich.console import Console
 
     Console().print(overview(outcomes))
-    for name, said in contest.overview(folder).items():
-        print_(f"{name}: {said}")
+    for sentence, _ in contests:
+        print_(sentence)
     for name, said in damaged.items():
         say(f"{name} cannot be read: {said}")
     return None

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tuner.config import Config
+from tuner.config import NAME, Config
 from tuner.contest.levels import ConcurrencyLevel, levels_of
 from tuner.contest.sharing import Share, given_up, share_of, turn
 from tuner.contest.verdicts import LevelVerdict, verdict_of
@@ -25,13 +25,13 @@ class ContestTerms(Stored):
     """What a study over engines was asked: ``engines.json`` in its folder."""
 
     schema_version: Literal[1] = 1
-    engines: dict[str, str]
+    engines: dict[str, Annotated[str, Field(pattern=NAME)]] = Field(min_length=2, max_length=2)
     """The study of each engine, by the engine; in the same folder as this one."""
     trials: int | None = None
     """Launches of both searches together."""
     hours: float | None = None
     """Wall-clock hours of all, the proof included."""
-    confirm: int
+    confirm: int = Field(ge=1)
     """Launches of each in the proof, at the most."""
     searches: bool = True
     """Whether each is searched; else they are finished studies, whose winners are compared."""
