@@ -62,8 +62,8 @@ def called(name, arguments, finish_reason="tool_calls"):
     ],
 )
 def test_a_call_is_right_if_tool_arguments_and_schema_are(given, said):
-    found = present(fault(ask(**CALL), given))
-    assert found == said if said is None else found.startswith(said)
+    found = fault(ask(**CALL), given)
+    assert found is None if said is None else present(found).startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,9 @@ def test_a_call_is_right_if_tool_arguments_and_schema_are(given, said):
     ],
 )
 def test_an_answer_is_right_if_it_holds_what_is_known_and_ends(content, finish_reason, said):
-    found = present(
-        fault(
-            ask(prompt="17 + 25?", answer=r"\b42\b"),
-            Completion(name="it", content=content, finish_reason=finish_reason),
-        )
-    )
-    assert found == said if said is None else found.startswith(said)
+    answer = Completion(name="it", content=content, finish_reason=finish_reason)
+    found = fault(ask(prompt="17 + 25?", answer=r"\b42\b"), answer)
+    assert found is None if said is None else present(found).startswith(said)
 
 
 def test_a_case_is_asked_once_for_each_combination_and_its_fact_stands_in_the_middle():

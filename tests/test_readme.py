@@ -91,6 +91,7 @@ ELSEWHERE = {
     "tuner bench export": "tests/test_bench_formats.py",
     "tuner workload show": "tests/test_workload_show.py",
     "tuner workload learn": "tests/test_workload_learn.py",
+    "tuner compare": "tests/contest/test_contest.py",
     "tuner quality": "tests/test_quality.py",
     "tuner watch": "tests/watch/test_watch.py",
 }

@@ -101,10 +101,11 @@ def _unresolved(overrides: Sequence[str], config_dir: Path | None) -> tuple[Any,
     from hydra import compose
     from omegaconf import OmegaConf
 
+    search_path = _search_path(config_dir)
     group_names = frozenset(group.name for group in groups(config_dir))
     adapted = [each for override in overrides for each in _whole(_adapted(override, group_names))]
     with _hydra():
-        tree = compose("config", overrides=[*_search_path(config_dir), *adapted])
+        tree = compose("config", overrides=[*search_path, *adapted])
         engines = OmegaConf.select(tree, ENGINES)
         name = "engines" if OmegaConf.is_missing(tree.study, "name") else str(tree.study.name)
         return (OmegaConf.to_container(engines) if OmegaConf.is_config(engines) else engines), name
