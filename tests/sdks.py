@@ -118,16 +118,14 @@ def reasoning_is_streamed(own: Clients) -> None:
 def a_forced_call_is_streamed(own: Clients) -> None:
     """A tool that must be called is, in deltas that both clients read."""
     choice: Any = {"type": "function", "function": {"name": "get_weather"}}
-    chunks: Any = own.openai.chat.completions.create(
-        model=own.model, messages=QUESTION, max_tokens=64, tools=[FUNCTION], tool_choice=choice, stream=True
-    )
+    # of random weights, what is drawn may begin in a way that no client puts together
+    asked: Any = {"model": own.model, "messages": QUESTION, "max_tokens": 64, "extra_body": {"temperature": 0}}
+    chunks: Any = own.openai.chat.completions.create(**asked, tools=[FUNCTION], tool_choice=choice, stream=True)
     calls = [call for chunk in chunks for one in chunk.choices for call in one.delta.tool_calls or ()]
     assert calls[0].function.name == "get_weather"
     assert "".join(call.function.arguments or "" for call in calls)
     forced: Any = {"type": "tool", "name": "get_weather"}
-    with own.anthropic.messages.stream(
-        model=own.model, messages=QUESTION, max_tokens=64, tools=[TOOL], tool_choice=forced
-    ) as stream:
+    with own.anthropic.messages.stream(**asked, tools=[TOOL], tool_choice=forced) as stream:
         events: list[Any] = list(stream)
     started = [event.content_block for event in events if event.type == "content_block_start"]
     assert [block.name for block in started if block.type == "tool_use"] == ["get_weather"]
