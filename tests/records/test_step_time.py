@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import geometric_mean
 
@@ -31,11 +32,11 @@ class Step:
     def ms(self, layers, bound_ms):
         return self.layer_ms * layers + self.times * bound_ms
 
-    def tokens_per_s(self, layers, record):
+    def tokens_per_s(self, study, record):
         """Of users who all send at once, wait for each other's prompts and then answer in step."""
-        users, prompt, output = present(present(record.ceilings).users), 500, 128
-        cycle_ms = output * self.ms(layers, bounds(record)[1]) + self.token_layer_ms * layers * users * prompt
-        return 1000 * users * output / cycle_ms
+        layers, (users, prompt, output) = LAYERS[study], traffic(study, record)
+        round_ms = output * self.ms(layers, bounds(record)[1]) + self.token_layer_ms * layers * users * prompt
+        return 1000 * users * output / round_ms
 
 
 def tell(line):
@@ -43,8 +44,18 @@ def tell(line):
     sys.stdout.write(f"{line}\n")
 
 
+def traffic(study, record):
+    """Users, and the tokens of each one's prompt and answer."""
+    return present(present(record.ceilings).users), *outcome_of(study).config.workload.typical
+
+
+@cache
+def outcome_of(study) -> Outcome:
+    return Outcome.of(StudyFolder(RECORDED / study))
+
+
 def launches(study) -> list[TrialRecord]:
-    outcome = Outcome.of(StudyFolder(RECORDED / study))
+    outcome = outcome_of(study)
     return [record for record in (*outcome.records, *outcome.relaunches) if record.measurement]
 
 
@@ -69,14 +80,15 @@ def fitted(study) -> Step:
     ]
     (layer_ms, times), *_ = np.linalg.lstsq(np.array(rows), np.ones(len(rows)), rcond=None)
     bare = Step(float(layer_ms), float(times), 0.0)
-    rest = [prompts_ms(bare, study, record) for record in launches(study) if whole(record)]
-    return Step(bare.layer_ms, bare.times, float(np.mean(rest)) / (LAYERS[study] * 16 * 500))
+    rest = [prompt_token_ms(bare, study, record) for record in launches(study) if whole(record)]
+    return Step(bare.layer_ms, bare.times, float(np.mean(rest)) / LAYERS[study])
 
 
-def prompts_ms(step, study, record):
-    """What of a round of all users is not decoding."""
-    round_ms = 1000 * 16 * 128 / record.measurement.output_tokens_per_s
-    return round_ms - 128 * step.ms(LAYERS[study], bounds(record)[1])
+def prompt_token_ms(step, study, record):
+    """What of a round of all users is not decoding, for each token of their prompts."""
+    users, prompt, output = traffic(study, record)
+    round_ms = 1000 * users * output / record.measurement.output_tokens_per_s
+    return (round_ms - output * step.ms(LAYERS[study], bounds(record)[1])) / (users * prompt)
 
 
 def whole(record):
@@ -96,7 +108,7 @@ def test_a_step_is_so_much_a_layer_and_so_many_times_the_memorys_bound(study, ot
                 assert step.ms(layers, bound) == pytest.approx(took, rel=WITHIN)
     for name, same in by_configuration(study).items():
         read = geometric_mean(record.measurement.output_tokens_per_s for record in same)
-        predicted = step.tokens_per_s(layers, same[0])
+        predicted = step.tokens_per_s(study, same[0])
         tell(f"{name}, {len(same)} launches: {read:5.0f} tokens/s, {predicted:5.0f}")
         assert predicted == pytest.approx(read, rel=WITHIN)
 
