@@ -26,9 +26,10 @@ demo: $(VENV)/.user  ## tune GLM-4.7-Flash on two simulated RTX 4090s (3 minutes
 	@echo "The command is $(BIN)/tuner; '. $(BIN)/activate' makes it tuner in this shell."
 
 TESTS ?=
-# a file is one process's: its servers are started once; more threads would only wait for each other
+# a file is one process's: its servers are started once, and tests/conftest.py says which is begun first; more threads
+# would only wait for each other
 test: $(VENV)/.dev  ## run the tests (no GPU, no Docker, no network); TESTS="tests/load -x" runs some
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(VENV)/.dev  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 import os
 import signal
 import zlib
+from collections import Counter
 from contextlib import suppress
 from importlib.util import find_spec
 
@@ -127,13 +128,26 @@ def production(engine, base_image, gpu_engine):
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what needs torch or a Docker engine where there is none."""
+    """What takes long is begun first; what needs torch or a Docker engine is skipped where there is none."""
+    items.sort(key=_order(items))
     if not os.environ.get("TUNER_TEST_DOCKER"):
-        for item in items:
-            if item.get_closest_marker("docker"):
-                item.add_marker(pytest.mark.skip(reason=NO_ENGINE))
-    if all(find_spec(name) for name in ("torch", "scipy", "greenlet")):
-        return
+        skip(items, "docker", NO_ENGINE)
+    if not all(find_spec(name) for name in ("torch", "scipy", "greenlet")):
+        skip(items, "gp", "needs torch: .venv/bin/pip install -e '.[gp]'")
+
+
+def skip(items, marker, reason):
+    """The tests with a marker are skipped."""
     for item in items:
-        if item.get_closest_marker("gp"):
-            item.add_marker(pytest.mark.skip(reason="needs torch: .venv/bin/pip install -e '.[gp]'"))
+        if item.get_closest_marker(marker):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _order(items):
+    """Files whose tests are given more time than others come first, then those of many tests.
+
+    A file is one process's (``--dist loadfile``), and one of whole studies that is begun last leaves the others idle.
+    """
+    tests = Counter(item.path for item in items)
+    patient = {item.path for item in items if item.get_closest_marker("timeout")}
+    return lambda item: (item.path not in patient, -tests[item.path], str(item.path))

@@ -263,11 +263,9 @@ def test_no_file_of_a_study_holds_a_secret_and_nobody_else_may_read_one(site):
     folder.trial(0).save(leaky)
     folder.write(folder.config, outcome.config.to_yaml() + "# planted-0001\n")
     folder.write(folder.compose, "X: planted-0001\n")
-    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
-    for path in folder.path.rglob("*"):
-        if path.is_file():
-            assert "planted" not in path.read_text()
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for path in (folder.path, *folder.path.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
+        assert path.is_dir() or "planted" not in path.read_text()
     assert StudyFolder(folder.path).records()[0].env == {"X": secrets.MASK_IN_FILES}
 
 

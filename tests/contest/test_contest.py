@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,11 @@ from tuner.contest.entrants import contest_of
 from tuner.contest.loop import run_contest
 from tuner.contest.outcome import ContestOutcome
 from tuner.contest.telling import summary, text
-from tuner.proof.decision import Kind
+from tuner.export.profile import Profile, ProfileEngine, ProfileStudy, ProfileVerdict, profiled, settings_of
+from tuner.proof.decision import Decision, Kind
+from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
+from tuner.space import Candidate
 from tuner.study import events
 from tuner.testing.launcher import until
 
@@ -136,6 +140,62 @@ def test_two_studies_are_compared_by_launching_their_winners_in_turns(compared):
     assert [record.study for record in outcome.counted].count("both-fast") == 1
     assert outcome.given_up == {}
     assert "complete" in tuner("compare", "both-slow", "both-fast", f"--folder={folder}").stdout
+
+
+def profile(outcome, record, path):
+    """A trial of a study as the profile of a winner; where it is."""
+    settings = profiled(settings_of(outcome, Candidate(record.params)))
+    study = ProfileStudy(
+        name=outcome.config.study.name,
+        tuner_version="0",
+        hardware="any",
+        objective="any",
+        workload="any",
+        trials=1,
+        seed=1,
+    )
+    verdict = ProfileVerdict(
+        kind=Kind.BETTER, deploy=True, sentence="", decision=Decision(kind=Kind.BETTER, launches=4, over=True)
+    )
+    made = Profile(
+        engine=ProfileEngine(kind="sim", version=None),
+        model=outcome.config.model.id,
+        args=settings.args,
+        env=settings.env,
+        study=study,
+        trial=record.number,
+        verdict=verdict,
+    )
+    path.write_text(made.to_yaml())
+    return path
+
+
+def test_two_profiles_are_compared_as_their_files_say_and_not_as_their_studies_ended(compared, tmp_path):
+    folder = compared[0].folder.path.parent
+    fast, slow = (Outcome.of(StudyFolder(folder / f"both-{name}")) for name in ("fast", "slow"))
+    other = next(each for each in fast.searched if each.measurement and each.digest != fast.best.digest)
+    first, second = profile(slow, slow.best, tmp_path / "a.yaml"), profile(fast, other, tmp_path / "b.yaml")
+    name = "both-slow-against-both-fast"
+    shutil.rmtree(folder / name, ignore_errors=True)
+    ran = tuner("compare", str(first), str(second), f"--folder={folder}", "--most=1")
+    assert "For 5 users it is not decided" in ran.stdout
+    launched = {record.study: record.digest for record in ContestOutcome.of(folder / name).counted}
+    assert launched == {"both-slow": slow.best.digest, "both-fast": other.digest}
+    begun = refused("compare", "both-slow", "both-fast", f"--folder={folder}")
+    assert "compares other configurations of these studies" in begun
+    assert f"fix: remove it first: `tuner study rm {name}`" in begun
+    second.write_text(second.read_text().replace("max_num_seqs:", "max_num_seqs: 7 #"))
+    assert "no launch of both-fast had these settings" in refused(
+        "compare", str(first), str(second), f"--folder={folder}"
+    )
+    assert "its study, both-slow, is not in" in refused("compare", str(first), str(second), f"--folder={tmp_path}")
+
+
+def refused(*arguments):
+    """What stands on the standard error of a command that refuses its input."""
+    done = subprocess.run([sys.executable, "-m", "tuner", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    return done.stderr
 
 
 def test_a_plan_shows_both_and_starts_nothing(tmp_path):

@@ -24,6 +24,9 @@ from tuner.records.outcome import Outcome
 from tuner.study import events
 from tuner.study.loop import run_study
 
+pytestmark = pytest.mark.timeout(180)
+"""Whole studies: this file is one of the first that are begun."""
+
 
 def tuner(folder, *arguments, **more):
     run = subprocess.run(

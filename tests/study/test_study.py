@@ -35,6 +35,9 @@ from tuner.testing.launcher import until
 from tuner.trial.assignment import Assignment
 from tuner.trial.run import run_trial
 
+pytestmark = pytest.mark.timeout(180)
+"""Whole studies: this file is one of the first that are begun."""
+
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):

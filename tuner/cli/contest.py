@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tuner.config import Config
     from tuner.contest.entrants import Contest
+    from tuner.contest.finished import Finished
     from tuner.contest.outcome import ContestOutcome
     from tuner.records.folder import StudyFolder
     from tuner.study import events
@@ -26,8 +27,8 @@ compare_app = typer.Typer()
 
 @compare_app.command("compare")
 def compare(
-    first: Annotated[str, typer.Argument(metavar="STUDY", help="A finished study.")],
-    second: Annotated[str, typer.Argument(metavar="STUDY", help="Another one, which may be better.")],
+    first: Annotated[str, typer.Argument(metavar="STUDY|PROFILE", help="A finished study, or a profile's file.")],
+    second: Annotated[str, typer.Argument(metavar="STUDY|PROFILE", help="Another one, which may be better.")],
     folder: StudiesFolder = Path("studies"),
     most: Annotated[
         int | None, typer.Option("--most", min=1, max=50, help="Launches of each at the most; the first study's own.")
@@ -35,13 +36,24 @@ def compare(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Stop the services in site.stop without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Launch the winners of two studies in turns, and say which is better at each level; resumes as a study does."""
+    """Launch the winners of two studies, or two profiles, in turns, and say which is better at each level.
+
+    What was interrupted is resumed by the same command.
+    """
     from tuner.contest.finished import contest_between
 
-    contest = contest_between(study_folder(folder, first), study_folder(folder, second), most)
+    contest = contest_between(_finished(folder, first), _finished(folder, second), most)
     if not yes:
         ask_to_stop(contest)
     _run(contest, as_json)
+
+
+def _finished(folder: Path, place: str) -> "Finished":
+    from tuner.contest.finished import of_profile, of_study
+
+    if Path(place).suffix in (".yaml", ".yml") and not (folder / place).is_dir():
+        return of_profile(Path(place), folder)
+    return of_study(study_folder(folder, place))
 
 
 def start(contest: "Contest", *, cfg: bool, dry_run: bool, as_json: bool) -> None:

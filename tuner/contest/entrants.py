@@ -14,6 +14,7 @@ from tuner import composing
 from tuner.config import Budget, Config, ConfirmConfig, SiteConfig
 from tuner.contest.levels import check_levels
 from tuner.errors import ConfigError
+from tuner.space import Candidate
 
 _OWN = re.compile(r"^\+{0,2}engines\.([A-Za-z0-9_-]+)\.(.+)$", re.DOTALL)
 _NUMBER = 2
@@ -29,10 +30,12 @@ class Entrant:
     Attributes:
         name: As it stands in ``engines``.
         config: Its own study: the search's share of the budget, and no proof.
+        candidate: What is launched of it, where a profile names it; ``None`` for the best of its study.
     """
 
     name: str
     config: Config
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from tuner.contest.entrants import Contest, Entrant
 from tuner.contest.levels import proof_objective
 from tuner.contest.outcome import ContestOutcome, ContestTerms, Finalists, finalists_path, terms_path
 from tuner.engines.base import Phase
+from tuner.errors import ConfigError
 from tuner.proof.rule import ALPHA
-from tuner.records.folder import StudyFolder
+from tuner.records.folder import StudyFolder, read_json
 from tuner.records.outcome import named
 from tuner.records.record import ProofTerms, Role, State, TrialRecord
 from tuner.site.takeover import taken_over
@@ -71,7 +72,11 @@ def _refuse(contest: Contest) -> None:
 @contextmanager
 def _asked(contest: Contest, folder: StudyFolder) -> Iterator[None]:
     """What is asked is on disk; a study that is refused before its first launch leaves nothing."""
-    folder.write(terms_path(folder.path), terms_of(contest).model_dump_json(indent=1) + "\n")
+    terms, path = terms_of(contest), terms_path(folder.path)
+    if path.exists() and folder.confirmations() and read_json(path, ContestTerms).profiles != terms.profiles:
+        fix = f"remove it first: `tuner study rm {contest.name}`"
+        raise ConfigError(f"{folder.path} compares other configurations of these studies", place="compare", fix=fix)
+    folder.write(path, terms.model_dump_json(indent=1) + "\n")
     try:
         yield
     except BaseException:
@@ -88,6 +93,7 @@ def terms_of(contest: Contest) -> ContestTerms:
         hours=contest.budget.hours,
         confirm=contest.confirm,
         searches=contest.searches,
+        profiles={each.name: dict(each.candidate.params) for each in contest.entrants if each.candidate},
     )
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from tuner.config import NAME, Config
 from tuner.contest.levels import ConcurrencyLevel, levels_of
@@ -35,6 +35,8 @@ class ContestTerms(Stored):
     """Launches of each in the proof, at the most."""
     searches: bool = True
     """Whether each is searched; else they are finished studies, whose winners are compared."""
+    profiles: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    """The parameters of what is launched, by the engine, where a profile names it."""
 
 
 class Finalists(Stored):
@@ -147,13 +149,20 @@ class ContestOutcome:
         outcome = self.outcomes[engine]
         if outcome is None:
             return None
+        if engine in self.terms.profiles:
+            return self._measured(outcome, Candidate(self.terms.profiles[engine]).digest)
         if self.finalists is None:
             return outcome.best if outcome.proven or outcome.decision is None else outcome.baseline
-        digest = self.finalists.digests[engine]
-        return next((each for each in outcome.searched if each.digest == digest and each.measurement), None)
+        return self._measured(outcome, self.finalists.digests[engine])
+
+    def _measured(self, outcome: Outcome, digest: str) -> TrialRecord | None:
+        launches = (*outcome.searched, *outcome.confirmations)
+        return next((each for each in launches if each.digest == digest and each.measurement), None)
 
     def candidate(self, engine: str) -> Candidate:
         """That configuration."""
+        if engine in self.terms.profiles:
+            return Candidate(self.terms.profiles[engine])
         best, own = self.best(engine), self.outcomes[engine]
         assert best is not None
         if own and own.best and own.reduced is not None and own.best.digest == best.digest:

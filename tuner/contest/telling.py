@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from tuner import words
 from tuner.contest.outcome import ContestOutcome
 from tuner.contest.verdicts import LevelVerdict, metrics_of, plain
+from tuner.records.outcome import named
 from tuner.report import page
 from tuner.report.markup import joined, table, tag
 from tuner.terminal.compared import Lines, shown
@@ -43,8 +44,9 @@ def standing(outcome: ContestOutcome) -> Lines:
     rows = []
     for share in outcome.shares:
         own, best = outcome.outcomes[share.name], outcome.best(share.name)
-        changed = own.config.space.changed(best.params, own.deployed) if own and best else ""
-        which = f"trial {best.number}: {changed or 'as deployed'}" if best else "nothing yet"
+        params = outcome.candidate(share.name).params if best else {}
+        changed = own.config.space.changed(params, own.deployed) if own else ""
+        which = f"{named(best.role, best.number)}: {changed or 'as deployed'}" if best else "nothing yet"
         model = own.config.model.id if own else ""
         rows.append([share.name, outcome.terms.engines[share.name], model, str(share.launched), which])
     return [["engine", "study", "model", "launches", "best"], *rows]

@@ -172,7 +172,7 @@ def profile_of(outcome: Outcome) -> Profile | None:
         machine=machine_of(outcome),
         study=_study(outcome, trial),
         trial=trial.number,
-        deployed=_deployed(outcome.config.model.settings),
+        deployed=profiled(outcome.config.model.settings),
         measured=measured_of(decision),
         tried=tuple(tried_of(outcome)),
         verdict=ProfileVerdict(kind=decision.kind, deploy=outcome.proven, sentence=outcome.sentence, decision=decision),
@@ -184,7 +184,8 @@ def _variables(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in settings.env.items() if value is not None}
 
 
-def _deployed(settings: Settings) -> ProfileSettings:
+def profiled(settings: Settings) -> ProfileSettings:
+    """Flags and variables as a profile has them."""
     return ProfileSettings(args=nested(settings.args), env=_variables(settings))
 
 

@@ -192,8 +192,8 @@ class StudyFolder:
 
     def _made(self, kind: str, label: str) -> TrialFolder:
         path = self.path / kind / label
-        _made_private(self.path)
-        path.mkdir(parents=True, exist_ok=True)
+        for each in (self.path, path.parent, path):
+            _made_private(each)
         return TrialFolder(path, self._memory)
 
     def forget(self) -> None:
@@ -205,7 +205,7 @@ class StudyFolder:
         """Begin anew: what ran is kept in a folder next to it; returns that."""
         count = len(list(self.path.glob("aside-*")))
         aside = self.path / f"aside-{count + 1}"
-        aside.mkdir()
+        aside.mkdir(mode=0o700)
         for name in ("config.yaml", "image.json", "trials", "confirm"):
             if (self.path / name).exists():
                 (self.path / name).rename(aside / name)
