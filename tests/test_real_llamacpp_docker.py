@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.present import present
 from tests.test_real_llamacpp import HERE, QUICK
 from tuner import composing
 from tuner.records.record import State
@@ -57,7 +58,6 @@ def test_a_study_in_containers_measures_the_slots_and_launches_nothing_that_cann
             f"launcher.image={image}",
             "launcher.pull=never",
             "launcher.caches.llamacpp=null",
-            "launcher.gpus=null",
             "engine.executable=[/app/llama-server]",
             f"launcher.mounts=[{HERE}:/models:ro]",
             "model.id=/models/tiny.gguf",
@@ -71,9 +71,10 @@ def test_a_study_in_containers_measures_the_slots_and_launches_nothing_that_cann
     outcome = run_study(asked, PlainLines(Standing(asked), Console()).hear)
     baseline, one = outcome.launched
     assert [record.state for record in outcome.launched] == [State.COMPLETE] * 2
-    assert [record.failure.cause for record in outcome.ruled_out] == ["unsupported"]
+    assert [present(record.failure).cause for record in outcome.ruled_out] == ["unsupported"]
     became = {each.name: (each.requested, each.effective) for each in one.effective}
     assert became["parallel"] == (1, 1)
-    assert baseline.forecast.weights_gib == pytest.approx(baseline.facts.weights_gib, rel=0.01)
-    assert baseline.measurement.engine.stage_generation_tokens > 0
+    assert present(baseline.forecast).weights_gib == pytest.approx(present(baseline.facts).weights_gib, rel=0.01)
+    counters = present(present(baseline.measurement).engine)
+    assert present(counters.stage_generation_tokens) > 0
     assert sorted(one.name for one in engine.containers.list(all=True)) == before

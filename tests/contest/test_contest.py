@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.fast import FAST
+from tests.present import present
 from tuner.contest.entrants import contest_of
 from tuner.contest.loop import run_contest
 from tuner.contest.outcome import ContestOutcome
@@ -173,14 +174,15 @@ def profile(outcome, record, path):
 def test_two_profiles_are_compared_as_their_files_say_and_not_as_their_studies_ended(compared, tmp_path):
     folder = compared[0].folder.path.parent
     fast, slow = (Outcome.of(StudyFolder(folder / f"both-{name}")) for name in ("fast", "slow"))
-    other = next(each for each in fast.searched if each.measurement and each.digest != fast.best.digest)
-    first, second = profile(slow, slow.best, tmp_path / "a.yaml"), profile(fast, other, tmp_path / "b.yaml")
+    best = present(slow.best)
+    other = next(each for each in fast.searched if each.measurement and each.digest != present(fast.best).digest)
+    first, second = profile(slow, best, tmp_path / "a.yaml"), profile(fast, other, tmp_path / "b.yaml")
     name = "both-slow-against-both-fast"
     shutil.rmtree(folder / name, ignore_errors=True)
     ran = tuner("compare", str(first), str(second), f"--folder={folder}", "--most=1")
     assert "For 5 users it is not decided" in ran.stdout
     launched = {record.study: record.digest for record in ContestOutcome.of(folder / name).counted}
-    assert launched == {"both-slow": slow.best.digest, "both-fast": other.digest}
+    assert launched == {"both-slow": best.digest, "both-fast": other.digest}
     begun = refused("compare", "both-slow", "both-fast", f"--folder={folder}")
     assert "compares other configurations of these studies" in begun
     assert f"fix: remove it first: `tuner study rm {name}`" in begun
