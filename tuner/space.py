@@ -290,8 +290,9 @@ class SearchSpace(Schema):
     def candidate(self, values: Mapping[str, JsonValue]) -> Candidate:
         """The candidate of these values: without the parameters whose condition does not hold."""
         params: dict[str, JsonValue] = {}
+        conditions = self._when  # looked up once: a search makes thousands of candidates
         for name in self._order:
-            if name in values and self.active(name, params):
+            if name in values and (name not in conditions or conditions[name].holds(params, vacuous=False)):
                 params[name] = values[name]
         return Candidate({name: params[name] for name in self.params if name in params})
 
@@ -299,10 +300,6 @@ class SearchSpace(Schema):
         """Whether each choice among these values is still one of its parameter's; ranges take any number."""
         chosen = ((self.params.get(name), value) for name, value in params.items() if value is not None)
         return all(not isinstance(parameter, Choice) or parameter.accepts(value) for parameter, value in chosen)
-
-    def active(self, name: str, values: Mapping[str, JsonValue]) -> bool:
-        """Whether the parameter acts, given these values."""
-        return name not in self._when or self._when[name].holds(values, vacuous=False)
 
     def violated(self, candidate: Candidate, deployed: Settings) -> RuleViolated | None:
         """The first rule that the candidate breaks on top of the deployed settings, or ``None``."""

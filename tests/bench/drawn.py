@@ -16,6 +16,13 @@ SIZES = (0.0, 0.0, 0.0, 0.0, 0.03, 0.1, 0.1, 0.25)
 PAIR = 0.08
 """What two settings are worth more together, in half of the landscapes."""
 HILLS = "max_num_batched_tokens", "max_num_seqs"
+BIASES = {
+    "unbiased": lambda steps, dice: 0.0,
+    "constant": lambda steps, dice: 0.03,
+    "distant": lambda steps, dice: 0.015 * min(4, steps),
+    "odd": lambda steps, dice: dice.gauss(0, 0.03),
+}
+"""By which log a screened reading is too high: by the halvings from what the server was started with, or by chance."""
 
 
 @dataclass
@@ -80,3 +87,38 @@ class Drawn:
         speed, first = (SHAPES[self.shape](dice, self.noise) for _ in range(2))
         self.seen[-1] = dict(params), truth["output_tokens_per_s"] * speed
         return {"output_tokens_per_s": self.seen[-1][1], "ttft_p50_ms": truth["ttft_p50_ms"] / first}
+
+
+@dataclass
+class LiveDrawn(Drawn):
+    """The same with servers whose ``HILLS`` can be changed while they run.
+
+    Attributes:
+        bias: One of ``BIASES``.
+        together: Whether a server's noise is in all of its readings; else each has its own, one and a half times that
+            of a launch.
+        live: What can be changed.
+        screen_seconds: What a setting costs.
+        screened: Every screening: what the server was started with, the setting, and what was measured.
+    """
+
+    bias: str = "distant"
+    together: bool = True
+    live: tuple[str, ...] = HILLS
+    screen_seconds: float = 10.0
+    screened: list[tuple[dict[str, Any], dict[str, Any], float]] = field(default_factory=list)
+
+    def screen(self, params, setting, rng):
+        """A setting in the running server of a launch, the last one with these parameters."""
+        dice, served = random.Random(int(rng.integers(2**63))), {**params, **setting}
+        own = SHAPES[self.shape](dice, self.noise if self.together else 1.5 * self.noise)
+        server = self._noise_of(params) if self.together else 1.0
+        steps = sum(math.log2(params[name] / setting[name]) for name in setting)
+        biased = BIASES[self.bias](steps, random.Random(f"{self.seed} {sorted(setting.items())}"))
+        speed = 150 * math.exp(self.effect(served) + biased) * own * server
+        self.screened.append((dict(params), dict(setting), speed))
+        return {"output_tokens_per_s": speed, "ttft_p50_ms": 300.0 / own}
+
+    def _noise_of(self, params):
+        values = (value for launched, value in reversed(self.seen) if launched == params)
+        return next(values) / (150 * math.exp(self.effect(params)))

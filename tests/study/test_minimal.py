@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import log
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ from tests.simulated import served_load, simulated_study
 from tuner.engines.effective import EffectiveSetting, Status
 from tuner.load.metrics import measure
 from tuner.premises import make_engine
+from tuner.records.folder import StudyFolder
+from tuner.records.outcome import Outcome
 from tuner.search.base import anything
 from tuner.sim import flags
 from tuner.sim.memory import StartupFailure
@@ -100,17 +103,32 @@ def test_one_that_fails_gives_way_to_the_whole_winner_within_the_same_error_rate
     assert terms.alpha < outcome.proof.terms.alpha
 
 
-def test_where_no_change_is_resolved_the_whole_winner_is_proven_and_that_is_said(tmp_path):
-    """After seven launches of candidates that differ in everything."""
-    outcome = simulated_study(tmp_path, 9, proven=False)
-    terms, heard = heard_terms(outcome)
-    assert terms == outcome.next_terms()
-    assert heard == [
-        f"no change of trial {outcome.best.number} could be told from nothing: all of them are proven together"
-    ]
-    effects = present(effects_of(outcome))
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Nine launches of candidates that differ in everything: no change of the winner is resolved by itself."""
+    return simulated_study(tmp_path_factory.mktemp("short"), 9, seed=1, proven=False)
+
+
+def test_where_no_change_is_resolved_the_fewest_that_together_are_keep_the_gain(short):
+    terms, _ = heard_terms(short)
+    effects = present(effects_of(short))
     assert not any(each.resolved for each in effects.settings)
-    assert earned.others(effects).startswith(f"No change of trial {outcome.best.number} is shown to earn more than")
+    assert "compile_sizes" in terms.kept
+    assert len(terms.kept) <= len(effects.settings) / 2
+    proven, whole = (truth(short, each) for each in (short.finalist(terms), short.chosen))
+    deployed = truth(short, short.config.space.deployed(short.config.model.settings))
+    assert log(proven / deployed) > 0.9 * log(whole / deployed)
+
+
+def test_where_no_part_can_be_proven_the_whole_winner_is_and_that_is_said(short):
+    terms, heard = heard_terms(short, admitted=lambda candidate: False)
+    assert terms == short.next_terms()
+    assert heard == [
+        f"no change of trial {short.best.number} could be told from nothing: all of them are proven together"
+    ]
+    assert earned.others(present(effects_of(short))).startswith(
+        f"No change of trial {short.best.number} is shown to earn more than"
+    )
 
 
 def test_what_rules_and_memory_need_is_kept_as_well(outcome):
@@ -158,3 +176,17 @@ def test_of_too_few_launches_nothing_is_said_and_the_winner_is_proven_as_it_is(t
         f"What each of the {changes} changes earns cannot be told from fewer than 4 measured configurations: "
         "they are proven together."
     ]
+
+
+def test_what_was_screened_tells_the_passengers_of_three_launches():
+    """A token budget and graphs for it make the gain of a real study; block size and sequences went along."""
+    recorded = Outcome.of(StudyFolder(Path(__file__).parents[2] / "studies" / "recorded" / "h200-budget"))
+    searched = replace(recorded, relaunches=())
+    terms, _ = heard_terms(searched)
+    assert terms.kept == ("max_num_batched_tokens", "cudagraph_capture_sizes")
+    effects = present(effects_of(searched))
+    assert effects.screened == 8
+    assert {each.name for each in effects.settings if each.goals[GOAL].gain > 0.05} == set(terms.kept)
+    assert "all launches and 8 settings screened in running servers" in earned.bar(effects)
+    bare = [record.model_copy(update={"screened": ()}) for record in searched.records]
+    assert effects_of(replace(searched, records=tuple(bare))) is None

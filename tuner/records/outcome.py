@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 
 from pydantic import JsonValue
 
@@ -106,6 +107,23 @@ class Outcome:
         if earlier and earlier.begins(objective, measured, digest):
             return earlier.grown(measured)
         return Readings(objective, measured, digest)
+
+    @property
+    def teaching(self) -> Sequence[TrialRecord]:
+        """What a search learns from: its own trials, and the measured relaunches of proofs, as they ran."""
+        return _in_order(self.searched, self._measured_again)
+
+    @cached_property
+    def all_readings(self) -> Readings:
+        """What all launches say together, those of proofs among them; no verdict is drawn from it."""
+        if not self._measured_again:
+            return self.readings
+        records = _in_order(self.readings.records, self._measured_again)
+        return Readings(self.readings.objective, records, self.readings.deployed)
+
+    @property
+    def _measured_again(self) -> list[TrialRecord]:
+        return [record for record in self.confirmations if record.measurement]
 
     def kept(self, record: TrialRecord) -> float:
         """The probability that a trial's configuration keeps every limit; 0 if it was not measured."""
@@ -333,6 +351,11 @@ class Outcome:
         """How many measured trials are likelier beyond each limit than not."""
         measured = {record.digest for record in self.searched if record.measurement}
         return Counter(name for digest in measured for name in self.readings.misses(digest))
+
+
+def _in_order(records: Sequence[TrialRecord], others: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
+    """Both, as they ran."""
+    return sorted([*records, *others], key=attrgetter("started_at")) if others else records
 
 
 def _disturber(disturbed: DisturbedStage) -> str:

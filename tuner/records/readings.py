@@ -34,6 +34,12 @@ def numbers(measurement: Measurement) -> dict[str, float]:
     return {name: value for name, value in found.items() if value > 0}
 
 
+def error(measurement: Measurement, name: str) -> float:
+    """How well a measurement knows a metric by its own interval: standard error of its log; 0 without one."""
+    interval = measurement.intervals.get(name)
+    return log(interval.high / interval.low) / _ENDS if interval and interval.low > 0 else 0.0
+
+
 @dataclass(frozen=True)
 class Readings:
     """Every measured launch of a study's search, by configuration.
@@ -94,6 +100,10 @@ class Readings:
         levels = [self.level(digest, name) for name in self.objective.goals]
         known = tuple(level for level in levels if level is not None)
         return known if len(known) == len(levels) else None
+
+    def launches(self, digest: str) -> int:
+        """How often a configuration was measured."""
+        return len(self._by_digest.get(digest, ()))
 
     def gains(self, digest: str) -> tuple[float, ...] | None:
         """By which share each goal is better than the deployed configuration's."""

@@ -157,7 +157,7 @@ class AdditiveSearch(Search):
 
     def _model(self, names: Sequence[str], seen: Sequence[Observation]) -> Surrogate:
         """The last one is kept: a study asks for its best and then for the next candidate."""
-        key = (*names, *(f"{each.candidate.digest} {each.values} {each.margins} {each.screened}" for each in seen))
+        key = (*names, *map(_told, seen))
         if key not in self._models:
             base, shares = self.space.deployed(self.deployed), self.shares
             made = Surrogate(
@@ -182,3 +182,9 @@ class AdditiveSearch(Search):
         if candidates:
             gains = model.expected_improvement(candidates)
             yield from ((candidates[int(n)], float(gains[n])) for n in np.argsort(-gains))
+
+
+def _told(seen: Observation) -> str:
+    """What a model is made of."""
+    server = seen.server.asked if seen.server else seen.screened
+    return f"{seen.candidate.digest} {seen.values} {seen.margins} {seen.launches} {seen.noise} {server}"

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field, JsonValue
 
+from tuner.proof.estimate import Noise
 from tuner.schema import Schema
 from tuner.space import Candidate
 
@@ -35,6 +36,19 @@ class SearchConfig(Schema):
 
 
 @dataclass(frozen=True, slots=True)
+class LiveIn:
+    """The running server in which something was screened.
+
+    Attributes:
+        candidate: What it was started with, as it ran.
+        asked: Digest of what was asked of it: its own launch goes by that.
+    """
+
+    candidate: Candidate
+    asked: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What is known of one candidate.
 
@@ -45,7 +59,10 @@ class Observation:
         margins: By which log each limit's metric is beyond its bound; negative where the limit is kept.
         launches: Of how many launches the values are the mean.
         error: How well one of them knew its own value: standard error of its log.
+        noise: Between launches of one configuration in the goal, as far as the study has measured it.
+        margin_noise: The same by limit.
         screened: Whether it was measured in the running server of another configuration: no launch, and less certain.
+        server: Where that was, if it is known.
         violation: At most 0 when the limits are rather kept than not: a half less the probability that they are kept;
             1 if it cannot run.
     """
@@ -57,7 +74,10 @@ class Observation:
     margins: Mapping[str, float] = field(default_factory=dict)
     launches: int = 1
     error: float = 0.0
+    noise: Noise | None = None
+    margin_noise: Mapping[str, Noise] = field(default_factory=dict)
     screened: bool = False
+    server: LiveIn | None = None
 
 
 def anything(candidate: Candidate) -> bool:

@@ -6,12 +6,18 @@ posterior, as in Rue, Martino and Chopin, "Approximate Bayesian inference for la
 That a winner was chosen for its reading is no harm: its reading is one observation among all, and no more than its
 noise allows is made of it. A parameter adds nothing where its condition does not hold. What is held to matter little
 beforehand is still shown to matter by launches that agree on it (``make bench-effects``).
+
+What was screened in the server of a launch counts less than a launch: it shares the noise of that launch, since
+whatever was odd about the server is in all of its readings; it has as much again of its own, and its own interval; and
+it has a bias (``tuner.search.bias``), whose size is averaged over like everything else.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from math import sqrt
+from statistics import fmean
 
 import numpy as np
 
@@ -28,6 +34,8 @@ _SPARSE = Prior(effect=0.07, pairs=0.03, spread=2.0)
 _DRAWS, _LEAST_DRAWS, _MANY = 48, 6, 150
 """Draws of the variances; fewer of more configurations, which know the variances better and cost more."""
 _SEED = 0
+_SCREENED = 0.5
+"""A screened reading is worth half a launch, its bias aside: it has its server's noise, and as much of its own."""
 _FEWEST = 1e-3
 """No launch is known better than that, whatever repeats say by chance."""
 
@@ -101,14 +109,28 @@ class Effects:
         """Of each configuration: what its launches share, and what each of them knew of itself."""
         measured = self._surrogate.measured
         own = np.array([each.error**2 / each.launches for each in measured])
-        launches = np.array([float(each.launches) for each in measured])
-        between = self._noise.sd**2 - float(np.mean(own * launches)) if measured else 0.0
+        within = [each.error**2 for each in measured if not each.screened]
+        between = self._noise.sd**2 - fmean(within) if within else 0.0
         return Precision(
             sqrt(max(between, (self._noise.sd / 3) ** 2, _FEWEST**2)),
             sqrt(2 / max(self._noise.dof, 1.0)),
-            launches,
+            np.array([_SCREENED if each.screened else float(each.launches) for each in measured]),
             own,
+            _together(measured) if any(each.screened for each in measured) else None,
         )
+
+
+def _together(measured: Sequence[Observation]) -> Array:
+    """Which share of a launch's noise each two have in common: that of the server that both were measured in."""
+    servers = [each.server.asked if each.screened and each.server else "" for each in measured]
+    shares = np.zeros((len(measured), len(measured)))
+    for n, m in product(range(len(measured)), repeat=2):
+        if n != m and servers[n]:
+            if servers[m] == servers[n]:
+                shares[n, m] = 1.0
+            elif not measured[m].screened and servers[n] == (measured[m].asked or measured[m].candidate.digest):
+                shares[n, m] = shares[m, n] = 1 / measured[m].launches
+    return shares
 
 
 def _quantile(means: Array, deviations: Array, at: float) -> Array:

@@ -6,6 +6,7 @@ their posterior's mode: a parameter without effect is given little, and what was
 rest is.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -43,8 +44,15 @@ class Axes:
 
     def alike(self, one: Array, other: Array) -> Array:
         """How alike two sets of points are on each coordinate, (d, n, m) from 0 to 1."""
-        parts = [self._alike(one[:, [n]], other[:, [n]].T, by_distance) for n, by_distance in enumerate(self.ordered)]
+        parts = [each.spread(each.alike) for each in self.tables(one, other)]
         return np.array(parts).reshape(len(parts), len(one), len(other))
+
+    def tables(self, one: Array, other: Array) -> Iterator["Table"]:
+        """Of each coordinate how alike its few values are; points are many."""
+        for n, by_distance in enumerate(self.ordered):
+            rows, row_of = np.unique(one[:, n], return_inverse=True)
+            columns, column_of = np.unique(other[:, n], return_inverse=True)
+            yield Table(self._alike(rows[:, None], columns[None, :], by_distance), row_of, column_of)
 
     def _alike(self, one: Array, other: Array, by_distance: bool) -> Array:
         act = (one != NOWHERE) & (other != NOWHERE)
@@ -54,8 +62,27 @@ class Axes:
         return np.asarray(act * (1 + scaled + scaled**2 / 3) * np.exp(-scaled))
 
     def acting(self, points: Array) -> Array:
-        """How alike each point is to itself, (d, n, 1): not at all on what does not act there."""
-        return np.asarray(points.T[:, :, None] != NOWHERE, dtype=float)
+        """How alike each point is to itself, (d, n): not at all on what does not act there."""
+        return np.asarray(points.T != NOWHERE, dtype=float)
+
+
+@dataclass(frozen=True)
+class Table:
+    """How alike two sets of points are on a coordinate, of which they have few values.
+
+    Attributes:
+        alike: The same of these values, (u, v).
+        rows: Which value each point of the one set has, (n,).
+        columns: Likewise of the other set, (m,).
+    """
+
+    alike: Array
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+
+    def spread(self, values: Array) -> Array:
+        """What is given by values, by points, (n, m)."""
+        return np.asarray(values[self.rows][:, self.columns])
 
 
 @dataclass(frozen=True)
@@ -87,16 +114,32 @@ class Precision:
         spread: Standard deviation of the log of its square around that.
         launches: Of how many each observation is the mean, (n,).
         own: What is known of each observation's own variance, which launches of the same configuration share, (n,).
+        together: Which share of a launch's variance two observations have in common, as those of one server do, (n, n);
+            nothing on the diagonal.
     """
 
     noise: float
     spread: float = _NOISE_SPREAD
     launches: Array | float = 1.0
     own: Array | float = 0.0
+    together: Array | None = None
 
-    def variances(self, noise: float, count: int) -> Array:
-        """The variance of each of so many observations, if that of a launch is ``noise``."""
-        return np.broadcast_to(noise / self.launches + self.own + _JITTER, (count,))
+    def added(self, covariance: Array, noise: float) -> Array:
+        """The covariance of what is observed, by that of what is there; ``noise`` is the variance of a launch."""
+        observed = covariance if self.together is None else covariance + noise * self.together
+        observed[np.diag_indices_from(observed)] += noise / self.launches + self.own + _JITTER
+        return observed
+
+    def slope(self, gap: Array, noise: float) -> float:
+        """Of the observations' misfit over the log of ``noise``, if that is ``gap`` over their covariance."""
+        found = float(np.sum(np.diag(gap) * noise / self.launches))
+        return found if self.together is None else found + noise * float(np.sum(gap * self.together))
+
+    def of(self, chosen: NDArray[np.int_], count: int) -> "Precision":
+        """The same of some of so many observations."""
+        launches, own = (np.broadcast_to(each, count)[chosen] for each in (self.launches, self.own))
+        together = None if self.together is None else self.together[np.ix_(chosen, chosen)]
+        return Precision(self.noise, self.spread, launches, own, together)
 
 
 _AGREEMENTS = np.array([0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98])
@@ -174,16 +217,25 @@ class Variances:
     pairs: float
     noise: float
 
-    def kernel(self, alike: Array, related: Related = ONE_STUDY) -> Array:
+    def between(self, axes: Axes, one: Array, other: Array, related: Related = ONE_STUDY) -> Array:
         """The covariance of two sets of points, without noise, (n, m)."""
-        alone = np.tensordot(self.effects, alike, 1)
-        pairs = (np.tensordot(np.sqrt(self.effects), alike, 1) ** 2 - np.tensordot(self.effects, alike**2, 1)) / 2
-        return np.asarray(_BASE**2 * related.same + related.shared * (alone + self.pairs * pairs))
+        alone, together = np.zeros((len(one), len(other))), np.zeros((len(one), len(other)))
+        for effect, table in zip(self.effects, axes.tables(one, other), strict=True):
+            alone += table.spread(effect * (table.alike - self.pairs / 2 * table.alike**2))
+            together += table.spread(np.sqrt(effect) * table.alike)
+        return np.asarray(_BASE**2 * related.same + related.shared * (alone + self.pairs / 2 * together**2))
+
+    def own(self, axes: Axes, points: Array) -> Array:
+        """The variance of each point, (m,)."""
+        acting = axes.acting(points)
+        alone, together = (self.effects * (1 - self.pairs / 2)) @ acting, np.sqrt(self.effects) @ acting
+        return np.asarray(_BASE**2 + alone + self.pairs / 2 * together**2)
 
     @property
     def whole(self) -> float:
-        """The variance of a point."""
-        return float(self.kernel(np.ones((len(self.effects), 1, 1)))[0, 0])
+        """The variance of a point of which every parameter acts."""
+        roots = float(np.sum(np.sqrt(self.effects)))
+        return float(_BASE**2 + np.sum(self.effects) * (1 - self.pairs / 2) + self.pairs / 2 * roots**2)
 
 
 class GaussianProcess:
@@ -227,18 +279,16 @@ class GaussianProcess:
     def _across(self, points: Array) -> Array:
         """The covariance of points of this study with what was observed, (m, n)."""
         related = Kin.of(np.zeros(len(points), dtype=int)).related(self.kin)
-        return self.variances.kernel(self._axes.alike(points, self._points), related)
+        return self.variances.between(self._axes, points, self._points, related)
 
     @cached_property
     def _inverse(self) -> Array:
-        covariance = self.variances.kernel(self._axes.alike(self._points, self._points), self.kin.related(self.kin))
-        noise = self._precision.variances(self.variances.noise, len(self._points))
-        covariance[np.diag_indices_from(covariance)] += noise
-        return np.asarray(np.linalg.inv(covariance))
+        covariance = self.variances.between(self._axes, self._points, self._points, self.kin.related(self.kin))
+        return np.asarray(np.linalg.inv(self._precision.added(covariance, self.variances.noise)))
 
     def _own(self, points: Array) -> Array:
         """The variance of each point before anything was observed, (m,)."""
-        return self.variances.kernel(self._axes.acting(points))[:, 0]
+        return self.variances.own(self._axes, points)
 
     def at(self, points: Array, mean: Array) -> tuple[Array, Array]:
         """Mean and standard deviation at some points, (m,) each."""
@@ -254,7 +304,7 @@ class GaussianProcess:
         expected = np.append(mean, mean_of_one) + across @ self._inverse @ self._rest
         weighted = across @ self._inverse
         variances = self._own(both) - np.einsum("ij,ij->i", weighted, across)
-        shared = self.variances.kernel(self._axes.alike(points, one[None, :]))[:, 0] - weighted[:-1] @ across[-1]
+        shared = self.variances.between(self._axes, points, one[None, :])[:, 0] - weighted[:-1] @ across[-1]
         variance = variances[:-1] + variances[-1] - 2 * shared
         return np.asarray(expected[:-1] - expected[-1]), np.sqrt(np.maximum(variance, 1e-12))
 
@@ -280,9 +330,7 @@ def _posterior(axes: Axes, points: Array, values: Array, precision: Precision, p
     doubts = (prior.doubt if weight < 1 else prior.spread for weight in axes.weights)
     spreads = np.array([*doubts, prior.spread, precision.spread])
     chosen = _chosen(values, kin.study)
-    launches, own = (np.broadcast_to(each, len(values))[chosen] for each in (precision.launches, precision.own))
-    known = Precision(precision.noise, precision.spread, launches, own)
-    alike = axes.alike(points[chosen], points[chosen])
+    known, alike = precision.of(chosen, len(values)), axes.alike(points[chosen], points[chosen])
     return Posterior(alike, values[chosen], expected, spreads, known, Kin(kin.study[chosen], kin.agreement))
 
 
@@ -358,24 +406,39 @@ class Posterior:
         least = 0.5 / float(np.max(self.spreads)) ** 2
         return np.asarray((directions * np.maximum(curvature, least)) @ directions.T)
 
+    @cached_property
+    def _flat(self) -> tuple[Array, Array]:
+        """How alike the points are, (d, n * n), and the squares of that."""
+        flat = self.alike.reshape(len(self.alike), len(self.values) ** 2)
+        return flat, flat**2
+
     def __call__(self, logs: Array) -> tuple[float, Array]:
         """At the logs of the variances."""
-        variances = _variances(logs)
-        covariance = variances.kernel(self.alike, self._related)
-        covariance[np.diag_indices_from(covariance)] += self.precision.variances(variances.noise, len(self.values))
-        inverse = np.linalg.inv(covariance)
+        variances, (alike, squares), related = _variances(logs), self._flat, self._related
+        roots = np.sqrt(variances.effects)
+        together, squared = roots @ alike, variances.effects @ squares
+        pairs = variances.pairs / 2 * (together**2 - squared)
+        shape = self.alike.shape[1:]
+        covariance = _BASE**2 * related.same + related.shared * (variances.effects @ alike + pairs).reshape(shape)
+        inverse, logdet = _inverted(self.precision.added(covariance, variances.noise))
         weighted = inverse @ self.values
-        sign, logdet = np.linalg.slogdet(covariance)
         away = (logs - self.expected) / self.spreads
-        value = 0.5 * (self.values @ weighted + logdet + away @ away) if sign > 0 else np.inf
-        gradient = self._gradient(variances, inverse - np.outer(weighted, weighted))
-        return float(value), gradient + away / self.spreads
+        value = 0.5 * (self.values @ weighted + logdet + away @ away)
+        gap = inverse - np.outer(weighted, weighted)
+        felt = (gap * related.shared).ravel()
+        effects = variances.effects * (alike @ felt - variances.pairs / 2 * (squares @ felt))
+        effects += variances.pairs / 2 * roots * (alike @ (felt * together))
+        slopes = np.array([*effects, float(felt @ pairs), self.precision.slope(gap, variances.noise)])
+        return float(value), 0.5 * slopes + away / self.spreads
 
-    def _gradient(self, variances: Variances, gap: Array) -> Array:
-        roots = np.sqrt(variances.effects)[:, None, None] * self.alike
-        total = np.sum(roots, axis=0)
-        effects = variances.effects[:, None, None] * self.alike + variances.pairs * 0.5 * roots * (total - roots)
-        pairs = variances.pairs * (total**2 - np.sum(roots**2, axis=0)) / 2
-        noise = float(np.sum(np.diag(gap) * variances.noise / self.precision.launches))
-        felt = gap * self._related.shared
-        return 0.5 * np.array([*(np.sum(felt * part) for part in (*effects, pairs)), noise])
+
+def _inverted(covariance: Array) -> tuple[Array, float]:
+    """The inverse and the log of the determinant; infinite where rounding leaves no inverse."""
+    from scipy.linalg.lapack import dpotrf, dpotri
+
+    factor, failed = dpotrf(covariance, lower=1)
+    if failed:
+        return np.asarray(np.linalg.pinv(covariance)), np.inf
+    lower, _ = dpotri(factor, lower=1)
+    inverse = np.tril(lower) + np.tril(lower, -1).T
+    return np.asarray(inverse), 2 * float(np.sum(np.log(np.diag(factor))))

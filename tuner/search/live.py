@@ -45,7 +45,7 @@ class LivePlan:
 
     def _screened(self, launched: Candidate, count: int) -> Iterator[Candidate]:
         """The settings of the largest expected gains, each far from those before it."""
-        met = {launched.digest, *(each.candidate.digest for each in self.seen)}
+        met = {launched.digest, *(digest for each in self.seen for digest in (each.candidate.digest, each.asked))}
         found = [each for each in within(self.space, self.live, launched) if self._may_run(each, met)]
         if not found or self.model.best is None:
             return

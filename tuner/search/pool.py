@@ -31,6 +31,7 @@ class Pool:
         hints: Hints,
     ) -> None:
         self._hints = hints
+        self._ladders: dict[str, list[JsonValue]] = {}
         self._space, self._free, self._settled, self._fresh, self._dice = space, list(free), settled, fresh, dice
 
     def with_new_choices(self, seen: Sequence[Observation], start: Candidate) -> Iterator[Candidate]:
@@ -64,7 +65,7 @@ class Pool:
         """Each once: all that differ from a center in one parameter, and some that differ in more."""
         made: set[str] = set()
         for values in self._variants(centers):
-            candidate = self._made(values)
+            candidate = self._space.candidate({**values, **self._settled})
             if candidate.digest not in made and self._fresh(candidate):
                 made.add(candidate.digest)
                 yield candidate
@@ -72,14 +73,15 @@ class Pool:
                 return
 
     def _variants(self, centers: Sequence[Candidate]) -> Iterator[Mapping[str, JsonValue]]:
-        for center in centers:
+        whole = [self._whole(center.params) for center in centers]
+        for center in whole:
             for name in self._free:
-                yield from ({**center.params, name: value} for value in self._values(name))
+                yield from ({**center, name: value} for value in self._values(name))
         for _ in range(3 * _MOST if self._free else 0):
-            center = self._dice.choice(centers)
+            center = self._dice.choice(whole)
             count = min(len(self._free), self._dice.choice((2, 2, 2, 3, 4)))
             names = self._dice.sample(self._free, count)
-            yield {**center.params, **{name: self._dice.choice(self._values(name)) for name in names}}
+            yield {**center, **{name: self._dice.choice(self._values(name)) for name in names}}
 
     def nearest(self, candidate: Candidate) -> Candidate:
         """A candidate of another study, with the nearest values that the space holds."""
@@ -98,12 +100,18 @@ class Pool:
         yield from (each for each in map(self._made, drawn) if self._fresh(each))
 
     def _values(self, name: str) -> list[JsonValue]:
-        return values_of(self._space.params[name])
+        if name not in self._ladders:
+            self._ladders[name] = values_of(self._space.params[name])
+        return self._ladders[name]
 
     def _made(self, values: Mapping[str, JsonValue]) -> Candidate:
         """A candidate of these values, as far as the space holds them; the nearest ones that it does where not."""
+        return self._space.candidate({**self._whole(values), **self._settled})
+
+    def _whole(self, values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        """A value for every parameter: these, as far as the space holds them."""
         held = {name: self._held(name, value) for name, value in values.items() if name in self._space.params}
-        return self._space.candidate({**self._defaults, **held, **self._settled})
+        return {**self._defaults, **held}
 
     def _held(self, name: str, value: JsonValue) -> JsonValue:
         parameter = self._space.params[name]

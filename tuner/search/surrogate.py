@@ -1,6 +1,6 @@
 """What was seen of a space, as Gaussian processes: the goal, each limit, and whether a candidate runs at all.
 
-What was only screened is shown to them as well, with a coordinate of its own: by how much screening differs from
+What was only screened is shown to them as well, with coordinates of its own: by how much screening differs from
 launches, and for which settings, follows from those that were both.
 """
 
@@ -14,14 +14,20 @@ from pydantic import JsonValue
 
 from tuner.engines.base import Hints
 from tuner.objective import Direction
+from tuner.proof.estimate import Noise
 from tuner.search.base import Observation
+from tuner.search.bias import ScreeningBias
 from tuner.search.gaussian import NOWHERE, Array, Axes, GaussianProcess, Precision, Prior, Variances
 from tuner.search.source import Source, SourceReading
 from tuner.search.view import is_ordered
 from tuner.space import Candidate, Choice, SearchSpace
 
-_LAUNCHES = Precision(0.03)
+_NOISE = Noise(0.03, 8.0)
 """Of a launch's log, before repeats tell."""
+_RELIED = 2.0
+"""Degrees of freedom that are left of it when they do."""
+_SCREENED = 0.5
+"""A screened reading is worth half a launch, its bias aside."""
 _PRIOR = Prior()
 _SURE = 0.97
 """The chance that a configuration runs of which nothing is known."""
@@ -37,8 +43,6 @@ _NINE_OF_TEN = 1.645
 _RATHER = 0.5
 """The chance from which limits are rather kept than not."""
 _LEAST = 1e-12
-_SCREENED = 0.4
-"""What having been screened instead of launched is expected to change, over what a setting usually does."""
 
 
 class Surrogate:
@@ -73,15 +77,16 @@ class Surrogate:
         self._space, self._names, self._hints = space, names, hints
         self._sign = 1 if direction == "maximize" else -1
         ordered = tuple(is_ordered(space.params[name]) for name in names)
-        self._flags = [0.0] if any(each.screened for each in seen) else []
+        self._bias = ScreeningBias.of(seen, names)
         weights = [self._weight(space.target(name)[1]) for name in names]
-        self._axes = Axes((*ordered, *(False for _ in self._flags)), (*weights, *(_SCREENED for _ in self._flags)))
+        self._axes = Axes((*ordered, *self._bias.ordered), (*weights, *self._bias.weights))
         self._apart = apart
         self._deployed, self._shares, self._sources = deployed, shares, sources
         self._seen = [each for each in seen if not each.screened]
         self._ran = [each for each in self._seen if each.values]
         self.measured = [each for each in seen if each.values]
         self._coordinates: dict[tuple[str, str], float] = {}
+        self._rows: dict[str, list[float]] = {}
 
     def _weight(self, target: str) -> float:
         return _LOSS_WEIGHT if target in self._hints.slow else self._hints.weights.get(target, 1.0)
@@ -134,22 +139,28 @@ class Surrogate:
         """How much the effects of each source have in common with this study's: their correlation in the goal."""
         return [float(each) for each in self._goal.kin.agreement[1:]]
 
+    @cached_property
+    def _told(self) -> list[tuple[int, SourceReading]]:
+        """What earlier studies say, with the number of each."""
+        return [(n, each) for n, source in enumerate(self._sources, 1) for each in source.telling]
+
     def process(
         self, precision: Precision, prior: Prior = _PRIOR, variances: Variances | None = None
     ) -> GaussianProcess:
         """The goal, with what is known of each measurement and of the variances."""
-        told = [(n, each) for n, source in enumerate(self._sources, 1) for each in source.telling]
         level = self._value(self._base or self.measured[0]) if self.measured else 0.0
-        of_sources = [level + each.gain for _, each in told]
+        told, of_sources = self._told, [level + each.gain for _, each in self._told]
         values = np.array([*of_sources, *(self._value(each) for each in self.measured)])
         expected = self._expected([*(each.candidate for _, each in told), *(each.candidate for each in self.measured)])
-        points, study = self._with_sources(told)
+        points, study = self._with_sources(told, self.measured)
         return GaussianProcess(self._axes, points, values, expected, precision, prior, variances, study)
 
-    def _with_sources(self, told: Sequence[tuple[int, SourceReading]]) -> tuple[Array, NDArray[np.int_]]:
+    def _with_sources(
+        self, told: Sequence[tuple[int, SourceReading]], measured: Sequence[Observation]
+    ) -> tuple[Array, NDArray[np.int_]]:
         """The points of sources and of this study, and which study each is of."""
-        points = np.vstack([self._points(each.candidate for _, each in told), self._measured_points()])
-        return points, np.array([*(number for number, _ in told), *[0] * len(self.measured)], dtype=int)
+        points = np.vstack([self._points(each.candidate for _, each in told), self._measured_points(measured)])
+        return points, np.array([*(number for number, _ in told), *[0] * len(measured)], dtype=int)
 
     def survival(self, candidates: Sequence[Candidate]) -> Array:
         """The chance that each runs."""
@@ -157,11 +168,12 @@ class Surrogate:
 
     def alike(self, candidates: Sequence[Candidate], one: Candidate) -> Array:
         """How alike each is to one of them, from 0 to 1."""
-        return np.asarray(np.prod(self._axes.alike(self._points(candidates), self._points([one])), axis=0)[:, 0])
+        every, of_one = self._axes.alike(self._points(candidates), self._points([one])), len(self._names)
+        return np.asarray(np.prod(every[:of_one], axis=0)[:, 0])
 
     @cached_property
     def _goal(self) -> GaussianProcess:
-        return self.process(_LAUNCHES)
+        return self.process(_precision(self.measured, [each.noise for each in self.measured], len(self._told)))
 
     def _expected(self, candidates: Sequence[Candidate]) -> Array:
         """What is known to be slow, before any launch."""
@@ -180,24 +192,26 @@ class Surrogate:
 
     @cached_property
     def _limits(self) -> Mapping[str, GaussianProcess]:
-        names = {name for each in self.measured for name in each.margins}
-        complete = [name for name in sorted(names) if all(name in each.margins for each in self.measured)]
+        names = {name for each in self._ran for name in each.margins}
+        complete = [name for name in sorted(names) if all(name in each.margins for each in self._ran)]
         return {name: self._process(name) for name in complete}
 
     def _process(self, name: str) -> GaussianProcess:
         """How far beyond a limit its metric is."""
-        told = [(n, each) for n, one in enumerate(self._sources, 1) for each in one.telling if name in each.beyond]
-        level = (self._base or self.measured[0]).margins[name]
+        told = [(n, each) for n, each in self._told if name in each.beyond]
+        level = (self._base or self._ran[0]).margins[name]
         of_sources = [level + each.beyond[name] for _, each in told]
-        values = np.array([*of_sources, *(each.margins[name] for each in self.measured)])
-        points, study = self._with_sources(told)
-        return GaussianProcess(self._axes, points, values, np.zeros(len(points)), _LAUNCHES, study=study)
+        measured = [each for each in self.measured if name in each.margins]  # what was screened may be without
+        values = np.array([*of_sources, *(each.margins[name] for each in measured)])
+        points, study = self._with_sources(told, measured)
+        precision = _precision(measured, [each.margin_noise.get(name) for each in measured], len(told))
+        return GaussianProcess(self._axes, points, values, np.zeros(len(points)), precision, study=study)
 
-    def _measured_points(self) -> Array:
-        """With the flag of what was screened instead of launched."""
-        points = self._points(each.candidate for each in self.measured)
-        if self._flags:
-            points[:, -1] = [each.screened for each in self.measured]
+    def _measured_points(self, measured: Sequence[Observation]) -> Array:
+        """With the bias of what was screened instead of launched."""
+        points = self._points(each.candidate for each in measured)
+        for point, each in zip(points, measured, strict=True):
+            point[len(self._names) :] = self._bias.at(each, self._coordinate)
         return points
 
     def keeps(self, candidates: Sequence[Candidate]) -> Array:
@@ -245,9 +259,15 @@ class Surrogate:
         return np.asarray(norm.cdf((mean - _EVEN) / _STEEP))
 
     def _points(self, candidates: Iterable[Candidate]) -> Array:
-        """A row each; where anything was screened, a last coordinate says that a launch is not."""
-        rows = [[*(self._coordinate(name, each) for name in self._names), *self._flags] for each in candidates]
-        return np.array(rows, dtype=float).reshape(len(rows), len(self._names) + len(self._flags))
+        """A row each, as launches."""
+        rows = [self._row(each) for each in candidates]
+        return np.array(rows, dtype=float).reshape(len(rows), len(self._axes.ordered))
+
+    def _row(self, candidate: Candidate) -> list[float]:
+        if candidate.digest not in self._rows:
+            row = [*(self._coordinate(name, candidate) for name in self._names), *self._bias.launched]
+            self._rows[candidate.digest] = row
+        return self._rows[candidate.digest]
 
     def _coordinate(self, name: str, candidate: Candidate) -> float:
         if self._apart and name not in candidate.params:
@@ -268,3 +288,16 @@ class Surrogate:
         if parameter.scale != "linear":
             low, high, at = np.log(low), np.log(high), np.log(max(at, 1e-12))
         return float((at - low) / (high - low)) if high > low else 0.0
+
+
+def _precision(measured: Sequence[Observation], noises: Sequence[Noise | None], others: int) -> Precision:
+    """How well each is known: so many observations of other studies, then this one's.
+
+    What is guessed of the noise is pooled with what repeats of this study tell, and hardly counts beside them.
+    """
+    known = next(filter(None, noises), None)
+    relied = _RELIED if known else _NOISE.dof
+    dof = relied + (known.dof if known else 0.0)
+    variance = (relied * _NOISE.sd**2 + (known.dof * known.sd**2 if known else 0.0)) / dof
+    launches = [*[1.0] * others, *(_SCREENED if each.screened else float(each.launches) for each in measured)]
+    return Precision(sqrt(variance), sqrt(2 / dof), np.array(launches))

@@ -12,7 +12,7 @@ def agreement(outcome: Outcome) -> Mapping[str, float]:
     if not outcome.config.search.warm_from:
         return {}
     search = search_of(outcome.config, sources_of(outcome.config))
-    return search.agreement(observations(outcome.searched, outcome.config.space, outcome.readings))
+    return search.agreement(observations(outcome.teaching, outcome.config.space, outcome.all_readings))
 
 
 def sentences(outcome: Outcome) -> list[str]:

@@ -77,9 +77,17 @@ def bar(effects: WinnerEffects) -> str:
     """How large an effect has to be, to be shown in this study."""
     least, from_ = words.percent(effects.min_effect), words.percent(effects.resolves)
     return (
-        f"Estimated from all launches, with 90 % intervals. A change is shown to earn something if its "
-        f"interval excludes less than {least} (study.min_effect); with this study's launches that takes about {from_}."
+        f"Estimated from all launches{_and_screened(effects)}, with 90 % intervals. A change is shown to earn "
+        f"something if its interval excludes less than {least} (study.min_effect); with this study's launches that "
+        f"takes about {from_}."
     )
+
+
+def _and_screened(effects: WinnerEffects) -> str:
+    if not effects.screened:
+        return ""
+    count = "1 setting" if effects.screened == 1 else f"{effects.screened} settings"
+    return f" and {count} screened in running servers"
 
 
 def _most(effect: SettingEffect) -> float:

@@ -10,10 +10,11 @@ from tuner.engines.live import Live, NoLive
 from tuner.engines.registry import kind_of
 from tuner.errors import LiveBroke
 from tuner.foresight.preflight import Preflight
+from tuner.records.idle import ran
 from tuner.records.outcome import Outcome
-from tuner.records.readings import Readings, numbers
-from tuner.records.record import TrialRecord
-from tuner.search.base import Admits, Observation, Search
+from tuner.records.readings import Readings, error, numbers
+from tuner.records.record import Screened, TrialRecord
+from tuner.search.base import Admits, LiveIn, Observation, Search
 from tuner.space import Candidate, SearchSpace
 from tuner.trial.assignment import Screen, Screening
 
@@ -114,14 +115,22 @@ def _broke(records: Sequence[TrialRecord]) -> str:
 
 def screened(records: Sequence[TrialRecord], space: SearchSpace, readings: Readings) -> Iterator[Observation]:
     """What was screened, for the search; what has to be launched before it is believed is left out."""
-    for each in (each for record in records for each in record.screened):
+    for record, each in ((one, each) for one in records for each in one.screened):
         read = numbers(each.measurement)
         if not each.doubt and space.holds(each.params) and all(name in read for name in readings.objective.goals):
-            values = tuple(read[name] for name in readings.objective.goals)
             yield Observation(
-                Candidate(each.params),
-                values,
+                _as_ran(record, each, space),
+                tuple(read[name] for name in readings.objective.goals),
                 0.0 if each.verdict.feasible else 0.5,
+                asked=each.digest,
                 margins=readings.excesses(each.measurement),
+                error=error(each.measurement, next(iter(readings.objective.goals))),
                 screened=True,
+                server=LiveIn(ran(record, space), record.digest),
             )
+
+
+def _as_ran(record: TrialRecord, screened: Screened, space: SearchSpace) -> Candidate:
+    """A screened setting by what really ran in the server."""
+    changed = {name: value for name, value in screened.params.items() if value != record.params.get(name)}
+    return Candidate({**ran(record, space).params, **changed})

@@ -2,14 +2,15 @@
 
 Every change goes back to the deployed value unless its interval excludes less than ``study.min_effect``. More are kept
 only where those that are left need them: for the space's rules, for memory, for a limit, or because all that would go
-back is shown to earn more than that together. Where no change is resolved, the whole winner is proven.
+back is shown to earn more than that together. Where no change is resolved by itself, the fewest are kept that together
+are, as long as what goes back is not expected to earn that much; else the whole winner is proven.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, islice
-from math import expm1, log, log1p, sqrt
+from math import expm1, log1p, sqrt
 from statistics import fmean, median
 
 from pydantic import JsonValue
@@ -18,7 +19,7 @@ from tuner.engines.registry import kind_of
 from tuner.foresight.preflight import Preflight
 from tuner.records.idle import ran
 from tuner.records.outcome import Outcome
-from tuner.records.readings import LIKELY, Readings
+from tuner.records.readings import LIKELY, Readings, error
 from tuner.records.record import ProofTerms, TrialRecord
 from tuner.schema import Schema
 from tuner.search.base import Admits, Observation, anything
@@ -32,8 +33,6 @@ _SURE = 0.01
 """Likewise for what several changes earn together, of which many combinations are looked at."""
 FEWEST = 4
 """Of fewer measured configurations nothing is said."""
-_ENDS = 2 * 1.96
-"""Standard errors between the ends of a measurement's 95 % interval."""
 _MOST_TRIED = 4096
 """Subsets of one size that are looked at."""
 
@@ -61,7 +60,7 @@ class SettingEffect(Schema):
 
 
 class WinnerEffects(Schema):
-    """What the changes of a winner earn, by all launches of the search."""
+    """What the changes of a winner earn, by all launches of the search and what was screened in their servers."""
 
     trial: int
     settings: tuple[SettingEffect, ...]
@@ -71,6 +70,8 @@ class WinnerEffects(Schema):
     """From which reading on this study's noise lets an effect be told from less than that."""
     returned: dict[str, Earned] | None
     """What those that went back earn together; null if none did."""
+    screened: int = 0
+    """So many settings that were measured in running servers were taken into account."""
 
     @property
     def kept(self) -> list[SettingEffect]:
@@ -156,6 +157,7 @@ class _Winner:
             min_effect=self.outcome.config.study.min_effect,
             resolves=expm1(self._bar + median(reaches)),
             returned={goal: _earned(found[0]) for goal, found in self._over([proven]).items()} if back else None,
+            screened=sum(each.screened for each in self._seen),
         )
 
     def _effect(self, name: str, kept: bool) -> SettingEffect:
@@ -171,7 +173,7 @@ class _Winner:
     def kept(self, admitted: Admits) -> list[str]:
         """The fewest of its changes that are worth a proof: what is resolved and what that needs; or none."""
         if not (resolved := [name for name in self.changed if self._resolved(name)]):
-            return []
+            return self._together(admitted)
         rest = [name for name in self.changed if name not in resolved]
         for more in range(len(rest)):
             sets = [[*resolved, *extra] for extra in islice(combinations(rest, more), _MOST_TRIED)]
@@ -179,6 +181,27 @@ class _Winner:
             if found is not None:
                 return [name for name in self.changed if name in found]
         return self.changed
+
+    def _together(self, admitted: Admits) -> list[str]:
+        """Where none is resolved by itself: the fewest that together are, and without which nothing is expected."""
+        for count in range(1, len(self.changed)):
+            sets = list(islice(combinations(self.changed, count), _MOST_TRIED))
+            enough = [kept for kept, lost in zip(sets, self._expected_losses(sets), strict=True) if lost <= self._bar]
+            shown = (kept for kept in self._ranked(enough) if self._shown(kept) and self._may_run(kept, admitted))
+            if (found := next(shown, None)) is not None:
+                return list(found)
+        return []
+
+    def _expected_losses(self, sets: Sequence[Sequence[str]]) -> Sequence[float]:
+        """Of the winner's best goal, without all that is not in each."""
+        found = self._over(sets)
+        return [max(each[n].mean for each in found.values()) for n in range(len(sets))]
+
+    def _shown(self, kept: Sequence[str]) -> bool:
+        """Whether these changes together are shown to be worth a change."""
+        deployed, level = [self._model(())], _SURE / len(self._effects)
+        found = (effects.over(self._model(kept), deployed, level)[0] for effects in self._effects.values())
+        return any(each.low > self._bar for each in found)
 
     def _may_run(self, kept: Sequence[str], admitted: Admits) -> bool:
         """As far as is known: by the rules, by what was predicted, and by what became of it if it was launched."""
@@ -189,6 +212,8 @@ class _Winner:
 
     def _ranked(self, sets: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
         """Those that are not shown to lose against the whole and that rather keep their limits, the best first."""
+        if not sets:
+            return
         losses = self._over(sets, _SURE)
         lost = [max(found[n].low for found in losses.values()) > self._bar for n in range(len(sets))]
         mean = [fmean(found[n].mean for found in losses.values()) for n in range(len(sets))]
@@ -240,13 +265,12 @@ class _Winner:
     @cached_property
     def _seen(self) -> list[Observation]:
         every = observations(self._readings.records, self.outcome.config.space, self._readings)
-        return [each for each in every if each.values and not each.screened]
+        return [each for each in every if each.values]
 
-    @cached_property
+    @property
     def _readings(self) -> Readings:
         """Of all launches, the relaunches of earlier proofs among them."""
-        again, readings = [each for each in self.outcome.confirmations if each.measurement], self.outcome.readings
-        return Readings(readings.objective, [*readings.records, *again], readings.deployed) if again else readings
+        return self.outcome.all_readings
 
     def _of_goal(self, number: int, goal: str) -> list[Observation]:
         """What was measured, with that goal's value alone and how well it is known."""
@@ -254,15 +278,12 @@ class _Winner:
 
     def _with(self, seen: Observation, number: int, goal: str) -> Observation:
         assert seen.values
-        errors = [_error(record, goal) for record in self._readings.records if record.digest == seen.asked]
-        error = sqrt(fmean(each**2 for each in errors))
-        return replace(seen, values=(seen.values[number],), launches=len(errors), error=error)
-
-
-def _error(record: TrialRecord, goal: str) -> float:
-    """How well a launch knows a metric: standard error of its log by its own interval."""
-    interval = record.measurement.intervals.get(goal) if record.measurement else None
-    return log(interval.high / interval.low) / _ENDS if interval and interval.low > 0 else 0.0
+        if seen.screened:  # by searches of one goal only
+            return seen
+        launched = [each for each in self._readings.records if each.digest == seen.asked]
+        errors = [error(each.measurement, goal) for each in launched if each.measurement]
+        known = sqrt(fmean(each**2 for each in errors))
+        return replace(seen, values=(seen.values[number],), launches=len(errors), error=known)
 
 
 def _earned(difference: Difference) -> Earned:

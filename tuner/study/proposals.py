@@ -144,7 +144,7 @@ class Proposer:
     def _asked(self, outcome: Outcome, known: Preflight | None) -> Proposal | None:
         asked_ns = time.perf_counter_ns()
         settled = {idle.name: self._deployed.params.get(idle.name) for idle in self._idle(outcome.searched)}
-        seen = observations(outcome.searched, self._space, outcome.readings)
+        seen = observations(outcome.teaching, self._space, outcome.all_readings)
         launchable = _refused_in_a_row(outcome.searched) >= _REFUSALS
         admits = _admits(known, launchable, self._search.doubts) if known else anything
         tried = {record.digest for record in outcome.searched}
@@ -220,8 +220,19 @@ def observations(records: Sequence[TrialRecord], space: SearchSpace, readings: R
 def _observation(record: TrialRecord, space: SearchSpace, readings: Readings) -> Observation:
     values = readings.values(record.digest) if record.measurement else None
     violation = LIKELY - readings.kept(record.digest) if values else CANNOT_RUN
-    margins = readings.beyond(record.digest) if values else {}
-    return Observation(ran(record, space), values, violation, asked=record.digest, margins=margins)
+    if values is None:
+        return Observation(ran(record, space), None, violation, asked=record.digest)
+    goal, limits = next(iter(readings.objective.goals)), readings.objective.limits
+    return Observation(
+        ran(record, space),
+        values,
+        violation,
+        asked=record.digest,
+        margins=readings.beyond(record.digest),
+        launches=readings.launches(record.digest),
+        noise=readings.scatter(goal).noise,
+        margin_noise={name: noise for name in limits if (noise := readings.scatter(name).noise)},
+    )
 
 
 def _refused_in_a_row(searched: Sequence[TrialRecord]) -> int:

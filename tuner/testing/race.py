@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from tuner.engines.base import Hints
 from tuner.engines.registry import DEFAULT, ENGINES
 from tuner.objective import Direction, Limit
-from tuner.search.base import Observation, Planned, SearchConfig
+from tuner.search.base import LiveIn, Observation, Planned, SearchConfig
 from tuner.search.registry import make_search
 from tuner.search.source import Source
 from tuner.space import Candidate, SearchSpace
@@ -107,7 +107,7 @@ class _Race:
         self._measured: dict[str, list[Mapping[str, float]]] = {}
         self._screenings: dict[str, list[Mapping[str, float]]] = {}
         self._seen: dict[str, Candidate] = {}
-        self._screened: dict[str, Candidate] = {}
+        self._screened: dict[str, tuple[Candidate, Candidate]] = {}
         self._launches: list[Launch] = []
 
     def run(self, launches: int) -> list[Launch]:
@@ -153,7 +153,7 @@ class _Race:
             metrics = self._landscape.screen(dict(started.params), setting, self._rng)  # type: ignore[attr-defined]
         except Died:
             return None
-        self._screened[screened.digest] = screened
+        self._screened[screened.digest] = screened, started
         self._screenings.setdefault(screened.digest, []).append(metrics)
         return setting
 
@@ -175,8 +175,11 @@ class _Race:
 
     def _observations(self) -> list[Observation]:
         launched = [self._observation(candidate, self._measured) for candidate in self._seen.values()]
-        screened = [self._observation(candidate, self._screenings) for candidate in self._screened.values()]
-        return [*(replace(each, screened=True) for each in screened), *launched]
+        screened = (
+            replace(self._observation(candidate, self._screenings), screened=True, server=LiveIn(server, server.digest))
+            for candidate, server in self._screened.values()
+        )
+        return [*screened, *launched]
 
     def _observation(self, candidate: Candidate, readings: Mapping[str, list[Mapping[str, float]]]) -> Observation:
         measured = readings.get(candidate.digest)
