@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from tuner.engines.foresight import MemoryModel, Question
+from tuner.engines.vllm import backends
 from tuner.engines.vllm.hints import HINTS
-from tuner.engines.vllm.memory.demand import Demand, at_least, demand_of, release
+from tuner.engines.vllm.memory.demand import Demand, at_least, demand_of, release, whole
 from tuner.engines.vllm.model.architecture import Architecture
 from tuner.engines.vllm.rules import PlannedLaunch, refused
 from tuner.space import Choice, Range, SearchSpace, Settings
@@ -29,6 +30,7 @@ _FOUR_BITS = 4
 _AUTOTUNED_SINCE = (0, 11)
 _COMPILED_SINCE = (0, 14)
 _PRECISION_SINCE = (0, 15)
+_GRAPH_MODES_SINCE = (0, 11)
 _OVERLAP = ((0, 10), (0, 14))
 """Versions in which the next step may be prepared while one runs, and is not unless asked for."""
 _EIGHT_BIT_FLOATS = (8, 9)
@@ -139,7 +141,8 @@ def _unread(case: LeverContext) -> Iterator[str]:
 
 def _with_deployed(name: str, parameter: Range | Choice, deployed: Settings) -> Range | Choice:
     """What is deployed must be among the choices."""
-    value = deployed.args.get(parameter.flag or name) if not name.isupper() else deployed.env.get(name)
+    variable = parameter.env or (name if name.isupper() else None)
+    value = deployed.env.get(variable) if variable else deployed.args.get(parameter.flag or name)
     if value is None or isinstance(parameter, Range) or parameter.accepts(value):
         return parameter
     if isinstance(value, str) and any(str(choice) == value for choice in parameter.choices):
@@ -198,6 +201,33 @@ def _blocks(case: LeverContext) -> Proposed:
         return "MLA backends of this card take one size only"
     why = "tokens in a block of the KV cache: bytes a token do not depend on it, so expect next to nothing"
     return Choice(choices=(16, 32, 64), default=16, why=why)
+
+
+def _backends(case: LeverContext) -> Proposed:
+    model, card, flagged = case.model, case.question.hardware.capability, "--attention-backend" in case.flags
+    if not flagged and not backends.has_variable(release(case.question.version)):
+        return "this vLLM has no --attention-backend"
+    if model is None or card is None:
+        return "nobody knows the model's attention, or the card's compute capability"
+    if backends.named_elsewhere(case.question.deployed):
+        return "the deployment's attention_config excludes it"
+    found = backends.runnable(
+        backends.attention_of(model, case.demand, card, whole(case.question.deployed.args.get("block_size")))
+    )
+    if len(found) < 2:
+        return f"no other than {found[0]} runs here" if found else "sparse attention has backends of its own"
+    why = f"kernels of attention: left unset, vLLM takes {found[0]}"
+    return Choice(env=None if flagged else backends.VARIABLE, choices=(None, *found[1:]), why=why)
+
+
+def _graph_mode(case: LeverContext) -> Proposed:
+    if not case.since(*_GRAPH_MODES_SINCE):
+        return "not tried before vLLM 0.11"
+    if case.demand.eager:
+        return "the deployment runs without graphs"
+    why = "which steps are one CUDA graph: unset, all that can be; fewer start sooner and leave room for KV cache"
+    flag = "compilation_config.cudagraph_mode"
+    return Choice(flag=flag, choices=(None, "FULL_DECODE_ONLY", "PIECEWISE"), why=why)
 
 
 def _captured(case: LeverContext) -> Proposed:
@@ -332,6 +362,8 @@ LEVERS: tuple[Lever, ...] = (
     Lever("max_num_seqs", _sequences, "--max-num-seqs"),
     Lever("gpu_memory_utilization", _share, "--gpu-memory-utilization"),
     Lever("block_size", _blocks, "--block-size"),
+    Lever("attention_backend", _backends),
+    Lever("cudagraph_mode", _graph_mode, "--compilation-config"),
     Lever("cudagraph_capture_sizes", _captured, "--compilation-config"),
     Lever("compile_sizes", _compiled, "--compilation-config"),
     Lever("VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE", _tuned("Inductor tries further kernels for those sizes")),

@@ -12,13 +12,12 @@ from pydantic import JsonValue
 
 from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
+from tuner.engines.vllm import backends
 from tuner.engines.vllm.memory.demand import Demand, whole
 from tuner.engines.vllm.model.architecture import Architecture
 from tuner.errors import Degraded, InfeasibleConfig, LaunchRejected
 from tuner.space import Settings
 
-_MLA_BLOCKS = {"FLASHMLA": 64, "CUTLASS_MLA": 128}
-"""Backends whose kernels take one block size only (``v1/attention/backends/mla``)."""
 _LENGTHS = ("hf_overrides", "rope_scaling", "rope_theta", "hf_config_path")
 """Flags, also of parts of them (``hf_overrides.rope_parameters.factor``), that may stretch the model's context."""
 
@@ -194,13 +193,20 @@ def _block_size(launch: PlannedLaunch) -> Refusal | None:
     return Refusal(f"No valid attention backend found for block_size {size}", fix, {"block_size": size})
 
 
-def _backend_blocks(launch: PlannedLaunch) -> Refusal | None:
-    backend = str(launch.given("attention_backend") or "").upper()
-    size, wanted = launch.number("block_size"), _MLA_BLOCKS.get(backend)
-    if size is None or wanted is None or size == wanted:
+def _backend(launch: PlannedLaunch) -> Refusal | None:
+    """``platforms/cuda.py::get_attn_backend_cls``: a backend that is named is checked, and no other is taken."""
+    name, model, card = backends.asked(launch.settings), launch.model, launch.hardware.capability
+    if name is None or model is None:
         return None
-    fix = f"choose block size {wanted}, or leave it to vLLM"
-    return Refusal(f"{backend} takes blocks of {wanted} tokens, not of {size}", fix, {"block_size": size})
+    attention = backends.attention_of(model, launch.demand, card, launch.number("block_size"))
+    why = backends.obstacle(name, attention)
+    if why is None:
+        return None
+    others = ", ".join(backends.runnable(attention)) if card else ""
+    return Refusal(
+        f"Selected backend {name} is not valid for this configuration. Reason: [{why}]",
+        f"leave the backend to vLLM{others and f', or choose one of {others}'}",
+    )
 
 
 def _uses_mla(launch: PlannedLaunch) -> bool:
@@ -457,7 +463,7 @@ RULES: tuple[Rule, ...] = (
     Rule("largest graph", _largest_capture, since=(0, 11)),
     Rule("compiled sizes", _compile_sizes, since=(0, 14)),
     Rule("block size", _block_size, since=(0, 20), cause=Cause.UNSUPPORTED),
-    Rule("the backend's block size", _backend_blocks, since=(0, 15), cause=Cause.UNSUPPORTED),
+    Rule("the attention backend", _backend, since=(0, 11), cause=Cause.UNSUPPORTED),
     Rule("FP8 cache with MLA", _fp8_mla_old, until=(0, 20), cause=Cause.UNSUPPORTED),
     Rule("FP8 cache with MLA before Ada", _fp8_mla_pre_ada, since=(0, 20), cause=Cause.UNSUPPORTED),
     Rule("NVFP4 cache with MLA", _nvfp4_mla, cause=Cause.UNSUPPORTED),
