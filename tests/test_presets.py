@@ -8,6 +8,7 @@ from tests.fast import FAST
 from tests.study.test_study import run
 from tuner import composing
 from tuner.records.record import Role
+from tuner.space import Choice
 
 SIMULATED = [
     *("experiment=h200", "engine=sim", "hardware=sim-h100"),
@@ -64,5 +65,7 @@ def test_two_cards_may_also_share_the_layers():
 @pytest.mark.parametrize("experiment", ["h100", "h200", "h200x2"])
 def test_large_cards_try_backends_modes_of_graphs_and_vllms_own_presets(experiment):
     params = composing.load([f"experiment={experiment}"]).space.params
-    assert params["attention_backend"].choices == (None, "FLASHMLA", "TRITON_MLA")
+    backends = params["attention_backend"]
+    assert isinstance(backends, Choice)
+    assert backends.choices == (None, "FLASHMLA", "TRITON_MLA")
     assert {"cudagraph_mode", "performance_mode"} <= set(params)

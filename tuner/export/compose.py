@@ -13,6 +13,7 @@ import yaml
 
 from tuner.config import Config
 from tuner.engines.registry import kind_of
+from tuner.export.power import power_notes
 from tuner.export.profile import recommended, settings_of
 from tuner.launchers.export import Export, plain
 from tuner.premises import make_engine
@@ -64,6 +65,7 @@ def _comment(name: str, export: Export, origin: str, profiles: Sequence[str]) ->
     lines = [
         f"{name}: {origin}",
         f"Image: {export.origin}",
+        *power_notes(export.environment),
         f"Remove the container of the same name, then: docker compose -f THIS_FILE --env-file .env{asked} up -d --wait",
     ]
     return "\n".join(f"# {line}" for line in lines)

@@ -20,6 +20,7 @@ from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.site.gpus import check_there
+from tuner.site.power import caps_power, check_power
 from tuner.site.takeover import in_the_way
 from tuner.study import resume
 from tuner.study.proposals import search_of
@@ -146,4 +147,5 @@ def _prompts(config: Config) -> Iterator[str]:
 def _checks(config: Config) -> Mapping[str, Check]:
     launchers = config.launcher.checks()
     own = {"folders": check_places, "resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}
+    own |= {"power": check_power} if caps_power(config) else {}
     return {**own, "earlier studies": _sources} if config.search.warm_from else own

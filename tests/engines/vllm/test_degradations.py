@@ -67,7 +67,7 @@ def test_healthy_gpu_logs_mention_nothing_severe(log):
     "asked",
     [
         "INFO 01-01 00:00:00 [utils.py:1] non-default args: {'model': 'm', 'attention_backend': 'FLASHINFER'}",
-        "INFO 01-01 00:00:00 [utils.py:1] non-default args: {'attention_backend': <AttentionBackendEnum.FLASHINFER: 'a.b'>}",
+        "INFO 01-01 00:00:00 [utils.py:1] args: {'attention_backend': <AttentionBackendEnum.FLASHINFER: 'a.b'>}",
         "$ VLLM_ATTENTION_BACKEND=FLASHINFER vllm serve org/model-7b",
         "$ vllm serve org/model-7b --attention-backend FLASHINFER",
     ],
