@@ -30,7 +30,7 @@ def compose_of(outcome: Outcome) -> str | None:
     if trial is None or chosen is None:
         return None
     settings = settings_of(outcome, chosen)
-    if (export := config.launcher.export(config, settings)) is None:
+    if (export := config.launcher.sharing(config.engine.kernels).export(config, settings)) is None:
         return None
     origin = f"trial {trial.number} of study {config.study.name}. {outcome.sentence}"
     return compose_text(config, export, settings, origin, () if outcome.proven else (NOT_SHOWN,))

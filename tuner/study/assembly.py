@@ -101,7 +101,9 @@ def _launcher(config: Config, engine: Engine, listener: events.Listener) -> Iter
     in_the_way(config.site, config.gpus)  # nobody waits for an image and then hears that the GPUs are taken
     for difference in deployed.compared(config, engine):
         say(difference)
-    with config.launcher.prepare(config, lambda text: listener(events.Preparing(text))) as launcher:
+    with config.launcher.sharing(config.engine.kernels).prepare(
+        config, lambda text: listener(events.Preparing(text))
+    ) as launcher:
         if config.engine.version is None:
             listener(events.Preparing("asking the engine for its flags"))
         ground = _ground(config, engine, launcher)

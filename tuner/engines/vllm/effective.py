@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from tuner.engines.effective import EffectiveSetting, Status, Witness
-from tuner.engines.vllm import backends
+from tuner.engines.vllm import backends, kernels
 from tuner.engines.vllm.log.degradations import attention_backend
 from tuner.space import Settings
 
@@ -48,7 +48,8 @@ def effective(requested: Settings, witness: Witness) -> tuple[EffectiveSetting, 
     """
     known = _known(requested, witness)
     flags = (_flag(name, value, known, witness.log) for name, value in _leaves(requested.args))
-    variables = (_variable(name, value, known, requested) for name, value in requested.env.items() if value is not None)
+    given = [(name, value) for name, value in requested.env.items() if value is not None]
+    variables = (_variable(*each, known, requested, witness.log) for each in given)
     return (*(each for each in flags if each.name not in _NOT_A_SETTING), *variables)
 
 
@@ -122,7 +123,11 @@ def _flag(name: str, value: JsonValue, known: Mapping[str, JsonValue], log: Sequ
     return EffectiveSetting(name=name, requested=value, effective=found, status=Status.OVERRIDDEN, by=by)
 
 
-def _variable(name: str, value: str, known: Mapping[str, JsonValue], requested: Settings) -> EffectiveSetting:
+def _variable(
+    name: str, value: str, known: Mapping[str, JsonValue], requested: Settings, log: Sequence[str]
+) -> EffectiveSetting:
+    if name == kernels.VARIABLE and (said := kernels.effective_kernels(value, log)):
+        return said
     if name in _INDUCTOR and not _compile_sizes(requested, known):
         by = "acts only on the shapes that compile_sizes names, and it names none"
         return EffectiveSetting(name=name, requested=value, effective=None, status=Status.NO_EFFECT, by=by)

@@ -5,12 +5,12 @@ A setting is proposed where this version has it and it can act: no expert parall
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
 from tuner.engines.foresight import MemoryModel, Question
-from tuner.engines.vllm import backends
+from tuner.engines.vllm import backends, kernels
 from tuner.engines.vllm.hints import HINTS
 from tuner.engines.vllm.memory.demand import Demand, at_least, demand_of, release, whole
 from tuner.engines.vllm.model.architecture import Architecture
@@ -336,6 +336,24 @@ def _atomic(case: LeverContext) -> Proposed:
     return Choice(choices=(True, False), default=False, why=why)
 
 
+def _kernels(case: LeverContext) -> Proposed:
+    folder, device = case.question.kernels, case.question.hardware.device_name
+    if case.model is None or case.model.experts is None:
+        return "the model has no experts" if case.model else "nobody knows whether the model has experts"
+    if folder is None:
+        return "engine.tuned_kernels names no folder of kernels that were tuned for its experts"
+    ranks = {case.demand.tensor_parallel, *case.layouts.get("tensor_parallel_size", ())}
+    demands = [replace(case.demand, tensor_parallel=each) for each in sorted(ranks)]
+    wanted = [file for each in demands if (file := kernels.kernel_file(case.model, each, device))]
+    if not wanted:
+        return "no kernel for weights of this kind reads such files"
+    if not any(file.is_in(folder) for file in wanted):
+        return f"{folder} has no {' and no '.join(file.name for file in wanted)}"
+    return Choice(
+        choices=(None, str(folder)), why="kernels of the experts as they were tuned for this card, or vLLM's own"
+    )
+
+
 def _precision(case: LeverContext) -> Proposed:
     if case.model is None or case.model.experts is None or not case.since(*_PRECISION_SINCE):
         return "it acts on the router of experts, from vLLM 0.15 on"
@@ -390,6 +408,7 @@ LEVERS: tuple[Lever, ...] = (
     Lever("speculative_config", _drafts, "--speculative-config"),
     Lever("performance_mode", _mode, "--performance-mode"),
     Lever("VLLM_MARLIN_USE_ATOMIC_ADD", _atomic),
+    Lever(kernels.VARIABLE, _kernels),
     Lever("VLLM_FLOAT32_MATMUL_PRECISION", _precision),
     Lever("OMP_NUM_THREADS", _threads),
 )

@@ -7,12 +7,13 @@ user gives them, and the demand that follows from them.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import JsonValue
 
 from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
-from tuner.engines.vllm import backends
+from tuner.engines.vllm import backends, kernels
 from tuner.engines.vllm.memory.demand import Demand, whole
 from tuner.engines.vllm.model.architecture import Architecture
 from tuner.errors import Degraded, InfeasibleConfig, LaunchRejected
@@ -206,6 +207,18 @@ def _backend(launch: PlannedLaunch) -> Refusal | None:
     return Refusal(
         f"Selected backend {name} is not valid for this configuration. Reason: [{why}]",
         f"leave the backend to vLLM{others and f', or choose one of {others}'}",
+    )
+
+
+def _tuned_kernels(launch: PlannedLaunch) -> Refusal | None:
+    """A file that is not there is passed over: the server would be measured as if it had been."""
+    folder = launch.settings.env.get(kernels.VARIABLE)
+    file = kernels.kernel_file(launch.model, launch.demand, launch.hardware.device_name)
+    if not folder or file is None or not Path(folder).is_dir() or file.is_in(Path(folder)):
+        return None
+    return Refusal(
+        f"{folder} has no {file.name}: nothing in it is for these experts on this card, so that it would do nothing",
+        f"leave {kernels.VARIABLE} out, or tune these kernels (vLLM's benchmarks/kernels/benchmark_moe.py)",
     )
 
 
@@ -463,6 +476,7 @@ RULES: tuple[Rule, ...] = (
     Rule("largest graph", _largest_capture, since=(0, 11)),
     Rule("compiled sizes", _compile_sizes, since=(0, 14)),
     Rule("block size", _block_size, since=(0, 20), cause=Cause.UNSUPPORTED),
+    Rule("tuned kernels", _tuned_kernels, cause=Cause.UNSUPPORTED),
     Rule("the attention backend", _backend, since=(0, 11), cause=Cause.UNSUPPORTED),
     Rule("FP8 cache with MLA", _fp8_mla_old, until=(0, 20), cause=Cause.UNSUPPORTED),
     Rule("FP8 cache with MLA before Ada", _fp8_mla_pre_ada, since=(0, 20), cause=Cause.UNSUPPORTED),
