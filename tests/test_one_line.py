@@ -123,6 +123,32 @@ def test_a_cache_type_that_vllm_refuses_is_left_out_with_its_words():
     assert "kv_cache_dtype is left out: TritonMLA V1 with FP8 KV cache not yet supported" in old.remarks
 
 
+def backends(model, *overrides):
+    parameter = study(model, *overrides).space.params.get("attention_backend")
+    return None if parameter is None else (parameter.env, parameter.choices)
+
+
+@pytest.mark.usefixtures("hub")
+def test_attention_backends_are_tried_where_two_can_run():
+    dense = (None, "FLASHINFER", "TRITON_ATTN")
+    assert backends("Qwen3-8B", "hardware=h100") == (None, dense)
+    assert backends("DeepSeek-V2-Lite", "hardware=h100") == (None, (None, "FLASHMLA", "TRITON_MLA"))
+    assert backends("DeepSeek-V2-Lite", "hardware=l40s") is None
+    assert backends("gpt-oss-120b", "hardware=h100x8") == (None, (None, "TRITON_ATTN"))
+    assert backends("Qwen3-8B", "hardware=h100", "engine.version=0.11.2") == ("VLLM_ATTENTION_BACKEND", dense)
+    assert backends("Qwen3-8B", "hardware=h100", "engine.version=0.10.2") is None
+    left_out = study("DeepSeek-V2-Lite", "hardware=l40s").space.remarks
+    assert "attention_backend is left out: no other than TRITON_MLA runs here" in left_out
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_deployed_backend_is_kept_among_those_that_are_tried():
+    said = ["model.args.attention_backend=FLEX_ATTENTION", "workload.tool_call=false"]
+    assert backends("Qwen3-8B", "hardware=h100", *said)[1][-1] == "FLEX_ATTENTION"
+    nested = ["+model.args.attention_config={flash_attn_version: 2}", "workload.tool_call=false"]
+    assert backends("Qwen3-8B", "hardware=h100", *nested) is None
+
+
 @pytest.mark.usefixtures("hub")
 def test_only_flags_of_the_version_are_tried():
     old = study("Qwen3-8B", "hardware=h100", "engine.version=0.10.2").space

@@ -8,6 +8,7 @@ from tests.fast import FAST
 from tests.study.test_study import run
 from tuner import composing
 from tuner.records.record import Role
+from tuner.space import Choice
 
 SIMULATED = [
     *("experiment=h200", "engine=sim", "hardware=sim-h100"),
@@ -52,3 +53,19 @@ def test_a_study_in_portions_is_resumed_where_its_folder_is_brought(tmp_path):
     assert [record.role for record in whole.searched] == [Role.BASELINE, Role.KNOWN_GOOD]
     assert whole.searched[1].measurement
     assert '"compile_sizes":[8]' in " ".join(whole.searched[1].argv)
+
+
+def test_two_cards_may_also_share_the_layers():
+    asked = composing.load(["experiment=h200x2"])
+    deployed = asked.space.deployed(asked.model.settings)
+    stages = {"tensor_parallel_size": 1, "pipeline_parallel_size": 2}
+    assert asked.space.violated(asked.space.candidate({**deployed.params, **stages}), asked.model.settings) is None
+
+
+@pytest.mark.parametrize("experiment", ["h100", "h200", "h200x2"])
+def test_large_cards_try_backends_modes_of_graphs_and_vllms_own_presets(experiment):
+    params = composing.load([f"experiment={experiment}"]).space.params
+    backends = params["attention_backend"]
+    assert isinstance(backends, Choice)
+    assert backends.choices == (None, "FLASHMLA", "TRITON_MLA")
+    assert {"cudagraph_mode", "performance_mode"} <= set(params)

@@ -26,7 +26,8 @@ def machine(asked: Mapping[str, Any]) -> dict[str, Any]:
 def question_of(config: Config) -> Question:
     """What an engine is asked about a study: of its hardware what is configured, which need not be this host's."""
     hardware, checked = stated_hardware(config.hardware), bool(config.study.confirm.max and config.quality.asks())
-    return Question(config.model.settings, hardware, config.engine.version, config.workload, checked)
+    settings, engine = config.model.settings, config.engine
+    return Question(settings, hardware, engine.version, config.workload, checked, engine.kernels)
 
 
 def filled(raw: Mapping[str, Any], bare: Config, say: Callable[[str], None]) -> dict[str, Any]:

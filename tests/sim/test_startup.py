@@ -158,6 +158,11 @@ def test_healthy_starts_print_the_lines_that_mislead(configure: Configure) -> No
     [
         (SITE_FLAGS.replace("0.92", "0.95"), "engine", "ValueError: Free memory on device cuda:0"),
         (f"{SITE_FLAGS} --kv-cache-dtype fp8", "weights", "ValueError: No valid attention backend found"),
+        (
+            f"{SITE_FLAGS} --attention-backend FLASHMLA",
+            "weights",
+            "ValueError: Selected backend AttentionBackendEnum.F",
+        ),
         (SITE_FLAGS.replace("0.92", "0.45"), "kv", "ValueError: No available memory for the cache blocks."),
         (SITE_FLAGS.replace("0.92", "0.60"), "kv", "ValueError: To serve at least one request"),
         (SITE_FLAGS.replace("seqs 64", "seqs 256"), "graphs", "torch.OutOfMemoryError: CUDA out of memory."),

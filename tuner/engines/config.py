@@ -1,6 +1,7 @@
 """What a configuration says of every engine; each kind of engine adds its own."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, JsonValue, PositiveFloat, field_validator
@@ -63,6 +64,11 @@ class EngineConfig(Schema):
             valid = ", ".join(sorted(cls.known_degradations))
             raise ValueError(f"no such degradation: {', '.join(sorted(unknown))} (valid: {valid})")
         return policy
+
+    @property
+    def kernels(self) -> Path | None:
+        """A folder of this host with kernels that were tuned for its cards; servers see it under the same name."""
+        return None
 
     @property
     def limits_s(self) -> dict[Phase, float]:

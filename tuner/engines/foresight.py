@@ -129,6 +129,7 @@ class Question:
         version: The engine's; ``None`` until somebody names it.
         workload: What will be sent.
         answers_checked: Whether a winner's answers are compared with the deployment's before it is exported.
+        kernels: A folder with kernels that were tuned for these cards; ``None`` where none is named.
     """
 
     deployed: Settings
@@ -136,6 +137,7 @@ class Question:
     version: str | None
     workload: Workload
     answers_checked: bool = False
+    kernels: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ class GpuConfig(Schema):
     compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")] | None = None
     multiprocessors: PositiveInt | None = None
     """Streaming multiprocessors, as the vendor's data sheet has them."""
+    device_name: str | None = None
+    """Its name as the driver has it, ``NVIDIA H100 80GB HBM3``: files with tuned kernels are named after it."""
     bandwidth_gb_s: PositiveFloat | None = None
     """Memory bandwidth, likewise, in 1e9 bytes a second."""
     link: str | None = None
@@ -114,6 +116,7 @@ class Hardware:
         source: Who says total and free.
         bandwidth_gb_s: Memory bandwidth of one GPU.
         linked: Whether all of them are joined by NVLink; ``None`` where nobody knows.
+        device_name: What the driver calls each of them; ``None`` where nobody knows, or they differ.
     """
 
     name: str
@@ -125,6 +128,7 @@ class Hardware:
     source: Source = "the configuration"
     bandwidth_gb_s: float | None = None
     linked: bool | None = None
+    device_name: str | None = None
 
     @property
     def least_total_gib(self) -> float | None:
@@ -166,6 +170,7 @@ def stated_hardware(config: HardwareConfig) -> Hardware:
         multiprocessors=facts.multiprocessors,
         bandwidth_gb_s=facts.bandwidth_gb_s or _of_name(config.name, _BANDWIDTH_GB_S),
         linked=None if facts.link is None else facts.link.startswith("NVLink"),
+        device_name=facts.device_name,
     )
 
 
@@ -186,6 +191,7 @@ def found_hardware(indices: Sequence[int] = ()) -> HardwareConfig:
         multiprocessors=_of_name(smallest.name, _MULTIPROCESSORS),
         bandwidth_gb_s=_of_name(smallest.name, _BANDWIDTH_GB_S),
         link=driver.link([gpu.index for gpu in seen]),
+        device_name=_one_name(seen),
     )
     return HardwareConfig(name=_called(seen, facts.link), gpus=tuple(gpu.index for gpu in seen), gpu=facts)
 
@@ -210,7 +216,13 @@ def _asked(stated: Hardware, indices: Sequence[int]) -> Hardware:
         multiprocessors=stated.multiprocessors or _of_name(seen[0].name, _MULTIPROCESSORS),
         bandwidth_gb_s=stated.bandwidth_gb_s or _of_name(seen[0].name, _BANDWIDTH_GB_S),
         source="nvidia-smi",
+        device_name=_one_name(seen),
     )
+
+
+def _one_name(seen: Sequence[driver.Gpu]) -> str | None:
+    names = {gpu.name for gpu in seen}
+    return names.pop() if len(names) == 1 else None
 
 
 def _of_name(name: str, known: Mapping[str, Number]) -> Number | None:

@@ -13,6 +13,7 @@ import yaml
 
 from tuner.config import Config
 from tuner.engines.registry import kind_of
+from tuner.export.power import power_notes
 from tuner.export.profile import recommended, settings_of
 from tuner.launchers.export import Export, plain
 from tuner.premises import make_engine
@@ -29,7 +30,7 @@ def compose_of(outcome: Outcome) -> str | None:
     if trial is None or chosen is None:
         return None
     settings = settings_of(outcome, chosen)
-    if (export := config.launcher.export(config, settings)) is None:
+    if (export := config.launcher.sharing(config.engine.kernels).export(config, settings)) is None:
         return None
     origin = f"trial {trial.number} of study {config.study.name}. {outcome.sentence}"
     return compose_text(config, export, settings, origin, () if outcome.proven else (NOT_SHOWN,))
@@ -64,6 +65,7 @@ def _comment(name: str, export: Export, origin: str, profiles: Sequence[str]) ->
     lines = [
         f"{name}: {origin}",
         f"Image: {export.origin}",
+        *power_notes(export.environment),
         f"Remove the container of the same name, then: docker compose -f THIS_FILE --env-file .env{asked} up -d --wait",
     ]
     return "\n".join(f"# {line}" for line in lines)

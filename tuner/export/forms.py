@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from tuner.errors import ConfigError
 from tuner.export.inplace.winner import winner_of
+from tuner.export.power import power_notes
 from tuner.export.profile import Profile
 
 PORT = 8000
@@ -134,7 +135,8 @@ def _assignments(profile: Profile) -> Iterator[str]:
 def _origin(profile: Profile) -> str:
     """Where it comes from, as a comment."""
     sentence = " ".join(profile.verdict.sentence.split())
-    return f"# trial {profile.trial} of study {profile.study.name}. {sentence}\n"
+    lines = [f"trial {profile.trial} of study {profile.study.name}. {sentence}", *power_notes(profile.env)]
+    return "".join(f"# {line}\n" for line in lines)
 
 
 class _Whole(yaml.SafeDumper):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from tuner.host.nvml import throttle_reasons
 from tuner.host.state import GpuState
 
+POWER_CAP = "TUNER_POWER_CAP_W"
+"""The variable by which settings ask for a power cap, in watts: who launches a server sets it, no server reads it."""
 _WSL_FOLDER = "/usr/lib/wsl/lib"
 _TIMEOUT_S = 20
 _GPU = re.compile(r"GPU\d+")
@@ -105,6 +107,50 @@ def states(gpus: Sequence[int], ours: frozenset[int] | None) -> tuple[GpuState, 
     return tuple(_state(row, [(int(pid), used) for uuid, pid, used in held if uuid == row[1]], ours) for row in rows)
 
 
+@dataclass(frozen=True, slots=True)
+class PowerLimit:
+    """How much one GPU may draw, in watts.
+
+    Attributes:
+        index: In PCI bus order.
+        now_w: What is set.
+        least_w: The least that can be set.
+        most_w: The most.
+        persistent: Whether the driver keeps it while nobody uses the GPU.
+    """
+
+    index: int
+    now_w: float
+    least_w: float
+    most_w: float
+    persistent: bool
+
+
+def power_limits(gpus: Sequence[int]) -> tuple[PowerLimit, ...]:
+    """The limits of these GPUs; without those that have none, or where no driver answers."""
+    wanted = "--query-gpu=index,power.limit,power.min_limit,power.max_limit,persistence_mode"
+    found = []
+    for index, *watts, persistence in _query(wanted) if gpus else []:
+        now, least, most = map(_number, watts)
+        if index.isdigit() and int(index) in gpus and now is not None and least is not None and most is not None:
+            found.append(PowerLimit(int(index), now, least, most, persistence == "Enabled"))
+    return tuple(found)
+
+
+def set_power(gpu: int, watts: float) -> str | None:
+    """Limit what a GPU may draw; returns what the driver says against it, ``None`` if it is done."""
+    program = _program()
+    if program is None:
+        return "there is no nvidia-smi"
+    command = [program, "-i", str(gpu), "-pl", f"{watts:g}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    said = " ".join(f"{done.stdout} {done.stderr}".split())
+    return None if done.returncode == 0 else said or f"exit status {done.returncode}"
+
+
 def _state(row: list[str], held: list[tuple[int, str]], ours: frozenset[int] | None) -> GpuState:
     """One GPU from its row; as in NVML, nothing is said of others where none of ours is listed."""
     sm, memory, temperature, power, _, utilization, used = (_number(cell) for cell in row[2:])
@@ -141,8 +187,7 @@ def _query(wanted: str) -> list[list[str]]:
 
 def _output(*question: str) -> str:
     """What ``nvidia-smi`` answers; nothing where it cannot."""
-    search_path = os.pathsep.join([os.environ.get("PATH", os.defpath), _WSL_FOLDER])
-    program = shutil.which("nvidia-smi", path=search_path)
+    program = _program()
     if program is None:
         return ""
     try:
@@ -150,3 +195,7 @@ def _output(*question: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout
+
+
+def _program() -> str | None:
+    return shutil.which("nvidia-smi", path=os.pathsep.join([os.environ.get("PATH", os.defpath), _WSL_FOLDER]))

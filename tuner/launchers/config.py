@@ -54,6 +54,10 @@ class LauncherConfig(Schema):
     needs: ClassVar[frozenset[str]] = frozenset()
     """Findings of ``tuner doctor``, by name, that a study cannot do without."""
 
+    def sharing(self, folder: Path | None) -> "LauncherConfig":
+        """The same, whose servers see this folder of the host under its own name; as it is without one."""
+        return self
+
     def prepare(self, config: "Config", progress: Progress) -> AbstractContextManager[Launcher]:
         """The launcher, with all at hand that its servers need, for as long as the block lasts.
 

@@ -19,6 +19,8 @@ def outcome(settings: Settings) -> MemoryPlan | StartupFailure:
 
 
 def _backend(settings: Settings) -> StartupFailure | None:
+    if settings.attention_backend and settings.attention_backend not in settings.attention_backends:
+        return StartupFailure("backend", (_not_valid(settings.attention_backend),))
     reasons = []
     if settings.block_size % 16:
         reasons.append("block_size not supported")
@@ -35,12 +37,19 @@ def _takes_fp8(settings: Settings) -> bool:
     return "FLASHMLA" in settings.site.hardware.mla_backends or settings.site.version.at_least(0, 20)
 
 
+def _not_valid(name: str) -> str:
+    return (
+        f"ValueError: Selected backend AttentionBackendEnum.{name} is not valid for this configuration. "
+        "Reason: ['compute capability not supported']"
+    )
+
+
 def _refusal(settings: Settings, reasons: str) -> str:
     if not settings.site.version.at_least(0, 11):
         return "NotImplementedError: TritonMLA V1 with FP8 KV cache not yet supported"
     mla = settings.model.mla
     size = mla.kv_rank + mla.rope if mla and settings.use_mla else settings.model.head_dim
-    names = settings.site.hardware.mla_backends if settings.use_mla else settings.site.hardware.attention_backends
+    names = settings.attention_backends
     config = (
         f"AttentionSelectorConfig(head_size={size}, dtype=torch.float16, kv_cache_dtype={settings.kv_cache_dtype}, "
         f"block_size={settings.block_size}, use_mla={settings.use_mla}, has_sink=False, use_sparse=False)"

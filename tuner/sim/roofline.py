@@ -27,6 +27,8 @@ EXPERT_PARALLEL_PREFILL = 0.95
 """Whole experts on each GPU: uneven work in small batches, better shaped work in large ones."""
 ATOMIC_ADD_GAIN = 1.015
 """VLLM_MARLIN_USE_ATOMIC_ADD, in small batches of 4-bit weights."""
+OTHER_BACKEND = 0.85
+"""Attention of each backend against that of the one before it in vLLM's own order: a guess."""
 REDUCED_PRECISION_GAIN = 1.004
 """Tensor cores for the few products in float32: the experts' router."""
 SMALL_BATCH = 16
@@ -155,10 +157,16 @@ class Roofline:
         return 1.0 + (TUNED_GAIN - 1.0) * (share + DESCENT_SHARE * self.settings.coordinate_descent_tuning)
 
     def _attention_s(self, shape: StepShape) -> float:
-        efficiency = self.settings.site.hardware.attention_efficiency
+        efficiency = self.settings.site.hardware.attention_efficiency * self._backend_efficiency
         moved = self._kv_read_bytes(shape) / (self._kv_bandwidth * efficiency)
         compute_efficiency = self.settings.site.hardware.compute_efficiency
         return max(moved, self._attention_flops(shape) / (self._peak * compute_efficiency))
+
+    @property
+    def _backend_efficiency(self) -> float:
+        """What the backend that was asked for reaches of what vLLM's own choice does."""
+        asked, names = self.settings.attention_backend, self.settings.attention_backends
+        return OTHER_BACKEND ** names.index(asked) if asked in names else 1.0
 
     def _kv_read_bytes(self, shape: StepShape) -> float:
         return (shape.decode_context + shape.prefill_context) * self._kv_bytes

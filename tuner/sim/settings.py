@@ -71,6 +71,7 @@ class Settings:
         use_mla: Whether latent attention is used.
         reduced_precision: Whether float32 products may use tensor cores (VLLM_FLOAT32_MATMUL_PRECISION).
         v0: Whether old vLLM fell back to its V0 engine, and why; empty otherwise.
+        attention_backend: The attention backend that was asked for; empty where the choice is vLLM's.
         speculative_tokens: Draft tokens a step; none is ever accepted here (4-bit weights).
         warm: Whether the compile cache held everything.
     """
@@ -110,6 +111,7 @@ class Settings:
     omp_num_threads: int | None = None
     reduced_precision: bool = False
     v0: str = ""
+    attention_backend: str = ""
     speculative_tokens: int = 0
     warm: bool = True
 
@@ -129,6 +131,11 @@ class Settings:
         whole = self.model.kv_bytes(self.kv_element_bytes, self.use_mla, self.tensor_parallel_size)
         layers = self.model.layers_with_cache
         return whole * -(-layers // self.pipeline_parallel_size) / layers
+
+    @property
+    def attention_backends(self) -> tuple[str, ...]:
+        """The attention backends that run this model here, vLLM's own choice first."""
+        return self.site.hardware.mla_backends if self.use_mla else self.site.hardware.attention_backends
 
     @property
     def graphs(self) -> tuple[int, int]:
@@ -315,9 +322,16 @@ class _Resolver:
             and self._switch("VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING", "1"),
             "atomic_add": self.env.get("VLLM_MARLIN_USE_ATOMIC_ADD", "0") == "1",
             "reduced_precision": self._precision() != "highest",
+            "attention_backend": self._attention_backend(),
             "omp_num_threads": int(threads) if threads.isdigit() else None,
             "speculative_tokens": speculative if isinstance(speculative, int) else 0,
         }
+
+    def _attention_backend(self) -> str:
+        """From 0.14 on the flag's, before it the variable's."""
+        flag = self.args.get("attention_backend") or self._json("attention_config").get("backend")
+        variable = None if self.version.at_least(0, 14) else self.env.get("VLLM_ATTENTION_BACKEND")
+        return str(flag or variable or "").upper()
 
     def _switch(self, name: str, default: str) -> bool:
         """An environment variable that vLLM reads as a number."""

@@ -254,11 +254,12 @@ class _Script:
 
     def _attention(self) -> str:
         settings = self.settings
-        hardware = settings.site.hardware
-        backends = hardware.mla_backends if settings.use_mla else hardware.attention_backends
+        backends = settings.attention_backends
         if self.version.family == "0.10":
             name = "Triton MLA" if settings.use_mla else "Flash Attention"
             return f"Using {name} backend{'' if settings.v0 else ' on V1 engine'}."
+        if settings.attention_backend:
+            return f"Using AttentionBackendEnum.{settings.attention_backend} backend."
         return f"Using {backends[0]} attention backend out of potential backends: {list(backends)}."
 
     def _compile(self) -> Iterator[Event]:

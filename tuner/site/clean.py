@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tuner.errors import EngineUnavailable
 from tuner.launchers.process import traces
 from tuner.launchers.process.strays import strays
-from tuner.site import takeover
+from tuner.site import power, takeover
 
 if TYPE_CHECKING:
     from tuner.launchers.docker.containers import StrayContainer
@@ -41,7 +41,7 @@ def _unheard(text: str) -> None:
 
 
 def left_overs(say: Callable[[str], None] = _unheard) -> list[LeftOver]:
-    """What nobody looks after any more: servers first, then the services that were stopped for them.
+    """What nobody looks after any more: servers first, then services that were stopped and GPUs whose power was capped.
 
     Args:
         say: Told what is done when a service is given back.
@@ -69,7 +69,11 @@ def left_overs(say: Callable[[str], None] = _unheard) -> list[LeftOver]:
         )
         for record in takeover.pending()
     ]
-    return [*servers, *unrecorded, *containers, *owed]
+    capped = [
+        LeftOver(f"power limits to restore: {record.spoken}", f"study {record.study}", partial(power.restore, record))
+        for record in power.owed()
+    ]
+    return [*servers, *unrecorded, *containers, *owed, *capped]
 
 
 def under_way() -> list[str]:

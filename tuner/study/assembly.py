@@ -17,6 +17,7 @@ from tuner.load.client import LoadClient
 from tuner.premises import make_engine
 from tuner.site import deployed
 from tuner.site.gpus import SoleUser, check_there
+from tuner.site.power import check_power, power_kept
 from tuner.site.takeover import in_the_way, taken_over
 from tuner.study import events
 from tuner.trial.workbench import Workbench
@@ -96,15 +97,21 @@ def _launcher(config: Config, engine: Engine, listener: events.Listener) -> Iter
         listener(events.Noted(text))
 
     check_there(config.gpus)
+    list(check_power(config))
     in_the_way(config.site, config.gpus)  # nobody waits for an image and then hears that the GPUs are taken
     for difference in deployed.compared(config, engine):
         say(difference)
-    with config.launcher.prepare(config, lambda text: listener(events.Preparing(text))) as launcher:
+    with config.launcher.sharing(config.engine.kernels).prepare(
+        config, lambda text: listener(events.Preparing(text))
+    ) as launcher:
         if config.engine.version is None:
             listener(events.Preparing("asking the engine for its flags"))
         ground = _ground(config, engine, launcher)
-        with taken_over(config.site, config.gpus, config.study.name, say) as taken:
-            yield SoleUser(launcher, config.site, taken.hold), ground
+        with (
+            taken_over(config.site, config.gpus, config.study.name, say) as taken,
+            power_kept(config, SoleUser(launcher, config.site, taken.hold)) as capped,
+        ):
+            yield capped, ground
 
 
 def _ground(config: Config, engine: Engine, launcher: Launcher) -> Ground | None:

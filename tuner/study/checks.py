@@ -20,6 +20,7 @@ from tuner.premises import make_engine
 from tuner.records.folder import StudyFolder
 from tuner.records.outcome import Outcome
 from tuner.site.gpus import check_there
+from tuner.site.power import caps_power, check_power
 from tuner.site.takeover import in_the_way
 from tuner.study import resume
 from tuner.study.proposals import search_of
@@ -91,6 +92,18 @@ def _resume(config: Config) -> Iterator[str]:
     yield from ()
 
 
+def check_kernels(config: Config) -> Iterator[str]:
+    """Make sure that the folder of tuned kernels is there.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    folder = config.engine.kernels
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder", place="engine.tuned_kernels", fix="correct the path")
+    yield from ()
+
+
 def check_places(config: Config) -> Iterator[str]:
     """Make sure that the study, and what tuner keeps of its launches, can be written; yields what it left open.
 
@@ -146,4 +159,6 @@ def _prompts(config: Config) -> Iterator[str]:
 def _checks(config: Config) -> Mapping[str, Check]:
     launchers = config.launcher.checks()
     own = {"folders": check_places, "resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}
+    own |= {"tuned kernels": check_kernels} if config.engine.kernels else {}
+    own |= {"power": check_power} if caps_power(config) else {}
     return {**own, "earlier studies": _sources} if config.search.warm_from else own

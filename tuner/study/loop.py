@@ -29,7 +29,7 @@ from tuner.site.clean import left_overs
 from tuner.study import events, provenance, resume, warm
 from tuner.study.assembly import workbench
 from tuner.study.blame import Blame, Circumstances, blame, settled
-from tuner.study.checks import check_places, check_prompts
+from tuner.study.checks import check_kernels, check_places, check_prompts
 from tuner.study.minimal import launchable, without_passengers
 from tuner.study.pace import Pace, left_s
 from tuner.study.plan import hardly_decides
@@ -91,6 +91,7 @@ def run_study(
             run.told_to_resume(why)
             return run.outcome
         check_prompts(config)
+        list(check_kernels(config))
         sources = warm.sources_of(config)
         search_of(config, sources)  # one that cannot begin with them says so before anything is taken or stopped
         if warning := hardly_decides(config):

@@ -99,6 +99,25 @@ def test_a_combination_that_vllm_rejects_is_a_bad_flag_with_a_fix(args, where, s
 UNSUPPORTED = [
     ({"block_size": 24}, {"version": "0.20.0"}, "No valid attention backend found for block_size 24"),
     ({"attention_backend": "FLASHMLA", "block_size": 16}, {"hardware": H100, "model": GLM}, "takes blocks of 64"),
+    (
+        {"attention_backend": "FLASHMLA"},
+        {},
+        "FLASHMLA is not valid for this configuration. Reason: [compute capability 8.9",
+    ),
+    ({"attention_backend": "FLASH_ATTN"}, {"hardware": H100, "model": GLM}, "MLA not supported"),
+    ({"attention_backend": "triton_mla"}, {"model": DENSE}, "it is for MLA, which this model does not use"),
+    (
+        {"attention_backend": "FLASH_ATTN_MLA", "kv_cache_dtype": "fp8"},
+        {"hardware": H100, "model": GLM, "version": "0.26.0"},
+        "kv_cache_dtype fp8 not supported",
+    ),
+    ({"attention_backend": "FLASHINFER"}, {"model": DENSE}, "head_size 32 not supported"),
+    ({"attention_config.backend": "FLASH_ATTN"}, {"hardware": V100, "model": DENSE}, "compute capability 7.0"),
+    (
+        {"attention_backend": "FLASHINFER"},
+        {"hardware": H100, "model": {**DENSE, "head_dim": 64, "model_type": "gpt_oss"}},
+        "sink setting not supported",
+    ),
     ({"kv_cache_dtype": "fp8"}, {}, "TritonMLA V1 with FP8 KV cache not yet supported"),
     ({"kv_cache_dtype": "fp8"}, {"version": "0.20.0", "hardware": RTX3090}, "compute capability 8.6: it requires 8.9"),
     ({"kv_cache_dtype": "nvfp4"}, {"version": "0.33.0"}, "nvfp4 KV cache is not supported with MLA"),
@@ -218,3 +237,25 @@ def test_experts_in_mxfp4_are_padded_to_any_number_of_ranks(ranks):
     experts = {"num_local_experts": 32, "num_experts_per_tok": 4, "intermediate_size": 2880, "model_type": "gpt_oss"}
     model = {**DENSE, **experts, "num_key_value_heads": 8, "quantization_config": {"quant_method": "mxfp4"}}
     assert check({"tensor_parallel_size": ranks}, hardware=MANY, version="0.26.0", model=model) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "where"),
+    [
+        ({"attention_backend": "TRITON_MLA"}, None, {}),
+        ({"attention_backend": "FLASHMLA", "block_size": 64}, None, {"hardware": H100, "model": GLM}),
+        ({"attention_backend": "auto"}, None, {}),
+        ({"attention_backend": "SOMEBODY_S_OWN"}, None, {}),
+        ({"attention_backend": "TRITON_ATTN"}, None, {"model": DENSE, "hardware": V100}),
+        ({"attention_backend": "FLASH_ATTN"}, None, {"model": DENSE}),
+        ({}, {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN"}, {"model": DENSE, "version": "0.11.2"}),
+    ],
+)
+def test_an_attention_backend_that_runs_or_is_not_known_here_is_let_through(args, env, where):
+    assert check(args, env=env, **where) is None
+
+
+def test_a_refused_backend_comes_with_those_that_run():
+    error = check({"attention_backend": "FLASHINFER_MLA"}, hardware=H100, model=GLM)
+    assert "FLASH_ATTN_MLA, FLASHMLA, TRITON_MLA" in error.fix
+    assert check({}, env={"VLLM_ATTENTION_BACKEND": "FLASHMLA"}, version="0.11.2").cause == Cause.UNSUPPORTED

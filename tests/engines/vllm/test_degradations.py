@@ -61,3 +61,28 @@ def test_a_model_made_for_mla_that_runs_without_is_degraded():
 def test_healthy_gpu_logs_mention_nothing_severe(log):
     for run in ("A_cold", "B_warm", "C_seqs8"):
         assert not any(each.severe for each in degradations(log(f"vllm-0.26.0-h100-{run}.log")))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "INFO 01-01 00:00:00 [utils.py:1] non-default args: {'model': 'm', 'attention_backend': 'FLASHINFER'}",
+        "INFO 01-01 00:00:00 [utils.py:1] args: {'attention_backend': <AttentionBackendEnum.FLASHINFER: 'a.b'>}",
+        "$ VLLM_ATTENTION_BACKEND=FLASHINFER vllm serve org/model-7b",
+        "$ vllm serve org/model-7b --attention-backend FLASHINFER",
+    ],
+)
+def test_a_backend_that_was_asked_for_and_does_not_run_is_a_degradation(asked):
+    other = (
+        "INFO 01-01 00:00:00 [cuda.py:1] Using FLASH_ATTN attention backend out of potential backends: ['FLASH_ATTN']"
+    )
+    (found,) = degradations([asked, other])
+    assert (found.name, found.severe, found.line) == ("attention_backend", True, other)
+    assert names(asked, "INFO 01-01 00:00:00 [cuda.py:1] Using AttentionBackendEnum.FLASHINFER backend.") == []
+    assert names(asked, "INFO 01-01 00:00:00 [cuda.py:1] Using FlashInfer backend on V1 engine.") == []
+    assert names(asked) == []
+
+
+def test_a_backend_that_was_left_to_vllm_is_none():
+    asked = "INFO 01-01 00:00:00 [utils.py:1] non-default args: {'model': 'm', 'attention_backend': None}"
+    assert names(asked, "INFO 01-01 00:00:00 [cuda.py:1] Using FLASH_ATTN attention backend out of") == []

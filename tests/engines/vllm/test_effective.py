@@ -1,5 +1,6 @@
 """What a server runs with is read from its own words, and compared with what it was asked."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,33 @@ def test_sizes_in_another_order_are_the_same_sizes():
     info = '{"vllm_config": {"compilation_config": {"compile_sizes": [8, 1, 2, 4]}}}'
     asked = Settings({"compilation_config.compile_sizes": [1, 2, 4, 8]})
     assert found(asked, log=[], server_info=info)["compilation_config.compile_sizes"].status is Status.HONOURED
+
+
+def backend(said, asked):
+    return next(iter(effective(asked, Witness(log=[f"INFO [cuda.py:1] {said}"], server_info=BACKEND_AS_ASKED))))
+
+
+BACKEND_AS_ASKED = json.dumps(
+    {"vllm_config": {"attention_config": {"backend": "FLASHINFER"}, "compilation_config": {"cudagraph_mode": [2, 0]}}}
+)
+ASKS_BACKEND = [
+    Settings({"attention_backend": "FLASHINFER"}),
+    Settings({"attention_config": {"backend": "FLASHINFER"}}),
+    Settings({}, {"VLLM_ATTENTION_BACKEND": "FLASHINFER"}),
+]
+
+
+@pytest.mark.parametrize("asked", ASKS_BACKEND)
+def test_the_attention_backend_is_the_one_that_the_log_says_was_taken(asked):
+    other = backend("Using FLASH_ATTN attention backend out of potential backends: ['FLASH_ATTN'].", asked)
+    assert (other.status, other.effective) == (Status.OVERRIDDEN, "FLASH_ATTN")
+    for said in ("Using AttentionBackendEnum.FLASHINFER backend.", "Using FlashInfer backend on V1 engine."):
+        assert (backend(said, asked).status, backend(said, asked).effective) == (Status.HONOURED, "FLASHINFER")
+
+
+def test_the_mode_of_graphs_is_read_by_its_name():
+    def mode(name):
+        return effective(Settings({"compilation_config.cudagraph_mode": name}), Witness([], BACKEND_AS_ASKED))[0]
+
+    assert mode("FULL_DECODE_ONLY").status is Status.HONOURED
+    assert (mode("PIECEWISE").status, mode("PIECEWISE").effective) == (Status.OVERRIDDEN, "FULL_DECODE_ONLY")

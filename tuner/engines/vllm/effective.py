@@ -13,11 +13,21 @@ from typing import Any
 from pydantic import JsonValue
 
 from tuner.engines.effective import EffectiveSetting, Status, Witness
+from tuner.engines.vllm import backends, kernels
+from tuner.engines.vllm.log.degradations import attention_backend
 from tuner.space import Settings
 
 _RENAMED: Mapping[str, str] = {"kv_cache_dtype": "cache_dtype", "max_seq_len": "max_model_len"}
 """Where the configuration names a flag otherwise."""
 _SPELLINGS: Mapping[str, str] = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_GRAPH_MODES = {
+    "0": "NONE",
+    "1": "PIECEWISE",
+    "2": "FULL",
+    "[2, 0]": "FULL_DECODE_ONLY",
+    "[2, 1]": "FULL_AND_PIECEWISE",
+}
+_BACKENDS = (backends.FLAG, "attention_config.backend", backends.VARIABLE)
 _NOT_A_SETTING = frozenset({"served_model_name", "load_format", "seed", "host", "port", "model"})
 _INDUCTOR = ("VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE", "VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING")
 _LABELS = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
@@ -36,20 +46,28 @@ def effective(requested: Settings, witness: Witness) -> tuple[EffectiveSetting, 
         requested: The configuration's flags and variables.
         witness: What the running server says of itself.
     """
-    known = _known(witness)
+    known = _known(requested, witness)
     flags = (_flag(name, value, known, witness.log) for name, value in _leaves(requested.args))
-    variables = (_variable(name, value, known, requested) for name, value in requested.env.items() if value is not None)
+    given = [(name, value) for name, value in requested.env.items() if value is not None]
+    variables = (_variable(*each, known, requested, witness.log) for each in given)
     return (*(each for each in flags if each.name not in _NOT_A_SETTING), *variables)
 
 
-def _known(witness: Witness) -> dict[str, JsonValue]:
+def _known(requested: Settings, witness: Witness) -> dict[str, JsonValue]:
     """Everything the witnesses say, by name; a better witness is heard later and wins."""
     known: dict[str, JsonValue] = {}
     for line in witness.log:
         known |= {name: int(found["value"]) for name, shape in _LINES.items() if (found := shape.search(line))}
     labels = _LABELS.search(witness.metrics or "")
     known |= {name: _read(value) for name, value in _LABEL.findall(labels[1])} if labels else {}
-    return known | dict(_of_server_info(witness.server_info))
+    known |= dict(_of_server_info(witness.server_info))
+    return known | dict.fromkeys(_BACKENDS, running) if (running := _backend(requested, witness.log)) else known
+
+
+def _backend(requested: Settings, log: Sequence[str]) -> str | None:
+    """The attention backend that the log says was taken: the configuration holds only what was asked for."""
+    said = filter(None, map(attention_backend, log))
+    return backends.running(backends.asked(requested), said)
 
 
 def _of_server_info(text: str | None) -> Iterator[tuple[str, JsonValue]]:
@@ -75,8 +93,14 @@ def _section(section: str, values: Any) -> Iterator[tuple[str, JsonValue]]:
         yield section, values
         return
     for name, value in values.items():
-        yield name, value
-        yield f"{section}.{name}", value
+        shown = _graph_mode(value) if name == "cudagraph_mode" else value
+        yield name, shown
+        yield f"{section}.{name}", shown
+
+
+def _graph_mode(value: Any) -> Any:
+    """The name of a mode that JSON shows as a number, or as the pair of those for decoding and for the rest."""
+    return _GRAPH_MODES.get(json.dumps(value), value)
 
 
 def _leaves(args: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue]]:
@@ -99,7 +123,11 @@ def _flag(name: str, value: JsonValue, known: Mapping[str, JsonValue], log: Sequ
     return EffectiveSetting(name=name, requested=value, effective=found, status=Status.OVERRIDDEN, by=by)
 
 
-def _variable(name: str, value: str, known: Mapping[str, JsonValue], requested: Settings) -> EffectiveSetting:
+def _variable(
+    name: str, value: str, known: Mapping[str, JsonValue], requested: Settings, log: Sequence[str]
+) -> EffectiveSetting:
+    if name == kernels.VARIABLE and (said := kernels.effective_kernels(value, log)):
+        return said
     if name in _INDUCTOR and not _compile_sizes(requested, known):
         by = "acts only on the shapes that compile_sizes names, and it names none"
         return EffectiveSetting(name=name, requested=value, effective=None, status=Status.NO_EFFECT, by=by)
@@ -132,7 +160,7 @@ def _plain(value: JsonValue) -> str:
         return str(int(value))
     if isinstance(value, int | float):
         return f"{value:g}"
-    text = str(value).removeprefix("torch.").lower()
+    text = str(value).removeprefix("torch.").removeprefix("CUDAGraphMode.").lower()
     return {"true": "1", "false": "0"}.get(text, _SPELLINGS.get(text, text))
 
 

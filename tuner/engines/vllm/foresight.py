@@ -23,7 +23,7 @@ from tuner.engines.foresight import (
 )
 from tuner.engines.hardware import Hardware
 from tuner.engines.log.platform import advise
-from tuner.engines.vllm import rules
+from tuner.engines.vllm import kernels, rules
 from tuner.engines.vllm.bound import tokens_per_s
 from tuner.engines.vllm.flags import common_flags, tagged, unknown_flags
 from tuner.engines.vllm.help import HELP, of_version
@@ -37,6 +37,7 @@ from tuner.engines.vllm.proposal import proposal_of
 from tuner.engines.vllm.requests import refused_requests
 from tuner.engines.vllm.rules import PlannedLaunch
 from tuner.errors import InfeasibleConfig, LaunchRejected, PredictedOutOfMemory
+from tuner.host.nvidia import POWER_CAP
 from tuner.load.workload import Workload
 from tuner.space import Settings
 
@@ -54,7 +55,7 @@ NAMES = MemorySettings(
             *("long_prefill_token_threshold", "max_num_partial_prefills", "max_long_partial_prefills", "seed"),
             *("compilation_config.compile_sizes", "disable_custom_all_reduce", "OMP_NUM_THREADS"),
             *("VLLM_MARLIN_USE_ATOMIC_ADD", "VLLM_FLOAT32_MATMUL_PRECISION", "VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE"),
-            "VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING",
+            *("VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING", POWER_CAP, kernels.VARIABLE),
         }
     ),
 )

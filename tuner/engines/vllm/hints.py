@@ -11,6 +11,8 @@ HINTS = Hints(
         "OMP_NUM_THREADS": 0.2,
         "VLLM_FLOAT32_MATMUL_PRECISION": 0.2,
         "enable_prefix_caching": 0.5,
+        "attention_backend": 0.5,
+        "compilation_config.cudagraph_mode": 0.5,
         "performance_mode": 0.5,
         "pipeline_parallel_size": 0.5,
     },

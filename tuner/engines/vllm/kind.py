@@ -1,6 +1,7 @@
 """vLLM as a kind of engine."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from tuner.engines.config import EngineConfig
@@ -26,6 +27,14 @@ class VllmConfig(EngineConfig):
     known_degradations: ClassVar[frozenset[str]] = NAMES
 
     kind: Literal["vllm"] = "vllm"
+    tuned_kernels: Path | None = None
+    """A folder of this host with configurations of kernels for experts, as vLLM's ``benchmark_moe.py`` writes them, for
+    ``VLLM_TUNED_CONFIG_FOLDER``. Containers see it under the same name."""
+
+    @property
+    def kernels(self) -> Path | None:
+        """See ``EngineConfig.kernels``."""
+        return None if self.tuned_kernels is None else self.tuned_kernels.expanduser().absolute()
 
 
 def _announces(lines: Sequence[LogLine]) -> bool:

@@ -5,13 +5,14 @@ A setting is proposed where this version has it and it can act: no expert parall
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
 from tuner.engines.foresight import MemoryModel, Question
+from tuner.engines.vllm import backends, kernels
 from tuner.engines.vllm.hints import HINTS
-from tuner.engines.vllm.memory.demand import Demand, at_least, demand_of, release
+from tuner.engines.vllm.memory.demand import Demand, at_least, demand_of, release, whole
 from tuner.engines.vllm.model.architecture import Architecture
 from tuner.engines.vllm.rules import PlannedLaunch, refused
 from tuner.space import Choice, Range, SearchSpace, Settings
@@ -29,6 +30,7 @@ _FOUR_BITS = 4
 _AUTOTUNED_SINCE = (0, 11)
 _COMPILED_SINCE = (0, 14)
 _PRECISION_SINCE = (0, 15)
+_GRAPH_MODES_SINCE = (0, 11)
 _OVERLAP = ((0, 10), (0, 14))
 """Versions in which the next step may be prepared while one runs, and is not unless asked for."""
 _EIGHT_BIT_FLOATS = (8, 9)
@@ -139,7 +141,8 @@ def _unread(case: LeverContext) -> Iterator[str]:
 
 def _with_deployed(name: str, parameter: Range | Choice, deployed: Settings) -> Range | Choice:
     """What is deployed must be among the choices."""
-    value = deployed.args.get(parameter.flag or name) if not name.isupper() else deployed.env.get(name)
+    variable = parameter.env or (name if name.isupper() else None)
+    value = deployed.env.get(variable) if variable else deployed.args.get(parameter.flag or name)
     if value is None or isinstance(parameter, Range) or parameter.accepts(value):
         return parameter
     if isinstance(value, str) and any(str(choice) == value for choice in parameter.choices):
@@ -198,6 +201,33 @@ def _blocks(case: LeverContext) -> Proposed:
         return "MLA backends of this card take one size only"
     why = "tokens in a block of the KV cache: bytes a token do not depend on it, so expect next to nothing"
     return Choice(choices=(16, 32, 64), default=16, why=why)
+
+
+def _backends(case: LeverContext) -> Proposed:
+    model, card, flagged = case.model, case.question.hardware.capability, "--attention-backend" in case.flags
+    if not flagged and not backends.has_variable(release(case.question.version)):
+        return "this vLLM has no --attention-backend"
+    if model is None or card is None:
+        return "nobody knows the model's attention, or the card's compute capability"
+    if backends.named_elsewhere(case.question.deployed):
+        return "the deployment's attention_config excludes it"
+    found = backends.runnable(
+        backends.attention_of(model, case.demand, card, whole(case.question.deployed.args.get("block_size")))
+    )
+    if len(found) < 2:
+        return f"no other than {found[0]} runs here" if found else "sparse attention has backends of its own"
+    why = f"kernels of attention: left unset, vLLM takes {found[0]}"
+    return Choice(env=None if flagged else backends.VARIABLE, choices=(None, *found[1:]), why=why)
+
+
+def _graph_mode(case: LeverContext) -> Proposed:
+    if not case.since(*_GRAPH_MODES_SINCE):
+        return "not tried before vLLM 0.11"
+    if case.demand.eager:
+        return "the deployment runs without graphs"
+    why = "which steps are one CUDA graph: unset, all that can be; fewer start sooner and leave room for KV cache"
+    flag = "compilation_config.cudagraph_mode"
+    return Choice(flag=flag, choices=(None, "FULL_DECODE_ONLY", "PIECEWISE"), why=why)
 
 
 def _captured(case: LeverContext) -> Proposed:
@@ -306,6 +336,24 @@ def _atomic(case: LeverContext) -> Proposed:
     return Choice(choices=(True, False), default=False, why=why)
 
 
+def _kernels(case: LeverContext) -> Proposed:
+    folder, device = case.question.kernels, case.question.hardware.device_name
+    if case.model is None or case.model.experts is None:
+        return "the model has no experts" if case.model else "nobody knows whether the model has experts"
+    if folder is None:
+        return "engine.tuned_kernels names no folder of kernels that were tuned for its experts"
+    ranks = {case.demand.tensor_parallel, *case.layouts.get("tensor_parallel_size", ())}
+    demands = [replace(case.demand, tensor_parallel=each) for each in sorted(ranks)]
+    wanted = [file for each in demands if (file := kernels.kernel_file(case.model, each, device))]
+    if not wanted:
+        return "no kernel for weights of this kind reads such files"
+    if not any(file.is_in(folder) for file in wanted):
+        return f"{folder} has no {' and no '.join(file.name for file in wanted)}"
+    return Choice(
+        choices=(None, str(folder)), why="kernels of the experts as they were tuned for this card, or vLLM's own"
+    )
+
+
 def _precision(case: LeverContext) -> Proposed:
     if case.model is None or case.model.experts is None or not case.since(*_PRECISION_SINCE):
         return "it acts on the router of experts, from vLLM 0.15 on"
@@ -332,6 +380,8 @@ LEVERS: tuple[Lever, ...] = (
     Lever("max_num_seqs", _sequences, "--max-num-seqs"),
     Lever("gpu_memory_utilization", _share, "--gpu-memory-utilization"),
     Lever("block_size", _blocks, "--block-size"),
+    Lever("attention_backend", _backends),
+    Lever("cudagraph_mode", _graph_mode, "--compilation-config"),
     Lever("cudagraph_capture_sizes", _captured, "--compilation-config"),
     Lever("compile_sizes", _compiled, "--compilation-config"),
     Lever("VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE", _tuned("Inductor tries further kernels for those sizes")),
@@ -358,6 +408,7 @@ LEVERS: tuple[Lever, ...] = (
     Lever("speculative_config", _drafts, "--speculative-config"),
     Lever("performance_mode", _mode, "--performance-mode"),
     Lever("VLLM_MARLIN_USE_ATOMIC_ADD", _atomic),
+    Lever(kernels.VARIABLE, _kernels),
     Lever("VLLM_FLOAT32_MATMUL_PRECISION", _precision),
     Lever("OMP_NUM_THREADS", _threads),
 )

@@ -7,18 +7,18 @@ user gives them, and the demand that follows from them.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import JsonValue
 
 from tuner.engines.causes import Cause
 from tuner.engines.hardware import Hardware
+from tuner.engines.vllm import backends, kernels
 from tuner.engines.vllm.memory.demand import Demand, whole
 from tuner.engines.vllm.model.architecture import Architecture
 from tuner.errors import Degraded, InfeasibleConfig, LaunchRejected
 from tuner.space import Settings
 
-_MLA_BLOCKS = {"FLASHMLA": 64, "CUTLASS_MLA": 128}
-"""Backends whose kernels take one block size only (``v1/attention/backends/mla``)."""
 _LENGTHS = ("hf_overrides", "rope_scaling", "rope_theta", "hf_config_path")
 """Flags, also of parts of them (``hf_overrides.rope_parameters.factor``), that may stretch the model's context."""
 
@@ -194,13 +194,32 @@ def _block_size(launch: PlannedLaunch) -> Refusal | None:
     return Refusal(f"No valid attention backend found for block_size {size}", fix, {"block_size": size})
 
 
-def _backend_blocks(launch: PlannedLaunch) -> Refusal | None:
-    backend = str(launch.given("attention_backend") or "").upper()
-    size, wanted = launch.number("block_size"), _MLA_BLOCKS.get(backend)
-    if size is None or wanted is None or size == wanted:
+def _backend(launch: PlannedLaunch) -> Refusal | None:
+    """``platforms/cuda.py::get_attn_backend_cls``: a backend that is named is checked, and no other is taken."""
+    name, model, card = backends.asked(launch.settings), launch.model, launch.hardware.capability
+    if name is None or model is None:
         return None
-    fix = f"choose block size {wanted}, or leave it to vLLM"
-    return Refusal(f"{backend} takes blocks of {wanted} tokens, not of {size}", fix, {"block_size": size})
+    attention = backends.attention_of(model, launch.demand, card, launch.number("block_size"))
+    why = backends.obstacle(name, attention)
+    if why is None:
+        return None
+    others = ", ".join(backends.runnable(attention)) if card else ""
+    return Refusal(
+        f"Selected backend {name} is not valid for this configuration. Reason: [{why}]",
+        f"leave the backend to vLLM{others and f', or choose one of {others}'}",
+    )
+
+
+def _tuned_kernels(launch: PlannedLaunch) -> Refusal | None:
+    """A file that is not there is passed over: the server would be measured as if it had been."""
+    folder = launch.settings.env.get(kernels.VARIABLE)
+    file = kernels.kernel_file(launch.model, launch.demand, launch.hardware.device_name)
+    if not folder or file is None or not Path(folder).is_dir() or file.is_in(Path(folder)):
+        return None
+    return Refusal(
+        f"{folder} has no {file.name}: nothing in it is for these experts on this card, so that it would do nothing",
+        f"leave {kernels.VARIABLE} out, or tune these kernels (vLLM's benchmarks/kernels/benchmark_moe.py)",
+    )
 
 
 def _uses_mla(launch: PlannedLaunch) -> bool:
@@ -457,7 +476,8 @@ RULES: tuple[Rule, ...] = (
     Rule("largest graph", _largest_capture, since=(0, 11)),
     Rule("compiled sizes", _compile_sizes, since=(0, 14)),
     Rule("block size", _block_size, since=(0, 20), cause=Cause.UNSUPPORTED),
-    Rule("the backend's block size", _backend_blocks, since=(0, 15), cause=Cause.UNSUPPORTED),
+    Rule("tuned kernels", _tuned_kernels, cause=Cause.UNSUPPORTED),
+    Rule("the attention backend", _backend, since=(0, 11), cause=Cause.UNSUPPORTED),
     Rule("FP8 cache with MLA", _fp8_mla_old, until=(0, 20), cause=Cause.UNSUPPORTED),
     Rule("FP8 cache with MLA before Ada", _fp8_mla_pre_ada, since=(0, 20), cause=Cause.UNSUPPORTED),
     Rule("NVFP4 cache with MLA", _nvfp4_mla, cause=Cause.UNSUPPORTED),

@@ -183,6 +183,12 @@ class DockerLauncherConfig(LauncherConfig):
         """``env``, and where the models lie."""
         return {**({} if self.hf_home is None else {"HF_HUB_CACHE": HUB_FOLDER}), **self.env}
 
+    def sharing(self, folder: Path | None) -> "DockerLauncherConfig":
+        """See ``LauncherConfig.sharing``: read-only, unless it is mounted there already."""
+        if folder is None or any(folder.is_relative_to(bind.target) for bind in self.binds):
+            return self
+        return self.model_copy(update={"mounts": (*self.mounts, f"{folder}:{folder}:ro")})
+
     def prepare(self, config: "Config", progress: Progress) -> AbstractContextManager[Launcher]:
         """See ``LauncherConfig.prepare``: image, caches and model are there, and a container sees its GPUs."""
         from tuner.launchers.docker.prepare import prepared

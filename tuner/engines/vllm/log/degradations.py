@@ -11,10 +11,15 @@ from dataclasses import replace
 from tuner.engines.base import Degradation
 from tuner.engines.log.degradations import DegradationReader, slower, telling
 from tuner.engines.log.lines import LogLine
+from tuner.engines.vllm.backends import key
 
 _ASKED_EAGER = re.compile(r"['\"]enforce_eager['\"]: True|enforce[-_]eager\b(?!=)")
 _MLA_MODELS = re.compile(
     r"Resolved architecture: (?:Deepseek(?:V[23]|VLV2)|Glm4MoeLite|GlmMoeDsa|Kimi|LongcatFlash|MiniCPM3)"
+)
+_ASKED_BACKEND = re.compile(
+    r"(?:attention[-_]backend|ATTENTION_BACKEND)['\"]?(?:: ?|=| )"
+    r"<?(?:AttentionBackendEnum\.)?['\"]?(?P<name>[A-Z]\w{3,})"
 )
 _BACKEND = re.compile(r"Using (?:AttentionBackendEnum\.)?(?P<name>[\w ]+?)(?: attention)? backend\b(?! for)")
 
@@ -59,7 +64,10 @@ NAMES = frozenset({*(shape.name for shape in _TABLE), "eager", "mla_off"})
 """All names that a degradation can have."""
 
 
-PATTERNS = (*(shape.pattern for shape in _TABLE), _EAGER, _ASKED_EAGER, _MLA_MODELS, _BACKEND)
+PATTERNS = (
+    *(shape.pattern for shape in _TABLE),
+    *(_EAGER, _ASKED_EAGER, _MLA_MODELS, _BACKEND, _ASKED_BACKEND),
+)
 """One of these is in every line that tells anything of a degradation."""
 
 _TELLING = telling(PATTERNS)
@@ -68,7 +76,8 @@ _TELLING = telling(PATTERNS)
 class VllmDegradations(DegradationReader):
     """Keeps the first line of each degradation in a vLLM log.
 
-    ``eager`` is severe only where nobody asked for it, which ``non-default args`` tells.
+    ``eager`` is severe only where nobody asked for it, which ``non-default args`` tells, as it tells the attention
+    backend that was asked for.
     """
 
     def __init__(self) -> None:
@@ -77,6 +86,8 @@ class VllmDegradations(DegradationReader):
         self._made_for_mla = False
         self._without_mla: LogLine | None = None
         self._with_mla = False
+        self._asked_backend = ""
+        self._taken: dict[str, LogLine] = {}
 
     def take(self, line: LogLine) -> None:
         """See ``DegradationReader.take``."""
@@ -85,7 +96,10 @@ class VllmDegradations(DegradationReader):
         self._made_for_mla = self._made_for_mla or _MLA_MODELS.search(line.text) is not None
         if _EAGER.search(line.text):
             self.note("eager", line, severe=True)
-        if attention_backend(line.text):
+        if (said := asked_backend(line.text)) and not self._asked_backend:
+            self._asked_backend = said
+        if taken := attention_backend(line.text):
+            self._taken.setdefault(key(taken), line)
             self._with_mla = self._with_mla or "MLA" in line.text
             self._without_mla = self._without_mla or line
 
@@ -101,6 +115,9 @@ class VllmDegradations(DegradationReader):
         ]
         if line := self._without_mla if self._made_for_mla and not self._with_mla else None:
             asked.append(Degradation("mla_off", line.raw, line.number, severe=True))
+        if self._asked_backend and self._taken and key(self._asked_backend) not in self._taken:
+            line = next(iter(self._taken.values()))
+            asked.append(Degradation("attention_backend", line.raw, line.number, severe=True))
         return tuple(sorted(asked, key=lambda each: each.line_number))
 
 
@@ -110,6 +127,12 @@ def degradations(log: Iterable[str]) -> tuple[Degradation, ...]:
     for line in log:
         reader.read(line)
     return reader.found
+
+
+def asked_backend(text: str) -> str | None:
+    """The attention backend that a command line, or its echo, asks for; ``None`` where it leaves that to vLLM."""
+    found = _ASKED_BACKEND.search(text)
+    return None if found is None or found["name"].lower() in ("none", "auto") else found["name"]
 
 
 def attention_backend(text: str) -> str | None:
