@@ -43,10 +43,11 @@ format: $(VENV)/.dev  ## fix what check can fix
 bench: $(VENV)/.dev  ## measure tuner itself; prints, never fails on time
 	$(BIN)/python -m tests.bench
 
-bench-proof: $(VENV)/.dev  ## simulate the proof's error rates (10 minutes); fails if a claim does not hold
+bench-proof: $(VENV)/.dev  ## simulate the proof's error rates (15 minutes); fails if a claim does not hold
 	$(BIN)/python -m tests.bench.proof
 	$(BIN)/python -m tests.bench.quality
 	$(BIN)/python -m tests.bench.soak
+	$(BIN)/python -m tests.bench.watch --quick
 
 bench-search: $(VENV)/.dev  ## launches until each search is near the optimum, on landscapes whose truth is known
 	$(BIN)/python -m tests.bench.search 10

@@ -14,6 +14,8 @@ from tuner.bench.comparison import Comparison, Side
 from tuner.bench.sentences import scope, sentence, text
 from tuner.launchers.base import LaunchSpec
 from tuner.launchers.process.launcher import ProcessLauncher
+from tuner.load.endpoints.endpoint import Endpoint
+from tuner.load.records import read_records
 from tuner.objective import Objective
 from tuner.proof.rule import ProofLaunch, Terms, decide, decide_once
 from tuner.records.folder import StudyFolder
@@ -59,6 +61,20 @@ def test_the_faster_of_two_servers_is_found_in_turns_and_everything_is_kept(serv
     assert len(records) == 2 * told["decision"]["launches"]
     (kept,) = (tmp_path / "bench/comparisons").glob("*.json")
     assert Comparison.model_validate_json(kept.read_text()).decision.kind == "better"
+
+
+def test_the_faster_of_two_servers_is_found_through_the_messages_api(servers, tmp_path):
+    options = ("workload.endpoint=messages", "objective.limits=null", "objective.guard=null")
+    done = bench("compare", *servers, *LEAN, *options, f"study.folder={tmp_path}", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["decision"]["kind"], told["in_turns"]) == ("better", True)
+    assert told["sentence"].startswith(f"{servers[1]} is better than {servers[0]}: throughput +")
+    folder = StudyFolder(tmp_path / "bench")
+    sent = [each for record in folder.records() for each in read_records(folder.trial(record.number).requests)]
+    assert {request.request.endpoint for request in sent} == {Endpoint.MESSAGES}
+    assert not any(request.failure for request in sent)
+    assert all(request.output_tokens == 16 for request in sent)
 
 
 def test_ctrl_c_says_what_was_seen_until_then_and_keeps_it(servers, tmp_path):

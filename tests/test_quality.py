@@ -18,8 +18,10 @@ from tuner.launchers.process.launcher import ProcessLauncher
 from tuner.load import sse
 from tuner.quality.asking import Completion
 from tuner.quality.cases import Case, Quality
-from tuner.quality.comparing import SAME, compared
+from tuner.quality.comparing import LOG_PROBABILITIES, SAME, compared
+from tuner.quality.drifting import distances
 from tuner.quality.judging import fault
+from tuner.records.answers import lost, told
 from tuner.testing.launcher import answer
 
 WEATHER = {
@@ -134,6 +136,94 @@ def test_a_stream_is_put_together_as_a_client_does():
     assert found.finish_reason == "tool_calls"
 
 
+CHAT = {
+    "content": [
+        {
+            "token": "a",
+            "logprob": -0.5,
+            "top_logprobs": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.23456}],
+        }
+    ]
+}
+TEXT = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5, "b": -1.23456}]}
+
+
+@pytest.mark.parametrize(
+    ("said", "tokens"),
+    [
+        ({"delta": {"content": "a"}, "logprobs": CHAT}, [("a", -0.5, (("b", -1.2346),))]),
+        ({"text": "a", "logprobs": TEXT}, [("a", -0.5, (("b", -1.2346),))]),
+        ({"text": "a", "logprobs": {"tokens": ["a"], "token_logprobs": [None], "top_logprobs": [None]}}, []),
+        ({"delta": {"content": "a"}, "logprobs": None}, []),
+        ({"delta": {"content": "a"}, "logprobs": {"content": [{"token": "a"}]}}, []),
+    ],
+)
+def test_log_probabilities_are_read_in_both_forms_and_an_answer_without_them_is_one(said, tokens):
+    found = sse.said(b"data: " + json.dumps({"choices": [said]}).encode() + b"\n\n")
+    assert found.content == "a"
+    assert found.tokens == tokens
+
+
+def scored(*tokens):
+    return [Completion(name="it", content="a", tokens=tuple(sse.TokenScore(*each) for each in tokens))]
+
+
+def test_log_probabilities_are_compared_up_to_where_answers_part():
+    first = scored(("a", -0.1), ("b", -0.2), ("c", -0.3))
+    parted = scored(("a", -0.2), ("x", -0.1, (("b", -0.5),)), ("c", -9.0))
+    (found,) = distances(first, first, parted)
+    assert found.own == 0.0
+    assert found.other == pytest.approx((0.1 + 0.3) / 2)
+    assert distances(first, first, scored()) == ()
+
+
+def test_a_drift_beyond_the_own_repeats_is_told_and_refuses_where_that_is_asked_for():
+    cases = Quality(cases={"t": Case(prompt="{n}", each={"n": tuple("abcdefghijklmnopqrst")})})
+    first = scored(("a", -0.1)) * 20
+    again, second = scored(("a", -0.13)) * 20, scored(("a", -0.25)) * 20
+    found = compared(cases, first, again, second)
+    (family,) = [each for each in found.families if each.name == LOG_PROBABILITIES]
+    assert (family.lost, family.won, family.worse) == (20, 0, True)
+    assert family.nats == pytest.approx((0.03, 0.15))
+    assert found.worse == ()
+    assert any("log probabilities: 0.150 nats a token apart" in each and "they drift" in each for each in told(found))
+    strict = compared(cases.model_copy(update={"drift_refuses": True}), first, again, second)
+    assert [lost(each) for each in strict.worse] == [
+        "its log probabilities drift (0.150 nats a token apart, deployed 0.030 in its own repeat)"
+    ]
+    within = compared(cases, first, again, scored(("a", -0.17)) * 20)
+    assert not any(each.worse for each in within.families)
+
+
+def test_a_server_without_log_probabilities_is_compared_as_before_and_that_is_said():
+    cases = Quality(cases={"t": Case(prompt="{n}", each={"n": tuple("abc")})})
+    first, without = scored(("a", -0.1)) * 3, scored() * 3
+    found = compared(cases, first, first, without)
+    assert found.unscored == ("second",)
+    assert [family.name for family in found.families] == ["texts", SAME]
+    assert "log probabilities: the candidate gives none, so that a drift shows in changed texts alone" in told(found)
+
+
+def test_completions_are_asked_in_their_own_form_and_call_no_tools():
+    (only,) = Quality(cases={"t": Case(prompt="Once")}, endpoint="completions").asks()
+    assert only.endpoint.path == "/v1/completions"
+    body = only.body("m", scored=True)
+    assert (body["prompt"], body["logprobs"]) == ("Once", 2)
+    assert (
+        Quality(cases={"t": Case(prompt="Once")}).digest
+        != Quality(cases={"t": Case(prompt="Once")}, endpoint="completions").digest
+    )
+    with pytest.raises(ValidationError, match="say endpoint chat"):
+        Quality(cases={"t": Case.model_validate(CALL)}, endpoint="completions")
+
+
+def test_a_drift_is_found_and_rounding_is_none():
+    false = [simulated.drift_rate(rounding, 0.0, 60, seed=3) for rounding in simulated.ROUNDING]
+    assert sum(false) / len(false) <= 0.01 + 0.012, "1 %, and what chance adds to 180"
+    assert simulated.drift_rate(0.003, 0.1, 40, seed=3) >= 0.95
+    assert simulated.drift_rate(0.02, 0.2, 40, seed=3) >= 0.95
+
+
 def test_texts_that_differ_are_told_and_decide_nothing():
     cases = Quality(cases={"t": Case(prompt="{n}", each={"n": tuple("abcdefghijklmnopqrst")})})
     same = [Completion(name=ask.name, content="the same words", finish_reason="stop") for ask in cases.asks()]
@@ -202,3 +292,44 @@ def test_nobody_is_asked_nothing(servers, tmp_path):
     done = tuner("run", servers[0], "quality=empty", "--config-dir", str(tmp_path))
     assert done.returncode == 2
     assert "choose cases: quality=basic" in done.stderr
+
+
+STORIES = """
+name: stories
+cases:
+  story: {prompt: "Tell me of {thing}.", each: {thing: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o]}, ends: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def drifting(tmp_path_factory):
+    """A server whose log probabilities are off, and one that gives none."""
+    logs = tmp_path_factory.mktemp("drifting")
+    settings = ("--tensor-parallel-size", "2", "--max-model-len", "16384", "--max-num-seqs", "32")
+    argv = (*SIM, *settings, "--sim-clock-startup", "300", "--sim-clock-serving", "100")
+    off = LaunchSpec("off/0000", (*argv, "--sim-fault", "drift=150"), logs / "off.log", stop_grace_s=1)
+    none = LaunchSpec("none/0000", (*argv, "--max-logprobs", "0"), logs / "none.log", stop_grace_s=1)
+    with ProcessLauncher().launch(off) as a, ProcessLauncher().launch(none) as b:
+        answer(a), answer(b)
+        yield a.url, b.url
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+def test_a_server_that_drifts_is_told_before_a_word_changes(servers, drifting, tmp_path, endpoint):
+    (tmp_path / "quality").mkdir()
+    (tmp_path / "quality/stories.yaml").write_text(STORIES)
+    mine = ("quality=stories", f"quality.endpoint={endpoint}", "--config-dir", str(tmp_path))
+    told = tuner("compare", servers[0], drifting[0], *mine)
+    assert told.returncode == 0, told.stderr
+    (line,) = [line for line in told.stdout.splitlines() if line.startswith("log probabilities")]
+    assert line.endswith("lost 15, won 0 ← drifts")
+    refused = tuner("compare", servers[0], drifting[0], *mine, "quality.drift_refuses=true", "--json")
+    assert refused.returncode == 3, refused.stderr
+    families = {family["name"]: family for family in json.loads(refused.stdout)["families"]}
+    assert families[SAME]["right"] == [15, 15]
+    assert families[LOG_PROBABILITIES]["nats"][0] < 0.02
+    assert families[LOG_PROBABILITIES]["nats"][1] == pytest.approx(0.15, rel=0.2)
+    without = tuner("compare", servers[0], drifting[1], *mine)
+    assert without.returncode == 0, without.stderr
+    assert "The second gives no log probabilities: a drift shows in changed texts alone." in without.stdout

@@ -376,6 +376,16 @@ def test_a_percentile_of_a_long_prompt_is_over_different_prompts_cold_or_cached(
     assert measurement.numbers["ttft_5000_cached_ms"] == 90.0
 
 
+def test_every_latency_of_a_long_prompt_can_be_asked_for_cold_or_cached():
+    cold, cached = (900.0, 920.0, 960.0), (90.0, 110.0, 130.0)
+    records = [record(n, cached if n % 2 else cold, length=5000, prompt_tokens=5003) for n in range(8)]
+    names = [f"{what}.p50.prompt_5000.{how}" for what in ("tpot_ms", "itl_ms", "e2e_ms") for how in ("cold", "cached")]
+    measurement = asked_for([stage("ttft_5000", *records)], *names)
+    assert [measurement.numbers[name] for name in names] == [30.0, 20.0, 30.0, 20.0, 960.0, 130.0]
+    assert {measurement.samples[name] for name in names} == {4}
+    assert measurement.numbers["ttft_5000_cold_ms"] == 900.0
+
+
 def test_what_the_server_counts_in_a_stage_is_measured_where_it_tells():
     told = EngineCounters(readings=3, preemptions=0.0, prefix_hits=30.0, prefix_queries=120.0)
     rung = replace(stage("users_1", record()), engine=replace(told, preemptions=4.0))

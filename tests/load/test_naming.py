@@ -19,6 +19,7 @@ from tuner.load.naming import canonical, parse
         ("ttft_ms.p50.prompt_5000.cold", "ttft_5000_cold_ms"),
         ("ttft_ms.cached.prompt_5000.p50", "ttft_5000_cached_ms"),
         ("e2e_ms.class_chat.p99", "e2e_ms.p99.class_chat"),
+        ("tpot_ms.cold.prompt_5000.p50", "tpot_ms.p50.prompt_5000.cold"),
     ],
 )
 def test_two_spellings_of_a_number_are_one_name(name, short):
@@ -64,7 +65,9 @@ def test_a_sample_carries_a_percentile_with_five_values_beyond_it(percentile, sa
         ("ttft_ms.p95.p99", "names two of one kind: p95 and p99"),
         ("ttft_ms.p0", "'p0' says nothing"),
         ("ttft_ms.p95.prompt_30000", "named with both, such as prompt_30000.cold"),
-        ("e2e_ms.p50.prompt_30000.cold", "of a long prompt only ttft_ms is measured"),
+        ("output_tokens_per_s.prompt_30000.cold", "of a long prompt ttft_ms, tpot_ms, itl_ms and e2e_ms are measured"),
+        ("goodput_share.prompt_30000.cold", "write goodput_share"),
+        ("e2e_ms.p50.prompt_30000.cold.alone", "by one user; write e2e_ms.p50.prompt_30000.cold"),
         ("output_tokens_per_s.p95", "has no percentiles"),
         ("kv_tokens.alone", "nothing follows it"),
         ("ttft_ms.p50.class_chat.alone", "in the concurrent stage only"),

@@ -1,6 +1,6 @@
 import pytest
 
-from tuner.load.deciding import Deciding, unmeasurable
+from tuner.load.deciding import Deciding, repeats, unmeasurable
 from tuner.load.metrics import METRICS
 from tuner.load.plan import SLACK_TOKENS, Plan, Room, plan
 from tuner.load.prompts import TokenCalibration, text
@@ -99,6 +99,13 @@ def test_a_percentile_of_a_long_prompt_is_sent_as_many_as_it_needs():
     assert len(sent["ttft_30000"]) == 2
 
 
+def test_gaps_behind_a_long_prompt_are_counted_by_token():
+    deciding = Deciding((), ("itl_ms.p99.prompt_5000.cold", "e2e_ms.p90.prompt_30000.cached"))
+    gaps = WORKLOAD.ttft_output_tokens - 1
+    assert repeats(WORKLOAD, 5000, deciding) == -(-500 // gaps)
+    assert repeats(WORKLOAD, 30000, deciding) == 50
+
+
 def test_a_workload_of_a_fixed_number_of_requests_has_no_rule():
     assert rules(WORKLOAD.model_copy(update={"min_duration_s": 0.0}), Deciding(("ttft_p95_ms",))) == {}
 
@@ -111,6 +118,8 @@ def test_a_workload_of_a_fixed_number_of_requests_has_no_rule():
         ("tool_call_ms", {"tool_call": False}, "workload.tool_call=true"),
         ("ttft_7000_cold_ms", {}, "add 7000"),
         ("ttft_ms.p95.prompt_7000.cold", {}, "add 7000"),
+        ("tpot_ms.p50.prompt_7000.cold", {}, "add 7000"),
+        ("tpot_ms.p50.prompt_5000.cold", {"ttft_output_tokens": 1}, "workload.ttft_output_tokens=16"),
         ("ttft_ms.p50.users_2", {}, "leave the stage out"),
         ("ttft_ms.p50.users_2", {"concurrency": (1, 5)}, "name one of its stages (users_1)"),
         ("ttft_ms.p50.users_5", {"concurrency": (1, 5)}, "name it ttft_p50_ms"),

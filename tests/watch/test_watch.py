@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.bench import watch as simulation
 from tests.sim.conftest import SimServer, launcher
 from tests.simulated import simulated_study
 from tuner.cli import app
 from tuner.errors import EngineUnavailable, TunerError
-from tuner.export.profile import profile_of
+from tuner.export.profile import profile_of, read_profile
 from tuner.host.gpu import Ours
 from tuner.host.state import GpuState
 from tuner.launchers.attach import AttachLauncher
@@ -26,8 +27,10 @@ from tuner.load.target import Target
 from tuner.load.workload import Workload
 from tuner.records.outcome import Outcome
 from tuner.terminal.watch import line
+from tuner.watch.evidence import Evidence
 from tuner.watch.holding import Judgement, ProofFigures, WatchState
 from tuner.watch.probing import Prober, ProbeResult
+from tuner.watch.proven import mean_tpot_ms
 from tuner.watch.stretch import MedianBucket, Stretch
 from tuner.watch.watcher import Watcher, WatchLine
 
@@ -83,6 +86,48 @@ def test_a_probe_tells_where_nobody_else_is_served(users, tpot_ms, state):
     quiet = AS_PROVEN.model_copy(update={"answered": 2, "users": users})
     promise = replace(PROVEN, alone_ms=5.0)
     assert promise.judge(quiet, ProbeResult(tpot_p50_ms=tpot_ms)).state is state
+
+
+@pytest.mark.parametrize(
+    ("seen", "state"),
+    [
+        # slower, at the proof's rate: that more are at once follows from it
+        ({"users": 9.0, "arrived": 100, "tpot_ms": 19.0}, WatchState.SLOWER),
+        # slower, and its users wait for it: that fewer come follows from it
+        ({"arrived": 40, "tpot_ms": 19.0}, WatchState.SLOWER),
+        ({"users": 5.8, "arrived": 120, "tpot_ms": 19.0}, WatchState.OTHER_TRAFFIC),  # a fifth more came
+        ({"users": 5.8, "arrived": 120, "tpot_ms": 16.0}, WatchState.HOLDS),
+        ({"users": 9.0, "arrived": 200, "tpot_ms": 16.0}, WatchState.OTHER_TRAFFIC),
+    ],
+)
+def test_a_load_is_another_only_if_rate_and_users_say_so(seen, state):
+    proven = replace(PROVEN, per_s=100 / 60, tpot_ms=16.0)
+    assert proven.judge(AS_PROVEN.model_copy(update=seen)).state is state
+
+
+@pytest.mark.parametrize(("slower_by", "stretches"), [(0.15, 85), (0.3, 25)])
+def test_it_takes_so_many_stretches_to_call_a_server_slow(slower_by, stretches):
+    evidence = Evidence()
+    for _ in range(stretches - 1):
+        evidence.take(slower_by)
+    assert not evidence.enough
+    evidence.take(slower_by)
+    assert evidence.enough
+
+
+def test_a_server_that_is_slower_now_and_then_is_never_called_slow():
+    evidence = Evidence()
+    for place in range(10_000):
+        evidence.take(0.5 if place % 30 < 10 else 0.0)
+        assert not evidence.enough
+
+
+def test_a_sound_server_is_seldom_called_slow_and_a_slower_one_is_found():
+    figures = simulation.proof()
+    sound = simulation.alarms(simulation.TRAFFIC[2], figures, 20, seed=11)
+    assert sum(each is not None for each in sound) <= 1, "0.96 %, and what chance adds to 20"
+    slower = simulation.alarms(simulation.TRAFFIC[0].named(0.3), figures, 20, seed=12)
+    assert sum(each is not None for each in slower) == 20
 
 
 # a page that the test writes
@@ -158,20 +203,20 @@ def watched(pages: Pages, happens: list[Callable[[], None]]) -> list[WatchLine]:
     return seen
 
 
-def test_what_three_stretches_agree_on_is_concluded_once(pages):
+def test_what_enough_stretches_agree_on_is_concluded_once(pages):
     def slow() -> None:
         pages.serve(40, slow=True)
 
     def well() -> None:
         pages.serve(40)
 
-    seen = watched(pages, [well, well, well, well, slow, well, slow, slow, slow, slow])
+    seen = watched(pages, [well, well, well, well, slow, well, *[slow] * 25])
     told = [place for place, told in enumerate(seen) if told.conclusion]
-    assert told == [2, 8]
+    assert told == [2, 29], "five blocks of five in which most are much slower; the first one is none"
     assert "tuning again would not pay" in (seen[2].conclusion or "")
-    assert "tuner profile verify" in (seen[8].conclusion or "")
+    assert "tuner profile verify" in (seen[29].conclusion or "")
     assert [each.judgement.state for each in seen if each.judgement][4:6] == [WatchState.SLOWER, WatchState.HOLDS]
-    assert "ITL p50 at least 500 ms for 15.0 ms" in line(seen[8])
+    assert "ITL p50 at least 500 ms for 15.0 ms" in line(seen[29])
 
 
 def test_a_restart_or_an_outage_is_no_end_and_no_number(pages):
@@ -253,6 +298,8 @@ def test_the_command_tells_a_line_a_stretch(simulated: SimServer, profile: Path)
     assert all(each.prompt_tokens == pytest.approx(500, rel=0.1) for each in busy)
     assert all(each.output_tokens == pytest.approx(128, rel=0.05) for each in busy)
     assert all(each.users and each.output_tokens_per_s and each.ttft_p50 and each.itl_p50 for each in busy)
+    assert all(each.tpot_ms and each.arrived for each in busy)
+    assert "in the mean for" in result.stderr  # the study's own requests
     assert "ITL p50" in result.stderr  # what it is held against
     assert result.exit_code in (0, 3)
 
@@ -267,3 +314,9 @@ def test_a_probes_own_requests_are_nobodys_traffic(simulated: SimServer):
     assert all(each.probe and each.probe.tpot_p50_ms and each.probe.ttft_p50_ms for each in seen)
     assert [each.stretch.answered for each in seen if each.stretch] == [0, 0, 0]
     assert "probe TTFT" in line(seen[0])
+
+
+def test_the_mean_time_per_token_is_that_of_the_winners_own_launches(profile: Path, tmp_path: Path):
+    proven = read_profile(profile).measured["concurrent_tpot_p50_ms"].winner.mean
+    assert mean_tpot_ms(profile) == pytest.approx(proven, rel=0.1)
+    assert mean_tpot_ms(tmp_path / "profile.yaml") is None

@@ -47,7 +47,7 @@ def support(name: str) -> int:
 
 
 def is_long_prompt(name: str) -> bool:
-    """Whether a metric is the TTFT of a long prompt: ``ttft_5000_cold_ms``, ``ttft_ms.p95.prompt_5000.cached``."""
+    """Whether a metric is of a long prompt: ``ttft_5000_cold_ms``, ``tpot_ms.p50.prompt_5000.cached``."""
     found = meaning(name)
     return found is not None and found.sending is not None
 
@@ -111,7 +111,8 @@ def _users(workload: Workload, stage: str) -> int:
 def repeats(workload: Workload, prompt_tokens: int, deciding: Deciding) -> int:
     """How many prompts of a length are sent: one, or as many as a percentile that decides needs."""
     names = (name for name in map(parse, deciding.names) if name.prompt_tokens == prompt_tokens)
-    return max((name.support for name in names), default=1)
+    gaps = workload.ttft_output_tokens - 1  # of each prompt
+    return max((ceil(name.support / gaps) if name.per_step and gaps else name.support for name in names), default=1)
 
 
 def unmeasurable(workload: Workload, deciding: Deciding) -> tuple[str, str] | None:
@@ -124,6 +125,8 @@ def _objection(workload: Workload, name: MetricName) -> tuple[str, str] | None:
     if name.prompt_tokens is not None and name.prompt_tokens not in workload.ttft_prompt_tokens:
         sent = ", ".join(map(str, workload.ttft_prompt_tokens)) or "none"
         return f"{name} is not measured: workload.ttft_prompt_tokens is {sent}", f"add {name.prompt_tokens} to it"
+    if name.sending and workload.ttft_output_tokens == 1 and name.quantity.watched == "tpot":
+        return f"{name} is not measured: workload.ttft_output_tokens is 1", "say workload.ttft_output_tokens=16"
     if name.stage == TOOL_CALL and not workload.tool_call:
         return f"{name} is not measured: workload.tool_call is false", "say workload.tool_call=true"
     if name.traffic is not None and name.traffic not in (classes := [each.name for each in workload.classes]):

@@ -282,7 +282,7 @@ def _names(workload: Workload, deciding: Deciding) -> Iterator[MetricName]:
     yield from (
         name
         for name in map(parse, deciding.names)
-        if name.quantity.stages and not (name.sending and name.percent == 50)
+        if name.quantity.stages and not (name.sending and name.quantity.name == "ttft_ms" and name.percent == 50)
     )
 
 

@@ -73,7 +73,7 @@ class MetricName:
     @property
     def text(self) -> str:
         """The one name of it: the short one where it has one, else its parts in order."""
-        if self.sending and self.percent == 50:
+        if self.sending and self.percent == 50 and self.quantity.name == "ttft_ms":
             return f"ttft_{self.prompt_tokens}_{self.sending}_ms"
         return _SHORT.get(self) or ".".join(self._parts())
 
@@ -263,8 +263,12 @@ def _whole(name: str, read: _Reading) -> MetricName:
 
 
 def _of_prompt(name: str, found: MetricName, read: _Reading) -> MetricName:
-    if found.quantity.name != "ttft_ms" or read.where:
-        raise ValueError(f"{name}: of a long prompt only ttft_ms is measured, and alone")
+    if not found.quantity.distributed:
+        instead = f"write {found.quantity.name}"
+        raise ValueError(f"{name}: of a long prompt ttft_ms, tpot_ms, itl_ms and e2e_ms are measured; {instead}")
+    if read.where:
+        instead = ".".join(part for part in name.split(".") if part not in read.where)
+        raise ValueError(f"{name}: long prompts are sent one at a time, by one user; write {instead}")
     if not read.prompt or not read.sending:
         raise ValueError(f"{name}: a long prompt is named with both, such as prompt_30000.cold or prompt_30000.cached")
     return _sent(found, read.prompt, read.sending)

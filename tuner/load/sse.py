@@ -10,9 +10,10 @@ U+2028 and its kind are legal inside a JSON string, and vLLM sends them unescape
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from math import isfinite
+from typing import Any, NamedTuple
 
 _REASONING_KEYS = ("reasoning", "reasoning_content")
 _NO_COUNT = 1 << 63
@@ -115,6 +116,24 @@ def texts(data: bytes) -> Iterator[ChunkText]:
             continue
 
 
+class TokenScore(NamedTuple):
+    """A generated token, and how likely its server held it.
+
+    Attributes:
+        token: Its text.
+        logprob: The natural logarithm of its probability.
+        others: The likeliest others, with theirs.
+    """
+
+    token: str
+    logprob: float
+    others: tuple[tuple[str, float], ...] = ()
+
+    def of(self, token: str) -> float | None:
+        """The log probability of a token in this place; ``None`` if it was not told."""
+        return self.logprob if token == self.token else dict(self.others).get(token)
+
+
 @dataclass(slots=True)
 class Said:
     """What a whole stream said, put together.
@@ -125,6 +144,7 @@ class Said:
         calls: Name and arguments of each call of a tool, as text.
         finish_reason: Of the only choice.
         error: The message of an error chunk.
+        tokens: What was generated, where the server tells its log probabilities.
     """
 
     content: str = ""
@@ -132,6 +152,7 @@ class Said:
     calls: dict[int, tuple[str, str]] = field(default_factory=dict)
     finish_reason: str | None = None
     error: str | None = None
+    tokens: list[TokenScore] = field(default_factory=list)
 
 
 def said(data: bytes) -> Said:
@@ -145,6 +166,7 @@ def said(data: bytes) -> Said:
             for choice in (chunk.get("choices") or [])[:1]:
                 whole.finish_reason = _text(choice.get("finish_reason")) or whole.finish_reason
                 _say(whole, choice.get("delta") or {})
+                whole.tokens += _scores(choice.get("logprobs") or {})
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             continue
     return whole
@@ -160,6 +182,26 @@ def _say(whole: Said, delta: dict[str, Any]) -> None:
             name + (function.get("name") or ""),
             arguments + (function.get("arguments") or ""),
         )
+
+
+def _scores(logprobs: Mapping[str, Any]) -> list[TokenScore]:
+    """Of a chunk: chat completions list objects, completions have lists of tokens and of numbers side by side."""
+    if (listed := logprobs.get("content")) is not None:
+        return [_score(each["token"], each["logprob"], _pairs(each.get("top_logprobs") or ())) for each in listed]
+    tokens, numbers = logprobs.get("tokens") or (), logprobs.get("token_logprobs") or ()
+    tops = logprobs.get("top_logprobs") or [{}] * len(tokens)
+    known = zip(tokens, numbers, tops, strict=True)
+    return [_score(token, number, (top or {}).items()) for token, number, top in known if number is not None]
+
+
+def _pairs(listed: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
+    return ((each["token"], each["logprob"]) for each in listed)
+
+
+def _score(token: str, logprob: float, tops: Iterable[tuple[str, float]]) -> TokenScore:
+    """Rounded to what is looked for; a probability of nothing has no logarithm, and is left out."""
+    others = tuple((str(other), round(float(value), 4)) for other, value in tops if other != token and isfinite(value))
+    return TokenScore(str(token), round(float(logprob), 4), others)
 
 
 def _events(data: bytes) -> Iterator[tuple[int, bytes]]:

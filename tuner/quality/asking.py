@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 import httpx
 
 from tuner.load import sse
-from tuner.load.endpoints.endpoint import Endpoint
 from tuner.load.target import Target
 from tuner.quality.cases import Ask
 from tuner.schema import Schema
 
 _WITHIN_S = 300.0
 _MOST_BYTES = 4 << 20
+_KEPT = 64
+"""Tokens of an answer whose log probabilities are kept: what drifts does so from the first one on."""
 
 
 class Completion(Schema):
@@ -26,6 +27,8 @@ class Completion(Schema):
     finish_reason: str | None = None
     error: str | None = None
     """Why there is no answer, or only a part of one."""
+    tokens: tuple[sse.TokenScore, ...] = ()
+    """The first ones with their log probabilities; none where they were not asked for or the server gives none."""
 
 
 class Answers(Schema):
@@ -72,28 +75,39 @@ async def _all(
 
 
 async def _one(ask: Ask, target: Target, client: httpx.AsyncClient) -> Completion:
-    data = b""
     try:
-        async with (
-            asyncio.timeout(_WITHIN_S),
-            client.stream(
-                "POST", f"{target.url}{Endpoint.CHAT.path}", headers=dict(target.headers), json=ask.body(target.model)
-            ) as reply,
-        ):
-            async for chunk in reply.aiter_bytes():
-                data += chunk
-                if len(data) > _MOST_BYTES:
-                    return Completion(name=ask.name, error=f"more than {_MOST_BYTES:,} bytes came")
-        if reply.status_code != httpx.codes.OK:
-            return Completion(name=ask.name, error=f"HTTP {reply.status_code}: {data[:200].decode('utf-8', 'replace')}")
+        found = await _answer(ask, target, client, scored=ask.scored)
+        if found.error and ask.scored:  # a server that gives no log probabilities may refuse who asks for them
+            return await _answer(ask, target, client, scored=False)
+        return found
     except (httpx.HTTPError, TimeoutError) as error:
         return Completion(name=ask.name, error=str(error) or type(error).__name__)
-    said = sse.said(data)
+
+
+async def _answer(ask: Ask, target: Target, client: httpx.AsyncClient, *, scored: bool) -> Completion:
+    """Raises what httpx raises where nothing answers, and TimeoutError."""
+    data, url = b"", f"{target.url}{ask.endpoint.path}"
+    body = ask.body(target.model, scored=scored)
+    async with (
+        asyncio.timeout(_WITHIN_S),
+        client.stream("POST", url, headers=dict(target.headers), json=body) as reply,
+    ):
+        async for chunk in reply.aiter_bytes():
+            data += chunk
+            if len(data) > _MOST_BYTES:
+                return Completion(name=ask.name, error=f"more than {_MOST_BYTES:,} bytes came")
+    if reply.status_code != httpx.codes.OK:
+        return Completion(name=ask.name, error=f"HTTP {reply.status_code}: {data[:200].decode('utf-8', 'replace')}")
+    return _completion(ask.name, sse.said(data))
+
+
+def _completion(name: str, said: sse.Said) -> Completion:
     return Completion(
-        name=ask.name,
+        name=name,
         content=said.content,
         reasoning=said.reasoning,
         calls=tuple(said.calls.values()),
         finish_reason=said.finish_reason,
         error=said.error,
+        tokens=tuple(said.tokens[:_KEPT]),
     )

@@ -6,12 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, PositiveInt, model_validator
 
+from tuner.load.endpoints.endpoint import Endpoint
 from tuner.load.prompts import text
 from tuner.schema import Schema
+
+_ALTERNATIVES = 2
+"""Tokens in a place whose log probabilities are told: where two servers part, the other's token is one of them."""
 
 
 class Tool(Schema):
@@ -80,12 +84,19 @@ class Ask:
         case: The case.
         values: What stands for each placeholder.
         seed: Makes its filler and its first words.
+        endpoint: Where it goes.
     """
 
     name: str
     case: Case
     values: Mapping[str, str]
     seed: str
+    endpoint: Endpoint = Endpoint.CHAT
+
+    @property
+    def scored(self) -> bool:
+        """Whether log probabilities are asked for: with tools some servers refuse them, and a call is judged anyway."""
+        return not self.case.tools
 
     @property
     def answer(self) -> re.Pattern[str] | None:
@@ -101,17 +112,29 @@ class Ask:
         asked = self.case.call.arguments if self.case.call else {}
         return {name: _filled(v, self.values) if isinstance(v, str) else v for name, v in asked.items()}
 
-    def body(self, model: str) -> dict[str, Any]:
-        """The request, streamed as clients have it; at temperature 0, so that its answer is the same each time."""
+    def body(self, model: str, *, scored: bool = False) -> dict[str, Any]:
+        """The request, streamed as clients have it; at temperature 0, so that its answer is the same each time.
+
+        Args:
+            model: The name that clients ask for.
+            scored: Whether to ask for log probabilities.
+        """
         fields: dict[str, Any] = {
             "model": model,
-            "messages": [{"role": "user", "content": self._content}],
+            **self._said(scored=scored),
             "max_tokens": self.case.max_tokens,
             "temperature": 0,
             "stream": True,
         }
         tools = [{"type": "function", "function": tool.model_dump()} for tool in self.case.tools]
         return fields | ({"tools": tools, "tool_choice": "auto"} if tools else {})
+
+    def _said(self, *, scored: bool) -> dict[str, Any]:
+        """What is asked, and for the log probabilities, in the endpoint's own form."""
+        if self.endpoint is Endpoint.COMPLETIONS:
+            return {"prompt": self._content} | ({"logprobs": _ALTERNATIVES} if scored else {})
+        asked = {"logprobs": True, "top_logprobs": _ALTERNATIVES} if scored else {}
+        return {"messages": [{"role": "user", "content": self._content}], **asked}
 
     @property
     def _content(self) -> str:
@@ -132,11 +155,26 @@ class Quality(Schema):
     """Requests at a time."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """How often equal servers may be called different, over all families together."""
+    endpoint: Literal["chat", "completions"] = "chat"
+    """Where questions go: completions for a model without a chat template, which calls no tools."""
+    drift_nats: Annotated[float, Field(ge=0)] = 0.05
+    """By so much more than in its own repeat the first server's log probabilities may be off in an answer of the second
+    one's, in the mean over its tokens: less is rounding."""
+    drift_refuses: bool = False
+    """Whether more of it makes the second server worse; else it is only told."""
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> "Quality":
+        calling = next((name for name, case in self.cases.items() if case.tools), None)
+        if calling and self.endpoint == "completions":
+            raise ValueError(f"cases.{calling} offers tools, for which completions have no form: say endpoint chat")
+        return self
 
     @property
     def digest(self) -> str:
         """Twelve hex digits that name the questions: equal for equal ones, however they are judged."""
-        said = self.model_dump(mode="json", include={"name", "cases"})
+        elsewhere = {"endpoint"} if self.endpoint != "chat" else set[str]()
+        said = self.model_dump(mode="json", include={"name", "cases", *elsewhere})
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
     def asks(self) -> tuple[Ask, ...]:
@@ -147,7 +185,8 @@ class Quality(Schema):
         for name, case in self.cases.items():
             for values in product(*case.each.values()):
                 full = f"{name} ({', '.join(values)})" if values else name
-                yield Ask(full, case, dict(zip(case.each, values, strict=True)), f"{self.name}/{full}")
+                filled = dict(zip(case.each, values, strict=True))
+                yield Ask(full, case, filled, f"{self.name}/{full}", Endpoint(self.endpoint))
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:

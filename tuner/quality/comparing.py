@@ -3,19 +3,24 @@
 Where both are as good, a question that only one of them answers rightly is as likely the one's as the other's: the
 exact sign test on such pairs (McNemar's), one-sided, each family of cases at its share of alpha (Bonferroni). Texts are
 compared by how far they are the same, against how far the first server's own second answer is: what it does not repeat
-itself counts for neither. That decides nothing: other kernels round otherwise, and another word may be as good.
+itself counts for neither. That decides nothing: other kernels round otherwise, and another word may be as good. Where
+both tell log probabilities, they are compared in the same way, which shows a drift that has not changed a word yet.
 """
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from tuner.proof.pairs import by_chance
 from tuner.quality.asking import Completion
 from tuner.quality.cases import Ask, Quality
+from tuner.quality.drifting import Distances, Which, distances, without
 from tuner.quality.judging import fault
 from tuner.schema import Schema
 
 SAME = "same text"
 """The family of all answers, word for word."""
+LOG_PROBABILITIES = "log probabilities"
+"""The family of all answers whose tokens have them."""
 _SHOWN = 3
 
 
@@ -38,6 +43,8 @@ class Family(Schema):
     """Whether it makes the second server worse; else it is only told."""
     examples: tuple[str, ...] = ()
     """What was lost."""
+    nats: tuple[float, float] | None = None
+    """Of log probabilities, mean distance a token: the first server from itself, and the second from the first."""
 
 
 class Compared(Schema):
@@ -45,6 +52,8 @@ class Compared(Schema):
 
     families: tuple[Family, ...]
     alpha: float
+    unscored: tuple[Which, ...] = ()
+    """The servers that give no log probabilities, so that answers are compared word for word alone."""
 
     @property
     def worse(self) -> tuple[Family, ...]:
@@ -60,15 +69,34 @@ def compared(
     Args:
         quality: What was asked.
         first: The first server's answers, in order.
-        again: The same server's when it was asked again; without them texts are not compared word for word.
+        again: The same server's when it was asked again; without them neither texts nor log probabilities are compared.
         second: The second server's.
     """
     asks = quality.asks()
     names = list(dict.fromkeys(ask.case.family for ask in asks))
-    share = quality.alpha / len(names)
+    share = quality.alpha / (len(names) + quality.drift_refuses)
     found = [_judged(name, asks, first, second, share) for name in names]
-    texts = () if again is None else (_same_text(first, again, second, share),)
-    return Compared(families=(*found, *texts), alpha=quality.alpha)
+    if again is None:
+        return Compared(families=tuple(found), alpha=quality.alpha)
+    found.append(_same_text(first, again, second, share))
+    if told := distances(first, again, second):
+        found.append(_drift(quality, told, share))
+    scored = any(ask.scored for ask in asks)
+    unscored = without(first, second) if scored and not told else ()
+    return Compared(families=tuple(found), alpha=quality.alpha, unscored=unscored)
+
+
+def _drift(quality: Quality, told: Sequence[Distances], alpha: float) -> Family:
+    """Answers that are further from the first server's than its own second ones, by more than rounding explains."""
+    allowed = quality.drift_nats
+    lost = [each for each in told if each.other - each.own > allowed]
+    won = sum(each.own - each.other > allowed for each in told)
+    right = sum(each.own <= allowed for each in told), sum(each.other <= allowed for each in told)
+    worst = sorted(lost, key=lambda each: each.own - each.other)
+    examples = [f"{each.name}: {each.other:.3f} nats a token, {each.own:.3f} in its own repeat" for each in worst]
+    family = _family(LOG_PROBABILITIES, len(told), right, len(lost), won, alpha, examples)
+    nats = fmean(each.own for each in told), fmean(each.other for each in told)
+    return family.model_copy(update={"decides": quality.drift_refuses, "nats": nats})
 
 
 def _judged(

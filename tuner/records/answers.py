@@ -43,17 +43,36 @@ def _answers(quality: Quality, relaunches: Sequence[TrialRecord], role: Role) ->
 
 def lost(family: Family) -> str:
     """``tool calls (18 of 360 lost, 0 won)``, as the reason of a refusal."""
+    if family.nats:
+        return f"its log probabilities drift ({_apart(family.nats)})"
     return f"it answers less rightly: {family.name} ({family.lost} of {family.asked} lost, {family.won} won)"
 
 
 def told(found: Compared) -> Iterator[str]:
     """A line for each family, the worst example with those that decide against it."""
     for family in found.families:
+        if family.nats:
+            yield f"{family.name}: {_apart(family.nats)}{_drifting(family)}"
+            continue
         deployed, candidate = family.right
         right = "equal" if not family.decides else "right"
         counts = f"{family.name}: {candidate} of {family.asked} {right}, deployed {deployed}"
         yield f"{counts} (lost {family.lost}, won {family.won})" + _example(family)
+    for which in found.unscored:
+        server = "the deployed configuration" if which == "first" else "the candidate"
+        yield f"log probabilities: {server} gives none, so that a drift shows in changed texts alone"
 
 
 def _example(family: Family) -> str:
     return f": {family.examples[0]}" if family.worse and family.decides and family.examples else ""
+
+
+def _apart(nats: tuple[float, float]) -> str:
+    own, other = nats
+    return f"{other:.3f} nats a token apart, deployed {own:.3f} in its own repeat"
+
+
+def _drifting(family: Family) -> str:
+    if not family.worse:
+        return ""
+    return f"; they drift: {family.examples[0]}" if family.examples else "; they drift"

@@ -8,12 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
-from tuner.sim import log, messages, tokens
+from tuner.sim import log, messages, scores, tokens
 from tuner.sim.engine import Engine
 from tuner.sim.faults import Faults
 from tuner.sim.log import Process
 from tuner.sim.replies import BadRequest, Parsers, Reply, chat, completion, render
 from tuner.sim.scheduler import Request
+from tuner.sim.scores import ScoredEnvelope, Scorer
 from tuner.sim.settings import Settings
 from tuner.sim.sinks import DEAD, DONE, Answer, Envelope, Stream, Wrapping, error_object, usage
 
@@ -33,6 +34,7 @@ class Options:
         access_log: Whether requests are logged.
         token_details: Whether usage tells cached tokens.
         always_usage: Whether streams end with the usage without being asked.
+        max_logprobs: Of how many alternatives log probabilities are told at most.
         environment: The ``VLLM_*`` variables, for ``/server_info``.
     """
 
@@ -42,6 +44,7 @@ class Options:
     access_log: bool
     token_details: bool
     always_usage: bool
+    max_logprobs: int
     environment: Mapping[str, str]
 
 
@@ -192,10 +195,20 @@ class Api:
 
     def _chat(self, body: Mapping[str, Any]) -> Asked:
         reply = chat(body, self.settings, self.options.parsers)
-        return Asked(body, reply, Envelope(self._name(body), True, reasoning_fields(self.settings)))
+        return Asked(body, reply, self._envelope(body, reply, reasoning_fields(self.settings)))
 
     def _completion(self, body: Mapping[str, Any]) -> Asked:
-        return Asked(body, completion(body, self.settings), Envelope(self._name(body), False, ()))
+        reply = completion(body, self.settings)
+        return Asked(body, reply, self._envelope(body, reply, ()))
+
+    def _envelope(self, body: Mapping[str, Any], reply: Reply, fields: tuple[str, ...]) -> Envelope:
+        name, is_chat = self._name(body), "messages" in body
+        top = scores.asked(body, self.options.max_logprobs)
+        if top is None:
+            return Envelope(name, is_chat, fields)
+        drift = self._faults.get("drift")
+        scorer = Scorer(reply, drift.count / 1000 if drift else 0.0)
+        return ScoredEnvelope(name, is_chat, fields, scorer, top)
 
     def _messages(self, body: Mapping[str, Any]) -> Asked:
         asked = messages.chat_body(body)

@@ -8,6 +8,7 @@
     sse-error=N          the stream of the Nth request breaks off with an error inside HTTP 200; the engine lives
     garbled              answers are nonsense
     corrupt-tools=N      the arguments of N in 100 calls of tools break off
+    drift=N              log probabilities are off by N thousandths of a nat; what is answered stays the same
     slows=N              each request that is finished makes all steps slower, by N in 10,000
     preempts=N           after N requests the newest one gives up its KV cache after every step
     hang=PHASE           the start stops in that phase, without end
@@ -49,11 +50,12 @@ NAMES = frozenset(
         "orphan-worker",
         "garbled",
         "corrupt-tools",
+        "drift",
         "slows",
         "preempts",
     )
 )
-_COUNTED = ("die-after", "sse-error", "oom-serving", "corrupt-tools", "slows", "preempts")
+_COUNTED = ("die-after", "sse-error", "oom-serving", "corrupt-tools", "drift", "slows", "preempts")
 PHASES = ("api", "config", "engine", "weights", "compile", "profile", "kv", "graphs", "opening")
 
 

@@ -20,6 +20,7 @@ from tuner.sim.noise import StepTimer
 from tuner.sim.player import Cast
 from tuner.sim.replies import Parsers
 from tuner.sim.roofline import Roofline
+from tuner.sim.scores import MOST
 from tuner.sim.settings import Settings
 from tuner.sim.startup import uvicorn_lines
 from tuner.sim.wording import source
@@ -114,6 +115,7 @@ class Server:
             access_log=not args.get("disable_uvicorn_access_log") and args.get("uvicorn_log_level", "info") == "info",
             token_details=bool(args.get("enable_prompt_tokens_details")),
             always_usage=bool(args.get("enable_force_include_usage")),
+            max_logprobs=int(str(args.get("max_logprobs", MOST))),
             environment={key: value for key, value in env.items() if key.startswith("VLLM_") and "KEY" not in key},
         )
 

@@ -86,7 +86,7 @@ class Envelope:
         """The first chunk, which only says who speaks; nothing for text completions."""
         if not self.is_chat:
             return b""
-        return _event(self._chunk([self._choice({"role": "assistant", "content": ""}, None)]))
+        return event(self._chunk([self._choice({"role": "assistant", "content": ""}, None)]))
 
     def token(self, kind: Kind, text: str) -> bytes:
         """A chunk with more text."""
@@ -100,15 +100,15 @@ class Envelope:
     def tool_head(self, name: str, reason: str | None) -> bytes:
         """The chunk that begins a tool call."""
         call = {"id": self.tool_id, "type": "function", "index": 0, "function": {"name": name, "arguments": ""}}
-        return _event(self._chunk([self._choice({"tool_calls": [call]}, reason)]))
+        return event(self._chunk([self._choice({"tool_calls": [call]}, reason)]))
 
     def tail(self, counts: Mapping[str, Any] | None) -> bytes:
         """The chunk that holds nothing but the usage, and the end."""
-        return (_event({**self._chunk([]), "usage": counts}) if counts else b"") + DONE
+        return (event({**self._chunk([]), "usage": counts}) if counts else b"") + DONE
 
     def broken(self) -> bytes:
         """An error inside the stream, which then ends as if nothing were wrong."""
-        return _event(DEAD) + DONE
+        return event(DEAD) + DONE
 
     def whole(self, reply: Reply, counts: Mapping[str, Any]) -> dict[str, Any]:
         """The body of a response that is not streamed."""
@@ -136,19 +136,19 @@ class Envelope:
         return message
 
     def _prepare(self, kind: Kind, reason: str | None) -> tuple[bytes, ...]:
-        choice = self._choice(self._delta(kind), reason)
+        choice = self._choice(self._delta(kind, _MARK), reason)
         parts = tuple(part.encode() for part in json.dumps(self._chunk([choice]), separators=_TIGHT).split("\\u0000"))
         whole = (b"data: " + parts[0], *parts[1:-1], parts[-1] + b"\n\n")
         if reason is None:
             self._parts[kind, False] = whole
         return whole
 
-    def _delta(self, kind: Kind) -> dict[str, Any]:
+    def _delta(self, kind: Kind, text: str) -> dict[str, Any]:
         if kind == "reasoning":
-            return dict.fromkeys(self.reasoning_fields, _MARK)
+            return dict.fromkeys(self.reasoning_fields, text)
         if kind == "tool":
-            return {"tool_calls": [{"index": 0, "function": {"arguments": _MARK}}]}
-        return {"content": _MARK}
+            return {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
+        return {"content": text}
 
     def _choice(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
         if self.is_chat:
@@ -164,7 +164,8 @@ class Envelope:
 _TIGHT = (",", ":")
 
 
-def _event(body: Mapping[str, Any]) -> bytes:
+def event(body: Mapping[str, Any]) -> bytes:
+    """One chunk of a stream."""
     return b"data: " + json.dumps(body, separators=_TIGHT).encode() + b"\n\n"
 
 

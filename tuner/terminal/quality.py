@@ -45,13 +45,20 @@ def text_of_comparison(found: Compared) -> str:
     names = ", ".join(family.name for family in found.worse)
     verdict = f"The second answers less rightly: {names}." if names else "The second answers as rightly as the first."
     rule = f"equal servers are told apart in at most {found.alpha:.0%} of comparisons"
-    return "\n".join([*(line for each in found.families for line in _compared_lines(each)), f"{verdict} ({rule})"])
+    lines = [line for each in found.families for line in _compared_lines(each)]
+    lines += [
+        f"The {which} gives no log probabilities: a drift shows in changed texts alone." for which in found.unscored
+    ]
+    return "\n".join([*lines, f"{verdict} ({rule})"])
 
 
 def _compared_lines(family: Family) -> Iterator[str]:
     one, two = family.right
     counts = f"{one} and {two} of {family.asked}"
-    yield f"{family.name:<14} {counts:<20} lost {family.lost}, won {family.won}{_mark(family)}"
+    if family.nats:
+        one_nats, two_nats = family.nats
+        counts = f"{one_nats:.3f} and {two_nats:.3f} nats a token"
+    yield f"{family.name:<17} {counts:<32} lost {family.lost}, won {family.won}{_mark(family)}"
     if family.worse:
         yield from (f"  {each}" for each in family.examples)
 
@@ -59,4 +66,6 @@ def _compared_lines(family: Family) -> Iterator[str]:
 def _mark(family: Family) -> str:
     if not family.worse:
         return ""
-    return " ← worse" if family.decides else " ← differs more than its own repeat does: rounding, or worse"
+    if family.decides:
+        return " ← worse"
+    return " ← drifts" if family.nats else " ← differs more than its own repeat does: rounding, or worse"

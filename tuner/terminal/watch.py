@@ -91,6 +91,8 @@ def _figures(stretch: Stretch) -> Iterator[tuple[str, str]]:
         if value is not None
     )
     yield from ((name, _between(each)) for name, each in _medians(stretch) if each)
+    if stretch.tpot_ms is not None:
+        yield "TPOT", f"{words.digits(stretch.tpot_ms)} ms"
     yield from (
         (name, words.percent(value))
         for name, value in (("KV cache", stretch.kv_usage), ("prefix hits", stretch.prefix_hit_rate))

@@ -21,6 +21,10 @@ _ALONE_METRIC = "tpot_p50_ms"
 _MARGIN = 1.25
 """So much slower than its launches in the proof a median may be: they differ among themselves, and no two hours of
 users are alike."""
+_MEAN_MARGIN = 1.12
+"""Of a mean over thousands of tokens, which no bucket blurs."""
+_BUSIER = 1.1
+"""With so many times the proof's load, or more, a stretch that is slower speaks of its load."""
 _ALONE = 0.5
 """Fewer requests at once than this, in the mean, hardly slow a probe down."""
 _FEWEST = 20
@@ -46,6 +50,8 @@ class Judgement(Schema):
     state: WatchState
     why: tuple[str, ...] = ()
     """In what the traffic is another, or what is slower."""
+    slower_by: float = 0.0
+    """Of what is slower, the largest share; 0 where nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class ProofFigures:
         output_tokens: Generated.
         users: At once; ``None`` where they came on schedule.
         alone_ms: Time per token of a user alone; ``None`` where the proof does not tell.
+        per_s: Requests answered in a second.
+        tpot_ms: All gaps over all tokens but the first ones; ``None`` where the study's requests are not at hand.
     """
 
     medians_ms: tuple[tuple[str, float], ...]
@@ -65,19 +73,23 @@ class ProofFigures:
     output_tokens: float
     users: int | None
     alone_ms: float | None = None
+    per_s: float | None = None
+    tpot_ms: float | None = None
 
     @classmethod
-    def of(cls, profile: Profile, workload: Workload) -> "ProofFigures":
+    def of(cls, profile: Profile, workload: Workload, tpot_ms: float | None = None) -> "ProofFigures":
         """A profile's, proven under this workload."""
         prompt, output = workload.typical
         known = {name: each.winner.mean for name, each in profile.measured.items()}
         medians = tuple((name, known[name]) for name in ("ttft_p50_ms", "itl_p50_ms") if name in known)
-        return cls(medians, prompt, output, workload.closed_users, known.get(_ALONE_METRIC))
+        users, per_s = workload.closed_users, known.get("requests_per_s")
+        return cls(medians, prompt, output, users, known.get(_ALONE_METRIC), per_s, tpot_ms)
 
     @property
     def text(self) -> str:
         """What was proven, in a line."""
-        medians = (f"{_named(name)} {digits(ms)} ms" for name, ms in self.medians_ms)
+        medians = [f"{_named(name)} {digits(ms)} ms" for name, ms in self.medians_ms]
+        medians += [f"TPOT {digits(self.tpot_ms)} ms in the mean"] if self.tpot_ms else []
         users = f", {self.users} at once" if self.users else ""
         lengths = f"{self.prompt_tokens:,.0f} prompt and {self.output_tokens:,.0f} output tokens"
         return f"{', '.join(medians)} for {lengths}{users}"
@@ -100,34 +112,60 @@ class ProofFigures:
         if probe.tpot_p50_ms <= self.alone_ms * _MARGIN:
             return Judgement(state=WatchState.HOLDS)
         why = f"{_named(_ALONE_METRIC)} of a probe {digits(probe.tpot_p50_ms)} ms for {digits(self.alone_ms)} ms"
-        return Judgement(state=WatchState.SLOWER, why=(why,))
+        return Judgement(state=WatchState.SLOWER, why=(why,), slower_by=probe.tpot_p50_ms / self.alone_ms - 1)
 
     def _of_users(self, stretch: Stretch) -> Judgement:
         if (stretch.answered or 0) < _FEWEST:
             return Judgement(state=WatchState.IDLE)
         if others := tuple(self._others(stretch)):
             return Judgement(state=WatchState.OTHER_TRAFFIC, why=others)
-        slower = tuple(self._slower(stretch))
-        return Judgement(state=WatchState.SLOWER if slower else WatchState.HOLDS, why=slower)
+        slower = dict(self._slower(stretch))
+        if slower and (busier := tuple(self._others(stretch, at_most=_BUSIER))):
+            return Judgement(state=WatchState.OTHER_TRAFFIC, why=busier)
+        state = WatchState.SLOWER if slower else WatchState.HOLDS
+        return Judgement(state=state, why=tuple(slower), slower_by=max(slower.values(), default=0.0))
 
-    def _others(self, stretch: Stretch) -> Iterator[str]:
+    def _others(self, stretch: Stretch, at_most: float = _ALIKE) -> Iterator[str]:
         """In what the traffic differs from the proof's."""
-        sides = (
+        lengths = (
             ("prompt tokens", stretch.prompt_tokens, self.prompt_tokens),
             ("output tokens", stretch.output_tokens, self.output_tokens),
-            ("requests at once", stretch.users, self.users),
         )
-        for what, seen, proven in sides:
-            if seen is not None and proven and not proven / _ALIKE <= seen <= proven * _ALIKE:
-                yield f"{digits(seen)} {what} for {digits(proven)}"
+        yield from (_said(*side) for side in lengths if _differs(*side[1:], _ALIKE))
+        yield from self._other_load(stretch, at_most)
 
-    def _slower(self, stretch: Stretch) -> Iterator[str]:
+    def _other_load(self, stretch: Stretch, at_most: float) -> Iterator[str]:
+        """In both of what a load is known by, where both are known.
+
+        A server that is slower has more requests at once if they keep coming, and fewer of them come if its users wait
+        for it: neither makes the traffic another.
+        """
+        per_s = None if stretch.arrived is None else stretch.arrived / stretch.seconds
+        sides = (("requests at once", stretch.users, self.users), ("requests a second", per_s, self.per_s))
+        known = [side for side in sides if side[1] is not None and side[2]]
+        if all(_differs(*side[1:], at_most) for side in known):
+            yield from (_said(*side) for side in known)
+
+    def _slower(self, stretch: Stretch) -> Iterator[tuple[str, float]]:
+        """What is slower than was proven, beyond its margin, and by which share at least."""
         seen: dict[str, MedianBucket | None] = {"ttft_p50_ms": stretch.ttft_p50, "itl_p50_ms": stretch.itl_p50}
         for name, proven_ms in self.medians_ms:
             bucket = seen[name]
             if bucket and bucket.low_ms > proven_ms * _MARGIN:
-                yield f"{_named(name)} at least {digits(bucket.low_ms)} ms for {digits(proven_ms)} ms"
+                said = f"{_named(name)} at least {digits(bucket.low_ms)} ms for {digits(proven_ms)} ms"
+                yield said, bucket.low_ms / proven_ms - 1
+        if stretch.tpot_ms and self.tpot_ms and stretch.tpot_ms > self.tpot_ms * _MEAN_MARGIN:
+            said = f"TPOT {digits(stretch.tpot_ms)} ms in the mean for {digits(self.tpot_ms)} ms"
+            yield said, stretch.tpot_ms / self.tpot_ms - 1
 
 
 def _named(name: str) -> str:
     return metric(name).short
+
+
+def _differs(seen: float | None, proven: float | None, at_most: float) -> bool:
+    return seen is not None and bool(proven) and not (proven or 0) / _ALIKE <= seen <= (proven or 0) * at_most
+
+
+def _said(what: str, seen: float | None, proven: float | None) -> str:
+    return f"{digits(seen or 0)} {what} for {digits(proven or 0)}"

@@ -39,8 +39,9 @@ class Scrape:
         Raises:
             ValueError: It cannot be read. Likewise ``IndexError``.
         """
-        # a server that has the older name besides the newer one counts the same gaps twice, which no quantile minds
-        return cls(Snapshot.of(text, at_ns), buckets_of(text, _TTFT), buckets_of(text, _ITL), gpus)
+        # a server may have the older name besides the newer one, and counts the same gaps under both
+        itl = next((found for name in _ITL if (found := buckets_of(text, (name,)))), None)
+        return cls(Snapshot.of(text, at_ns), buckets_of(text, _TTFT), itl, gpus)
 
 
 class MedianBucket(Schema):
@@ -57,6 +58,8 @@ class Stretch(Schema):
     seconds: float
     answered: float | None = None
     """Requests that ended."""
+    arrived: float | None = None
+    """Requests that came, whether or not they have ended."""
     output_tokens_per_s: float | None = None
     prompt_tokens: float | None = None
     """Of the mean request that ended. Likewise the next."""
@@ -69,6 +72,8 @@ class Stretch(Schema):
     prefix_hit_rate: float | None = None
     ttft_p50: MedianBucket | None = None
     itl_p50: MedianBucket | None = None
+    tpot_ms: float | None = None
+    """All gaps over all tokens but the first ones: a mean, which is exact where a median is told as a bucket."""
     power_w: float | None = None
     """Of all watched GPUs together. Likewise the next."""
     memory_used_gib: float | None = None
@@ -100,6 +105,7 @@ def stretch_of(scrapes: Sequence[Scrape]) -> Stretch:
     return Stretch(
         seconds=round(seconds, 3),
         answered=prompts.count if prompts else None,
+        arrived=prompts.count + _open(last) - _open(first) if prompts else None,
         output_tokens_per_s=None if tokens is None else tokens / seconds,
         prompt_tokens=_mean_of(prompts),
         output_tokens=_mean_of(outputs),
@@ -110,9 +116,20 @@ def stretch_of(scrapes: Sequence[Scrape]) -> Stretch:
         prefix_hit_rate=hits / queried if hits is not None and queried else None,
         ttft_p50=_median(_since(first.ttft, last.ttft)),
         itl_p50=_median(_since(first.itl, last.itl)),
+        tpot_ms=_tpot_ms(_since(first.itl, last.itl), _since(first.ttft, last.ttft), tokens),
         power_w=_of_gpus(scrapes, lambda gpu: gpu.power_w, 1.0),
         memory_used_gib=_of_gpus(scrapes, lambda gpu: gpu.memory_used_mib, 1 / 1024),
     )
+
+
+def _open(scrape: Scrape) -> float:
+    return (scrape.traffic.page.running or 0.0) + (scrape.traffic.page.waiting or 0.0)
+
+
+def _tpot_ms(gaps: Buckets | None, firsts: Buckets | None, tokens: float | None) -> float | None:
+    """By the tokens, not by the gaps: a step of speculative decoding brings several."""
+    later = 0.0 if tokens is None or firsts is None else tokens - firsts.count
+    return 1000 * gaps.total / later if gaps and gaps.total > 0 and later > 0 else None
 
 
 def _since(before: Buckets | None, after: Buckets | None) -> Buckets | None:

@@ -13,6 +13,7 @@ from tuner.fetch import fetch
 from tuner.host.gpu import Read
 from tuner.launchers.attach import AttachLauncher
 from tuner.schema import Schema
+from tuner.watch.evidence import Evidence
 from tuner.watch.holding import Judgement, ProofFigures, WatchState
 from tuner.watch.probing import ProbeResult
 from tuner.watch.stretch import Scrape, Stretch, restarted, stretch_of
@@ -22,7 +23,7 @@ _LONGEST_PAUSE_S = 5.0
 _READINGS = 10
 """Of the page within a stretch, for the means of its gauges."""
 _IN_A_ROW = 3
-"""Stretches that say the same before anything is concluded from them."""
+"""Stretches that say the same before it is concluded that the proof holds, or that the traffic is another."""
 
 
 class WatchLine(Schema):
@@ -38,7 +39,7 @@ class WatchLine(Schema):
     note: str | None = None
     """Why there are no numbers."""
     conclusion: str | None = None
-    """What follows from the last three that said anything; told once."""
+    """What follows from the last ones that said anything; told once."""
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Watcher:
     probe: Callable[[], ProbeResult] | None = None
     concluded: WatchState | None = None
     _states: list[WatchState] = field(default_factory=list)
+    _evidence: Evidence = field(default_factory=Evidence)
 
     def lines(self, seconds: float | None) -> Iterator[WatchLine]:
         """One for each stretch.
@@ -123,15 +125,18 @@ class Watcher:
             return WatchLine(at=at, note="it was started anew")
         stretch = stretch_of(there)
         judgement = self.figures.judge(stretch, probe)
-        conclusion = self._conclusion(judgement.state)
+        conclusion = self._conclusion(judgement)
         return WatchLine(at=at, stretch=stretch, probe=probe, judgement=judgement, conclusion=conclusion)
 
-    def _conclusion(self, state: WatchState) -> str | None:
+    def _conclusion(self, judgement: Judgement) -> str | None:
         """What to do about it, once enough stretches in a row have said the same and it has not been told yet."""
+        state = judgement.state
         if state is WatchState.IDLE:
             return None
         self._states = [*self._states, state][-_IN_A_ROW:]
-        if len(self._states) < _IN_A_ROW or len(set(self._states)) > 1 or state is self.concluded:
+        if state is not WatchState.OTHER_TRAFFIC:
+            self._evidence.take(judgement.slower_by)
+        if not self._agreed(state) or state is self.concluded:
             return None
         self.concluded = state
         return {
@@ -145,3 +150,9 @@ class Watcher:
                 "tuning again pays if nothing did"
             ),
         }[state]
+
+    def _agreed(self, state: WatchState) -> bool:
+        """Whether enough of them say so; against the server it takes more than a few in a row."""
+        if state is WatchState.SLOWER:
+            return self._evidence.enough
+        return len(self._states) == _IN_A_ROW and len(set(self._states)) == 1
