@@ -164,6 +164,25 @@ def test_what_else_the_deployments_container_has_is_carried_over(make, spec, eng
         "extra_hosts": ("models.internal:10.1.2.3",),
         "ipc": "private",
         "shm_gib": 1,
+        "cap_drop": ("NET_RAW",),
+        "device_cgroup_rules": ("c 226:* rwm",),
+        "sysctls": {"net.core.somaxconn": "1024"},
+        "dns": ("10.0.0.2",),
+        "dns_opt": ("use-vc",),
+        "dns_search": ("internal",),
+        "pid": "host",
+        "userns": "host",
+        "cgroup": "host",
+        "cpus": 0.5,
+        "cpuset": "0",
+        "cpu_shares": 512,
+        "pids": None,
+        "memory_gib": 1,
+        "memory_swap_gib": 2,
+        "read_only": True,
+        "tmpfs": ("/scratch:size=1m",),
+        "runtime": "runc",
+        "working_dir": "/tmp",
     }
     with make(**asked).launch(spec()):
         host = only(engine).attrs["HostConfig"]
@@ -171,6 +190,13 @@ def test_what_else_the_deployments_container_has_is_carried_over(make, spec, eng
         assert [(limit["Name"], limit["Soft"], limit["Hard"]) for limit in host["Ulimits"]] == [("nofile", 4096, 8192)]
         assert host["ExtraHosts"] == ["models.internal:10.1.2.3"]
         assert host["ShmSize"] == 1 << 30
+        assert ("NET_RAW" in host["CapDrop"][0], host["DeviceCgroupRules"]) == (True, ["c 226:* rwm"])
+        assert (host["Sysctls"], host["Tmpfs"]) == ({"net.core.somaxconn": "1024"}, {"/scratch": "size=1m"})
+        assert (host["Dns"], host["DnsOptions"], host["DnsSearch"]) == (["10.0.0.2"], ["use-vc"], ["internal"])
+        assert (host["PidMode"], host["UsernsMode"], host["CgroupnsMode"], host["Runtime"]) == (*3 * ("host",), "runc")
+        assert (host["NanoCpus"], host["CpusetCpus"], host["CpuShares"]) == (500_000_000, "0", 512)
+        assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (1 << 30, 2 << 30, None)
+        assert (host["ReadonlyRootfs"], only(engine).attrs["Config"]["WorkingDir"]) == (True, "/tmp")
 
 
 def test_a_volume_that_is_there_already_is_mounted_and_stays(make, spec, engine):

@@ -12,12 +12,13 @@ from tuner.engines.registry import ENGINES
 from tuner.errors import ConfigError
 from tuner.host import nvidia
 from tuner.importer import sources
-from tuner.importer.container import Container, Mount
+from tuner.importer.container import Container, Mount, Options
 from tuner.importer.understood import Deployment, hidden
 from tuner.secrets import has_shape, hide, is_api_key, is_secret
 
 KEY = "deployment"
 _GIVEN_BY_LAUNCHER = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES"})
+_GIB = 1 << 30
 _IN_FRONT = frozenset({"nohup", "exec", "sudo", "env", "time"})
 _CACHES: Mapping[str, str] = {"/cache/vllm": "vllm", "/cache/triton": "triton"}
 """Where tuner puts caches of its own, unless the deployment has its own there."""
@@ -212,7 +213,7 @@ def _program(deployment: Deployment) -> tuple[str, ...]:
 
 def _docker(deployment: Deployment, program: Sequence[str]) -> Iterator[tuple[str, JsonValue]]:
     container = deployment.container
-    options, kept = container.options, list(container.mounts)
+    kept = list(container.mounts)
     if container.image:
         yield "launcher.image", container.image
     hub = _hub(container)
@@ -228,13 +229,34 @@ def _docker(deployment: Deployment, program: Sequence[str]) -> Iterator[tuple[st
         if mount.target.rstrip("/") in _CACHES:
             yield f"launcher.caches.{_CACHES[mount.target.rstrip('/')]}", None
     yield "launcher.wrapped", _is_wrapped(deployment, program)
-    for name in ("devices", "group_add", "security_opt", "cap_add", "extra_hosts"):
-        yield f"launcher.{name}", [*getattr(options, name)]
-    yield "launcher.privileged", options.privileged
-    yield "launcher.user", options.user
+    yield from _carried(container.options)
+
+
+_LISTS = (
+    *("devices", "group_add", "security_opt", "cap_add", "cap_drop", "device_cgroup_rules", "extra_hosts"),
+    *("dns", "dns_opt", "dns_search", "tmpfs"),
+)
+_VALUES = (
+    *("privileged", "user", "pid", "userns", "cgroup", "cgroup_parent", "cpus", "cpuset", "cpu_shares"),
+    *("read_only", "runtime", "working_dir"),
+)
+
+
+def _carried(options: Options) -> Iterator[tuple[str, JsonValue]]:
+    """What its container needs besides GPUs and mounts."""
+    yield from ((f"launcher.{name}", [*getattr(options, name)]) for name in _LISTS)
+    yield from ((f"launcher.{name}", getattr(options, name)) for name in _VALUES)
     yield "launcher.ulimits", {name: [*limits] for name, limits in options.ulimits.items()}
+    yield "launcher.sysctls", dict(options.sysctls)
+    if options.pids is not None:
+        yield "launcher.pids", options.pids if options.pids > 0 else None
+    if options.memory_bytes:
+        yield "launcher.memory_gib", options.memory_bytes / _GIB
+    if options.memory_swap_bytes:
+        swap = options.memory_swap_bytes
+        yield "launcher.memory_swap_gib", swap / _GIB if swap > 0 else -1
     if options.shm_bytes:
-        yield "launcher.shm_gib", options.shm_bytes / (1 << 30)
+        yield "launcher.shm_gib", options.shm_bytes / _GIB
     yield "launcher.ipc", "host" if options.ipc == "host" or not options.shm_bytes else "private"
 
 

@@ -31,6 +31,7 @@ class Project:
         folder: Relative paths start here.
         services: Each service, extended and merged, its variables filled in.
         volumes: The named volumes.
+        configs: Files that services share, by name.
         variables: What could be filled in, of the environment and ``.env``.
         active: The profiles that are asked for.
         files: The files, with what Compose itself adds to them; the later on top of the earlier.
@@ -41,6 +42,7 @@ class Project:
     variables: Variables
     services: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     volumes: dict[str, Any] = field(default_factory=dict)
+    configs: dict[str, Any] = field(default_factory=dict)
     active: frozenset[str] = frozenset()
     files: tuple[Path, ...] = ()
 
@@ -82,6 +84,7 @@ def load(paths: Sequence[Path], environ: Mapping[str, str] | None = None, *, ask
         merged = _merged(merged, _file(path, variables))
     name = str(merged.get("name") or variables.values.get("COMPOSE_PROJECT_NAME") or _project_name(folder))
     project = Project(name, folder, variables, volumes=dict(merged.get("volumes") or {}), files=tuple(files))
+    project.configs = dict(merged.get("configs") or {})
     project.active = frozenset(filter(None, variables.values.get("COMPOSE_PROFILES", "").split(",")))
     project.services = {str(key): value for key, value in (merged.get("services") or {}).items() if value is not None}
     if ask:

@@ -56,6 +56,26 @@ class Options:
         extra_hosts: ``NAME:ADDRESS``, each.
         shm_bytes: Shared memory of its own.
         ipc: Whose shared memory it uses.
+        cap_drop: Capabilities that it goes without.
+        device_cgroup_rules: Devices that it may use without having been given them.
+        pid: ``host``: it sees the host's processes.
+        userns: ``host``: its root is the host's, also where the engine maps users.
+        cgroup: ``host`` or ``private``.
+        cgroup_parent: The cgroup that it is counted in.
+        pids: The most processes and threads; -1 for no limit.
+        cpus: How much of the host's processors it may use.
+        cpuset: Which of them.
+        cpu_shares: Its weight where they are short.
+        memory_bytes: The most of the host's memory.
+        memory_swap_bytes: The same with what is swapped out; -1 for no limit.
+        sysctls: Settings of the kernel for its namespaces.
+        dns: Servers that it asks for names.
+        dns_opt: How it asks them.
+        dns_search: Domains that it tries.
+        read_only: Whether it can write to volumes only.
+        tmpfs: ``PATH`` or ``PATH:OPTIONS``, each.
+        runtime: What runs it, unless that is the engine's usual one or NVIDIA's, which gives GPUs.
+        working_dir: Where its program starts.
     """
 
     devices: tuple[str, ...] = ()
@@ -68,6 +88,26 @@ class Options:
     extra_hosts: tuple[str, ...] = ()
     shm_bytes: int | None = None
     ipc: str | None = None
+    cap_drop: tuple[str, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()
+    pid: str | None = None
+    userns: str | None = None
+    cgroup: str | None = None
+    cgroup_parent: str | None = None
+    pids: int | None = None
+    cpus: float | None = None
+    cpuset: str | None = None
+    cpu_shares: int | None = None
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    dns: tuple[str, ...] = ()
+    dns_opt: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    read_only: bool = False
+    tmpfs: tuple[str, ...] = ()
+    runtime: str | None = None
+    working_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +131,7 @@ class Container:
         files: Files of variables that were read for it.
         before: Commands of its shell in front of it that have to be run again wherever it is started.
         unread: What could not be read, or is read otherwise than it is written, a sentence each.
+        left_out: What no trial's container has of it, likewise.
     """
 
     service: str | None
@@ -109,3 +150,4 @@ class Container:
     files: tuple[Path, ...] = ()
     before: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()

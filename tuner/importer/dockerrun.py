@@ -4,8 +4,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from tuner.importer import dotenv, gpus, notation
+from tuner.importer import carried, dotenv, gpus, notation
 from tuner.importer.container import Container, Mount, Options, Port
 
 _PROGRAMS = frozenset({"docker", "podman", "nerdctl"})
@@ -31,6 +32,57 @@ _SHORT: Mapping[str, str] = {
     "P": "publish-all",
     "q": "quiet",
 }
+_LISTS: Mapping[str, str] = {
+    "add-host": "extra_hosts",
+    "cap-add": "cap_add",
+    "cap-drop": "cap_drop",
+    "device": "devices",
+    "device-cgroup-rule": "device_cgroup_rules",
+    "dns": "dns",
+    "dns-opt": "dns_opt",
+    "dns-option": "dns_opt",
+    "dns-search": "dns_search",
+    "group-add": "group_add",
+    "security-opt": "security_opt",
+    "sysctl": "sysctls",
+    "tmpfs": "tmpfs",
+}
+"""Options that may stand several times, as a compose service has them."""
+_TEXTS: Mapping[str, str] = {
+    "cgroup-parent": "cgroup_parent",
+    "cgroupns": "cgroup",
+    "cpu-period": "cpu_period",
+    "cpu-quota": "cpu_quota",
+    "cpu-shares": "cpu_shares",
+    "cpus": "cpus",
+    "cpuset-cpus": "cpuset",
+    "ipc": "ipc",
+    "memory": "mem_limit",
+    "memory-swap": "memswap_limit",
+    "pid": "pid",
+    "pids-limit": "pids_limit",
+    "privileged": "privileged",
+    "read-only": "read_only",
+    "runtime": "runtime",
+    "shm-size": "shm_size",
+    "user": "user",
+    "userns": "userns_mode",
+    "workdir": "working_dir",
+}
+"""Options of which the last counts, likewise."""
+_READ = frozenset(
+    {"detach", "entrypoint", "env", "env-file", "gpus", "init", "interactive", "mount", "name", "publish"}
+)
+_READ |= {"attach", "disable-content-trust", "publish-all", "quiet", "replace", "rm", "rmi", "sig-proxy", "tls-verify"}
+_READ |= {"tty", "ulimit", "volume"}
+_STAYS: Mapping[str, str] = {
+    **{"net": "network_mode", "network": "network_mode", "network-alias": "network_mode", "ip": "network_mode"},
+    **{"health-cmd": "healthcheck", "health-interval": "healthcheck", "health-retries": "healthcheck"},
+    **{"health-timeout": "healthcheck", "health-start-period": "healthcheck", "no-healthcheck": "healthcheck"},
+    **{"label": "labels", "label-file": "labels", "log-driver": "logging", "log-opt": "logging"},
+    **{"annotation": "annotations", "pull": "pull_policy", "stop-timeout": "stop_grace_period"},
+}
+"""Options that are about more than the server, as a compose service has them."""
 
 
 def arguments(words: Sequence[str]) -> tuple[str, ...] | None:
@@ -69,9 +121,10 @@ def container(words: Sequence[str], outside: Mapping[str, str], folder: Path) ->
         host_network="host" in networks,
         gpus=gpus.visible(granted, env, devices),
         mounts=tuple(_mounts(given, outside, folder)),
-        options=_options(given, devices),
+        options=_options(given),
         files=tuple(file for file in _env_files(given, outside, folder) if file.is_file()),
         unread=tuple(unread),
+        left_out=tuple(_left_out(given)),
     )
 
 
@@ -151,18 +204,17 @@ def _mounts(given: Mapping[str, list[str]], outside: Mapping[str, str], folder: 
             yield Mount(path, target, read_only, None if bind else source)
 
 
-def _options(given: Mapping[str, list[str]], devices: Sequence[str]) -> Options:
-    last = {name: values[-1] for name, values in given.items()}
+def _options(given: Mapping[str, list[str]]) -> Options:
     limits = (re.fullmatch(r"(\w+)=(-?\d+)(?::(-?\d+))?", one) for one in given.get("ulimit", []))
-    return Options(
-        devices=notation.devices(devices),
-        group_add=tuple(given.get("group-add", [])),
-        security_opt=tuple(given.get("security-opt", [])),
-        cap_add=tuple(given.get("cap-add", [])),
-        privileged=last.get("privileged") == "true",
-        user=last.get("user"),
-        ulimits={found[1]: (int(found[2]), int(found[3] or found[2])) for found in limits if found},
-        extra_hosts=tuple(given.get("add-host", [])),
-        shm_bytes=notation.size(last["shm-size"]) if "shm-size" in last else None,
-        ipc=last.get("ipc"),
-    )
+    as_compose: dict[str, Any] = {key: given[name] for name, key in _LISTS.items() if name in given}
+    as_compose |= {key: given[name][-1] for name, key in _TEXTS.items() if name in given}
+    as_compose["ulimits"] = {one[1]: {"soft": one[2], "hard": one[3] or one[2]} for one in limits if one}
+    return carried.options(as_compose)
+
+
+def _left_out(given: Mapping[str, list[str]]) -> Iterator[str]:
+    """Options that no trial's container has, as the same keys of a compose service."""
+    others = [name for name in given if name not in _READ | _LISTS.keys() | _TEXTS.keys()]
+    as_compose: dict[str, Any] = {_STAYS.get(name, name.replace("-", "_")): given[name] for name in others}
+    as_compose |= {key: given[name][-1] for name, key in _TEXTS.items() if name in given}
+    return carried.left_out(as_compose)

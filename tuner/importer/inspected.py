@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from tuner.importer import gpus
+from tuner.importer import carried, gpus
 from tuner.importer.container import Container, Gpus, Mount, Options, Port
 
 _COMPOSE_SERVICE = "com.docker.compose.service"
@@ -14,6 +14,32 @@ _IMAGES_OWN = re.compile(
     r"|PYTHON_\w+|GPG_KEY|UV_\w+|PIP_\w+|VLLM_USAGE_SOURCE|VLLM_BUILD_\w+|SSL_CERT_FILE|HOSTNAME|TORCH_CUDA_ARCH_LIST"
 )
 """Variables that images of vLLM and of CUDA set; without the image's own list they are known by their names."""
+_KEYS: Mapping[str, str] = {
+    "CapAdd": "cap_add",
+    "CapDrop": "cap_drop",
+    "CgroupParent": "cgroup_parent",
+    "CpuPeriod": "cpu_period",
+    "CpuQuota": "cpu_quota",
+    "CpuShares": "cpu_shares",
+    "CpusetCpus": "cpuset",
+    "DeviceCgroupRules": "device_cgroup_rules",
+    "Dns": "dns",
+    "DnsOptions": "dns_opt",
+    "DnsSearch": "dns_search",
+    "ExtraHosts": "extra_hosts",
+    "GroupAdd": "group_add",
+    "IpcMode": "ipc",
+    "Memory": "mem_limit",
+    "PidMode": "pid",
+    "PidsLimit": "pids_limit",
+    "Privileged": "privileged",
+    "ReadonlyRootfs": "read_only",
+    "Runtime": "runtime",
+    "SecurityOpt": "security_opt",
+    "Sysctls": "sysctls",
+    "UsernsMode": "userns_mode",
+}
+"""What a container was created with, as a compose service has it; its cgroup namespace may be the engine's default."""
 
 
 def is_inspected(tree: Any) -> bool:
@@ -51,6 +77,7 @@ def container(attrs: Mapping[str, Any], image_env: Collection[str] | None = None
         mounts=tuple(_mounts(attrs, host)),
         options=_options(config, host, devices),
         unread=tuple(_left_out(config.get("Env") or [], env)) if image_env is None else (),
+        left_out=tuple(_shared(host)),
     )
 
 
@@ -65,6 +92,12 @@ def _left_out(env: Collection[str], kept: Mapping[str, str | None]) -> Iterator[
     names = [name for one in env if (name := one.partition("=")[0]) not in kept]
     if names:
         yield f"what images of vLLM set by themselves is left out: {', '.join(names)}"
+
+
+def _shared(host: Mapping[str, Any]) -> Iterator[str]:
+    """What it has of other containers."""
+    keys = {"PidMode": "pid", "UsernsMode": "userns_mode", "IpcMode": "ipc", "VolumesFrom": "volumes_from"}
+    return carried.left_out({key: host.get(name) for name, key in {**keys, "Links": "links"}.items()})
 
 
 def _gpus(host: Mapping[str, Any], env: Collection[str]) -> Gpus:
@@ -98,16 +131,17 @@ def _mounts(attrs: Mapping[str, Any], host: Mapping[str, Any]) -> Iterator[Mount
 
 
 def _options(config: Mapping[str, Any], host: Mapping[str, Any], devices: list[str]) -> Options:
-    shm = host.get("ShmSize")
-    return Options(
-        devices=tuple(devices),
-        group_add=tuple(host.get("GroupAdd") or ()),
-        security_opt=tuple(host.get("SecurityOpt") or ()),
-        cap_add=tuple(host.get("CapAdd") or ()),
-        privileged=bool(host.get("Privileged")),
-        user=config.get("User") or None,
-        ulimits={one["Name"]: (one["Soft"], one["Hard"]) for one in host.get("Ulimits") or []},
-        extra_hosts=tuple(host.get("ExtraHosts") or ()),
-        shm_bytes=shm if shm and shm != 64 << 20 else None,
-        ipc=host.get("IpcMode") or None,
-    )
+    shm, memory = host.get("ShmSize"), host.get("Memory") or 0
+    swap = host.get("MemorySwap") or 0
+    as_compose = {
+        **{key: host.get(name) for name, key in _KEYS.items()},
+        "devices": devices,
+        "user": config.get("User"),
+        "working_dir": config.get("WorkingDir"),
+        "ulimits": {one["Name"]: {"soft": one["Soft"], "hard": one["Hard"]} for one in host.get("Ulimits") or []},
+        "shm_size": shm if shm and shm != 64 << 20 else None,
+        "cpus": (host.get("NanoCpus") or 0) / 1e9,
+        "memswap_limit": None if swap in (0, 2 * memory) else swap,  # twice the memory is the engine's default
+        "tmpfs": [f"{path}:{said}" if said else path for path, said in (host.get("Tmpfs") or {}).items()],
+    }
+    return carried.options({key: value for key, value in as_compose.items() if value})

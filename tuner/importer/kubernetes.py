@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from tuner.importer import gpus, notation
+from tuner.importer import carried, gpus, notation
 from tuner.importer.container import Container, Gpus, Mount, Options, Port
 
 _GPU = re.compile(r"(?:nvidia|amd|habana)\.(?:com|ai)/(?:gpu|gaudi|mig-.*)|gpu\.intel\.com/.*|intel\.com/gpu")
@@ -175,10 +176,23 @@ def _options(one: Mapping[str, Any], pod: Mapping[str, Any]) -> Options:
         if _at(volume, "emptyDir", "medium") == "Memory"
     ]
     context = {**(pod.get("securityContext") or {}), **(one.get("securityContext") or {})}
-    return Options(
-        cap_add=tuple(map(str, _at(context, "capabilities", "add") or [])),
-        privileged=context.get("privileged") in ("true", True),
-        user=str(context["runAsUser"]) if context.get("runAsUser") else None,
-        shm_bytes=next(iter(shm), None),
-        ipc="host" if pod.get("hostIPC") in ("true", True) else None,
-    )
+    as_compose = {
+        "cap_add": _at(context, "capabilities", "add"),
+        "cap_drop": _at(context, "capabilities", "drop"),
+        "privileged": context.get("privileged"),
+        "read_only": context.get("readOnlyRootFilesystem"),
+        "ipc": "host" if pod.get("hostIPC") in ("true", True) else None,
+        "pid": "host" if pod.get("hostPID") in ("true", True) else None,
+        "working_dir": one.get("workingDir"),
+        "cpus": _processors(str(_at(one, "resources", "limits", "cpu") or "")),
+        "mem_limit": _at(one, "resources", "limits", "memory"),
+    }
+    made = carried.options({key: value for key, value in as_compose.items() if value})
+    user = context.get("runAsUser")
+    return replace(made, user=str(user) if user else None, shm_bytes=next(iter(shm), None))
+
+
+def _processors(text: str) -> float | None:
+    """``8`` or ``7500m``; ``None`` for anything else, such as a template's placeholder."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", text)
+    return (float(found[1]) / (1000 if found[2] else 1) or None) if found else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tuner.importer.container import Mount, Port
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", re.IGNORECASE)
 _SCALE = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _PORT = re.compile(
     r"(?:(?P<address>\[[^\]]*\]|[^:]*):)?(?P<host>\d+)(?:-\d+)?:(?P<inside>\d+)(?:-\d+)?(?:/(?:tcp|udp))?", re.ASCII
@@ -15,7 +15,7 @@ _NAMED = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 def size(text: str) -> int | None:
-    """``16gb``, ``8G``, ``1073741824`` in bytes; ``None`` for anything else."""
+    """``16gb``, ``8G``, ``2Gi``, ``1073741824`` in bytes; ``None`` for anything else."""
     found = _SIZE.fullmatch(text)
     return round(float(found[1]) * _SCALE[found[2].lower()]) if found else None
 

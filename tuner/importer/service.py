@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.importer import dockerfile, gpus, notation
-from tuner.importer.compose import Project, env_files, environment, mapping
-from tuner.importer.container import Container, Gpus, Mount, Options, Port
+from tuner.importer import carried, dockerfile, gpus, notation
+from tuner.importer.compose import Project, env_files, environment
+from tuner.importer.container import Container, Gpus, Mount, Port
 from tuner.importer.dockerfile import Built
 
 
@@ -28,9 +28,10 @@ def container(project: Project, name: str) -> Container:
         host_network=service.get("network_mode") == "host",
         gpus=_gpus(service, env),
         mounts=tuple(_mounts(project, service)),
-        options=options(service),
+        options=carried.options(service),
         files=tuple(path for path, _ in env_files(project, service) if path.is_file()),
-        unread=tuple([*project.variables.of(name), *_unnamed(service)]),
+        unread=tuple(_unread(project, name)),
+        left_out=tuple(carried.left_out(service)),
     )
 
 
@@ -62,9 +63,12 @@ def _built(project: Project, service: Mapping[str, Any]) -> Built:
     return dockerfile.read(context / str(named.get("dockerfile") or "Dockerfile"))
 
 
-def _unnamed(service: Mapping[str, Any]) -> Iterator[str]:
+def _unread(project: Project, name: str) -> Iterator[str]:
+    service = project.services[name]
+    yield from project.variables.of(name)
     if service.get("build") and not service.get("image"):
         yield "the image is built from a Dockerfile and has no name of its own"
+    yield from (said for one in _configs(project, service) if isinstance(said := _config(project, *one), str))
 
 
 def _named(secret: Any) -> str:
@@ -93,23 +97,13 @@ def _gpus(service: Mapping[str, Any], env: Mapping[str, str | None]) -> Gpus:
     if given is None:
         named = "nvidia" if env.get("NVIDIA_VISIBLE_DEVICES") else service.get("runtime")  # the default may be nvidia's
         given = gpus.of_runtime(named, env)
-    return gpus.visible(given, env, _devices(service))
+    return gpus.visible(given, env, carried.devices(service))
 
 
 def _at(tree: Any, *path: str) -> Any:
     for key in path:
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree
-
-
-def _devices(service: Mapping[str, Any]) -> list[str]:
-    raw = service.get("devices") or []
-    return [_device(one) if isinstance(one, Mapping) else str(one) for one in raw]
-
-
-def _device(one: Mapping[str, Any]) -> str:
-    source = str(one.get("source"))
-    return ":".join([source, str(one.get("target") or source), str(one.get("permissions") or "rwm")])
 
 
 def _mounts(project: Project, service: Mapping[str, Any]) -> Iterator[Mount]:
@@ -120,6 +114,26 @@ def _mounts(project: Project, service: Mapping[str, Any]) -> Iterator[Mount]:
             yield from _long(one, project.folder, home, names)
         elif found := notation.mount(str(one), project.folder, home, names):
             yield found
+    made = (_config(project, *one) for one in _configs(project, service))
+    yield from (one for one in made if isinstance(one, Mount))
+
+
+def _configs(project: Project, service: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The project's configs that a service sees as files: their names, and where."""
+    for one in service.get("configs") or []:
+        said = one if isinstance(one, Mapping) else {"source": one}
+        name = str(said.get("source"))
+        yield name, str(said.get("target") or f"/{name}")
+
+
+def _config(project: Project, name: str, target: str) -> Mount | str:
+    """A config that is a file of this host is mounted, as Compose does it; of any other, that no trial has it."""
+    config = project.configs.get(name)
+    file = config.get("file") if isinstance(config, Mapping) else None
+    if file is None:
+        return f"the config {name} is no file of this host: no trial has it (at {target})"
+    home = project.variables.values.get("HOME", str(Path.home()))
+    return Mount(notation.host_path(str(file), project.folder, home), target, read_only=True)
 
 
 def _volume(project: Project, name: str, volume: Any) -> str:
@@ -140,37 +154,3 @@ def _long(one: Mapping[str, Any], folder: Path, home: str, names: Mapping[str, s
         yield Mount(notation.host_path(source, folder, home), target, read_only)
     elif one.get("type") == "volume" and source:
         yield Mount(source, target, read_only, names.get(source, source))
-
-
-def options(service: Mapping[str, Any]) -> Options:
-    """What travels into each trial's container."""
-    return Options(
-        devices=notation.devices(_devices(service)),
-        group_add=_texts(service.get("group_add")),
-        security_opt=_texts(service.get("security_opt")),
-        cap_add=_texts(service.get("cap_add")),
-        privileged=service.get("privileged") in ("true", True),
-        user=str(service["user"]) if service.get("user") else None,
-        ulimits={name: _ulimit(limit) for name, limit in (service.get("ulimits") or {}).items()},
-        extra_hosts=tuple(_hosts(service.get("extra_hosts"))),
-        shm_bytes=notation.size(str(service["shm_size"])) if service.get("shm_size") else None,
-        ipc=service.get("ipc") or None,
-    )
-
-
-def _texts(raw: Any) -> tuple[str, ...]:
-    return tuple(str(one) for one in raw or [])
-
-
-def _ulimit(limit: Any) -> tuple[int, int]:
-    if isinstance(limit, Mapping):
-        return int(str(limit["soft"])), int(str(limit["hard"]))
-    return int(str(limit)), int(str(limit))
-
-
-def _hosts(raw: Any) -> Iterator[str]:
-    """``NAME:ADDRESS``; a list may have ``=`` between them."""
-    if isinstance(raw, Mapping):
-        yield from (f"{name}:{address}" for name, address in mapping(raw).items())
-    else:
-        yield from (str(one).replace("=", ":", 1) if "=" in str(one) else str(one) for one in raw or [])

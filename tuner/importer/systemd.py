@@ -5,14 +5,36 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tuner.errors import ConfigError
-from tuner.importer import composed, dockerrun, dotenv, gpus, notation
+from tuner.importer import carried, composed, dockerrun, dotenv, gpus, notation
 from tuner.importer.container import Container, Options
 from tuner.importer.interpolation import Variables
 
 _SECTION = re.compile(r"^\[(\w+)\]\s*$", re.MULTILINE)
 _PREFIXES = "@-:+!|"
+_LISTS: Mapping[str, str] = {
+    "AddCapability": "cap_add",
+    "AddDevice": "devices",
+    "AddHost": "extra_hosts",
+    "DNS": "dns",
+    "DNSOption": "dns_opt",
+    "DNSSearch": "dns_search",
+    "DropCapability": "cap_drop",
+    "GroupAdd": "group_add",
+    "Sysctl": "sysctls",
+    "Tmpfs": "tmpfs",
+}
+_TEXTS: Mapping[str, str] = {
+    "Memory": "mem_limit",
+    "PidsLimit": "pids_limit",
+    "ReadOnly": "read_only",
+    "ShmSize": "shm_size",
+    "User": "user",
+    "UserNS": "userns_mode",
+    "WorkingDir": "working_dir",
+}
 
 
 @dataclass(slots=True)
@@ -159,7 +181,7 @@ def _quadlet(unit: Unit, path: Path, outside: Mapping[str, str]) -> Container:
         env |= _file(one, unread)
     for one in unit.all("Container", "Environment"):
         env |= dict(part.partition("=")[::2] for part in _split(one))
-    devices = unit.all("Container", "AddDevice")
+    devices, as_compose = unit.all("Container", "AddDevice"), _as_compose(unit)
     home = outside.get("HOME", str(Path.home()))
     volumes = (one.replace("%h", home) for one in unit.all("Container", "Volume"))
     mounts = [notation.mount(one, path.parent, home) for one in volumes]
@@ -175,11 +197,20 @@ def _quadlet(unit: Unit, path: Path, outside: Mapping[str, str]) -> Container:
         host_network=unit.last("Container", "Network") == "host",
         gpus=gpus.visible(None, env, devices),
         mounts=tuple(filter(None, mounts)),
-        options=Options(
-            devices=notation.devices(devices),
-            group_add=tuple(unit.all("Container", "GroupAdd")),
-            user=unit.last("Container", "User"),
-            shm_bytes=notation.size(unit.last("Container", "ShmSize") or ""),
-        ),
-        unread=tuple(unread),
+        options=carried.options(as_compose),
+        unread=(*unread, *_left_out(unit)),
+        left_out=tuple(carried.left_out(as_compose)),
     )
+
+
+def _as_compose(unit: Unit) -> dict[str, Any]:
+    """What a ``.container`` file asks of Podman, as a compose service has it."""
+    lists = {key: unit.all("Container", name) for name, key in _LISTS.items()}
+    texts = {key: unit.last("Container", name) for name, key in _TEXTS.items()}
+    unlabelled = unit.last("Container", "SecurityLabelDisable") == "true"
+    return {**lists, **texts, "security_opt": ["label=disable"] if unlabelled else []}
+
+
+def _left_out(unit: Unit) -> Iterator[str]:
+    for one in unit.all("Container", "PodmanArgs"):
+        yield f"PodmanArgs={one} is not read"

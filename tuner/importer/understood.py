@@ -216,6 +216,7 @@ def _deployment(container: Container, engine: str, found: _Found, where: Where) 
     if found.command:
         gone = ENGINES[engine].conventions.gone(flags, container.image or container.base)
         said += [*found.command.remarks, *gone, *([] if model else ["no model is named"])]
+    said += container.left_out
     understood = Understood(
         service=container.service,
         image=container.image,
@@ -262,6 +263,10 @@ def _weakened(container: Container) -> Iterator[str]:
     """What overrides the hardening of each trial's container."""
     options = container.options
     given = [f"security_opt {one}" for one in options.security_opt] + [f"cap_add {one}" for one in options.cap_add]
+    given += [f"device_cgroup_rules {one}" for one in options.device_cgroup_rules]
+    shared = {"pid": options.pid, "userns_mode": options.userns, "cgroup": options.cgroup}
+    given += [f"{name}: host" for name, value in shared.items() if value == "host"]
+    given += ["no limit of processes"] if options.pids == -1 else []
     for one in [*(["privileged"] if options.privileged else []), *given]:
         yield f"{one} is carried into each trial's container, and overrides its hardening"
 

@@ -30,7 +30,7 @@ def exported(options: DockerLauncherConfig, image: StudyImage, gpus: tuple[int, 
         origin=f"{image.reference}, {image.id}",
         port=CONTAINER_PORT,
         environment={**options.environment, **image.env, **own, **gpu_env(gpus, image.wsl)},
-        service={"volumes": _volumes(options), **_limits(options), **_gpus(gpus)},
+        service={"volumes": _volumes(options), **_shared_memory(options), **options.compose_options, **_gpus(gpus)},
         volumes={
             **{one.name: {"name": one.name, "external": True} for one in options.named_volumes},
             **{cache: {"name": volume_name(cache)} for cache in options.caches},
@@ -39,24 +39,8 @@ def exported(options: DockerLauncherConfig, image: StudyImage, gpus: tuple[int, 
     )
 
 
-_LISTS = ("devices", "group_add", "cap_add", "security_opt", "extra_hosts")
-
-
-def _limits(options: DockerLauncherConfig) -> Mapping[str, Any]:
-    return {
-        **({"ipc": "host"} if options.ipc == "host" else {"shm_size": f"{options.shm_gib:g}gb"}),
-        **({"mem_limit": f"{options.memory_gib:g}gb"} if options.memory_gib else {}),
-        **({"user": options.user} if options.user else {}),
-        **{name: list(values) for name in _LISTS if (values := getattr(options, name))},
-        **({"privileged": True} if options.privileged else {}),
-        **(
-            {"ulimits": {name: _ulimit(*limits) for name, limits in options.ulimits.items()}} if options.ulimits else {}
-        ),
-    }
-
-
-def _ulimit(soft: int, hard: int) -> Mapping[str, int]:
-    return {"soft": soft, "hard": hard}
+def _shared_memory(options: DockerLauncherConfig) -> Mapping[str, Any]:
+    return {"ipc": "host"} if options.ipc == "host" else {"shm_size": f"{options.shm_gib:g}gb"}
 
 
 def _volumes(options: DockerLauncherConfig) -> list[Mapping[str, Any]]:

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from tuner.host.check_result import CheckResult
 from tuner.host.inside import Inside
 from tuner.launchers.base import Launcher
 from tuner.launchers.config import Check, LauncherConfig, Progress
+from tuner.launchers.docker.carried import CarriedOptions
 from tuner.launchers.export import Export
 from tuner.schema import Schema, without_nulls
 
@@ -57,7 +58,7 @@ class VolumeMount(Schema):
     read_only: bool
 
 
-class DockerLauncherConfig(LauncherConfig):
+class DockerLauncherConfig(CarriedOptions, LauncherConfig):
     """The server is a container of the Docker engine on this host."""
 
     kind: Literal["docker"]
@@ -83,35 +84,14 @@ class DockerLauncherConfig(LauncherConfig):
     ipc: Literal["host", "private"] = "host"
     """vLLM's workers speak through shared memory: the host's, or ``shm_gib`` of their own."""
     shm_gib: PositiveFloat = 8
-    memory_gib: PositiveFloat | None = None
-    """The most host memory that a container may use."""
     port: Annotated[int, Field(ge=1024, le=65535)] | None = None
     """The port on 127.0.0.1 that it is published on; null takes a free one."""
     network: str | None = None
     """The Docker network that it is in, so that whoever else is in it can reach it; null makes one for each launch."""
-    pids: PositiveInt | None = 16384
-    """The most processes and threads that a container may have."""
     new_privileges: bool = False
     """Whether a program in it may gain privileges that its user does not have (setuid)."""
     drop_capabilities: bool = False
     """Takes root's capabilities away; an image whose program changes its user or the owner of files needs some."""
-    security_opt: tuple[str, ...] = ()
-    """Security options of the deployment, as in a compose file; what they say of new privileges counts more than
-    ``new_privileges``."""
-    user: str | None = None
-    """The user that the program runs as, ``UID:GID``; null takes the image's."""
-    devices: tuple[str, ...] = ()
-    """Devices of the host, ``HOST:CONTAINER:rwm``, besides the GPUs."""
-    group_add: tuple[str, ...] = ()
-    """Further groups of that user, such as those that own the devices."""
-    cap_add: tuple[str, ...] = ()
-    """Capabilities that the deployment adds; they count more than ``drop_capabilities``."""
-    privileged: bool = False
-    """Whether the container may do everything, as the deployment's may; it overrides all hardening."""
-    ulimits: dict[str, tuple[int, int]] = Field(default_factory=dict)
-    """Limits of the deployment by name, soft and hard: ``memlock: [-1, -1]``."""
-    extra_hosts: tuple[str, ...] = ()
-    """Names of hosts that the container knows, ``NAME:ADDRESS``."""
     wrapped: bool = False
     """Whether the image's own entrypoint runs in front of the engine's command line."""
 
@@ -194,6 +174,11 @@ class DockerLauncherConfig(LauncherConfig):
         from tuner.launchers.docker.prepare import prepared
 
         return prepared(self, config, progress)
+
+    @property
+    def on_a_port_of_its_own(self) -> "DockerLauncherConfig":
+        """On a free one."""
+        return self.model_copy(update={"port": None})
 
     @property
     def where(self) -> str:
