@@ -6,7 +6,7 @@ launches, and for which settings, follows from those that were both.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from math import exp, log, sqrt
+from math import exp, log, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,13 +107,13 @@ class Surrogate:
 
     def expected_improvement(self, candidates: Sequence[Candidate]) -> Array:
         """The gain over the best that is expected of each, in logs, if it runs and keeps its limits."""
-        from scipy.stats import norm
+        from scipy.special import ndtr
 
         assert self.best is not None
         points = self._points(candidates)
         gain, deviation = self._goal.difference(*self.against(candidates, self.best.candidate))
         ratio = gain / deviation
-        improvement = gain * norm.cdf(ratio) + deviation * norm.pdf(ratio)
+        improvement = gain * ndtr(ratio) + deviation * np.exp(-(ratio**2) / 2) / sqrt(2 * pi)
         return np.asarray(improvement * self._keeps(points) * self._runs(points))
 
     def reading(self, candidate: Candidate) -> tuple[float, float, float]:
@@ -220,12 +220,12 @@ class Surrogate:
 
     def _keeps(self, points: Array) -> Array:
         """The chance that all limits are kept."""
-        from scipy.stats import norm
+        from scipy.special import ndtr
 
         chance = np.ones(len(points))
         for name in self._limits:
             beyond, deviation = self._beyond(name, points)
-            chance = chance * norm.cdf(-beyond / deviation)
+            chance = chance * ndtr(-beyond / deviation)
         return chance
 
     def _beyond(self, name: str, points: Array) -> tuple[Array, Array]:
@@ -248,7 +248,7 @@ class Surrogate:
 
         A regression of ones and zeros is wrong in its tails, so that what it holds to be likely to die is avoided more.
         """
-        from scipy.stats import norm
+        from scipy.special import ndtr
 
         died = np.array([1.0 if each.values is None else 0.0 for each in self._seen])
         if not died.any():
@@ -256,7 +256,7 @@ class Surrogate:
         axes = Axes(self._axes.ordered, (1.0,) * len(self._axes.ordered))  # what is not fast may well be large
         seen, zero = self._points(each.candidate for each in self._seen), np.zeros(len(died))
         mean, _ = GaussianProcess(axes, seen, _SURE - died, zero, Precision(0.1)).at(points, np.zeros(len(points)))
-        return np.asarray(norm.cdf((mean - _EVEN) / _STEEP))
+        return np.asarray(ndtr((mean - _EVEN) / _STEEP))
 
     def _points(self, candidates: Iterable[Candidate]) -> Array:
         """A row each, as launches."""
