@@ -1,9 +1,9 @@
 """How often `tuner watch` calls a server slow that does what was proven, and how soon it finds one that is slower.
 
-Eight hours at a look a minute, of users who are no closed loop: their rate wanders (autocorrelated, lognormal), bursts of
-minutes bring three times as many, lengths are lognormal; the machine is slower at times (autocorrelated, and others on it
-for a minute now and then). The proof was made with users in a closed loop, in four launches, of which each has a speed of
-its own, as the launch that serves has.
+Eight hours at a look a minute, of users who are no closed loop: their rate wanders (autocorrelated, lognormal), bursts
+of minutes bring three times as many, lengths are lognormal; the machine is slower at times (autocorrelated, and others
+on it for a minute now and then). The proof was made with users in a closed loop, in four launches, of which each has a
+speed of its own, as the launch that serves has.
 
 python -m tests.bench.watch [--quick]
 """
