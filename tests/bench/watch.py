@@ -18,7 +18,7 @@ from multiprocessing import get_context
 import numpy as np
 from scipy.stats import binomtest
 
-from tuner.watch.evidence import Evidence
+from tuner.watch.evidence import SlownessEvidence
 from tuner.watch.holding import ProofFigures, WatchState
 from tuner.watch.stretch import MedianBucket, Stretch
 
@@ -187,7 +187,7 @@ def alarms(scenario: Scenario, figures: ProofFigures, count: int, seed: int) -> 
     """The minute in which each of so many servers is said not to do what was proven; ``None`` for those never."""
     assert figures.per_s is not None
     machines = Machines(scenario, count, seed, figures.per_s * scenario.load)
-    evidence, found = [Evidence() for _ in range(count)], list[int | None]([None] * count)
+    evidence, found = [SlownessEvidence() for _ in range(count)], list[int | None]([None] * count)
     machines.look()
     for minute in range(1, HOURS * 60 + 1):
         told = machines.look()
