@@ -87,6 +87,13 @@ class Limit(Schema):
         assert bound is not None
         return bound
 
+    @property
+    def said(self) -> str:
+        """``at most 1.1 × the deployed configuration's``, ``at least 200``."""
+        word = "at most" if self.max is not None else "at least"
+        of = " × the deployed configuration's" if self.of == "baseline" else ""
+        return f"{word} {self.bound:g}{of}"
+
     def on(self, name: str) -> "Limit":
         """The same limit for values as ``comparable`` has them: of a count, half-way to what is just beyond it."""
         if not counted(name):

@@ -1,9 +1,9 @@
 """How often `tuner watch` calls a server slow that does what was proven, and how soon it finds one that is slower.
 
-Eight hours at a look a minute, of users who are no closed loop: their rate wanders (autocorrelated, lognormal), bursts of
-minutes bring three times as many, lengths are lognormal; the machine is slower at times (autocorrelated, and others on it
-for a minute now and then). The proof was made with users in a closed loop, in four launches, of which each has a speed of
-its own, as the launch that serves has.
+Eight hours at a look a minute, of users who are no closed loop: their rate wanders (autocorrelated, lognormal), bursts
+of minutes bring three times as many, lengths are lognormal; the machine is slower at times (autocorrelated, and others
+on it for a minute now and then). The proof was made with users in a closed loop, in four launches, of which each has a
+speed of its own, as the launch that serves has.
 
 python -m tests.bench.watch [--quick]
 """
@@ -18,7 +18,7 @@ from multiprocessing import get_context
 import numpy as np
 from scipy.stats import binomtest
 
-from tuner.watch.evidence import Evidence
+from tuner.watch.evidence import SlownessEvidence
 from tuner.watch.holding import ProofFigures, WatchState
 from tuner.watch.stretch import MedianBucket, Stretch
 
@@ -187,7 +187,7 @@ def alarms(scenario: Scenario, figures: ProofFigures, count: int, seed: int) -> 
     """The minute in which each of so many servers is said not to do what was proven; ``None`` for those never."""
     assert figures.per_s is not None
     machines = Machines(scenario, count, seed, figures.per_s * scenario.load)
-    evidence, found = [Evidence() for _ in range(count)], list[int | None]([None] * count)
+    evidence, found = [SlownessEvidence() for _ in range(count)], list[int | None]([None] * count)
     machines.look()
     for minute in range(1, HOURS * 60 + 1):
         told = machines.look()

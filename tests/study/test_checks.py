@@ -45,6 +45,36 @@ def test_a_demo_passes_every_check_and_its_time_is_called_a_guess(load, tmp_path
     assert not list(tmp_path.glob("*/config.yaml"))
 
 
+OTHER_GOALS = ("kv_tokens", "kv_requests", "startup_s", "tpot_ms.p50.prompt_5000.cold", "e2e_ms.p95.alone")
+
+
+@pytest.mark.parametrize("name", OTHER_GOALS)
+def test_whatever_is_measured_is_a_goal_that_the_plan_names_next_to_those_it_joins(load, name):
+    way = "maximize" if name.startswith("kv") else "minimize"
+    asked = load(f"objective.goals.{name}={way}")
+    checks = examined(asked)
+    assert checks.refused == ()
+    text = plan_of(asked, checks=checks).text
+    assert f"goals      maximize output_tokens_per_s, {way} {asked.objective.deciding.goals[1]}\n" in text
+    assert "limits     tpot_p50_ms at most 1.1 × the deployed configuration's, ttft_p50_ms at most 1.25 ×" in text
+    alone = load(f"objective.goals.{name}={way}", "~objective.goals.output_tokens_per_s")
+    assert len(alone.objective.goals) == 1
+
+
+def test_energy_that_nobody_counts_is_refused_in_the_plan_as_at_the_start(load):
+    asked = load("objective=energy")
+    assert "energy_per_token_j needs the energy counter of NVML" in said(examined(asked))
+    with pytest.raises(ConfigError, match="this hardware has none"):
+        run_study(asked, lambda event: None)
+
+
+def test_a_cost_without_a_price_is_refused_and_with_one_planned(load):
+    cost = "objective.goals={cost_per_million_tokens: minimize}"
+    with pytest.raises(ConfigError, match="needs the price of the machine"):
+        load(cost)
+    assert examined(load(cost, "hardware.price_per_hour=2")).refused == ()
+
+
 def test_a_time_that_was_measured_is_no_guess(load, tmp_path):
     simulated_study(tmp_path, 3, "study.confirm=0")
     known = plan_of(load("budget.trials=9", "study.confirm=0"))

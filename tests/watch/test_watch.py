@@ -27,7 +27,7 @@ from tuner.load.target import Target
 from tuner.load.workload import Workload
 from tuner.records.outcome import Outcome
 from tuner.terminal.watch import line
-from tuner.watch.evidence import Evidence
+from tuner.watch.evidence import SlownessEvidence
 from tuner.watch.holding import Judgement, ProofFigures, WatchState
 from tuner.watch.probing import Prober, ProbeResult
 from tuner.watch.proven import mean_tpot_ms
@@ -107,7 +107,7 @@ def test_a_load_is_another_only_if_rate_and_users_say_so(seen, state):
 
 @pytest.mark.parametrize(("slower_by", "stretches"), [(0.15, 85), (0.3, 25)])
 def test_it_takes_so_many_stretches_to_call_a_server_slow(slower_by, stretches):
-    evidence = Evidence()
+    evidence = SlownessEvidence()
     for _ in range(stretches - 1):
         evidence.take(slower_by)
     assert not evidence.enough
@@ -116,7 +116,7 @@ def test_it_takes_so_many_stretches_to_call_a_server_slow(slower_by, stretches):
 
 
 def test_a_server_that_is_slower_now_and_then_is_never_called_slow():
-    evidence = Evidence()
+    evidence = SlownessEvidence()
     for place in range(10_000):
         evidence.take(0.5 if place % 30 < 10 else 0.0)
         assert not evidence.enough

@@ -8,9 +8,7 @@ from pydantic import JsonValue
 
 from tuner.config import Config
 from tuner.engines.base import Engine
-from tuner.errors import ConfigError
 from tuner.foresight.preflight import Ground, ground_of, impossible
-from tuner.host.gpu import counts_energy
 from tuner.host.leases import reserved
 from tuner.launchers.base import Launcher
 from tuner.load.client import LoadClient
@@ -20,6 +18,7 @@ from tuner.site.gpus import SoleUser, check_there
 from tuner.site.power import check_power, power_kept
 from tuner.site.takeover import in_the_way, taken_over
 from tuner.study import events
+from tuner.study.checks import check_energy
 from tuner.trial.workbench import Workbench
 
 
@@ -39,7 +38,7 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
         ConfigError: The configuration names something that is not there.
         InfrastructureError: The image, the model or the GPUs cannot be had.
     """
-    _check_energy(config)
+    check_energy(config)
     options, engine = config.engine, make_engine(config)
     alone = reserved(config.gpus, f"study {config.study.name} (process {os.getpid()})")
     with alone, LoadClient() as client, _launcher(config, engine, listener) as (launcher, ground):
@@ -63,20 +62,6 @@ def workbench(config: Config, listener: events.Listener = _unheard) -> Iterator[
             price_per_hour=config.hardware.price_per_hour,
         )
         yield bench, ground
-
-
-def _check_energy(config: Config) -> None:
-    """Energy is counted by the GPUs themselves, where they do."""
-    if "energy_per_token_j" not in config.objective.deciding.names:
-        return
-    gpus = config.hardware.gpus
-    if config.hardware.simulated or not counts_energy(gpus):
-        asked = f"GPU {', '.join(map(str, gpus))}" if gpus and not config.hardware.simulated else "this hardware"
-        raise ConfigError(
-            f"energy_per_token_j needs the energy counter of NVML (nvidia-ml-py, GPUs from Volta on): {asked} has none",
-            place="objective",
-            fix="name another goal or limit, such as cost_per_million_tokens with hardware.price_per_hour",
-        )
 
 
 def _launch_args(config: Config, engine: Engine, ground: Ground | None) -> Mapping[str, JsonValue]:

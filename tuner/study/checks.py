@@ -11,6 +11,7 @@ from tuner.config import Config
 from tuner.dashboard.storage import check_storage
 from tuner.errors import ConfigError, TunerError
 from tuner.foresight.preflight import Preflight, ground_of, impossible
+from tuner.host.gpu import counts_energy
 from tuner.host.leases import reserved, state_dir
 from tuner.host.places import check_writable
 from tuner.launchers.config import Check
@@ -78,6 +79,35 @@ def check_prompts(config: Config) -> None:
                 f"prompt and output take {tokens} tokens (+ {SLACK_TOKENS} slack), model.args.max_model_len={context}"
             )
             raise ConfigError(said, place=place, fix="shorten prompt_tokens or output_tokens, or raise max_model_len")
+
+
+def check_energy(config: Config) -> None:
+    """Make sure that energy is counted where it decides: the GPUs do it themselves, if they do.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if not _decides_energy(config):
+        return
+    gpus = config.hardware.gpus
+    if config.hardware.simulated or not counts_energy(gpus):
+        asked = f"GPU {', '.join(map(str, gpus))}" if gpus and not config.hardware.simulated else "this hardware"
+        raise ConfigError(
+            f"energy_per_token_j needs the energy counter of NVML (nvidia-ml-py, GPUs from Volta on): {asked} has none",
+            place="objective",
+            fix="name another goal or limit, such as cost_per_million_tokens with hardware.price_per_hour",
+        )
+
+
+def _decides_energy(config: Config) -> bool:
+    return "energy_per_token_j" in config.objective.deciding.names
+
+
+def _energy(config: Config) -> Iterator[str]:
+    if config.gpus and not check_there(config.gpus):
+        yield "no driver answers on this host"
+        return
+    check_energy(config)
 
 
 def _resume(config: Config) -> Iterator[str]:
@@ -161,4 +191,5 @@ def _checks(config: Config) -> Mapping[str, Check]:
     own = {"folders": check_places, "resume": _resume, **launchers, "GPUs": _gpus, "flags": _flags, "prompts": _prompts}
     own |= {"tuned kernels": check_kernels} if config.engine.kernels else {}
     own |= {"power": check_power} if caps_power(config) else {}
+    own |= {"energy": _energy} if _decides_energy(config) else {}
     return {**own, "earlier studies": _sources} if config.search.warm_from else own

@@ -61,6 +61,10 @@ class StudyPlan(Schema):
     env: dict[str, str] = Field(default_factory=dict)
     """Its variables."""
     objective: str
+    goals: tuple[str, ...] = ()
+    """What is optimised, each with its direction: those of the objective and those that were added to it."""
+    limits: tuple[str, ...] = ()
+    """What is to be kept, each with its bound."""
     workload: str
     search: str
     begins_with: tuple[str, ...] = ()
@@ -109,6 +113,8 @@ class StudyPlan(Schema):
             f"launcher   {self.launcher}",
             f"trial 0    {self._trial_0()}",
             f"objective  {self.objective}, workload {self.workload}, search {self.search}",
+            f"goals      {', '.join(self.goals)}",
+            *([f"limits     {', '.join(self.limits)}"] if self.limits else []),
             *(f"begins with {each}" for each in self.begins_with),
         ]
 
@@ -171,6 +177,8 @@ def plan_of(config: Config, checks: Checks | None = None, differences: tuple[str
         command=_command(config),
         env=config.model.env,
         objective=config.objective.name,
+        goals=tuple(f"{way} {name}" for name, way in config.objective.goals.items()),
+        limits=tuple(f"{name} {limit.said}" for name, limit in config.objective.limits.items()),
         workload=config.workload.name,
         search=config.search.kind,
         begins_with=_begins_with(config),

@@ -33,7 +33,7 @@ class _Bet:
 
 
 @dataclass(slots=True)
-class Evidence:
+class SlownessEvidence:
     """What the comparable stretches say against a server so far."""
 
     _slower: _Bet = field(default_factory=lambda: _Bet(0.5))

@@ -131,7 +131,7 @@ class ProofFigures:
             ("prompt tokens", stretch.prompt_tokens, self.prompt_tokens),
             ("output tokens", stretch.output_tokens, self.output_tokens),
         )
-        yield from (_said(*side) for side in lengths if _differs(*side[1:], _ALIKE))
+        yield from (_said(*side) for side in lengths if _differs(side[1], side[2], _ALIKE))
         yield from self._other_load(stretch, at_most)
 
     def _other_load(self, stretch: Stretch, at_most: float) -> Iterator[str]:
@@ -143,7 +143,7 @@ class ProofFigures:
         per_s = None if stretch.arrived is None else stretch.arrived / stretch.seconds
         sides = (("requests at once", stretch.users, self.users), ("requests a second", per_s, self.per_s))
         known = [side for side in sides if side[1] is not None and side[2]]
-        if all(_differs(*side[1:], at_most) for side in known):
+        if all(_differs(side[1], side[2], at_most) for side in known):
             yield from (_said(*side) for side in known)
 
     def _slower(self, stretch: Stretch) -> Iterator[tuple[str, float]]:

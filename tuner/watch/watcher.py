@@ -13,7 +13,7 @@ from tuner.fetch import fetch
 from tuner.host.gpu import Read
 from tuner.launchers.attach import AttachLauncher
 from tuner.schema import Schema
-from tuner.watch.evidence import Evidence
+from tuner.watch.evidence import SlownessEvidence
 from tuner.watch.holding import Judgement, ProofFigures, WatchState
 from tuner.watch.probing import ProbeResult
 from tuner.watch.stretch import Scrape, Stretch, restarted, stretch_of
@@ -62,7 +62,7 @@ class Watcher:
     probe: Callable[[], ProbeResult] | None = None
     concluded: WatchState | None = None
     _states: list[WatchState] = field(default_factory=list)
-    _evidence: Evidence = field(default_factory=Evidence)
+    _evidence: SlownessEvidence = field(default_factory=SlownessEvidence)
 
     def lines(self, seconds: float | None) -> Iterator[WatchLine]:
         """One for each stretch.
