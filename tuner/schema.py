@@ -55,8 +55,17 @@ class Stored(Schema):
                 f"schema_version {written!r} is of another version of tuner; this one reads 1 to {current}"
             )
         for upgrade in cls.upgrades[written - 1 :]:
-            raw = upgrade(raw)
+            raw = _upgraded(raw, upgrade, written)
         return raw
+
+
+def _upgraded(raw: Mapping[str, Any], upgrade: Upgrade, written: int) -> Mapping[str, Any]:
+    """What an earlier version wrote is taken on trust, so that a part of it may be missing anywhere."""
+    try:
+        return upgrade(raw)
+    except (LookupError, TypeError, AttributeError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"it is not whole, as version {written} of its form would be: {said}") from error
 
 
 def _unknown(key: str, valid: set[str]) -> str:

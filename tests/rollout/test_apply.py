@@ -340,6 +340,37 @@ def test_a_service_that_its_file_would_not_start_again_is_left_alone(here, winne
     services(here, engine).qwen.unpause()
 
 
+@pytest.mark.parametrize("command", ["apply", "verify"])
+def test_damaged_files_end_in_a_sentence_and_what_runs_stays(here, winner, engine, command):
+    old = services(here, engine)
+    winner()
+    for name in ("compose.yaml", ".env", "studies/s/profile.yaml", "studies/s/config.yaml"):
+        whole = (here / name).read_bytes()
+        for damaged in (b"\0" + whole, b"\xff\xfe" + whole[:40], *([] if name == ".env" else [b"[" * 99, b""])):
+            (here / name).write_bytes(damaged)
+            done = tuner(here, "profile", command, "compose.yaml", "--study", "s")
+            (here / name).write_bytes(whole)
+            assert done.returncode == 2, (name, damaged[:20], done.stderr)
+            assert name.rpartition("/")[2] in done.stderr, done.stderr
+    now = services(here, engine)
+    assert (now.qwen.id, now.other.id) == (old.qwen.id, old.other.id)
+    assert answers(now.qwen)
+
+
+def test_a_winner_is_launched_again_next_to_what_serves_and_nothing_is_left(here, winner, engine, image):
+    """The study's own launcher here is a process of this host: the simulated engine."""
+    old = services(here, engine)
+    before = sorted(one.id for one in engine.containers.list(all=True))
+    winner()
+    done = tuner(here, "profile", "verify", "--study", "s", "--relaunch", "--json")
+    assert done.returncode in (0, 3), done.stderr
+    found = json.loads(done.stdout)
+    assert (found["relaunched"], found["service"]) == (True, "qwen")
+    assert [one["metric"] for one in found["measured"]] == ["output_tokens_per_s"]
+    assert sorted(one.id for one in engine.containers.list(all=True)) == before
+    assert answers(old.qwen)
+
+
 def test_verify_names_what_changed(here, winner):
     winner(**BELOW)
     profile = read_profile(here / "studies" / "s" / "profile.yaml")

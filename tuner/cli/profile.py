@@ -156,18 +156,54 @@ def profile_apply(
 
 @profile_app.command("verify")
 def profile_verify(
-    files: DeployedFiles,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE...]",
+            help="Your compose file, or several that are merged; with --relaunch a profile.yaml, if no study is named.",
+        ),
+    ] = None,
     study: OfStudy = None,
     profile: ProfilePath = None,
     folder: StudiesFolder = Path("studies"),
     service: ServiceName = None,
+    relaunch: Annotated[
+        bool,
+        typer.Option("--relaunch", help="Measure a launch of its own, as in its study; what runs is left alone."),
+    ] = False,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop", metavar="SERVICE", help="With --relaunch: stop this service meanwhile; may be repeated."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the service that runs: does its proof still hold (else exit code 3), and what changed since?"""
-    from tuner.terminal.rollout import verified, winner_of
+    from tuner.terminal.rollout import relaunch_of, verified, verified_anew, winner_of
 
+    if relaunch:
+        again = relaunch_of(_profile_alone(files, folder, study, profile, service), stop or ())
+        raise typer.Exit(verified_anew(again, print_, as_json=as_json))
+    if stop:
+        raise ConfigError("--stop makes room for a relaunch", fix="say --relaunch, or leave it out")
+    if not files:
+        raise ConfigError("which file?", fix="name your compose file, or say --relaunch")
     winner = winner_of(files, service, profile_file(folder, study, profile))
     raise typer.Exit(verified(winner, print_, as_json=as_json))
+
+
+def _profile_alone(
+    files: list[Path] | None, folder: Path, study: str | None, profile: Path | None, service: str | None
+) -> Path:
+    """The profile, which may stand in the place of a compose file: a relaunch needs none."""
+    if service is not None:
+        raise ConfigError("--service names a service that runs, and a relaunch is none", fix="leave it out")
+    if not files:
+        return profile_file(folder, study, profile)
+    if len(files) > 1 or study is not None or profile is not None:
+        raise ConfigError("a relaunch needs a study or a profile, and no other file", fix="name one of them")
+    return files[0]
 
 
 @profile_app.command("rollback")

@@ -146,10 +146,19 @@ def read_profile(path: Path) -> Profile:
     Raises:
         ConfigError: It is none.
     """
+    tree, fix = documents.yaml_of(path), "name a study's profile.yaml, or restore it from a copy"
+    if not isinstance(tree, Mapping):
+        raise ConfigError("is no profile: there are no keys in it", place=str(path), fix=fix)
     try:
-        return Profile.model_validate(documents.yaml_of(path))
+        return Profile.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(config_error(error).message, place=str(path), fix="name a study's profile.yaml") from error
+        raise ConfigError(_first(config_error(error).message), place=str(path), fix=fix) from error
+
+
+def _first(mistakes: str) -> str:
+    """Of a file that is cut off, one mistake tells as much as all of them."""
+    lines = mistakes.splitlines()[1:]
+    return f"{lines[0].strip()} (and {len(lines) - 1} more)" if lines else mistakes
 
 
 def profile_of(outcome: Outcome) -> Profile | None:

@@ -37,6 +37,11 @@ class ContainerSource:
     idle: frozenset[str] = frozenset()
     named: str = ""
 
+    @property
+    def place(self) -> str:
+        """Its first file, or how it is called."""
+        return str(next(iter(self.texts), self.named))
+
     def where(self, container: Container) -> Callable[[str], str]:
         """Says where a word stands: a file and a line, behind the service's own name where it stands there."""
 
@@ -125,9 +130,9 @@ def chosen(source: ContainerSource, named: str | None) -> Deployment:
     if len(started) == 1:
         return started[0]
     if not found:
-        raise NoEngine(_nothing(source))
-    names = ", ".join(map(_called, started))
-    raise NoEngine(f"{len(started)} services run an engine: {names}", fix="name one of them with --service")
+        raise NoEngine(_nothing(source), place=source.place, fix="name the file that your server is started with")
+    names, fix = ", ".join(map(_called, started)), "name one of them with --service"
+    raise NoEngine(f"{len(started)} services run an engine: {names}", place=source.place, fix=fix)
 
 
 def _called(deployment: Deployment) -> str:
@@ -141,8 +146,8 @@ def _named(source: ContainerSource, found: Sequence[Deployment], named: str) -> 
         return one
     names = [str(each.service) for each in source.containers if each.service]
     if named in names:
-        raise NoEngine(f"the service {named} runs no engine that tuner can start")
-    raise NoEngine(f"there is no service {named} (there: {', '.join(names) or 'none'})")
+        raise NoEngine(f"the service {named} runs no engine that tuner can start", place=source.place)
+    raise NoEngine(f"there is no service {named} (there: {', '.join(names) or 'none'})", place=source.place)
 
 
 def _nothing(source: ContainerSource) -> str:

@@ -72,6 +72,11 @@ class LauncherConfig(Schema):
         raise NotImplementedError
 
     @property
+    def on_a_port_of_its_own(self) -> "LauncherConfig":
+        """The same, with servers where nobody else is expected to listen."""
+        return self
+
+    @property
     def where(self) -> str | None:
         """The image or the URL, for a person; ``None`` where the engine's command line says it all."""
         return None

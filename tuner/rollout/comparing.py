@@ -1,6 +1,6 @@
 """In what a running service is not what its profile was measured with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import httpx
 from pydantic import JsonValue
@@ -39,9 +39,10 @@ def _shown(value: JsonValue) -> str:
 
 def changes(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     """Everything that changed; no secret's value is in any."""
-    yield from _image(profile, service)
-    yield from _version(profile, service)
-    yield from _machine(profile, service)
+    container = service.container
+    yield from image(profile, container.image_id, container.image_attrs.get("RepoDigests") or [])
+    yield from version(profile, _version_now(service))
+    yield from machine(profile, service.deployment.understood.gpus)
     yield from _model(profile, service)
     yield from settings(profile, service)
 
@@ -52,22 +53,32 @@ def settings(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     yield from _variables(profile, service)
 
 
-def _image(profile: Profile, service: LiveService) -> Iterator[Deviation]:
-    image, container = profile.image, service.container
-    digests = container.image_attrs.get("RepoDigests") or []
-    if image and image.id != container.image_id and (image.digest is None or image.digest not in digests):
-        now = next(iter(digests), container.image_id)
-        yield Deviation(what="image", proven=image.digest or image.id, now=now)
+def image(profile: Profile, now: str, digests: Sequence[str]) -> Iterator[Deviation]:
+    """Another image.
+
+    Args:
+        profile: The proof.
+        now: The id of the image that serves.
+        digests: Its names in registries.
+    """
+    then = profile.image
+    if then and then.id != now and (then.digest is None or then.digest not in digests):
+        yield Deviation(what="image", proven=then.digest or then.id, now=next(iter(digests), now))
 
 
-def _version(profile: Profile, service: LiveService) -> Iterator[Deviation]:
+def version(profile: Profile, now: str | None) -> Iterator[Deviation]:
+    """Another version of the engine; none where it does not tell."""
+    then = profile.engine.version
+    if then and now and _release(now) != _release(then):
+        yield Deviation(what="engine version", proven=then, now=now)
+
+
+def _version_now(service: LiveService) -> str | None:
     try:
         now = fetch(f"{service.url}/version", {}, within_s=_WITHIN_S).json().get("version")
     except (httpx.HTTPError, ValueError, AttributeError):
-        return
-    then = profile.engine.version
-    if then and now and _release(str(now)) != _release(then):
-        yield Deviation(what="engine version", proven=then, now=str(now))
+        return None
+    return str(now) if now else None
 
 
 def _release(version: str) -> str:
@@ -75,16 +86,21 @@ def _release(version: str) -> str:
     return version.partition("+")[0]
 
 
-def _machine(profile: Profile, service: LiveService) -> Iterator[Deviation]:
-    machine, here = profile.machine, nvidia.descriptions()
-    if machine is None:
+def machine(profile: Profile, given: JsonValue) -> Iterator[Deviation]:
+    """Other GPUs, or another driver.
+
+    Args:
+        profile: The proof.
+        given: The GPUs that the server is given, as a deployment says it.
+    """
+    then, here = profile.machine, nvidia.descriptions()
+    if then is None:
         return
-    given = service.deployment.understood.gpus
-    if machine.indices and _are_indices(given) and given != [*machine.indices]:
-        yield Deviation(what="GPU", proven=[*machine.indices], now=given)
-    now = [here[index] for index in machine.indices if index < len(here)]
+    if then.indices and _are_indices(given) and given != [*then.indices]:
+        yield Deviation(what="GPU", proven=[*then.indices], now=given)
+    now = [here[index] for index in then.indices if index < len(here)]
     for what, part in (("GPU", 0), ("driver", 2)):
-        old, new = _parts(machine.gpus, part), _parts(now, part)
+        old, new = _parts(then.gpus, part), _parts(now, part)
         if old and old != new:
             yield Deviation(what=what, proven=", ".join(old), now=", ".join(new) or None)
 
@@ -102,11 +118,16 @@ def _model(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     now = service.served
     if now.model != profile.model:
         yield Deviation(what="model", proven=profile.model, now=redacted(now.model))
-    elif profile.revision and service.hub:
+    elif service.hub:
         given = now.args.get("revision")
         commit = commit_of(now.model, str(given) if given else None, {"HF_HUB_CACHE": str(service.hub)})
-        if commit and commit != profile.revision:
-            yield Deviation(what="model revision", proven=profile.revision, now=commit)
+        yield from revision(profile, commit)
+
+
+def revision(profile: Profile, now: str | None) -> Iterator[Deviation]:
+    """Another commit of the model; none where the cache does not tell."""
+    if profile.revision and now and now != profile.revision:
+        yield Deviation(what="model revision", proven=profile.revision, now=now)
 
 
 def _flags(profile: Profile, service: LiveService) -> Iterator[Deviation]:

@@ -20,6 +20,7 @@ from tuner.objective import Objective, direction
 from tuner.quality.cases import Quality
 from tuner.records.folder import StudyFolder
 from tuner.records.readings import numbers
+from tuner.rollout.comparing import Deviation
 from tuner.rollout.holding import Held, held, needed
 
 _TRIES = 2
@@ -48,6 +49,11 @@ class ProofTraffic:
         """Whether this is not the traffic of the proof."""
         return self.digest != self.proven
 
+    @property
+    def changed(self) -> tuple[Deviation, ...]:
+        """The same, as a deviation."""
+        return (Deviation(what="workload", proven=self.proven, now=self.digest),) if self.differs else ()
+
 
 def traffic_of(profile: Profile, source: Path) -> ProofTraffic:
     """The traffic of a profile: as its study keeps it, next to the profile, else by its name.
@@ -62,10 +68,18 @@ def traffic_of(profile: Profile, source: Path) -> ProofTraffic:
 
 
 def _of_study(profile: Profile, folder: Path) -> Config | None:
-    """The study's own configuration, if its folder is where the profile is."""
-    path = StudyFolder(folder).config
-    config = read(path) if path.is_file() else None
+    config = study_config(folder)
     return config if config and config.workload.name == profile.study.workload else None
+
+
+def study_config(folder: Path) -> Config | None:
+    """The study's own configuration, if its folder is where the profile is.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    path = StudyFolder(folder).config
+    return read(path) if path.is_file() else None
 
 
 def _by_name(profile: Profile) -> Config:
@@ -104,25 +118,35 @@ class Gauge:
         Raises:
             TrialError: It does not start, or cannot be measured.
         """
-        read: list[Mapping[str, float]] = []
         config = self._config(service, model)
         with StudyFolder(config.study.path).locked(), attached(config, self.follower) as running:
-            parts = replace(running.parts, launcher=service, model=model)
-            while True:
-                read.append(_numbers(RunningServer(config, parts, self.follower)))
-                found = held(self.profile, read)
-                if all(each.holds for each in found) or len(read) == _TRIES:
-                    return found
-                self.follower.note("worse than its proof: measured once more")
+            return self.read(replace(running, parts=replace(running.parts, launcher=service, model=model)))
+
+    def read(self, running: RunningServer) -> tuple[Held, ...]:
+        """Measure it, and once more where that is worse than its proof; whoever calls this holds the folder's lock.
+
+        Raises:
+            TrialError: It does not start, or cannot be measured.
+        """
+        read: list[Mapping[str, float]] = []
+        while True:
+            read.append(_numbers(running))
+            found = held(self.profile, read)
+            if all(each.holds for each in found) or len(read) == _TRIES:
+                return found
+            self.follower.note("worse than its proof: measured once more")
 
     def _config(self, service: RunningService, model: str) -> Config:
         place = [f"study.folder={self.kept_in.parent}", f"study.name={self.kept_in.name}"]
         config = load(["experiment=bench", *place], None, {"launcher.url": service.url, "model.id": model})
+        return self.asking(config).model_copy(update={"engine": self.traffic.engine})
+
+    def asking(self, config: Config) -> Config:
+        """A configuration that measures what the proof rests on, and nothing else."""
         metrics = needed(self.profile)
         goals = {name: way for name in metrics if (way := direction(name))}
         objective = Objective(name=self.profile.study.objective, goals=goals)
-        update = {"workload": _brief(self.traffic.workload, metrics), "objective": objective}
-        return config.model_copy(update={**update, "engine": self.traffic.engine})
+        return config.model_copy(update={"workload": _brief(self.traffic.workload, metrics), "objective": objective})
 
 
 def _brief(workload: Workload, metrics: Mapping[str, bool]) -> Workload:

@@ -5,7 +5,7 @@ from tuner.rollout.applying import ProvenWinner
 from tuner.rollout.comparing import Deviation, changes
 from tuner.rollout.holding import Held
 from tuner.rollout.journal import RolloutFolder
-from tuner.rollout.measuring import Gauge, ProofTraffic, traffic_of
+from tuner.rollout.measuring import Gauge, traffic_of
 from tuner.schema import Schema
 
 DOES_NOT_HOLD = 3
@@ -18,8 +18,11 @@ class Verified(Schema):
     holds: bool
     service: str
     container: str
+    """Its container; of a relaunch, the image or engine that served for as long as it was measured."""
     measured: tuple[Held, ...]
     changed: tuple[Deviation, ...]
+    relaunched: bool = False
+    """Whether a server of tuner's own was measured, and not the service that runs."""
 
 
 def verify(winner: ProvenWinner, follower: ProgressListener) -> Verified:
@@ -34,7 +37,7 @@ def verify(winner: ProvenWinner, follower: ProgressListener) -> Verified:
         TrialError: It cannot be measured.
     """
     traffic, service = traffic_of(winner.profile, winner.source), winner.running
-    changed = (*changes(winner.profile, service), *_traffic(traffic))
+    changed = (*changes(winner.profile, service), *traffic.changed)
     place = RolloutFolder.of(service.project)
     place.make()
     gauge = Gauge(winner.profile, traffic, place.measured, follower)
@@ -42,9 +45,3 @@ def verify(winner: ProvenWinner, follower: ProgressListener) -> Verified:
     holds = all(each.holds for each in found)
     container = service.container
     return Verified(holds=holds, service=container.service, container=container.name, measured=found, changed=changed)
-
-
-def _traffic(traffic: ProofTraffic) -> tuple[Deviation, ...]:
-    if not traffic.differs:
-        return ()
-    return (Deviation(what="workload", proven=traffic.proven, now=traffic.digest),)

@@ -17,6 +17,7 @@ from tuner.rollout.applying import ProvenWinner, apply
 from tuner.rollout.deploying import PutBack
 from tuner.rollout.holding import Held
 from tuner.rollout.journal import Backup
+from tuner.rollout.relaunching import Relaunch, relaunched
 from tuner.rollout.say import Say
 from tuner.rollout.sentences import readings
 from tuner.rollout.verifying import DOES_NOT_HOLD, Verified, verify
@@ -50,6 +51,11 @@ def _followed(*, as_json: bool) -> Iterator[ProgressListener]:
 def winner_of(files: Sequence[Path], service: str | None, source: Path) -> ProvenWinner:
     """What the command line names."""
     return ProvenWinner(files, service, read_profile(source), source)
+
+
+def relaunch_of(source: Path, stop: Sequence[str]) -> Relaunch:
+    """What the command line names, to be launched again."""
+    return Relaunch(read_profile(source), source, tuple(stop))
 
 
 class Applied(Schema):
@@ -87,6 +93,17 @@ def verified(winner: ProvenWinner, print_: Say, *, as_json: bool) -> int:
     """Verify it, and say what came of it; returns the exit code."""
     with _followed(as_json=as_json) as follower:
         found = verify(winner, follower)
+    return _told(found, print_, as_json=as_json)
+
+
+def verified_anew(winner: Relaunch, print_: Say, *, as_json: bool) -> int:
+    """The same of a launch of its own."""
+    with _followed(as_json=as_json) as follower:
+        found = relaunched(winner, follower)
+    return _told(found, print_, as_json=as_json)
+
+
+def _told(found: Verified, print_: Say, *, as_json: bool) -> int:
     print_(found.model_dump_json(indent=1) if as_json else _text(found))
     return 0 if found.holds else DOES_NOT_HOLD
 
@@ -95,7 +112,8 @@ def _text(found: Verified) -> str:
     lines = [*readings(found.measured), *(f"changed: {each}" for each in found.changed)]
     verdict = "the proof holds" if found.holds else "the proof does not hold any more"
     since = "" if found.changed else "; nothing that is compared has changed since"
-    return "\n".join([*lines, f"{found.service} ({found.container}): {verdict}{since}"])
+    how = f"{found.container}, launched again" if found.relaunched else found.container
+    return "\n".join([*lines, f"{found.service} ({how}): {verdict}{since}"])
 
 
 def rolled_back(file: Path, service: str | None, to: int | None, say: Say, print_: Say) -> None:
