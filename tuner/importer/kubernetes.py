@@ -66,6 +66,8 @@ def _container(
     secrets: dict[str, str] = {}
     env = dict(_environment(one, config, secrets, unread))
     claims = [mount.source for mount in _mounts(one, pod) if not mount.is_path]
+    before = ", ".join(str(each.get("name")) for each in pod.get("initContainers") or [])
+    unread += [f"what runs before it is not run for a trial (initContainers: {before})"] if before else []
     unread += [f"the volume {claim} is the cluster's: this host does not have it" for claim in claims]
     host = next((_port(port) for port in one.get("ports") or [] if port.get("hostPort")), None)
     entrypoint = one.get("command")

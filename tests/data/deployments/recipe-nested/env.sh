@@ -1,0 +1,6 @@
+#!/bin/bash
+# for Hopper
+export VLLM_USE_FLASHINFER_MOE_MXFP4_BF16=1
+export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-2,3}
+export HF_TOKEN="hf_notarealtoken0123456789"
+# export VLLM_LOGGING_LEVEL=DEBUG
