@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from tuner import composing
 from tuner.export import forms
 from tuner.export.inplace.winner import winner_of
 from tuner.export.profile import profile_of
+from tuner.load.naming import CONCURRENT
+from tuner.load.records import read_records
 from tuner.records.idle import idle_parameters
 from tuner.records.record import State
 from tuner.study.loop import run_study
@@ -75,7 +78,7 @@ def test_a_study_sees_what_vllm_overrides_and_what_does_nothing(tmp_path):
     assert "--not-a-flag is not known to this vLLM" in page
 
 
-def test_a_study_of_one_line_runs(tmp_path):
+def test_a_study_of_one_line_runs_for_agents_and_their_goodput(tmp_path):
     """Another model than the presets': what is tried comes from its configuration and from this vLLM's own flags."""
     vllm = Path(str(HERE))
     asked = composing.load(
@@ -85,15 +88,27 @@ def test_a_study_of_one_line_runs(tmp_path):
             # the folder has no weights, and the host little memory
             "model.args={load_format: dummy, optimization_level: 0, max_model_len: 2048}",
             "model.env={VLLM_CPU_KVCACHE_SPACE: 1, HF_HUB_OFFLINE: 1}",
-            *("workload=tiny", "workload.ttft_prompt_tokens=[]", "workload.min_duration_s=0", "search.live=off"),
-            *("objective.limits=null", f"study.folder={tmp_path}", "study.confirm=0", "budget.trials=2"),
+            # an hour of coding agents as a few seconds of small ones
+            *("workload=agents", "workload.agents.scale=0.01", "workload.concurrency=[2,4]", "workload.requests=8"),
+            *("workload.min_duration_s=3", "workload.max_duration_s=6", "workload.ttft_prompt_tokens=[]"),
+            *("workload.tool_call=false", "workload.single_user.requests=1", "quality=none", "search.live=off"),
+            *("objective=goodput", "workload.slo={ttft_ms: 20000, tpot_ms: 5000}", "objective.limits=null"),
+            *(f"study.folder={tmp_path}", "study.confirm=0", "budget.trials=2"),
         ]
     )
     assert asked.study.name == "qwen3-tiny"
     assert set(asked.space.params) == {"max_num_seqs", "max_num_batched_tokens"}
-    baseline, tried = run_study(asked, PlainLines(Standing(asked), Console()).hear).launched
+    outcome = run_study(asked, PlainLines(Standing(asked), Console()).hear)
+    baseline, tried = outcome.launched
     assert baseline.state is tried.state is State.COMPLETE
     assert "--max-num-seqs" in tried.argv
+    assert present(baseline.verdict).values[0] > 0
+    sent = read_records(outcome.folder.trial(0).requests)
+    talks: dict[int, list[int]] = {}
+    for request in sent:
+        if request.stage == CONCURRENT and request.prompt_tokens:
+            talks.setdefault(request.stream, []).append(request.prompt_tokens)
+    assert any(later > earlier for lengths in talks.values() for earlier, later in pairwise(lengths)), "contexts grow"
 
 
 PARSED = """

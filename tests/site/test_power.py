@@ -28,7 +28,7 @@ case "$1" in
     for gpu in 0 1; do echo "$gpu, $(cat limit$gpu), 150.00, 450.00, $(cat mode)"; done;;
 -i)
     if [ -e denied ]; then echo "Insufficient Permissions"; exit 4; fi
-    echo "$4" > "limit$2"; echo "$2 $4" >> set;;
+    echo "$4" > "draft$2"; mv "draft$2" "limit$2"; echo "$2 $4" >> set;;
 --query-gpu=index,uuid,name*) printf '0, GPU-0, RTX 4090, 24564, 100\\n1, GPU-1, RTX 4090, 24564, 100\\n';;
 *) exit 6;;
 esac
