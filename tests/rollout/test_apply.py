@@ -61,9 +61,9 @@ def image(sim_image):
     """The simulated engine, fast, behind the entrypoint of vLLM's own image."""
     fast = "--sim-clock-startup 200 --sim-clock-serving 15"
     lines = [f"FROM {sim_image}", "USER root"]
-    lines += [f"RUN printf '#!/bin/sh\\nexec python3 -m tuner.sim \"$@\" {fast}' > /bin/vllm && chmod +x /bin/vllm"]
+    lines += [f"RUN printf '#!/bin/sh\\nexec python3 -m tuner.sim \"$@\" {fast}' > /usr/local/bin/vllm"]
     client = docker.from_env()
-    text = "\n".join([*lines, 'ENTRYPOINT ["/bin/vllm", "serve"]'])
+    text = "\n".join([*lines, 'ENTRYPOINT ["vllm", "serve"]'])
     built, _ = client.images.build(fileobj=io.BytesIO(text.encode()), tag=IMAGE, rm=True)
     yield built
     client.images.remove(present(built.id), force=True)
