@@ -34,7 +34,7 @@ pytestmark = [
 
 @pytest.fixture
 def asked(tmp_path):
-    """Three configurations of GLM-4.7-Flash's architecture in miniature that run, and one that vLLM would reject."""
+    """Two configurations of GLM-4.7-Flash's architecture in miniature that run, and one that vLLM would reject."""
     return composing.load(
         [
             "experiment=vllm-cpu-docker",
@@ -51,8 +51,8 @@ def asked(tmp_path):
             # the noise of a busy CPU must not make the sixteen streams infeasible
             "objective.limits=null",
             "space.params={not_a_flag: {choices: [null, 3]}}",
-            "model.known_good=[{not_a_flag: 3}, {max_num_seqs: 1}, {max_num_seqs: 16}]",
-            "budget.trials=3",
+            "model.known_good=[{not_a_flag: 3}, {max_num_seqs: 16}]",
+            "budget.trials=2",
         ]
     )
 
@@ -68,10 +68,10 @@ def engine():
 def test_a_study_in_containers_finds_the_most_sequences_and_its_compose_file_serves_them(asked, engine):
     before = sorted(one.name for one in engine.containers.list(all=True))
     outcome = run_study(asked, PlainLines(Standing(asked), Console()).hear)
-    baseline, one, sixteen = outcome.launched
-    assert [record.state for record in outcome.launched] == [State.COMPLETE] * 3
+    baseline, sixteen = outcome.launched
+    assert [record.state for record in outcome.launched] == [State.COMPLETE] * 2
     assert outcome.best == sixteen
-    assert present(outcome.best.verdict).values > present(baseline.verdict).values > present(one.verdict).values
+    assert present(outcome.best.verdict).values > present(baseline.verdict).values
     assert present(baseline.facts).engine_version == present(vllm_version(asked.launcher)).partition("+")[0] == "0.32.0"
     (rejected,) = outcome.ruled_out
     assert present(rejected.failure).cause == "bad_flag"
