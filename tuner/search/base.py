@@ -35,6 +35,10 @@ class SearchConfig(Schema):
     """Candidates spread over the space before the model proposes; the baseline and known-good ones count."""
 
 
+_SCREENED = 0.5
+"""A screened reading is worth half a launch, its bias aside: it has its server's noise, and as much of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class LiveIn:
     """The running server in which something was screened.
@@ -78,6 +82,11 @@ class Observation:
     margin_noise: Mapping[str, Noise] = field(default_factory=dict)
     screened: bool = False
     server: LiveIn | None = None
+
+    @property
+    def worth(self) -> float:
+        """As many launches tell as much of the goal."""
+        return _SCREENED if self.screened else float(self.launches)
 
 
 def anything(candidate: Candidate) -> bool:

@@ -34,8 +34,6 @@ _SPARSE = Prior(effect=0.07, pairs=0.03, spread=2.0)
 _DRAWS, _LEAST_DRAWS, _MANY = 48, 6, 150
 """Draws of the variances; fewer of more configurations, which know the variances better and cost more."""
 _SEED = 0
-_SCREENED = 0.5
-"""A screened reading is worth half a launch, its bias aside: it has its server's noise, and as much of its own."""
 _FEWEST = 1e-3
 """No launch is known better than that, whatever repeats say by chance."""
 
@@ -114,7 +112,7 @@ class Effects:
         return Precision(
             sqrt(max(between, (self._noise.sd / 3) ** 2, _FEWEST**2)),
             sqrt(2 / max(self._noise.dof, 1.0)),
-            np.array([_SCREENED if each.screened else float(each.launches) for each in measured]),
+            np.array([each.worth for each in measured]),
             own,
             _together(measured) if any(each.screened for each in measured) else None,
         )

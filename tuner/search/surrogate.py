@@ -26,8 +26,6 @@ _NOISE = Noise(0.03, 8.0)
 """Of a launch's log, before repeats tell."""
 _RELIED = 2.0
 """Degrees of freedom that are left of it when they do."""
-_SCREENED = 0.5
-"""A screened reading is worth half a launch, its bias aside."""
 _PRIOR = Prior()
 _SURE = 0.97
 """The chance that a configuration runs of which nothing is known."""
@@ -299,5 +297,5 @@ def _precision(measured: Sequence[Observation], noises: Sequence[Noise | None], 
     relied = _RELIED if known else _NOISE.dof
     dof = relied + (known.dof if known else 0.0)
     variance = (relied * _NOISE.sd**2 + (known.dof * known.sd**2 if known else 0.0)) / dof
-    launches = [*[1.0] * others, *(_SCREENED if each.screened else float(each.launches) for each in measured)]
+    launches = [*[1.0] * others, *(each.worth for each in measured)]
     return Precision(sqrt(variance), sqrt(2 / dof), np.array(launches))

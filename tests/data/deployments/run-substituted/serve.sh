@@ -16,7 +16,7 @@ docker run -d \
   --gpus "\"device=${GPU_IDS}\"" \
   --ipc=host --ulimit memlock=-1 --ulimit stack=67108864 \
   -p "${PORT}":8000 \
-  -v "${CACHE}":/root/.cache/huggingface \
+  -v "${CACHE}":/opt/huggingface \
   -e "HF_TOKEN=$(cat "$HOME/.cache/huggingface/token")" \
   -e VLLM_ATTENTION_BACKEND=FLASH_ATTN \
   --label "host=${NAME}" \
