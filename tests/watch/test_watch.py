@@ -124,9 +124,9 @@ def test_a_server_that_is_slower_now_and_then_is_never_called_slow():
 
 def test_a_sound_server_is_seldom_called_slow_and_a_slower_one_is_found():
     figures = simulation.proof()
-    sound = simulation.alarms(simulation.TRAFFIC[2], figures, 20, seed=11)
+    sound = simulation.alarms(simulation.TRAFFIC[2], [figures] * 20, seed=11)
     assert sum(each is not None for each in sound) <= 1, "0.96 %, and what chance adds to 20"
-    slower = simulation.alarms(simulation.TRAFFIC[0].named(0.3), figures, 20, seed=12)
+    slower = simulation.alarms(simulation.TRAFFIC[0].named(0.3), [figures] * 20, seed=12)
     assert sum(each is not None for each in slower) == 20
 
 
