@@ -88,9 +88,10 @@ def test_a_sound_finalist_is_asked_once_soaked_and_exported(load):
     assert asked_of == {Role.CONFIRM_BASELINE: 2, Role.CONFIRM_BEST: 1}
     (soak,) = (record for record in outcome.relaunches if record.role is Role.SOAK)
     assert (soak.state, soak.digest) == (State.COMPLETE, present(outcome.chosen).digest)
-    assert len(present(soak.soak).rounds) >= 6
+    rounds = present(soak.soak).rounds
+    assert sum(each.seconds for each in rounds) >= 30, "half of its time at least, however slow the machine is"
     assert present(present(soak.soak).turnover) > 0
-    assert "concurrent, soak 6" in outcome.folder.confirmation(soak.number).requests.read_text()
+    assert f"concurrent, soak {len(rounds)}" in outcome.folder.confirmation(soak.number).requests.read_text()
     write_results(outcome)
     profile = read_profile(outcome.folder.profile)
     assert profile.verdict.decision.soak == soak.soak
