@@ -22,6 +22,7 @@ from scipy.stats import binomtest
 
 from tuner.watch.evidence import SlownessEvidence
 from tuner.watch.holding import ProofFigures, WatchState
+from tuner.watch.scatter import margin
 from tuner.watch.stretch import MedianBucket, Stretch
 
 QUICK, FULL = 100, 400
@@ -30,7 +31,7 @@ CLAIM = HOURS * 60 / 5 / 10_000
 """Of false alarms in so many looks."""
 USERS = 5
 _TICK_S, _MINUTE = 1.0, 60
-_SLOTS, _TEN = 64, 10
+_SLOTS = 64
 _PREFILL_TOKENS_PER_S, _GAP_MS, _EACH = 8000.0, 15.0, 0.03
 _PROMPT, _OUTPUT = 500, 128
 # vLLM's own bounds, in milliseconds
@@ -51,6 +52,7 @@ class Scenario:
         machine: Standard deviation of the log of its speed.
         launches: Likewise of a launch's own speed.
         clock: By how much slower it is in hours in which it is hot: every other one.
+        proof: Launches of the winner in its proof, and as many of the baseline.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Scenario:
     machine: float = 0.03
     launches: float = 0.03
     clock: float = 0.0
+    proof: int = 4
 
     def named(self, slower: float) -> "Scenario":
         return replace(self, slower=slower)
@@ -171,20 +174,29 @@ def _lengths(dice: np.random.Generator, mean: int, count: int, fixed: bool) -> n
     return np.full(count, float(mean)) if fixed else mean * dice.lognormal(-0.18, 0.6, count)
 
 
-def proof(seed: int = 1, launches: float = 0.03) -> ProofFigures:
-    """What four launches of the winner showed, five users in a closed loop."""
-    machines = Machines(Scenario("proof", wander=0.0, launches=launches), 4, seed, None)
+def proofs(count: int, scenario: Scenario, seed: int = 1) -> list[ProofFigures]:
+    """What each of so many proofs showed: a few launches of winner and baseline, five users in a closed loop."""
+    each = scenario.proof
+    own = Scenario("proof", wander=0.0, launches=scenario.launches, machine=scenario.machine)
+    machines = Machines(own, 2 * each * count, seed, None)
     machines.look()
     looks = [machines.look() for _ in range(5)]
-    whole = {name: sum(look[name].sum(axis=0) for look in looks) for name in looks[0]}
-    answered = whole["answered"]
+    whole = {name: sum(look[name] for look in looks) for name in looks[0]}
+    sides = np.arange(2 * each * count).reshape(count, 2, each)
+    return [_figures(whole, winner, baseline) for winner, baseline in sides]
+
+
+def _figures(whole: dict[str, np.ndarray], winner: np.ndarray, baseline: np.ndarray) -> ProofFigures:
+    ttft, itl = (whole[name][winner].sum(axis=0) for name in ("ttft", "itl"))
+    tpot_ms = 1000 * whole["gaps_s"] / whole["tokens"]
     return ProofFigures(
-        medians_ms=(("ttft_p50_ms", _middle(whole["ttft"], _TTFT)), ("itl_p50_ms", _middle(whole["itl"], _ITL))),
+        medians_ms=(("ttft_p50_ms", _middle(ttft, _TTFT)), ("itl_p50_ms", _middle(itl, _ITL))),
         prompt_tokens=_PROMPT,
         output_tokens=_OUTPUT,
         users=USERS,
-        per_s=float(answered) / (4 * 5 * 60),
-        tpot_ms=float(1000 * whole["gaps_s"] / whole["tokens"]),
+        per_s=float(whole["answered"][winner].sum()) / (len(winner) * 5 * 60),
+        tpot_ms=float(1000 * whole["gaps_s"][winner].sum() / whole["tokens"][winner].sum()),
+        margins={"mean": margin(tpot_ms[winner].tolist(), tpot_ms[baseline].tolist())},
     )
 
 
@@ -237,8 +249,7 @@ def _bucket(counts: np.ndarray, bounds: np.ndarray) -> MedianBucket | None:
 
 def _job(job: tuple[Scenario, int, int]) -> list[int | None]:
     scenario, count, seed = job
-    proofs = [proof(seed * 1000 + ten, scenario.launches) for ten in range(count // _TEN)]
-    return alarms(scenario, [each for each in proofs for _ in range(_TEN)], seed)
+    return alarms(scenario, proofs(count, scenario, seed * 1000), seed)
 
 
 def main() -> int:

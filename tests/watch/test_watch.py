@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.bench import watch as simulation
+from tests.present import present
 from tests.sim.conftest import SimServer, launcher
 from tests.simulated import simulated_study
 from tuner.cli import app
@@ -30,7 +31,7 @@ from tuner.terminal.watch import line
 from tuner.watch.evidence import SlownessEvidence
 from tuner.watch.holding import Judgement, ProofFigures, WatchState
 from tuner.watch.probing import Prober, ProbeResult
-from tuner.watch.proven import mean_tpot_ms
+from tuner.watch.proven import mean_tpot
 from tuner.watch.stretch import MedianBucket, Stretch
 from tuner.watch.watcher import Watcher, WatchLine
 
@@ -318,5 +319,8 @@ def test_a_probes_own_requests_are_nobodys_traffic(simulated: SimServer):
 
 def test_the_mean_time_per_token_is_that_of_the_winners_own_launches(profile: Path, tmp_path: Path):
     proven = read_profile(profile).measured["concurrent_tpot_p50_ms"].winner.mean
-    assert mean_tpot_ms(profile) == pytest.approx(proven, rel=0.1)
-    assert mean_tpot_ms(tmp_path / "profile.yaml") is None
+    mean = present(mean_tpot(profile))
+    assert mean.ms == pytest.approx(proven, rel=0.1)
+    assert len(mean.winner) == len(mean.baseline) >= 2
+    assert min(mean.winner) <= mean.ms <= max(mean.winner)
+    assert mean_tpot(tmp_path / "profile.yaml") is None
