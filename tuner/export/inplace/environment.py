@@ -1,6 +1,7 @@
 """Changes one variable of a service's ``environment``, a list or a mapping, in place."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +70,15 @@ def changed(text: str, entry: Entry, name: str, value: str) -> str:
     """The text with another value of a variable."""
     if entry.value is not None:
         return replaced(text, entry.value.word, entry.value.begin, entry.value.end, value)
-    rendered = _rendered(entry.holder, name, value)
-    without = nodes.added(text, entry.holder, entry.index, [rendered])
-    return nodes.without(without, entry.holder, entry.index)
+    first = entry.holder.value[entry.index]
+    begin = int((first[0] if isinstance(first, tuple) else first).start_mark.index)
+    found = _ALONE.match(text, begin)
+    end = found.end() if found else begin
+    return text[:begin] + _rendered(entry.holder, name, value) + text[end:]
+
+
+_ALONE = re.compile(r"""(?:"[^"\n]*"|'[^'\n]*'|[^\s:,\]}]*)(?:[ \t]*:(?:[ \t]+(?:~|null))?(?![^\s,}]))?""")
+"""A name without a value: an item of a list, or a key."""
 
 
 def removed(text: str, entry: Entry) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
 
 from tuner.export.inplace import nodes
+from tuner.export.inplace.command import CannotEdit
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,14 @@ class NewEntry:
 
 
 def added(text: str, service: Node, new: NewEntry) -> str:
-    """The text with an entry more."""
+    """The text with an entry more.
+
+    Raises:
+        CannotEdit: The key is there to take away what another file says.
+    """
     node = nodes.own(service, new.key)
+    if node is not None and node.tag == "!reset":
+        raise CannotEdit(f"its {new.key} is reset in line {nodes.line_of(text, node.start_mark.index)} (!reset)")
     if isinstance(node, MappingNode | SequenceNode) and node.value:
         return nodes.added(text, node, len(node.value) - 1, [new.like(node)])
     if isinstance(node, MappingNode | SequenceNode):  # it is empty: {} or []

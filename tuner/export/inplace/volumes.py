@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from tuner.export.inplace import keys, nodes
 from tuner.export.inplace.keys import NewEntry
@@ -19,13 +19,14 @@ def shared(folder: str) -> Mount:
 def added(text: str, service: Node, folder: str) -> str:
     """The text with a mount more; a service that has its mounts by a merge gets them for itself."""
     merged = nodes.get(service, _KEY) if nodes.own(service, _KEY) is None else None
-    kept = _copied(text, merged) if isinstance(merged, SequenceNode) else []
-    lines = [*kept, _short(folder, None, flow=False)]
+    lines = [_short(folder, None, flow=False)]
+    if isinstance(merged, SequenceNode) and merged.value:
+        lines = [*_copied(text, merged), _at_margin(_like(merged, folder), merged.value[-1].start_mark.column)]
     entry = NewEntry(
         _KEY,
         lambda node: _like(node, folder),
         "\n".join(f"- {line}" for line in lines),
-        f"[{', '.join([*kept, _short(folder, None, flow=True)])}]",
+        f"[{', '.join(lines)}]",  # where one is of several lines, that is no list, and refused
         behind=("environment", "command"),
     )
     return keys.added(text, service, entry)
@@ -59,7 +60,13 @@ def _pairs(folder: str) -> Iterator[str]:
 
 
 def _copied(text: str, node: SequenceNode) -> list[str]:
-    """The entries as they stand, where each is of one line."""
-    found = [text[one.start_mark.index : nodes.end_of(text, one)] for one in node.value]
-    single = all(isinstance(one, ScalarNode) or nodes.flow(one) for one in node.value)
-    return found if single and not any("\n" in entry for entry in found) else []
+    """The entries as they stand, each to be put behind a dash."""
+    return [
+        _at_margin(text[one.start_mark.index : nodes.end_of(text, one)], one.start_mark.column) for one in node.value
+    ]
+
+
+def _at_margin(entry: str, column: int) -> str:
+    """What is written over several lines, its further ones as deep as the first."""
+    first, *others = entry.split("\n")
+    return "\n".join([first, *(f"  {line[column:]}" for line in others)])

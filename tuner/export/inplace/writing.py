@@ -155,8 +155,8 @@ def _sees(view: DeploymentView, folder: str) -> DeploymentView:
         path, service = view.own_service()
         after = view.changed(path, volumes.added(view.text(path), service, folder))
         wrong = _wrong(view, after, _says(view), (*container.mounts, volumes.shared(folder)))
-    except CannotEdit:
-        path, wrong = view.files[0], "its service is none of this file's own"
+    except CannotEdit as error:
+        path, wrong = view.files[0], str(error) or "its service is none of this file's own"
     if wrong is None:
         return after
     fix = f"mount it there yourself, read-only and under the same name, or {_ANEW}"
