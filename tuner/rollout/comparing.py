@@ -159,9 +159,12 @@ def _flags(profile: Profile, service: LiveService) -> Iterator[Deviation]:
 
 
 def _variables(profile: Profile, service: LiveService) -> Iterator[Deviation]:
-    """Those of the profile, and those that the engine reads; what else a container needs is no part of a proof."""
+    """Those of the profile, and those that the engine reads; what else a container needs is no part of a proof.
+
+    What a script sets in front of the engine counts, and not what it had been in the container until then.
+    """
     conventions = ENGINES[profile.engine.kind].conventions
-    then, now = profile.env, service.container.env
+    then, now = profile.env, {**service.container.env, **service.served.env}
     own = [name for name in service.served.env if name.startswith(conventions.variables)]
     for name in dict.fromkeys((*then, *own)):
         if then.get(name) != now.get(name) and not name.startswith(conventions.launchers_own):

@@ -14,7 +14,7 @@ _USUAL = Noise(0.03, 3)
 """Between launches, where the proof does not tell otherwise, and how much that weighs."""
 _TAIL = 0.01
 """One sound launch in a hundred is slower than that from its start to its end."""
-_HOURS = 0.02
+_HOURS = 0.01
 """And no two hours of a launch are alike."""
 
 
