@@ -186,7 +186,7 @@ def proofs(count: int, scenario: Scenario, seed: int = 1) -> list[ProofFigures]:
     machines = Machines(own, 2 * each * count, seed, None)
     machines.look()
     looks = [machines.look() for _ in range(5)]
-    whole = {name: sum(look[name] for look in looks) for name in looks[0]}
+    whole = {name: np.sum([look[name] for look in looks], axis=0) for name in looks[0]}
     sides = np.arange(2 * each * count).reshape(count, 2, each)
     return [_figures(whole, winner, baseline) for winner, baseline in sides]
 

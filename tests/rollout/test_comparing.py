@@ -35,6 +35,4 @@ def running(*env):
 def test_what_a_script_sets_in_front_of_the_engine_counts(profile):
     assert not list(settings(profile, running("VLLM_USE_V1=1")))
     assert not list(settings(profile, running("VLLM_USE_V1=1", "OMP_NUM_THREADS=4")))
-    assert [str(each) for each in settings(profile, running("VLLM_USE_V1=0"))] == [
-        "VLLM_USE_V1: 1 in the proof, 0 now"
-    ]
+    assert [str(each) for each in settings(profile, running("VLLM_USE_V1=0"))] == ["VLLM_USE_V1: 1 in the proof, 0 now"]

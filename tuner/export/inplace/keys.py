@@ -40,8 +40,8 @@ def added(text: str, service: Node, new: NewEntry) -> str:
     if isinstance(node, MappingNode | SequenceNode) and node.value:
         return nodes.added(text, node, len(node.value) - 1, [new.like(node)])
     if isinstance(node, MappingNode | SequenceNode):  # it is empty: {} or []
-        begin, end = ("{", "}") if isinstance(node, MappingNode) else ("[", "]")
-        return f"{text[: node.start_mark.index]}{begin}{new.like(node)}{end}{text[nodes.end_of(text, node) :]}"
+        opening, closing = ("{", "}") if isinstance(node, MappingNode) else ("[", "]")
+        return f"{text[: node.start_mark.index]}{opening}{new.like(node)}{closing}{text[nodes.end_of(text, node) :]}"
     if node is not None:  # nothing stands behind the key
         key = next(key for key, _ in nodes.pairs(service) if key.value == new.key)
         end = nodes.line_end(text, key.start_mark.index)
