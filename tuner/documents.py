@@ -134,14 +134,24 @@ for _tag, _pattern, _first in (("null", r"~|null|Null|NULL|", ["~", "n", "N", ""
     _Texts.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
+class WholeMapping(dict[Any, Any]):
+    """A mapping that takes another's place instead of adding to it: ``!override`` of Compose's."""
+
+
+class WholeList(list[Any]):
+    """A list of that kind."""
+
+
 def _tagged(loader: Any, suffix: str, node: yaml.Node) -> Any:
     """What stands behind a tag of somebody's own; ``!reset`` takes it away."""
     if suffix == "reset":
         return None
     if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
+        mapping = loader.construct_mapping(node, deep=True)
+        return WholeMapping(mapping) if suffix == "override" else mapping
     if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
+        items = loader.construct_sequence(node, deep=True)
+        return WholeList(items) if suffix == "override" else items
     return loader.construct_scalar(node)
 
 

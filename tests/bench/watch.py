@@ -2,11 +2,13 @@
 
 Eight hours at a look a minute, of users who are no closed loop: their rate wanders (autocorrelated, lognormal), bursts
 of minutes bring three times as many, lengths are lognormal; the machine is slower at times (autocorrelated, and others
-on it for a minute now and then). Ten servers each have a proof of their own, made with users in a closed loop in four
-launches, of which each has its own speed, as the launch that serves has. The rule was made on the first five kinds of
-traffic, with one proof, under seeds below 100; the last two break what it assumes, and are no part of the claim.
+on it for a minute now and then). Each server has a proof of its own, made with users in a closed loop on such a
+machine, in a few launches of winner and baseline, each of its own speed, as the launch that serves has. The rule of
+evidence was made on the first five kinds of traffic under seeds below 100; the margin, which follows what the proof's
+launches differ by, on launches that differ by 3 %, 5 % and 8 % and on hours that are 5 % slower, with four launches of
+each and seeds below 40: the last kinds have other noise and other proofs.
 
-python -m tests.bench.watch [--quick] [--seed 1000]
+python -m tests.bench.watch [--quick] [--seed 6000]
 """
 
 import argparse
@@ -22,15 +24,16 @@ from scipy.stats import binomtest
 
 from tuner.watch.evidence import SlownessEvidence
 from tuner.watch.holding import ProofFigures, WatchState
+from tuner.watch.scatter import margin
 from tuner.watch.stretch import MedianBucket, Stretch
 
 QUICK, FULL = 100, 400
 HOURS = 8
-CLAIM = HOURS * 60 / 5 / 10_000
-"""Of false alarms in so many looks."""
+CLAIM = HOURS * 60 / 5 / 10_000 + 0.01
+"""Of false alarms: by chance in so many looks, and because one launch in a hundred is slower than its margin."""
 USERS = 5
 _TICK_S, _MINUTE = 1.0, 60
-_SLOTS, _TEN = 64, 10
+_SLOTS = 64
 _PREFILL_TOKENS_PER_S, _GAP_MS, _EACH = 8000.0, 15.0, 0.03
 _PROMPT, _OUTPUT = 500, 128
 # vLLM's own bounds, in milliseconds
@@ -51,6 +54,8 @@ class Scenario:
         machine: Standard deviation of the log of its speed.
         launches: Likewise of a launch's own speed.
         clock: By how much slower it is in hours in which it is hot: every other one.
+        proof: Launches of the winner in its proof, and as many of the baseline.
+        found: Which share of slowness is looked for in the brief form.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Scenario:
     machine: float = 0.03
     launches: float = 0.03
     clock: float = 0.0
+    proof: int = 4
+    found: float = 0.15
 
     def named(self, slower: float) -> "Scenario":
         return replace(self, slower=slower)
@@ -73,12 +80,13 @@ TRAFFIC = (
     Scenario("a tenth more than proven", load=1.1),
     Scenario("two thirds of what was proven", load=0.7),
 )
-"""Within what the rule assumes of a sound server."""
-BEYOND = (
-    Scenario("launches differ by 5 %", launches=0.05),
-    Scenario("5 % slower every other hour, machine by 5 %", machine=0.05, clock=0.05),
+LAUNCHES = (
+    Scenario("launches differ by 1 %, machine by 2 %", launches=0.01, machine=0.02),
+    Scenario("launches differ by 4 %, proofs of three", launches=0.04, proof=3),
+    Scenario("launches differ by 7 %, proofs of six", launches=0.07, proof=6, found=0.3),
+    Scenario("4 % slower every other hour, machine by 4 %", machine=0.04, clock=0.04, proof=5, found=0.3),
 )
-"""Sound servers that are slower than their proof by more than its margin for hours: not claimed, and shown."""
+"""Launches that scatter less and more, which the margin follows."""
 SLOWER = (0.15, 0.3, 0.6)
 
 
@@ -171,20 +179,29 @@ def _lengths(dice: np.random.Generator, mean: int, count: int, fixed: bool) -> n
     return np.full(count, float(mean)) if fixed else mean * dice.lognormal(-0.18, 0.6, count)
 
 
-def proof(seed: int = 1, launches: float = 0.03) -> ProofFigures:
-    """What four launches of the winner showed, five users in a closed loop."""
-    machines = Machines(Scenario("proof", wander=0.0, launches=launches), 4, seed, None)
+def proofs(count: int, scenario: Scenario, seed: int = 1) -> list[ProofFigures]:
+    """What each of so many proofs showed: a few launches of winner and baseline, five users in a closed loop."""
+    each = scenario.proof
+    own = Scenario("proof", wander=0.0, launches=scenario.launches, machine=scenario.machine)
+    machines = Machines(own, 2 * each * count, seed, None)
     machines.look()
     looks = [machines.look() for _ in range(5)]
-    whole = {name: sum(look[name].sum(axis=0) for look in looks) for name in looks[0]}
-    answered = whole["answered"]
+    whole = {name: np.sum([look[name] for look in looks], axis=0) for name in looks[0]}
+    sides = np.arange(2 * each * count).reshape(count, 2, each)
+    return [_figures(whole, winner, baseline) for winner, baseline in sides]
+
+
+def _figures(whole: dict[str, np.ndarray], winner: np.ndarray, baseline: np.ndarray) -> ProofFigures:
+    ttft, itl = (whole[name][winner].sum(axis=0) for name in ("ttft", "itl"))
+    tpot_ms = 1000 * whole["gaps_s"] / whole["tokens"]
     return ProofFigures(
-        medians_ms=(("ttft_p50_ms", _middle(whole["ttft"], _TTFT)), ("itl_p50_ms", _middle(whole["itl"], _ITL))),
+        medians_ms=(("ttft_p50_ms", _middle(ttft, _TTFT)), ("itl_p50_ms", _middle(itl, _ITL))),
         prompt_tokens=_PROMPT,
         output_tokens=_OUTPUT,
         users=USERS,
-        per_s=float(answered) / (4 * 5 * 60),
-        tpot_ms=float(1000 * whole["gaps_s"] / whole["tokens"]),
+        per_s=float(whole["answered"][winner].sum()) / (len(winner) * 5 * 60),
+        tpot_ms=float(1000 * whole["gaps_s"][winner].sum() / whole["tokens"][winner].sum()),
+        margins={"mean": margin(tpot_ms[winner].tolist(), tpot_ms[baseline].tolist())},
     )
 
 
@@ -237,33 +254,30 @@ def _bucket(counts: np.ndarray, bounds: np.ndarray) -> MedianBucket | None:
 
 def _job(job: tuple[Scenario, int, int]) -> list[int | None]:
     scenario, count, seed = job
-    proofs = [proof(seed * 1000 + ten, scenario.launches) for ten in range(count // _TEN)]
-    return alarms(scenario, [each for each in proofs for _ in range(_TEN)], seed)
+    return alarms(scenario, proofs(count, scenario, seed * 1000), seed)
 
 
 def main() -> int:
     """Print the table, with 95 % intervals; 1 if sound servers are said to be slow more often than is claimed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} servers a row instead of {FULL}, and fewer rows")
-    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=6000)
     asked = parser.parse_args()
     quick, count = asked.quick, QUICK if asked.quick else FULL
-    rows = [
-        (traffic, slower) for traffic in (*TRAFFIC, *BEYOND) for slower in (0.0, *(SLOWER[:1] if quick else SLOWER))
-    ]
+    kinds = (*TRAFFIC, *LAUNCHES)
+    rows = [(traffic, slower) for traffic in kinds for slower in (0.0, *([traffic.found] if quick else SLOWER))]
     jobs = [(traffic.named(slower), count, asked.seed + place) for place, (traffic, slower) in enumerate(rows)]
-    print(f"{count} servers a row, {HOURS} hours each, a proof of its own for each ten")
+    print(f"{count} servers a row, {HOURS} hours each, a proof of its own for each")
     print("| traffic | slower by | said to be slow | after minutes, median |")
     print("|---|---|---|---|")
     false = 0
     with get_context("spawn").Pool(min(2, os.cpu_count() or 1)) as pool:
         for (traffic, slower), found in zip(rows, pool.imap(_job, jobs), strict=True):
             when = [each for each in found if each is not None]
-            false += len(when) if traffic in TRAFFIC and not slower else 0
+            false += len(when) if not slower else 0
             print(f"| {traffic.name} | {slower:.0%} | {_share(len(when), count)} | {_median(when)} |", flush=True)
-    sound = count * len(TRAFFIC)
-    within = f"the first {len(TRAFFIC)} kinds"
-    print(f"sound servers of {within} called slow: {_share(false, sound)}, at most {CLAIM:.1%} claimed")
+    sound = count * len(kinds)
+    print(f"sound servers called slow: {_share(false, sound)}, at most {CLAIM:.1%} claimed")
     return 1 if binomtest(false, sound).proportion_ci().low > CLAIM else 0
 
 

@@ -23,6 +23,7 @@ from tuner.export.origin import ProfileImage, ProfileMachine, ProfileService
 from tuner.export.profile import profile_of
 from tuner.importer import sources
 from tuner.importer.baseline import served
+from tuner.importer.understood import on_host
 from tuner.launchers.docker.image import StudyImage
 from tuner.records.folder import StudyFolder
 
@@ -100,6 +101,16 @@ def test_a_pod_runs_the_very_image_and_gets_the_secret_by_its_name(profile, tmp_
     assert deployment["metadata"]["name"] == service["metadata"]["name"] == "my-glm"
     assert service["spec"]["ports"] == [{"port": 5002, "targetPort": 8000}]
     assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+
+
+def test_a_pod_sees_the_winners_tuned_kernels(outcome, tmp_path):
+    env = {"VLLM_TUNED_CONFIG_FOLDER": "/srv/kernels"}
+    profile = present(profile_of(outcome)).model_copy(update={"env": env, "kernels": "/srv/kernels"})
+    (path,) = anew.save(anew.texts(Form.KUBERNETES, profile, tmp_path), tmp_path / "k.yaml")
+    found = sources.read([path], None, {})
+    assert on_host("/srv/kernels", found.container.mounts) == Path("/srv/kernels")
+    assert served(found).env == env
+    assert "hostPath" not in anew.texts(Form.KUBERNETES, present(profile_of(outcome)), tmp_path)["deployment.yaml"]
 
 
 def test_kubectl_takes_the_manifest(profile, tmp_path):

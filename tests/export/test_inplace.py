@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,10 @@ from tuner.export.inplace.splice import leaves
 from tuner.export.inplace.view import DeploymentView
 from tuner.export.inplace.winner import winner, winner_of
 from tuner.export.inplace.writing import written
-from tuner.export.origin import ProfileImage
+from tuner.export.origin import ProfileImage, ProfileMachine
 from tuner.export.profile import nested, profile_of
+from tuner.host.nvidia import POWER_CAP
+from tuner.importer.understood import on_host
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
@@ -56,7 +59,8 @@ def wanted(given, view):
     served = view.served
     args = nested({**served.args, **given["args"]})
     env = {**served.env, **given["env"]}
-    return winner("vllm", served.model, args, {name: value for name, value in env.items() if value is not None})
+    target = winner("vllm", served.model, args, {name: value for name, value in env.items() if value is not None})
+    return replace(target, folders=tuple(given.get("folders", ())))
 
 
 def texts(here):
@@ -82,6 +86,7 @@ def test_only_what_the_winner_changes_is_changed(files, monkeypatch):
     after = viewed(given, here)
     assert leaves(after.served.args) == leaves(view.meaning(target.flags))
     assert after.served.env == dict(target.env)
+    assert all(on_host(folder, after.deployment.container.mounts) == Path(folder) for folder in target.folders)
     assert written(after, target).texts == {}, "twice is once"
     kept = {path: text for path, text in before.items() if path not in made.texts}
     assert {path: text for path, text in texts(here).items() if path in kept} == kept
@@ -277,6 +282,23 @@ def test_what_is_not_as_it_was_in_the_study_is_said(here, profile):
     assert "OMP_NUM_THREADS" in said
     assert "--max-num-seqs" not in said
     assert "measured with vllm/vllm-openai:v0.15.1, and the file names vllm/vllm-openai:v0.15.0" in done.stderr
+
+
+def test_what_no_file_does_for_the_winner_is_said(here, profile):
+    """A power cap, which root sets, and a folder of kernels that has to be there."""
+    env = {**profile.env, POWER_CAP: "300", "VLLM_TUNED_CONFIG_FOLDER": str(here / "none")}
+    machine = ProfileMachine(name="two", indices=(2, 3))
+    capped = profile.model_copy(update={"env": env, "machine": machine, "kernels": str(here / "none")})
+    (here / "profile.yaml").write_text(capped.to_yaml())
+    done = write(here, "compose.yaml", "--profile", "profile.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "capped at 300 W, which no server sets: sudo nvidia-smi -i 2,3 -pl 300" in done.stderr
+    assert f"{here / 'none'}, which is no folder of this machine" in done.stderr
+    found = DeploymentView((here / "compose.yaml",), None, {}, {})
+    assert on_host(str(here / "none"), found.deployment.container.mounts) == here / "none"
+    (here / "profile.yaml").write_text(profile.to_yaml())
+    back = write(here, "compose.yaml", "--profile", "profile.yaml")
+    assert "A power cap of 300 W is no part of it any more; lift it: sudo nvidia-smi" in back.stderr
 
 
 @pytest.mark.parametrize(

@@ -137,3 +137,10 @@ def test_a_file_that_is_no_profile_is_named(tmp_path):
     (tmp_path / "profile.yaml").write_text("a: 1\n")
     done = CliRunner().invoke(app, ["profile", "show", str(tmp_path / "profile.yaml")])
     assert "no such key 'a'" in str(done.exception)
+
+
+def test_a_winner_with_tuned_kernels_names_their_folder(tmp_path):
+    kernels = tmp_path / "kernels"
+    kernels.mkdir()
+    asked = (f"engine.tuned_kernels={kernels}", f"model.env.VLLM_TUNED_CONFIG_FOLDER={kernels}")
+    assert present(profile_of(simulated_study(tmp_path / "studies", 12, *asked))).kernels == str(kernels)

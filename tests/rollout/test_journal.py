@@ -9,7 +9,9 @@ import pytest
 
 from tuner.errors import ConfigError, InfrastructureError
 from tuner.host.owner import Owner
+from tuner.importer.container import Container, Mount
 from tuner.rollout import saved
+from tuner.rollout.deploying import is_mounted
 from tuner.rollout.journal import Journal, Ran, RolloutFolder, Step, places_of
 from tuner.rollout.project import ComposeProject
 
@@ -86,6 +88,27 @@ def test_one_command_at_a_time(project):
     assert f"process {os.getpid()} is at this service" in done.stderr
     with place.alone():
         pass
+
+
+def test_of_a_file_that_the_container_sees_compose_is_told_to_make_it_anew(project, tmp_path, monkeypatch):
+    """Compose compares what the files say, and not what stands in a settings file that is mounted."""
+    file = project.directory / "config.yml"
+    seen = Container(
+        "qwen", mounts=(Mount(str(file), "/etc/vllm.yml", read_only=True), Mount("hub", "/hub", volume="x"))
+    )
+    assert is_mounted(seen, [file])
+    assert not is_mounted(seen, [project.directory / ".env"])
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    place = RolloutFolder.of(project)
+    with place.alone() as lock:
+        project.up(lock)
+        project.up(lock, anew=True)
+    usual, anew = (tmp_path / "said").read_text().splitlines()
+    assert usual.endswith("up -d --no-deps --no-build --pull never qwen")
+    assert anew.endswith("up -d --force-recreate --no-deps --no-build --pull never qwen")
 
 
 def test_a_damaged_journal_says_where_the_files_are(project):

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from tests.simulated import simulated_study
 from tuner import composing
 from tuner.export.origin import digest_of
 from tuner.export.profile import profile_of
+from tuner.testing.launcher import until
 
 pytestmark = pytest.mark.timeout(240)
 BRIEF = (
@@ -95,3 +98,31 @@ def test_whoever_holds_its_gpus_is_named_and_stopped_only_if_that_is_asked_for(s
     assert container.status == "running"
     assert container.attrs["State"]["StartedAt"] > begun
     assert f"starting {PRODUCTION} again" in done.stderr
+
+
+@pytest.mark.docker
+def test_what_a_killed_relaunch_in_a_container_left_the_next_one_gives_back(study, production, sim_image, engine):
+    """Killed with its watchdogs, as by a power cut, while the service is stopped for it."""
+    image = (f"launcher.image={sim_image}", "launcher.build=null", "launcher.pull=never")
+    container, here = production(), study("launcher=docker-sim", *image, "hardware.gpus=[0,1]")
+    asked = ("verify", "--study", "demo", "--relaunch", "--stop", PRODUCTION)
+    killed = subprocess.Popen([sys.executable, "-m", "tuner", "profile", *asked], cwd=here)
+    until(lambda: ours(engine) or killed.poll() is not None, 120)
+    watchdogs = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    for pid in (killed.pid, *map(int, watchdogs)):
+        os.kill(pid, signal.SIGKILL)
+    killed.wait()
+    container.reload()
+    assert container.status == "exited"
+    assert ours(engine)
+    done = verify(here, *asked[1:])
+    assert done.returncode == 0, done.stderr
+    assert f"an interrupted run had left {PRODUCTION} stopped" in done.stderr
+    container.reload()
+    assert container.status == "running"
+    assert not ours(engine)
+
+
+def ours(engine):
+    """The containers of this test's relaunches."""
+    return [one for one in engine.containers.list(ignore_removed=True) if one.name.startswith("tuner-demo-")]

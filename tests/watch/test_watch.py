@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.bench import watch as simulation
+from tests.present import present
 from tests.sim.conftest import SimServer, launcher
 from tests.simulated import simulated_study
 from tuner.cli import app
@@ -30,7 +31,8 @@ from tuner.terminal.watch import line
 from tuner.watch.evidence import SlownessEvidence
 from tuner.watch.holding import Judgement, ProofFigures, WatchState
 from tuner.watch.probing import Prober, ProbeResult
-from tuner.watch.proven import mean_tpot_ms
+from tuner.watch.proven import MeanTpot, mean_tpot
+from tuner.watch.scatter import margin
 from tuner.watch.stretch import MedianBucket, Stretch
 from tuner.watch.watcher import Watcher, WatchLine
 
@@ -105,6 +107,23 @@ def test_a_load_is_another_only_if_rate_and_users_say_so(seen, state):
     assert proven.judge(AS_PROVEN.model_copy(update=seen)).state is state
 
 
+@pytest.mark.parametrize(
+    ("launches", "allowed"),
+    [
+        ((10.0, 10.1, 9.9, 10.0), 0.12),  # the floor
+        ((10.0, 10.6, 9.4, 10.0), 0.158),
+        ((10.0, 11.5, 8.5, 10.0), 0.39),
+        ((10.0, 10.6), 0.165),  # of few launches less is known
+        ((), 0.12),
+    ],
+)
+def test_the_margin_follows_what_the_proofs_launches_differ_by(launches, allowed):
+    mean = MeanTpot(10.0, launches, tuple(1.3 * each for each in launches))
+    proven = replace(PROVEN, tpot_ms=10.0, margins={"mean": margin(mean.winner, mean.baseline)})
+    below, above = (AS_PROVEN.model_copy(update={"tpot_ms": 10 * (1 + allowed + by)}) for by in (-0.01, 0.01))
+    assert (proven.judge(below).state, proven.judge(above).state) == (WatchState.HOLDS, WatchState.SLOWER)
+
+
 @pytest.mark.parametrize(("slower_by", "stretches"), [(0.15, 85), (0.3, 25)])
 def test_it_takes_so_many_stretches_to_call_a_server_slow(slower_by, stretches):
     evidence = SlownessEvidence()
@@ -123,10 +142,10 @@ def test_a_server_that_is_slower_now_and_then_is_never_called_slow():
 
 
 def test_a_sound_server_is_seldom_called_slow_and_a_slower_one_is_found():
-    figures = simulation.proof()
-    sound = simulation.alarms(simulation.TRAFFIC[2], [figures] * 20, seed=11)
+    figures = simulation.proofs(20, simulation.TRAFFIC[2])
+    sound = simulation.alarms(simulation.TRAFFIC[2], figures, seed=11)
     assert sum(each is not None for each in sound) <= 1, "0.96 %, and what chance adds to 20"
-    slower = simulation.alarms(simulation.TRAFFIC[0].named(0.3), [figures] * 20, seed=12)
+    slower = simulation.alarms(simulation.TRAFFIC[0].named(0.3), figures, seed=12)
     assert sum(each is not None for each in slower) == 20
 
 
@@ -318,5 +337,8 @@ def test_a_probes_own_requests_are_nobodys_traffic(simulated: SimServer):
 
 def test_the_mean_time_per_token_is_that_of_the_winners_own_launches(profile: Path, tmp_path: Path):
     proven = read_profile(profile).measured["concurrent_tpot_p50_ms"].winner.mean
-    assert mean_tpot_ms(profile) == pytest.approx(proven, rel=0.1)
-    assert mean_tpot_ms(tmp_path / "profile.yaml") is None
+    mean = present(mean_tpot(profile))
+    assert mean.ms == pytest.approx(proven, rel=0.1)
+    assert len(mean.winner) == len(mean.baseline) >= 2
+    assert min(mean.winner) <= mean.ms <= max(mean.winner)
+    assert mean_tpot(tmp_path / "profile.yaml") is None

@@ -52,7 +52,7 @@ def compose_text(config: Config, export: Export, settings: Settings, origin: str
     if export.volumes:
         file["volumes"] = dict(export.volumes)
     text: str = yaml.safe_dump(file, sort_keys=False, width=120, allow_unicode=True)
-    return f"{_comment(name, export, origin, profiles)}\n{text}"
+    return f"{_comment(name, export, origin, profiles, config.hardware.gpus)}\n{text}"
 
 
 def service_name(config: Config) -> str:
@@ -60,12 +60,12 @@ def service_name(config: Config) -> str:
     return config.model.service.name or re.sub(r"[^A-Za-z0-9_.-]", "-", config.model.served_name)
 
 
-def _comment(name: str, export: Export, origin: str, profiles: Sequence[str]) -> str:
+def _comment(name: str, export: Export, origin: str, profiles: Sequence[str], gpus: Sequence[int]) -> str:
     asked = "".join(f" --profile {profile}" for profile in profiles)
     lines = [
         f"{name}: {origin}",
         f"Image: {export.origin}",
-        *power_notes(export.environment),
+        *power_notes(export.environment, gpus),
         f"Remove the container of the same name, then: docker compose -f THIS_FILE --env-file .env{asked} up -d --wait",
     ]
     return "\n".join(f"# {line}" for line in lines)

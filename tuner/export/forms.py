@@ -48,7 +48,7 @@ def kubernetes(profile: Profile) -> str:
     """
     name = re.sub(r"[^a-z0-9-]+", "-", (profile.service.name or profile.model.rpartition("/")[2]).lower()).strip("-")
     labels = {"app.kubernetes.io/name": name}
-    pod = {"containers": [_container(profile, name)], "volumes": [_SHARED_MEMORY]}
+    pod = {"containers": [_container(profile, name)], "volumes": [_SHARED_MEMORY, *_kernels(profile)]}
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -72,10 +72,16 @@ def kubernetes(profile: Profile) -> str:
 _SHARED_MEMORY = {"name": "shm", "emptyDir": {"medium": "Memory"}}
 
 
+def _kernels(profile: Profile) -> Iterator[Mapping[str, Any]]:
+    """The folder of tuned kernels, which each node has to have."""
+    if profile.kernels:
+        yield {"name": "kernels", "hostPath": {"path": profile.kernels, "type": "Directory"}}
+
+
 def _container(profile: Profile, name: str) -> Mapping[str, Any]:
     words = [word for flag in winner_of(profile).flags for word in (flag.name, *flag.values)]
     health = {"httpGet": {"path": "/health", "port": PORT}}
-    gpus = len(profile.machine.indices) if profile.machine else 0
+    gpus = len(_gpus(profile))
     return {
         "name": name,
         "image": _image(profile),
@@ -86,7 +92,10 @@ def _container(profile: Profile, name: str) -> Mapping[str, Any]:
         **({"resources": {"limits": {"nvidia.com/gpu": gpus}}} if gpus else {}),
         "startupProbe": {**health, "periodSeconds": 10, "failureThreshold": 120},
         "readinessProbe": {**health, "periodSeconds": 10},
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
+        "volumeMounts": [
+            {"name": "shm", "mountPath": "/dev/shm"},
+            *({"name": "kernels", "mountPath": profile.kernels, "readOnly": True} for _ in _kernels(profile)),
+        ],
     }
 
 
@@ -126,16 +135,23 @@ def _items(value: JsonValue) -> JsonValue:
 
 def _assignments(profile: Profile) -> Iterator[str]:
     """Each variable as a shell sets it."""
-    if profile.machine and profile.machine.indices:
-        yield f"CUDA_VISIBLE_DEVICES={','.join(map(str, profile.machine.indices))}"
+    if gpus := _gpus(profile):
+        yield f"CUDA_VISIBLE_DEVICES={','.join(map(str, gpus))}"
     yield from (f"{name}={shlex.quote(value)}" for name, value in profile.env.items())
     yield from (f'{name}="${{{secret}}}"' for name, secret in profile.service.secrets.items())
+
+
+def _gpus(profile: Profile) -> tuple[int, ...]:
+    return profile.machine.indices if profile.machine else ()
 
 
 def _origin(profile: Profile) -> str:
     """Where it comes from, as a comment."""
     sentence = " ".join(profile.verdict.sentence.split())
-    lines = [f"trial {profile.trial} of study {profile.study.name}. {sentence}", *power_notes(profile.env)]
+    lines = [
+        f"trial {profile.trial} of study {profile.study.name}. {sentence}",
+        *power_notes(profile.env, _gpus(profile)),
+    ]
     return "".join(f"# {line}\n" for line in lines)
 
 

@@ -116,6 +116,8 @@ class Profile(Stored):
     """Flags by name with underscores: true gives ``--flag``, false ``--no-flag``."""
     env: dict[str, str]
     """Variables that are part of the configuration."""
+    kernels: str | None = None
+    """A folder of the study's machine that one of these variables names: a container has to see it under this name."""
     effective: tuple[EffectiveSetting, ...] = ()
     """What the running server made of each of them."""
     service: ProfileService = ProfileService()
@@ -176,6 +178,7 @@ def profile_of(outcome: Outcome) -> Profile | None:
         image=image_of(outcome.folder),
         args=nested(settings.args),
         env=_variables(settings),
+        kernels=_kernels(outcome, settings),
         effective=_effective(outcome),
         service=service_of(outcome.config),
         machine=machine_of(outcome),
@@ -191,6 +194,11 @@ def profile_of(outcome: Outcome) -> Profile | None:
 
 def _variables(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in settings.env.items() if value is not None}
+
+
+def _kernels(outcome: Outcome, settings: Settings) -> str | None:
+    folder = outcome.config.engine.kernels
+    return str(folder) if folder and str(folder) in settings.env.values() else None
 
 
 def profiled(settings: Settings) -> ProfileSettings:

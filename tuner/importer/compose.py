@@ -109,13 +109,12 @@ def environment(project: Project, name: str) -> dict[str, str | None]:
     service, values = project.services[name], project.variables.values
     project.variables.about = name
     found: dict[str, str | None] = {}
-    for path, required in env_files(project, service):
-        if path.exists():
-            found |= {
-                name: values.get(name) if text is None else text for name, text in dotenv.read(path, values).items()
-            }
-        elif required:
-            project.variables.note(f"the env_file {path} is not there")
+    for file in env_files(project, service):
+        if file.path.exists():
+            said = dotenv.raw(file.path) if file.raw else dotenv.read(file.path, values)
+            found |= {name: values.get(name) if text is None else text for name, text in said.items()}
+        elif file.required:
+            project.variables.note(f"the env_file {file.path} is not there")
     for name, text in mapping(service.get("environment")).items():
         if text is None and name not in values:
             project.variables.note(f"{name} is passed through, and is not set here")
@@ -131,11 +130,27 @@ def mapping(raw: Any) -> dict[str, str | None]:
     return {name: value if sign else None for name, sign, value in pairs}
 
 
-def env_files(project: Project, service: Mapping[str, Any]) -> Iterator[tuple[Path, bool]]:
-    """The files of variables that a service names, and whether each must be there."""
+@dataclass(frozen=True, slots=True)
+class EnvFile:
+    """A file of variables that a service names.
+
+    Attributes:
+        path: Where it is.
+        required: Whether it must be there.
+        raw: Whether its values are taken as they stand, quotes included.
+    """
+
+    path: Path
+    required: bool
+    raw: bool
+
+
+def env_files(project: Project, service: Mapping[str, Any]) -> Iterator[EnvFile]:
+    """The files of variables that a service names, the later on top of the earlier."""
     for one in _list(service.get("env_file")):
-        path, required = (one.get("path"), one.get("required")) if isinstance(one, Mapping) else (one, None)
-        yield project.folder / Path(str(path)).expanduser(), required != "false"
+        said = one if isinstance(one, Mapping) else {"path": one}
+        path = project.folder / Path(str(said.get("path"))).expanduser()
+        yield EnvFile(path, said.get("required") not in ("false", False), said.get("format") == "raw")
 
 
 def _dotenv(path: Path, outside: Mapping[str, str]) -> dict[str, str]:
@@ -183,9 +198,11 @@ def _file(path: Path, variables: Variables) -> dict[str, Any]:
 
 def _filled(tree: Any, variables: Variables) -> Any:
     if isinstance(tree, Mapping):
-        return {key: _filled(value, variables) for key, value in tree.items() if not str(key).startswith("x-")}
+        filled = {key: _filled(value, variables) for key, value in tree.items() if not str(key).startswith("x-")}
+        return documents.WholeMapping(filled) if isinstance(tree, documents.WholeMapping) else filled
     if isinstance(tree, list):
-        return [_filled(value, variables) for value in tree]
+        items = [_filled(value, variables) for value in tree]
+        return documents.WholeList(items) if isinstance(tree, documents.WholeList) else items
     return variables.fill(tree) if isinstance(tree, str) else tree
 
 
@@ -222,7 +239,12 @@ def _merged(below: dict[str, Any], above: Mapping[str, Any], key: str = "") -> d
 
 
 def _on_top(below: Any, above: Any, key: str) -> Any:
-    if key in _LISTS or below is None or above is None:
+    if (
+        key in _LISTS
+        or below is None
+        or above is None
+        or isinstance(above, documents.WholeMapping | documents.WholeList)
+    ):
         return above
     if key in _MAPPINGS:
         return {**mapping(below), **mapping(above)}

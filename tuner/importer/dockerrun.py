@@ -167,7 +167,7 @@ def _environment(
 ) -> Iterator[tuple[str, str | None]]:
     for file in _env_files(given, outside, folder):
         if file.is_file():
-            yield from ((name, text or outside.get(name)) for name, text in dotenv.read(file, {}).items())
+            yield from ((name, text or outside.get(name)) for name, text in dotenv.raw(file).items())
         else:
             unread.append(f"the env-file {file} is not there")
     for one in given.get("env", []):

@@ -30,6 +30,13 @@ def read(path: Path, outside: Mapping[str, str]) -> dict[str, str | None]:
     return parsed(documents.text_of(path), outside)
 
 
+def raw(path: Path) -> dict[str, str | None]:
+    """The same of a file whose values are taken as they stand, quotes included, as ``docker run --env-file`` does."""
+    lines = (line.lstrip() for line in documents.text_of(path).splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name: value if sign else None for name, sign, value in pairs}
+
+
 def parsed(text: str, outside: Mapping[str, str]) -> dict[str, str | None]:
     """The same of its text."""
     found: dict[str, str | None] = {}

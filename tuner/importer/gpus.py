@@ -104,3 +104,9 @@ def _by_name(devices: Sequence[str]) -> Gpus:
     if not named:
         return None
     return "all" if "all" in named else indices(",".join(named))
+
+
+def numbered(given: object) -> tuple[int, ...]:
+    """The GPUs of a deployment that are named by their indices on this host; none where others are, or a count."""
+    found = given if isinstance(given, list) else []
+    return tuple(one for one in found if isinstance(one, int)) if all(isinstance(one, int) for one in found) else ()

@@ -1,6 +1,6 @@
 """Cuts shell text into simple commands, one at a time, with its variables filled in as far as they are known.
 
-It is no shell: it runs nothing. What only a run could tell (``$(…)``) stays as it is written, and is noted.
+It is no shell: it runs nothing. What only a run could tell (``$(…)``, ``<(…)``) stays as it is written, and is noted.
 """
 
 import re
@@ -14,7 +14,10 @@ _REDIRECTION = re.compile(r"(?:\d+|&)?(?:<<<|>>|>&|<&|>|<(?!<))\s*")
 _HEREDOC = re.compile(r"<<(-?)\s*(['\"]?)(\w+)\2")
 _ARRAY = re.compile(r"\$\{([A-Za-z_]\w*)\[[@*]\]\}")
 _POSITIONAL = re.compile(r"\$(?:[@*#]|\d|\{[@*](?::\d+)?\}|\{\d+(?::?[-?+][^}]*)?\})")
-_RUN = re.compile(r"\$\(|`")
+_ALL = re.compile(r'"\$(?:@|\{@[^}]*\}|\{\w+\[@\]\})"')
+"""Of nothing it makes no word, not an empty one."""
+_RUN = re.compile(r"[$<>]\(|`")
+_PROCESS = re.compile(r"[<>]\(")
 
 
 @dataclass(slots=True)
@@ -84,6 +87,8 @@ class Lexer:
             rest = self._text[self._at :]
             if blank := re.match(r"[ \t]+|#[^\n]*", rest):
                 self._at += blank.end()
+            elif _PROCESS.match(rest):
+                command.words.extend(self._word(command))
             elif heredoc := _HEREDOC.match(rest):
                 self._skip_heredoc(heredoc)
             elif redirection := _REDIRECTION.match(rest):
@@ -108,7 +113,8 @@ class Lexer:
         words, quoted, begun = [""], False, self._at
         while self._at < len(self._text):
             letter = self._text[self._at]
-            if letter in " \t\n;|&()<>" and not self._array(words[-1], command, letter):
+            is_run = _PROCESS.match(self._text, self._at)
+            if letter in " \t\n;|&()<>" and not is_run and not self._array(words[-1], command, letter):
                 break
             if command.arrays and letter == "(":
                 return []
@@ -116,6 +122,8 @@ class Lexer:
             self._piece(letter, words)
         if self._at == begun:
             self._at += 1
+        if words == [""] and _ALL.fullmatch(self._text[begun : self._at]):
+            return []
         return words if quoted else [word for word in words if word]
 
     def _array(self, name: str, command: Simple, letter: str) -> bool:
@@ -144,7 +152,7 @@ class Lexer:
         elif letter == "\\":
             words[-1] += self._text[self._at + 1 : self._at + 2]
             self._at += 2
-        elif letter in "$`":
+        elif letter in "$`<>":
             self._expansion(words, split=True)
         else:
             words[-1] += letter
@@ -180,11 +188,11 @@ class Lexer:
             _append(words, text.split() if split else [text])
 
     def _run(self, rest: str) -> str:
-        """``$(…)``, as it is written."""
+        """``$(…)``, ``<(…)`` or what stands between two backquotes, as it is written."""
         depth = 0
         for end, letter in enumerate(rest):
             depth += (letter == "(") - (letter == ")")
-            if (rest[0] == "`" and end and letter == "`") or (rest[0] == "$" and end > 1 and depth == 0):
+            if (rest[0] == "`" and end and letter == "`") or (rest[0] != "`" and end > 1 and depth == 0):
                 break
         whole = rest[: end + 1]
         self._at += len(whole)

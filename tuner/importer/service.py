@@ -29,7 +29,7 @@ def container(project: Project, name: str) -> Container:
         gpus=_gpus(service, env),
         mounts=tuple(_mounts(project, service)),
         options=carried.options(service),
-        files=tuple(path for path, _ in env_files(project, service) if path.is_file()),
+        files=tuple(file.path for file in env_files(project, service) if file.path.is_file()),
         unread=tuple(_unread(project, name)),
         left_out=tuple(carried.left_out(service)),
     )

@@ -207,7 +207,7 @@ def source_of(paths: Sequence[Path], outside: Mapping[str, str], *, ask: bool = 
         return ContainerSource((made,), texts)
     if systemd.is_unit(text):
         return ContainerSource(tuple(systemd.containers(text, path, outside)), texts)
-    trees = list(_trees(text, path))
+    trees = list(trees_of(text, path))
     if trees and compose.is_compose(trees[0]):
         return _of_compose(paths, texts, outside, ask)
     if trees and inspected.is_inspected(trees[0]):
@@ -220,8 +220,10 @@ def source_of(paths: Sequence[Path], outside: Mapping[str, str], *, ask: bool = 
     return ContainerSource(tuple(lines.containers(text, path.absolute().parent, outside)), texts)
 
 
-def _trees(text: str, path: Path) -> Iterator[Any]:
-    """The documents of a YAML or JSON file; none of a text."""
+def trees_of(text: str, path: Path) -> Iterator[Any]:
+    """The documents of a YAML or JSON file; none of a text or a unit."""
+    if systemd.is_unit(text):
+        return
     if path.suffix not in (".yml", ".yaml", ".json") and not text.lstrip().startswith(
         ("{", "[", "services:", "apiVersion:")
     ):

@@ -12,10 +12,9 @@ from tuner.export.inplace.writing import Written
 from tuner.export.profile import Profile
 from tuner.importer import sources
 from tuner.proof.decision import Kind
-from tuner.quality.asking import Answers
 from tuner.rollout import service
-from tuner.rollout.answering import Examiner
-from tuner.rollout.comparing import settings
+from tuner.rollout.answering import AskedTwice, Examiner
+from tuner.rollout.comparing import power, settings
 from tuner.rollout.deploying import Rollout, recover_all
 from tuner.rollout.holding import Held
 from tuner.rollout.journal import RolloutFolder
@@ -76,6 +75,8 @@ def apply(winner: ProvenWinner, follower: ProgressListener, *, limit_not_shown: 
     made = changes_of(old.container.files, old.container.service, winner.profile, limit_not_shown=limit_not_shown)
     for sentence in made.said:
         follower.note(f"! {sentence}")
+    for other in power(winner.profile, old.deployment.understood.gpus):
+        follower.note(f"! {other}: apply sets none, and measures under what is set")
     return _rolled_out(winner, old, made, traffic, follower) if made.texts else ()
 
 
@@ -86,7 +87,7 @@ def _rolled_out(
     found: list[Held] = []
 
     examiner = Examiner(traffic.quality, place.measured, follower.note)
-    right: list[Answers | None] = []
+    right: list[AskedTwice | None] = []
 
     def judge(new: LiveService) -> None:
         if others := list(settings(profile, new)):
@@ -95,12 +96,12 @@ def _rolled_out(
         found.extend(gauge.held(new.launcher(whole_log=True), new.model))
         if below := [reading(each) for each in found if not each.holds]:
             raise MeasurementError(f"it measures below its proof: {'; '.join(below)}")
-        examiner.check(right[0], examiner.asked(new.launcher(whole_log=False), new.model, "new"))
+        examiner.check(right[0], examiner.new(new.launcher(whole_log=False), new.model))
 
     with place.alone() as lock:
         saving.check_unchanged(made.old, made.texts)
         contents = {path: saving.encoded(path, text) for path, text in made.texts.items()}
-        right.append(examiner.asked(old.launcher(whole_log=False), old.model, "old") if old.answers else None)
+        right.append(examiner.old(old.launcher(whole_log=False), old.model) if old.answers else None)
         what = f"trial {profile.trial} of study {profile.study.name}"
         Rollout(place, lock, old, contents, what, follower.note).run(judge)
     return tuple(found)

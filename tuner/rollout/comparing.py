@@ -6,25 +6,29 @@ import httpx
 from pydantic import JsonValue
 
 from tuner.engines.registry import ENGINES
+from tuner.export.inplace.deploying import gpus_of
 from tuner.export.inplace.splice import leaves
 from tuner.export.inplace.winner import winner_of
 from tuner.export.profile import Profile
 from tuner.fetch import fetch
 from tuner.host import nvidia
 from tuner.host.hub import commit_of
+from tuner.host.nvidia import POWER_CAP
 from tuner.rollout.service import LiveService
 from tuner.schema import Schema
 from tuner.secrets import redacted
 
 _WITHIN_S = 10.0
+_NEAR_W = 1.0
+"""The driver rounds."""
 
 
 class Deviation(Schema):
     """One thing that is not as it was."""
 
     what: str
-    """``image``, ``engine version``, ``driver``, ``GPU``, ``model``, ``model revision``, ``workload``, a flag or a
-    variable."""
+    """``image``, ``engine version``, ``driver``, ``GPU``, ``power limit``, ``model``, ``model revision``, ``workload``,
+    a flag or a variable."""
     proven: JsonValue
     now: JsonValue
     """Null for a flag or variable that is not set, and for what does not tell."""
@@ -43,6 +47,7 @@ def changes(profile: Profile, service: LiveService) -> Iterator[Deviation]:
     yield from image(profile, container.image_id, container.image_attrs.get("RepoDigests") or [])
     yield from version(profile, _version_now(service))
     yield from machine(profile, service.deployment.understood.gpus)
+    yield from power(profile, service.deployment.understood.gpus)
     yield from _model(profile, service)
     yield from settings(profile, service)
 
@@ -105,6 +110,20 @@ def machine(profile: Profile, given: JsonValue) -> Iterator[Deviation]:
             yield Deviation(what=what, proven=", ".join(old), now=", ".join(new) or None)
 
 
+def power(profile: Profile, given: JsonValue) -> Iterator[Deviation]:
+    """Another power limit than the cap of the proof; none where it had no cap, or the driver does not tell.
+
+    Args:
+        profile: The proof.
+        given: The GPUs that the server is given, as a deployment says it.
+    """
+    cap = profile.env.get(POWER_CAP)
+    limits = nvidia.power_limits(gpus_of(profile, given)) if cap else ()
+    if cap and any(abs(limit.now_w - float(cap)) > _NEAR_W for limit in limits):
+        now = ", ".join(f"GPU {limit.index} at {limit.now_w:g} W" for limit in limits)
+        yield Deviation(what="power limit", proven=f"{float(cap):g} W", now=now)
+
+
 def _are_indices(given: JsonValue) -> bool:
     return isinstance(given, list) and all(isinstance(one, int) for one in given)
 
@@ -140,9 +159,12 @@ def _flags(profile: Profile, service: LiveService) -> Iterator[Deviation]:
 
 
 def _variables(profile: Profile, service: LiveService) -> Iterator[Deviation]:
-    """Those of the profile, and those that the engine reads; what else a container needs is no part of a proof."""
+    """Those of the profile, and those that the engine reads; what else a container needs is no part of a proof.
+
+    What a script sets in front of the engine counts, and not what it had been in the container until then.
+    """
     conventions = ENGINES[profile.engine.kind].conventions
-    then, now = profile.env, service.container.env
+    then, now = profile.env, {**service.container.env, **service.served.env}
     own = [name for name in service.served.env if name.startswith(conventions.variables)]
     for name in dict.fromkeys((*then, *own)):
         if then.get(name) != now.get(name) and not name.startswith(conventions.launchers_own):

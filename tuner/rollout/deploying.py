@@ -7,7 +7,7 @@ So nothing depends on what a killed tuner had got done of its step.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from tuner.errors import ConfigError, InfrastructureError, TunerError
 from tuner.export.inplace import saving
 from tuner.host.owner import Owner
+from tuner.importer.container import Container
 from tuner.launchers.docker import composed, daemon
 from tuner.rollout import canary, saved, service
 from tuner.rollout.journal import Backup, Journal, Ran, RolloutFolder, Step, places_of
@@ -71,7 +72,8 @@ class Rollout:
             InfrastructureError: It is not kept, and the old service could not be brought back.
         """
         ran = self._canary()
-        backup = saved.save(self.place, self.old.project, ran, self.contents, self.what)
+        seen = is_mounted(self.old.deployment.container, set(self.contents) - set(self.old.project.files))
+        backup = saved.save(self.place, self.old.project, ran, self.contents, self.what, mounted=seen)
         self.say(f"backup {backup.number} is what runs now: {ran.name} ({ran.image})")
         journal = Journal(owner=str(Owner.me()), step=Step.SAVED, backup=backup)
         self.place.write(journal)
@@ -106,7 +108,7 @@ class Rollout:
             saving.replace(Path(os.path.realpath(path)), content)
         self.place.write(journal.at(Step.DEPLOYING))
         self.say(f"docker compose up -d {project.service}: {self.what}")
-        project.up(self.lock)
+        project.up(self.lock, anew=journal.backup.mounted)
         self.place.write(journal.at(Step.MEASURING))
         judge(_made(project))
 
@@ -122,6 +124,12 @@ class Rollout:
                 raise
             files = ", ".join(map(str, self.contents))
             raise PutBack(f"{said}\n  the old service is back, and {files} as before", fix=error.fix) from error
+
+
+def is_mounted(container: Container, paths: Iterable[Path]) -> bool:
+    """Whether the container sees one of these files of the host, such as the one that ``--config`` names."""
+    sources = [Path(os.path.realpath(mount.source)) for mount in container.mounts if mount.is_path]
+    return any(Path(os.path.realpath(path)).is_relative_to(source) for path in paths for source in sources)
 
 
 def _made(project: ComposeProject) -> LiveService:
@@ -146,7 +154,7 @@ def put_back(place: RolloutFolder, lock: int, say: Say) -> None:
     saved.put_back(place, backup, say)
     if journal.step not in (Step.SAVED, Step.WRITING):  # nobody has touched the service yet
         _same_image(backup, say)
-        backup.project.up(lock)
+        backup.project.up(lock, anew=backup.mounted)
         if backup.ran.answered:
             await_answer(backup.project, say)
     place.close()

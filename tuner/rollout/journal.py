@@ -81,6 +81,8 @@ class Backup(Stored):
     before: str
     """What it was saved before: ``trial 12 of study qwen``."""
     files: tuple[SavedFile, ...]
+    mounted: bool = False
+    """Whether the container sees one of the files that change, which Compose does not look into."""
 
 
 class Journal(Stored):

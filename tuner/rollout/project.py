@@ -59,18 +59,20 @@ class ComposeProject(Schema):
             environment={name: _plain(value) for name, value in given.items() if value is not None},
         )
 
-    def up(self, lock: int) -> None:
+    def up(self, lock: int, *, anew: bool = False) -> None:
         """Have the container be what the files say; nothing happens to it if it is, and nothing to any other service.
 
         Nothing is pulled or built: an image that is another one than the canary saw would be another deployment.
 
         Args:
             lock: A file descriptor that Compose keeps open until it is done, also when tuner is killed.
+            anew: Whether it is made anew also where Compose sees no change.
 
         Raises:
             InfrastructureError: It cannot be brought up.
         """
-        self._run(["up", "-d", "--no-deps", "--no-build", "--pull", "never", self.service], _UP_S, lock)
+        forced = ["--force-recreate"] if anew else []
+        self._run(["up", "-d", *forced, "--no-deps", "--no-build", "--pull", "never", self.service], _UP_S, lock)
 
     def _run(self, words: list[str], within_s: float, *locks: int) -> str:
         command = ["docker", "compose", "--ansi", "never", "-p", self.name, "--project-directory", str(self.directory)]

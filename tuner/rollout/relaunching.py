@@ -23,6 +23,7 @@ from tuner.records.folder import StudyFolder
 from tuner.rollout.comparing import Deviation, image, machine, revision, version
 from tuner.rollout.measuring import Gauge, ProofTraffic, study_config, traffic_of
 from tuner.rollout.verifying import Verified
+from tuner.site.clean import give_back_all
 from tuner.study import events
 from tuner.study.assembly import workbench
 from tuner.trial.workbench import Workbench
@@ -44,7 +45,7 @@ class Relaunch:
 
 
 def relaunched(winner: Relaunch, follower: ProgressListener) -> Verified:
-    """Launch it, measure it against its proof, and end it.
+    """Launch it, measure it against its proof, and end it; what a killed one had left is given back first.
 
     Args:
         winner: What is launched.
@@ -60,9 +61,11 @@ def relaunched(winner: Relaunch, follower: ProgressListener) -> Verified:
     folder = StudyFolder(config.study.path)
     gauge = Gauge(profile, traffic, folder.path, follower)
     asked = gauge.asking(config)
-    with folder.locked(), _alone(asked, folder, winner, follower) as bench:
-        bench.client.on_progress = follower.progress
-        found = gauge.read(RunningServer(asked, bench, follower))
+    with folder.locked():
+        give_back_all(follower.note)
+        with _alone(asked, folder, winner, follower) as bench:
+            bench.client.on_progress = follower.progress
+            found = gauge.read(RunningServer(asked, bench, follower))
     holds, name = all(each.holds for each in found), profile.service.name or profile.study.name
     return Verified(
         holds=holds,

@@ -4,11 +4,14 @@ from functools import partial
 from pathlib import Path
 
 from tuner.errors import ConfigError
+from tuner.export.power import power_changes
 from tuner.importer import sources
+from tuner.importer.gpus import numbered
 from tuner.rollout import saved, service
 from tuner.rollout.deploying import Rollout, await_answer, recover
 from tuner.rollout.journal import Backup, RolloutFolder, places, places_of
 from tuner.rollout.say import Say
+from tuner.rollout.service import LiveService
 from tuner.site.clean import LeftOver
 
 
@@ -58,8 +61,15 @@ def rollback(file: Path, named: str | None, number: int, say: Say) -> None:
         if not contents:
             return say("nothing to change: the files say what they said then")
         rollout = Rollout(place, lock, old, contents, f"the rollback to {number}", say, strict=False)
-        rollout.run(lambda new: await_answer(new.project, say))
+        rollout.run(lambda new: _answers(old, new, say))
     return None
+
+
+def _answers(old: LiveService, new: LiveService, say: Say) -> None:
+    """It is back; of a power cap, which no file sets, a person is told."""
+    await_answer(new.project, say)
+    for sentence in power_changes(old.container.env, new.container.env, numbered(new.deployment.understood.gpus)):
+        say(f"! {sentence}")
 
 
 def _place(file: Path, named: str | None) -> RolloutFolder | None:

@@ -15,7 +15,13 @@ from tuner.rollout.say import Say
 
 
 def save(
-    place: RolloutFolder, project: ComposeProject, ran: Ran, contents: Mapping[Path, bytes], before: str
+    place: RolloutFolder,
+    project: ComposeProject,
+    ran: Ran,
+    contents: Mapping[Path, bytes],
+    before: str,
+    *,
+    mounted: bool = False,
 ) -> Backup:
     """Keep what is there: the compose files, whatever else is to change, and what runs.
 
@@ -27,6 +33,7 @@ def save(
         ran: What runs.
         contents: What is to be written.
         before: What it is saved before, for a person.
+        mounted: Whether the container sees one of the files that change.
 
     Raises:
         InfrastructureError: A copy does not say what its file does.
@@ -44,6 +51,7 @@ def save(
         ran=ran,
         before=before,
         files=files,
+        mounted=mounted,
     )
     write_whole(folder / "backup.json", backup.model_dump_json(indent=1))
     return backup

@@ -76,6 +76,13 @@ def left_overs(say: Callable[[str], None] = _unheard) -> list[LeftOver]:
     return [*servers, *unrecorded, *containers, *owed, *capped]
 
 
+def give_back_all(say: Callable[[str], None]) -> None:
+    """Remove and give back what interrupted runs left, before anything of one's own is begun."""
+    for left in left_overs():
+        say(f"an interrupted run had left {left}")
+        left.remove()
+
+
 def under_way() -> list[str]:
     """Containers of tuners that still run, for a person."""
     return [f"{_kind(one)} {one.name} ({_whose(one)})" for one in _containers() if not one.orphaned]

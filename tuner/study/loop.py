@@ -25,7 +25,7 @@ from tuner.records.expected import check_of
 from tuner.records.folder import StudyFolder, TrialFolder
 from tuner.records.outcome import Outcome, named
 from tuner.records.record import Failure, ProofTerms, Role, State, TrialRecord
-from tuner.site.clean import left_overs
+from tuner.site.clean import give_back_all
 from tuner.study import events, provenance, resume, warm
 from tuner.study.assembly import workbench
 from tuner.study.blame import Blame, Circumstances, blame, settled
@@ -79,9 +79,7 @@ def run_study(
         config = _carried(folder, config)
         for change in _begin(folder, config):
             listener(events.Noted(change))
-        for left in left_overs():
-            listener(events.Noted(f"an interrupted run had left {left}"))
-            left.remove()
+        give_back_all(lambda text: listener(events.Noted(text)))
         with storage_errors(folder.path):
             run = _Run(config, folder, listener, most)
         if run.complete:

@@ -4,25 +4,28 @@ Users' traffic is no experiment: only what is comparable is compared. A histogra
 lies, so that a server is called slower only where the whole bucket is beyond what was proven and a margin.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tuner.export.profile import Profile
 from tuner.load.workload import Workload
 from tuner.schema import Schema
 from tuner.watch.probing import ProbeResult
+from tuner.watch.proven import MeanTpot
+from tuner.watch.scatter import margin
 from tuner.watch.stretch import MedianBucket, Stretch
 from tuner.words import digits, metric
 
 _ALIKE = 1.5
 """Mean lengths and users within this factor of the proof's are the proof's traffic."""
 _ALONE_METRIC = "tpot_p50_ms"
-_MARGIN = 1.25
+_MARGIN = 0.25
 """So much slower than its launches in the proof a median may be: they differ among themselves, and no two hours of
-users are alike."""
-_MEAN_MARGIN = 1.12
-"""Of a mean over thousands of tokens, which no bucket blurs."""
+users are alike. More where its own launches differ by more."""
+_MEAN_MARGIN = 0.12
+"""Likewise of a mean over thousands of tokens, which no bucket blurs."""
+_MEAN = "mean"
 _BUSIER = 1.1
 """With so many times the proof's load, or more, a stretch that is slower speaks of its load."""
 _ALONE = 0.5
@@ -66,6 +69,7 @@ class ProofFigures:
         alone_ms: Time per token of a user alone; ``None`` where the proof does not tell.
         per_s: Requests answered in a second.
         tpot_ms: All gaps over all tokens but the first ones; ``None`` where the study's requests are not at hand.
+        margins: By which share one more launch may be slower, by metric; that mean's is called ``mean``.
     """
 
     medians_ms: tuple[tuple[str, float], ...]
@@ -75,15 +79,17 @@ class ProofFigures:
     alone_ms: float | None = None
     per_s: float | None = None
     tpot_ms: float | None = None
+    margins: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, profile: Profile, workload: Workload, tpot_ms: float | None = None) -> "ProofFigures":
+    def of(cls, profile: Profile, workload: Workload, mean: MeanTpot | None = None) -> "ProofFigures":
         """A profile's, proven under this workload."""
         prompt, output = workload.typical
         known = {name: each.winner.mean for name, each in profile.measured.items()}
         medians = tuple((name, known[name]) for name in ("ttft_p50_ms", "itl_p50_ms") if name in known)
         users, per_s = workload.closed_users, known.get("requests_per_s")
-        return cls(medians, prompt, output, users, known.get(_ALONE_METRIC), per_s, tpot_ms)
+        tpot_ms = mean.ms if mean else None
+        return cls(medians, prompt, output, users, known.get(_ALONE_METRIC), per_s, tpot_ms, _margins(profile, mean))
 
     @property
     def text(self) -> str:
@@ -109,7 +115,7 @@ class ProofFigures:
         quiet = stretch.users is None or stretch.users < _ALONE
         if probe is None or probe.tpot_p50_ms is None or self.alone_ms is None or not quiet:
             return None
-        if probe.tpot_p50_ms <= self.alone_ms * _MARGIN:
+        if probe.tpot_p50_ms <= self.alone_ms * self._allowed(_ALONE_METRIC):
             return Judgement(state=WatchState.HOLDS)
         why = f"{_named(_ALONE_METRIC)} of a probe {digits(probe.tpot_p50_ms)} ms for {digits(self.alone_ms)} ms"
         return Judgement(state=WatchState.SLOWER, why=(why,), slower_by=probe.tpot_p50_ms / self.alone_ms - 1)
@@ -151,12 +157,24 @@ class ProofFigures:
         seen: dict[str, MedianBucket | None] = {"ttft_p50_ms": stretch.ttft_p50, "itl_p50_ms": stretch.itl_p50}
         for name, proven_ms in self.medians_ms:
             bucket = seen[name]
-            if bucket and bucket.low_ms > proven_ms * _MARGIN:
+            if bucket and bucket.low_ms > proven_ms * self._allowed(name):
                 said = f"{_named(name)} at least {digits(bucket.low_ms)} ms for {digits(proven_ms)} ms"
                 yield said, bucket.low_ms / proven_ms - 1
-        if stretch.tpot_ms and self.tpot_ms and stretch.tpot_ms > self.tpot_ms * _MEAN_MARGIN:
+        if stretch.tpot_ms and self.tpot_ms and stretch.tpot_ms > self.tpot_ms * self._allowed(_MEAN):
             said = f"TPOT {digits(stretch.tpot_ms)} ms in the mean for {digits(self.tpot_ms)} ms"
             yield said, stretch.tpot_ms / self.tpot_ms - 1
+
+    def _allowed(self, name: str) -> float:
+        """How many times what was proven a metric may be."""
+        return 1 + max(_MEAN_MARGIN if name == _MEAN else _MARGIN, self.margins.get(name, 0.0))
+
+
+def _margins(profile: Profile, mean: MeanTpot | None) -> Mapping[str, float]:
+    """From what the proof's launches differ by, in each metric itself."""
+    effects = {name: profile.verdict.decision.effect(name) for name in ("ttft_p50_ms", "itl_p50_ms", _ALONE_METRIC)}
+    launches = {name: (each.candidate, each.baseline) for name, each in effects.items() if each}
+    launches |= {_MEAN: (mean.winner, mean.baseline)} if mean else {}
+    return {name: margin(*both) for name, both in launches.items()}
 
 
 def _named(name: str) -> str:

@@ -15,7 +15,7 @@ from tuner.load.target import Target
 from tuner.rollout.measuring import traffic_of
 from tuner.watch.holding import ProofFigures
 from tuner.watch.probing import Prober
-from tuner.watch.proven import mean_tpot_ms
+from tuner.watch.proven import mean_tpot
 from tuner.watch.watcher import Watcher
 
 DOES_NOT_HOLD = 3
@@ -42,7 +42,7 @@ def watching(
     """
     proven, server = read_profile(profile), AttachLauncher(base(url), token_env)
     workload = traffic_of(proven, profile).workload
-    figures = ProofFigures.of(proven, workload, mean_tpot_ms(profile))
+    figures = ProofFigures.of(proven, workload, mean_tpot(profile))
     say(f"{server.url} against {profile}: {figures.text}")
     with _gpus(server.url, proven) as read, LoadClient() as client:
         prober = Prober(client, Target(server.url, server.headers, served_model(server)), workload) if probe else None

@@ -14,8 +14,10 @@ from tuner.export.inplace.splice import leaves
 from tuner.export.inplace.view import DeploymentView
 from tuner.export.inplace.winner import winner, winner_of
 from tuner.export.inplace.writing import Written, written
+from tuner.export.power import power_changes
 from tuner.export.profile import Profile
 from tuner.importer import sources
+from tuner.importer.gpus import numbered
 
 
 def changes_of(files: Sequence[Path], service: str | None, profile: Profile, *, limit_not_shown: bool) -> Written:
@@ -50,6 +52,14 @@ def _noted(view: DeploymentView, profile: Profile) -> Iterator[str]:
     image, named = view.deployment.container.image, profile.image
     if image and named and image not in (named.reference, named.digest):
         yield f"the winner was measured with {named.reference}, and the file names {image}"
+    if profile.kernels and not Path(profile.kernels).is_dir():
+        yield f"its tuned kernels are in {profile.kernels}, which is no folder of this machine"
+    yield from power_changes(view.served.env, profile.env, gpus_of(profile, view.deployment.understood.gpus))
+
+
+def gpus_of(profile: Profile, given: JsonValue) -> tuple[int, ...]:
+    """The indices of a deployment's GPUs on this host: its own, where it names them, else those of the study."""
+    return numbered(given) or (profile.machine.indices if profile.machine else ())
 
 
 def _drifted(view: DeploymentView, profile: Profile) -> list[str]:

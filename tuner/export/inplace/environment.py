@@ -1,14 +1,16 @@
 """Changes one variable of a service's ``environment``, a list or a mapping, in place."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.nodes import Node, ScalarNode, SequenceNode
 
-from tuner.export.inplace import nodes
+from tuner.export.inplace import keys, nodes
 from tuner.export.inplace.command import Value
+from tuner.export.inplace.keys import NewEntry
 from tuner.export.inplace.letters import body, filled, of_scalar
 from tuner.export.inplace.splice import replaced
 from tuner.export.inplace.words import Scalar, Word
@@ -68,9 +70,15 @@ def changed(text: str, entry: Entry, name: str, value: str) -> str:
     """The text with another value of a variable."""
     if entry.value is not None:
         return replaced(text, entry.value.word, entry.value.begin, entry.value.end, value)
-    rendered = _rendered(entry.holder, name, value)
-    without = nodes.added(text, entry.holder, entry.index, [rendered])
-    return nodes.without(without, entry.holder, entry.index)
+    first = entry.holder.value[entry.index]
+    begin = int((first[0] if isinstance(first, tuple) else first).start_mark.index)
+    found = _ALONE.match(text, begin)
+    end = found.end() if found else begin
+    return text[:begin] + _rendered(entry.holder, name, value) + text[end:]
+
+
+_ALONE = re.compile(r"""(?:"[^"\n]*"|'[^'\n]*'|[^\s:,\]}]*)(?:[ \t]*:(?:[ \t]+(?:~|null))?(?![^\s,}]))?""")
+"""A name without a value: an item of a list, or a key."""
 
 
 def removed(text: str, entry: Entry) -> str:
@@ -80,43 +88,9 @@ def removed(text: str, entry: Entry) -> str:
 
 def added(text: str, service: Node, name: str, value: str) -> str:
     """The text with a variable more in a service, which may have no environment yet."""
-    node = nodes.own(service, "environment")
-    if isinstance(node, MappingNode | SequenceNode) and node.value:
-        return nodes.added(text, node, len(node.value) - 1, [_rendered(node, name, value)])
-    key = next((key for key, _ in nodes.pairs(service) if key.value == "environment"), None)
-    if isinstance(node, MappingNode | SequenceNode):  # it is empty: {} or []
-        inside = (
-            f"{{{_rendered(node, name, value)}}}"
-            if isinstance(node, MappingNode)
-            else f"[{_rendered(node, name, value)}]"
-        )
-        return text[: node.start_mark.index] + inside + text[nodes.end_of(text, node) :]
-    if key is not None and node is not None:  # nothing stands behind it
-        return (
-            text[: nodes.line_end(text, key.start_mark.index)]
-            + _block(text, service, name, value)
-            + text[nodes.line_end(text, key.start_mark.index) :]
-        )
-    last = len(service.value) - 1
-    at = next((at for at, (key, _) in enumerate(service.value) if key.value == "command"), last)
-    if nodes.flow(service):
-        return nodes.added(text, service, last, [f"environment: {{{name}: {_plain(value, True)}}}"])
-    end = nodes.line_end(text, nodes.end_of(text, service.value[at][1]))
-    indent = " " * nodes.column(text, service.value[0][0].start_mark.index)
-    return f"{text[:end]}\n{indent}environment:{_block(text, service, name, value)}{text[end:]}"
-
-
-def _block(text: str, service: Node, name: str, value: str) -> str:
-    indent = nodes.column(text, service.value[0][0].start_mark.index)
-    step = _step(text, service, indent)
-    return f"\n{' ' * (indent + step)}{name}: {_plain(value, False)}"
-
-
-def _step(text: str, service: Node, indent: int) -> int:
-    """How far a mapping within the service is indented."""
-    inner = (value for _, value in nodes.pairs(service) if isinstance(value, MappingNode) and not nodes.flow(value))
-    first = next((one.value[0][0] for one in inner if one.value), None)
-    return (nodes.column(text, first.start_mark.index) - indent) if first is not None else 2
+    alone = f"{name}: {_plain(value, False)}"
+    flow = f"{{{name}: {_plain(value, True)}}}"
+    return keys.added(text, service, NewEntry("environment", lambda node: _rendered(node, name, value), alone, flow))
 
 
 def _rendered(holder: Node, name: str, value: str) -> str:

@@ -68,7 +68,7 @@ def end_of(text: str, node: Node) -> int:
 
 def _alias_end(text: str, node: Node, last: int) -> int:
     """An alias at the end of a collection has no node of its own there."""
-    rest = re.match(r"(?:\s|#[^\n]*)*(?:[\w.\"'-]+:|-)?[ \t]*\*\S+", text[last : node.end_mark.index])
+    rest = re.match(r"(?:[ \t]*:)?(?:\s|#[^\n]*)*(?:[\w.\"'-]+:|-)?[ \t]*\*\S+", text[last : node.end_mark.index])
     return last + rest.end() if rest else last
 
 

@@ -251,7 +251,7 @@ def _env_file(view: DeploymentView, name: str) -> Path | None:
     if view.project is None:
         return None
     service = view.project.services[str(view.deployment.container.service)]
-    files = [path for path, _ in env_files(view.project, service) if path.is_file()]
+    files = [file.path for file in env_files(view.project, service) if file.path.is_file()]
     return next((path for path in reversed(files) if name in dotenv.parsed(view.text(path), view.values)), None)
 
 

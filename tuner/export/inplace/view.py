@@ -91,14 +91,14 @@ class DeploymentView:
     def project(self) -> compose.Project | None:
         """The compose files; ``None`` if they are none."""
         with documents.instead(self.texts):
-            trees = documents.texts(documents.text_of(self.files[0]), str(self.files[0]))
+            trees = list(sources.trees_of(documents.text_of(self.files[0]), self.files[0]))
             is_compose = bool(trees) and compose.is_compose(trees[0])
             return compose.load(self.files, self.environ, ask=False) if is_compose else None
 
     @property
     def is_settings(self) -> bool:
         """Whether the file is vLLM's own ``config.yml``."""
-        tree = documents.texts(self.text(self.files[0]), str(self.files[0]))
+        tree = list(sources.trees_of(self.text(self.files[0]), self.files[0]))
         return len(tree) == 1 and isinstance(tree[0], Mapping) and not kubernetes.is_manifest(tree[0])
 
     @property

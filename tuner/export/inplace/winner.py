@@ -1,7 +1,7 @@
 """A winner as what a deployment's file is to say."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
@@ -20,11 +20,13 @@ class Winner:
         model: The model.
         flags: Its flags, in order; without host and port.
         env: Its variables.
+        folders: Folders of the host that the server has to see under their own names.
     """
 
     model: str
     flags: Sequence[Flag]
     env: Mapping[str, str]
+    folders: tuple[str, ...] = ()
 
 
 def winner(engine: str, model: str, args: Mapping[str, JsonValue], env: Mapping[str, str]) -> Winner:
@@ -43,4 +45,5 @@ def winner(engine: str, model: str, args: Mapping[str, JsonValue], env: Mapping[
 
 def winner_of(profile: Profile) -> Winner:
     """What a profile says."""
-    return winner(profile.engine.kind, profile.model, profile.args, profile.env)
+    served = winner(profile.engine.kind, profile.model, profile.args, profile.env)
+    return replace(served, folders=(profile.kernels,) if profile.kernels else ())

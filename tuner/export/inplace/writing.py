@@ -1,21 +1,22 @@
 """A deployment's own files with a winner in them: setting by setting, each checked by reading the new text back."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from tuner.engines.base import Flag
 from tuner.errors import ConfigError
-from tuner.export.inplace import saving, steps
+from tuner.export.inplace import saving, steps, volumes
 from tuner.export.inplace.command import CannotEdit
 from tuner.export.inplace.splice import leaves
 from tuner.export.inplace.steps import Way
 from tuner.export.inplace.view import DeploymentView
 from tuner.export.inplace.winner import Winner
 from tuner.importer import settings_file
-from tuner.importer.container import Container
+from tuner.importer.container import Container, Mount
+from tuner.importer.understood import on_host
 from tuner.secrets import is_secret
 
 Leaves = Mapping[tuple[str, ...], JsonValue]
@@ -61,6 +62,8 @@ def written(view: DeploymentView, winner: Winner) -> Written:
     for name, ways, goal in _changes(view, winner):
         view, note = _made(view, name, ways, goal)
         said += [note] if note else []
+    for folder in winner.folders:
+        view = _sees(view, folder)
     if changed := {path: text for path, text in view.texts.items() if text != first.text(path)}:
         _check_by_compose(view)
     old = {path: first.text(path) for path in changed}
@@ -143,11 +146,30 @@ def _made(view: DeploymentView, name: str, ways: Ways, goal: _Says) -> tuple[Dep
     )
 
 
+def _sees(view: DeploymentView, folder: str) -> DeploymentView:
+    """The files with a folder of the host mounted under its own name, unless the container sees something there."""
+    container = view.deployment.container
+    if view.project is None or on_host(folder, container.mounts) is not None:
+        return view
+    try:
+        path, service = view.own_service()
+        after = view.changed(path, volumes.added(view.text(path), service, folder))
+        wrong = _wrong(view, after, _says(view), (*container.mounts, volumes.shared(folder)))
+    except CannotEdit as error:
+        path, wrong = view.files[0], str(error) or "its service is none of this file's own"
+    if wrong is None:
+        return after
+    fix = f"mount it there yourself, read-only and under the same name, or {_ANEW}"
+    raise ConfigError(f"{folder} cannot be mounted in place: {wrong}", place=str(path), fix=fix)
+
+
 def _spelling(view: DeploymentView, name: str) -> str:
     return next((flag.written for flag in view.flags if flag.name == name), name)
 
 
-def _wrong(before: DeploymentView, after: DeploymentView, goal: _Says) -> str | None:
+def _wrong(
+    before: DeploymentView, after: DeploymentView, goal: _Says, mounts: Sequence[Mount] | None = None
+) -> str | None:
     """What is wrong with a change; ``None`` if it does what it is for, and nothing else."""
     foreign = [path for path in after.texts if path not in before.texts and path not in _own_files(before)]
     if foreign:
@@ -159,7 +181,9 @@ def _wrong(before: DeploymentView, after: DeploymentView, goal: _Says) -> str | 
     others = [one.service for one in _changed_others(before, after)]
     if others:
         return f"the service {others[0]} uses the same text"
-    if found != goal or not _is_same(before.deployment.container, after.deployment.container):
+    kept = before.deployment.container
+    meant = kept if mounts is None else replace(kept, mounts=tuple(mounts))
+    if found != goal or not _is_same(meant, after.deployment.container):
         return "the new text would be read otherwise than it is meant"
     return None
 
