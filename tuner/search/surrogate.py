@@ -36,9 +36,9 @@ _KEEPS = 0.9
 _DOUBTED, _TOLD_BY_A_COPY = 3, 0.1
 """So many launches that may break a limit are not repeated in copies; and which share of its promise a copy of one is
 worth for telling more of it."""
-_LOSS, _LOSS_WEIGHT = 1.6, 3.0
+_LOSS, _LOSS_WEIGHT = 1.6, 7.0
 """What a value that is said to be slow is expected to lose, in logs; and how little that is relied on: a weight that
-makes it worth one launch when nothing else promises much."""
+makes it worth one launch when nothing else promises a percent."""
 _NINE_OF_TEN = 1.645
 """Standard deviations to each side of what nine readings of ten are within."""
 _RATHER = 0.5

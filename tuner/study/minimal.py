@@ -1,9 +1,9 @@
 """A winner without passengers: what each of its changes earns, and the fewest of them that are worth a proof.
 
 Every change goes back to the deployed value unless its interval excludes less than ``study.min_effect``. More are kept
-only where those that are left need them: for the space's rules, for memory, for a limit, or because all that would go
-back is shown to earn more than that together. Where no change is resolved by itself, the fewest are kept that together
-are, as long as what goes back is not expected to earn that much; else the whole winner is proven.
+only where those that are left need them: for the space's rules, for memory, for a limit, or because more than a tenth
+of the gain is expected to be lost with all that would go back. Where no change is resolved by itself, the fewest are
+kept that together are, as long as what goes back is not expected to earn that much; else the whole winner is proven.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
