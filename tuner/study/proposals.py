@@ -84,6 +84,7 @@ class Proposer:
         self._deployed = config.space.deployed(config.model.settings)
         self._told: set[str] = set()
         self._known: Preflight | None = None
+        self._allowances: dict[str, float | None] = {}
 
     def next(self, outcome: Outcome) -> Proposal | None:
         """The next trial; ``None`` when the space holds no other."""
@@ -112,8 +113,10 @@ class Proposer:
 
     def _allowed(self, candidate: Candidate) -> float | None:
         """The throughput that the memory's bandwidth allows a configuration, as far as it is known."""
-        ceilings = self._known.ceilings(candidate) if self._known else None
-        return ceilings.running_tokens_per_s if ceilings else None
+        if candidate.digest not in self._allowances:
+            ceilings = self._known.ceilings(candidate) if self._known else None
+            self._allowances[candidate.digest] = ceilings.running_tokens_per_s if ceilings else None
+        return self._allowances[candidate.digest]
 
     def _checked(self, proposal: Proposal, known: Preflight | None) -> Proposal:
         refusal = known.check(proposal.candidate) if known else None
