@@ -22,7 +22,7 @@ from tuner.space import SearchSpace
 from tuner.testing.proof import Died
 from tuner.testing.race import race
 
-FIRST, LAUNCHES = 50, 24
+FIRST, LAUNCHES = 70, 24
 """No constant was chosen on these seeds."""
 SWITCHES = (
     "block_size",

@@ -44,7 +44,7 @@ _NINE_OF_TEN = 1.645
 _RATHER = 0.5
 """The chance from which limits are rather kept than not."""
 _LEAST = 1e-12
-_SLOPE, _SLOPE_DOUBT = 0.6, 0.5
+_SLOPE, _SLOPE_DOUBT = 0.4, 0.8
 """Which share of what a roofline says of the goal's log is expected to be true, and how uncertain that is, before any
 launch."""
 
