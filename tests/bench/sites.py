@@ -18,6 +18,7 @@ from statistics import fmean, median
 from typing import Any
 
 from tests.bench.landscapes import DEPLOYED, SPACE, optimum, worth
+from tests.present import present
 from tuner.space import SearchSpace
 from tuner.testing.proof import Died
 from tuner.testing.race import race
@@ -108,7 +109,7 @@ class Site:
         found = {}
         for name in SWITCHES:
             size = dice.choice(SIZES)
-            values = [params[name].value(level) for level in range(params[name].levels)]
+            values = [params[name].value(level) for level in range(present(params[name].levels))]
             found[name] = {
                 repr(value): 0.0 if value == DEPLOYED[name] else size * dice.uniform(0.4, 1) for value in values
             }

@@ -4,6 +4,7 @@ from math import log
 
 import pytest
 
+from tests.present import present
 from tuner.engines.base import NO_HINTS, Hints
 from tuner.engines.ceilings import Ceilings
 from tuner.search.additive import AdditiveSearch
@@ -99,7 +100,7 @@ def test_a_launch_that_may_break_a_limit_is_not_repeated_in_copies():
         launched(configured(16, "b"), 103.0),
     ]
     found, copy = model(None, seen), configured(64, idle=2)
-    assert found.best.candidate == configured(32)
+    assert present(found.best).candidate == configured(32)
     promised = log(140 / 120) * found.keeps([copy])[0]
     assert found.expected_improvement([copy])[0] < promised / 2
 
@@ -110,7 +111,7 @@ def test_what_is_wrongly_said_to_be_slow_is_launched_when_nothing_else_promises_
     search = AdditiveSearch(space, "maximize", Settings({"mode": "a", "idle": 0}), 0, Hints(slow={"mode": "b"}))
     seen = [Observation(space.candidate({"mode": "a", "idle": 0}), (100.0,))]
     while len(seen) < 13 and seen[-1].candidate.params["mode"] == "a":
-        asked = search.propose(seen)
+        asked = present(search.propose(seen))
         seen.append(Observation(asked, (110.0 if asked.params["mode"] == "b" else 100.0,)))
     assert seen[-1].candidate.params["mode"] == "b"
     assert len(seen) > 3
