@@ -8,7 +8,8 @@ What it does otherwise than a generic sampler (``make bench-search`` measures th
   set the scale of all;
 - what is expected is the gain over the best *configuration*, by the model, and not over the best reading: a copy that
   differs in nothing that matters is worth nothing;
-- what died lowers the chance that its neighbours run, and says nothing of their speed.
+- what died lowers the chance that its neighbours run, and says nothing of their speed;
+- what the hardware allows is expected of the goal as far as launches agree with it.
 """
 
 import random
