@@ -4,7 +4,8 @@
 
 Every study has a truth of its own (``tests.bench.drawn``), 24 launches of ``search=auto`` under normal noise, and three
 controls. What it launched is then measured anew under other noise, several times. A change of the winner is held to
-matter by the rule of a study: its interval excludes less than ``study.min_effect``. The hints are those of vLLM, and as
+matter by the rule of a study: its interval excludes less than ``study.min_effect``. What is proven of the winner is
+chosen as a study chooses it, too, where no memory and no limit has a say. The hints are those of vLLM, and as
 often wrong of these truths as right.
 """
 
@@ -24,6 +25,7 @@ from tuner.proof.noise import MetricReading, scatter
 from tuner.search.base import Observation
 from tuner.search.effects import Effects
 from tuner.space import Candidate, SearchSpace
+from tuner.study.parts import Parts
 from tuner.testing.race import race
 
 MIN_EFFECT, LEVEL, CONTROLS, LAUNCHES, AGAIN = 0.01, 0.05, 3, 24, 8
@@ -32,16 +34,17 @@ ROWS = [("lognormal", 0.01), ("lognormal", 0.03), ("lognormal", 0.06), ("bimodal
 """Shape of the noise and its standard deviation."""
 FIRST = 1000
 """Seeds before were looked at when the prior was chosen, under other noise (normal, Student's t, two speeds)."""
-_COLUMNS = ("nothing", "of", "3 %", "of", "10 %", "of", "25 %", "of", "covered", "width", "gain kept")
+_COLUMNS = ("nothing", "of", "3 %", "of", "10 %", "of", "25 %", "of", "covered", "width", "gain kept", "idle", "of")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One changed setting of a winner, in logs: what it truly earns, and what is said of it."""
+    """One changed setting of a winner, in logs: what it truly earns, what is said of it, and whether it is proven."""
 
     truth: float
     low: float
     high: float
+    proven: bool
 
     @property
     def kept(self):
@@ -51,7 +54,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Study:
-    """What was said of a study's winner, and which share of its gain is left with what is kept."""
+    """What was said of a study's winner, and which share of its gain is left with what is proven."""
 
     changes: tuple[Change, ...]
     left: float | None
@@ -91,15 +94,19 @@ def judged(hill):
     seen = [_observation(candidate, readings) for candidate, readings in groups.values()]
     deployed, winner = space.candidate(hill.deployed), max(seen, key=lambda each: each.values[0]).candidate
     names = list(space.changes(winner.params, deployed.params))
-    without = [{**winner.params, name: deployed.params[name]} for name in names]
-    found = Effects(space, "maximize", seen, noise, ENGINES[DEFAULT].hints).over(
-        winner, map(space.candidate, without), LEVEL
+    effects = Effects(space, "maximize", seen, noise, ENGINES[DEFAULT].hints)
+
+    def with_changes(kept):
+        return space.candidate({**deployed.params, **{name: winner.params[name] for name in kept}})
+
+    parts = Parts(names, with_changes, {"goal": effects}, log1p(MIN_EFFECT))
+    proven = parts.kept(lambda kept: True) if names else []
+    whole, found = hill.effect(winner.params), {name: parts.alone[name]["goal"] for name in names}
+    truths = {name: whole - hill.effect({**winner.params, name: deployed.params[name]}) for name in names}
+    changes = tuple(
+        Change(truths[name], each.low, each.high, name in (proven or names)) for name, each in found.items()
     )
-    whole = hill.effect(winner.params)
-    pairs = zip(without, found, strict=True)
-    changes = tuple(Change(whole - hill.effect(params), each.low, each.high) for params, each in pairs)
-    kept = {name: winner.params[name] for name, change in zip(names, changes, strict=True) if change.kept}
-    left = hill.effect({**deployed.params, **kept}) / whole if kept and whole > 0.01 else None
+    left = hill.effect(with_changes(proven).params) / whole if proven and whole > 0.01 else None
     return Study(changes, left)
 
 
@@ -120,11 +127,12 @@ def row(studies):
         f"{fmean(each.low <= each.truth <= each.high for each in changes):.0%}",
         f"{median(each.high - each.low for each in changes):.1%}",
         f"{fmean(left):.0%}" if left else "-",
+        *_share([each for each in changes if abs(each.truth) < 1e-9], "proven"),
     ]
 
 
-def _share(changes):
-    return (f"{fmean(each.kept for each in changes):.1%}" if changes else "-"), str(len(changes))
+def _share(changes, what="kept"):
+    return (f"{fmean(getattr(each, what) for each in changes):.1%}" if changes else "-"), str(len(changes))
 
 
 def main():

@@ -8,7 +8,8 @@ What it does otherwise than a generic sampler (``make bench-search`` measures th
   set the scale of all;
 - what is expected is the gain over the best *configuration*, by the model, and not over the best reading: a copy that
   differs in nothing that matters is worth nothing;
-- what died lowers the chance that its neighbours run, and says nothing of their speed.
+- what died lowers the chance that its neighbours run, and says nothing of their speed;
+- what the hardware allows is expected of the goal as far as launches agree with it.
 """
 
 import random
@@ -25,7 +26,7 @@ from tuner.search.base import NOTHING, Admits, Expectation, Observation, Planned
 from tuner.search.live import LivePlan
 from tuner.search.pool import Pool
 from tuner.search.source import Source
-from tuner.search.surrogate import Surrogate
+from tuner.search.surrogate import Roofline, Surrogate
 from tuner.space import Candidate, SearchSpace, Settings
 
 _BELIEVED = 0.5
@@ -46,6 +47,7 @@ class AdditiveSearch(Search):
         hints: What is known of the engine's settings.
         shares: Limits whose bound is a share of what the deployed configuration measures.
         sources: Earlier studies to begin with.
+        roofline: What the hardware allows of the goal, where that is known.
     """
 
     space: SearchSpace
@@ -55,6 +57,7 @@ class AdditiveSearch(Search):
     hints: Hints = NO_HINTS
     shares: Collection[str] = ()
     sources: Sequence[Source] = ()
+    roofline: Roofline | None = None
 
     doubts: ClassVar[int] = 100
     screens: ClassVar[bool] = True
@@ -160,9 +163,8 @@ class AdditiveSearch(Search):
         key = (*names, *map(_told, seen))
         if key not in self._models:
             base, shares = self.space.deployed(self.deployed), self.shares
-            made = Surrogate(
-                self.space, names, self.direction, self.hints, seen, deployed=base, shares=shares, sources=self.sources
-            )
+            about = (self.space, names, self.direction, self.hints, seen)
+            made = Surrogate(*about, deployed=base, shares=shares, sources=self.sources, roofline=self.roofline)
             self._models = {key: made}
         return self._models[key]
 

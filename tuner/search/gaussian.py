@@ -290,6 +290,17 @@ class GaussianProcess:
         """The variance of each point before anything was observed, (m,)."""
         return self.variances.own(self._axes, points)
 
+    def slope(self, direction: Array, doubt: float) -> float:
+        """How much more of a direction, by observation (n,), is in the values than was expected.
+
+        Args:
+            direction: The direction.
+            doubt: Standard deviation of that beforehand, around 0.
+        """
+        _, along = _levelled(direction, self.kin.study)
+        weighted = along @ self._inverse
+        return float(weighted @ self._rest / (weighted @ along + 1 / doubt**2))
+
     def at(self, points: Array, mean: Array) -> tuple[Array, Array]:
         """Mean and standard deviation at some points, (m,) each."""
         across = self._across(points)

@@ -12,6 +12,7 @@ from tuner.search.base import Admits, Observation
 from tuner.search.view import decode, encode, is_ordered
 from tuner.space import Candidate, Choice, Range, SearchSpace
 
+_COUNTS = (2, 2, 2, 3, 4)
 _MOST = 800
 """So many are compared at each step."""
 _TRIES = 20
@@ -79,7 +80,7 @@ class Pool:
                 yield from ({**center, name: value} for value in self._values(name))
         for _ in range(3 * _MOST if self._free else 0):
             center = self._dice.choice(whole)
-            count = min(len(self._free), self._dice.choice((2, 2, 2, 3, 4)))
+            count = min(len(self._free), self._dice.choice(_COUNTS))
             names = self._dice.sample(self._free, count)
             yield {**center, **{name: self._dice.choice(self._values(name)) for name in names}}
 

@@ -11,6 +11,7 @@ from tuner.search.base import Search, SearchConfig
 from tuner.search.grid import GridSearch
 from tuner.search.model import ModelSearch
 from tuner.search.source import Source
+from tuner.search.surrogate import Roofline
 from tuner.space import SearchSpace, Settings
 
 
@@ -23,6 +24,7 @@ def make_search(
     hints: Hints = NO_HINTS,
     shares: Collection[str] = (),
     sources: Sequence[Source] = (),
+    roofline: Roofline | None = None,
 ) -> Search:
     """The search that the configuration names.
 
@@ -32,7 +34,7 @@ def make_search(
     """
     kind = config.kind
     if kind == "auto" and len(directions) == 1:
-        return AdditiveSearch(space, directions[0], deployed, seed, hints, shares, sources)
+        return AdditiveSearch(space, directions[0], deployed, seed, hints, shares, sources, roofline)
     if sources:
         said = "only search=auto with one goal begins with earlier studies"
         raise ConfigError(said, place="search.warm_from", fix="leave search.warm_from out")

@@ -4,7 +4,7 @@ What was only screened is shown to them as well, with coordinates of its own: by
 launches, and for which settings, follows from those that were both.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from math import exp, log, pi, sqrt
 
@@ -33,14 +33,23 @@ _EVEN, _STEEP = 0.6, 0.2
 """Where survival is held to be as likely as not, on a scale from 0 to 1, and how steep it falls there."""
 _KEEPS = 0.9
 """A configuration is the best so far only if it keeps its limits with this chance."""
-_LOSS, _LOSS_WEIGHT = 1.6, 3.0
+_DOUBTED, _TOLD_BY_A_COPY = 3, 0.1
+"""So many launches that may break a limit are not repeated in copies; and which share of its promise a copy of one is
+worth for telling more of it."""
+_LOSS, _LOSS_WEIGHT = 1.6, 7.0
 """What a value that is said to be slow is expected to lose, in logs; and how little that is relied on: a weight that
-makes it worth one launch when nothing else promises much."""
+makes it worth one launch when nothing else promises a percent."""
 _NINE_OF_TEN = 1.645
 """Standard deviations to each side of what nine readings of ten are within."""
 _RATHER = 0.5
 """The chance from which limits are rather kept than not."""
 _LEAST = 1e-12
+_SLOPE, _SLOPE_DOUBT = 0.4, 0.8
+"""Which share of what a roofline says of the goal's log is expected to be true, and how uncertain that is, before any
+launch."""
+
+Roofline = Callable[[Candidate], float | None]
+"""What the hardware allows of the goal, in any unit; ``None`` where that is not known."""
 
 
 class Surrogate:
@@ -57,6 +66,8 @@ class Surrogate:
         shares: Limits whose bound is a share of what the deployed configuration measures. Its few readings are noisy as
             well, so that the bound is taken from what all launches say of it.
         sources: Earlier studies, which are believed as far as they agree with this one.
+        roofline: What the hardware allows. How much of its differences is true is fitted to what was measured, from all
+            of them to none; what is left is the process's.
     """
 
     def __init__(
@@ -71,8 +82,10 @@ class Surrogate:
         deployed: Candidate | None = None,
         shares: Collection[str] = (),
         sources: Sequence[Source] = (),
+        roofline: Roofline | None = None,
     ) -> None:
         self._space, self._names, self._hints = space, names, hints
+        self._roofline = roofline
         self._sign = 1 if direction == "maximize" else -1
         ordered = tuple(is_ordered(space.params[name]) for name in names)
         self._bias = ScreeningBias.of(seen, names)
@@ -85,6 +98,7 @@ class Surrogate:
         self.measured = [each for each in seen if each.values]
         self._coordinates: dict[tuple[str, str], float] = {}
         self._rows: dict[str, list[float]] = {}
+        self._allowances: dict[str, float] = {}
 
     def _weight(self, target: str) -> float:
         return _LOSS_WEIGHT if target in self._hints.slow else self._hints.weights.get(target, 1.0)
@@ -104,15 +118,39 @@ class Surrogate:
         return self.incumbents[0] if self._ran else None
 
     def expected_improvement(self, candidates: Sequence[Candidate]) -> Array:
-        """The gain over the best that is expected of each, in logs, if it runs and keeps its limits."""
+        """The gain over the best that is expected of each, in logs, if it runs and keeps its limits.
+
+        A launch that promises more than the best, and may well break a limit, is not launched over and over in copies:
+        of the gain over the best only that counts which it has not made already, and what it would lose by its limit.
+        """
+        assert self.best is not None
+        points, best = self._points(candidates), self.best.candidate
+        keeps, over_best = self._keeps(points), self._improvement(candidates, best)
+        gain = over_best * keeps
+        for each, kept in self._doubtful:
+            more = self._improvement(candidates, each.candidate) * np.minimum(keeps, kept)
+            instead = over_best * np.maximum(keeps - kept, 0.0)
+            gain = np.minimum(gain, more + instead + _TOLD_BY_A_COPY * gain)
+        return np.asarray(gain * self._runs(points))
+
+    def _improvement(self, candidates: Sequence[Candidate], over: Candidate) -> Array:
+        """What each is expected to be better by, where it is better, in logs."""
         from scipy.special import ndtr
 
-        assert self.best is not None
-        points = self._points(candidates)
-        gain, deviation = self._goal.difference(*self.against(candidates, self.best.candidate))
+        gain, deviation = self._goal.difference(*self.against(candidates, over))
         ratio = gain / deviation
-        improvement = gain * ndtr(ratio) + deviation * np.exp(-(ratio**2) / 2) / sqrt(2 * pi)
-        return np.asarray(improvement * self._keeps(points) * self._runs(points))
+        return np.asarray(gain * ndtr(ratio) + deviation * np.exp(-(ratio**2) / 2) / sqrt(2 * pi))
+
+    @cached_property
+    def _doubtful(self) -> list[tuple[Observation, float]]:
+        """Launches that promise more than the best if they keep their limits, and the chance of that."""
+        assert self.best is not None
+        ran = [each.candidate for each in self._ran]
+        gain, _ = self._goal.difference(*self.against(ran, self.best.candidate))
+        keeps = self.keeps(ran)
+        promise = np.where(gain > 0, gain * keeps, 0.0)
+        most = [int(n) for n in np.argsort(-promise)[:_DOUBTED] if promise[n] > 0]
+        return [(self._ran[n], float(keeps[n])) for n in most]
 
     def reading(self, candidate: Candidate) -> tuple[float, float, float]:
         """What a launch is expected to read of the goal, and between which values in nine of ten."""
@@ -146,10 +184,17 @@ class Surrogate:
         self, precision: Precision, prior: Prior = _PRIOR, variances: Variances | None = None
     ) -> GaussianProcess:
         """The goal, with what is known of each measurement and of the variances."""
+        return self._at_slope(self._slope, precision, prior, variances)
+
+    def _at_slope(
+        self, slope: float, precision: Precision, prior: Prior = _PRIOR, variances: Variances | None = None
+    ) -> GaussianProcess:
+        """The same, if so much of what the roofline says is true."""
         level = self._value(self._base or self.measured[0]) if self.measured else 0.0
         told, of_sources = self._told, [level + each.gain for _, each in self._told]
         values = np.array([*of_sources, *(self._value(each) for each in self.measured)])
-        expected = self._expected([*(each.candidate for _, each in told), *(each.candidate for each in self.measured)])
+        candidates = [*(each.candidate for _, each in told), *(each.candidate for each in self.measured)]
+        expected = self._slow(candidates) + slope * self._allowed(candidates)
         points, study = self._with_sources(told, self.measured)
         return GaussianProcess(self._axes, points, values, expected, precision, prior, variances, study)
 
@@ -171,10 +216,45 @@ class Surrogate:
 
     @cached_property
     def _goal(self) -> GaussianProcess:
-        return self.process(_precision(self.measured, [each.noise for each in self.measured], len(self._told)))
+        variances = None if self._roofline is None else self._first.variances
+        return self.process(self._precision, variances=variances)
+
+    @property
+    def _precision(self) -> Precision:
+        return _precision(self.measured, [each.noise for each in self.measured], len(self._told))
+
+    @cached_property
+    def _first(self) -> GaussianProcess:
+        """Before it is known how much of the roofline is true."""
+        return self._at_slope(_SLOPE, self._precision)
+
+    @cached_property
+    def _slope(self) -> float:
+        """How much of it is, by what was measured; a roofline that has the wrong sign is left alone."""
+        if self._roofline is None or not self.measured:
+            return 0.0
+        told = [*(each.candidate for _, each in self._told), *(each.candidate for each in self.measured)]
+        return max(0.0, _SLOPE + self._first.slope(self._allowed(told), _SLOPE_DOUBT))
+
+    def _allowed(self, candidates: Sequence[Candidate]) -> Array:
+        """The log of what the hardware allows, over what it allows the deployed one; 0 where that is not known."""
+        return np.array([self._allowance(each) for each in candidates], dtype=float)
+
+    def _allowance(self, candidate: Candidate) -> float:
+        if self._roofline is None or self._deployed is None:
+            return 0.0
+        if candidate.digest not in self._allowances:
+            here, base = self._roofline(candidate), self._roofline(self._deployed)
+            self._allowances[candidate.digest] = self._sign * log(here / base) if here and base else 0.0
+        return self._allowances[candidate.digest]
 
     def _expected(self, candidates: Sequence[Candidate]) -> Array:
-        """What is known to be slow, before any launch."""
+        """What is expected before any launch: what is known to be slow, and what the hardware allows."""
+        slow = self._slow(candidates)
+        return slow if self._roofline is None else slow + self._slope * self._allowed(candidates)
+
+    def _slow(self, candidates: Sequence[Candidate]) -> Array:
+        """What is known to be slow."""
         slow = {
             name: self._hints.slow[self._space.target(name)[1]]
             for name in self._names

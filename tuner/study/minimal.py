@@ -1,15 +1,14 @@
 """A winner without passengers: what each of its changes earns, and the fewest of them that are worth a proof.
 
 Every change goes back to the deployed value unless its interval excludes less than ``study.min_effect``. More are kept
-only where those that are left need them: for the space's rules, for memory, for a limit, or because all that would go
-back is shown to earn more than that together. Where no change is resolved by itself, the fewest are kept that together
-are, as long as what goes back is not expected to earn that much; else the whole winner is proven.
+only where those that are left need them: for the space's rules, for memory, for a limit, or because more than a tenth
+of the gain is expected to be lost with all that would go back. Where no change is resolved by itself, the fewest are
+kept that together are, as long as what goes back is not expected to earn that much; else the whole winner is proven.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations, islice
 from math import expm1, log1p, sqrt
 from statistics import fmean, median
 
@@ -19,22 +18,17 @@ from tuner.engines.registry import kind_of
 from tuner.foresight.preflight import Preflight
 from tuner.records.idle import ran
 from tuner.records.outcome import Outcome
-from tuner.records.readings import LIKELY, Readings, error
+from tuner.records.readings import Readings, error
 from tuner.records.record import ProofTerms, TrialRecord
 from tuner.schema import Schema
 from tuner.search.base import Admits, Observation, anything
 from tuner.search.effects import Difference, Effects
 from tuner.space import Candidate
+from tuner.study.parts import Parts
 from tuner.study.proposals import observations
 
-_LEVEL = 0.05
-"""The probability that an effect is below its interval, shared by the goals; as much again is left above it."""
-_SURE = 0.01
-"""Likewise for what several changes earn together, of which many combinations are looked at."""
 FEWEST = 4
 """Of fewer measured configurations nothing is said."""
-_MOST_TRIED = 4096
-"""Subsets of one size that are looked at."""
 
 
 class Earned(Schema):
@@ -150,13 +144,13 @@ class _Winner:
         """What each change earns, and what those earn together that are not kept."""
         proven = self.changed if kept is None else kept
         back = [name for name in self.changed if name not in proven]
-        reaches = [each.mean - each.low for name in self.changed for each in self._alone[name].values()]
+        reaches = [each.mean - each.low for name in self.changed for each in self._parts.alone[name].values()]
         return WinnerEffects(
             trial=self.trial.number,
             settings=tuple(self._effect(name, name in proven) for name in self.changed),
             min_effect=self.outcome.config.study.min_effect,
             resolves=expm1(self._bar + median(reaches)),
-            returned={goal: _earned(found[0]) for goal, found in self._over([proven]).items()} if back else None,
+            returned={goal: _earned(found[0]) for goal, found in self._parts.over([proven]).items()} if back else None,
             screened=sum(each.screened for each in self._seen),
         )
 
@@ -165,43 +159,14 @@ class _Winner:
             name=name,
             deployed=self.outcome.deployed.get(name),
             value=self.trial.params[name],
-            goals={goal: _earned(each) for goal, each in self._alone[name].items()},
-            resolved=self._resolved(name),
+            goals={goal: _earned(each) for goal, each in self._parts.alone[name].items()},
+            resolved=self._parts.resolved(name),
             kept=kept,
         )
 
     def kept(self, admitted: Admits) -> list[str]:
-        """The fewest of its changes that are worth a proof: what is resolved and what that needs; or none."""
-        if not (resolved := [name for name in self.changed if self._resolved(name)]):
-            return self._together(admitted)
-        rest = [name for name in self.changed if name not in resolved]
-        for more in range(len(rest)):
-            sets = [[*resolved, *extra] for extra in islice(combinations(rest, more), _MOST_TRIED)]
-            found = next((kept for kept in self._ranked(sets) if self._may_run(kept, admitted)), None)
-            if found is not None:
-                return [name for name in self.changed if name in found]
-        return self.changed
-
-    def _together(self, admitted: Admits) -> list[str]:
-        """Where none is resolved by itself: the fewest that together are, and without which nothing is expected."""
-        for count in range(1, len(self.changed)):
-            sets = list(islice(combinations(self.changed, count), _MOST_TRIED))
-            enough = [kept for kept, lost in zip(sets, self._expected_losses(sets), strict=True) if lost <= self._bar]
-            shown = (kept for kept in self._ranked(enough) if self._shown(kept) and self._may_run(kept, admitted))
-            if (found := next(shown, None)) is not None:
-                return list(found)
-        return []
-
-    def _expected_losses(self, sets: Sequence[Sequence[str]]) -> Sequence[float]:
-        """Of the winner's best goal, without all that is not in each."""
-        found = self._over(sets)
-        return [max(each[n].mean for each in found.values()) for n in range(len(sets))]
-
-    def _shown(self, kept: Sequence[str]) -> bool:
-        """Whether these changes together are shown to be worth a change."""
-        deployed, level = [self._model(())], _SURE / len(self._effects)
-        found = (effects.over(self._model(kept), deployed, level)[0] for effects in self._effects.values())
-        return any(each.low > self._bar for each in found)
+        """The fewest of its changes that are worth a proof, of those that may be launched; or none."""
+        return self._parts.kept(lambda kept: self._may_run(kept, admitted))
 
     def _may_run(self, kept: Sequence[str], admitted: Admits) -> bool:
         """As far as is known: by the rules, by what was predicted, and by what became of it if it was launched."""
@@ -210,37 +175,15 @@ class _Winner:
         legal = config.space.violated(candidate, config.model.settings) is None
         return legal and candidate.digest not in refuted and admitted(candidate)
 
-    def _ranked(self, sets: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
-        """Those that are not shown to lose against the whole and that rather keep their limits, the best first."""
-        if not sets:
-            return
-        losses = self._over(sets, _SURE)
-        lost = [max(found[n].low for found in losses.values()) > self._bar for n in range(len(sets))]
-        mean = [fmean(found[n].mean for found in losses.values()) for n in range(len(sets))]
-        chance = self._any.keep([self._model(kept) for kept in sets])
-        enough = min(LIKELY, float(self._any.keep([self._model(self.changed)])[0]))
-        fine = [n for n in range(len(sets)) if not lost[n] and chance[n] >= enough]
-        yield from (sets[n] for n in sorted(fine, key=mean.__getitem__))
-
     # what launches say
 
     @property
     def _bar(self) -> float:
         return log1p(self.outcome.config.study.min_effect)
 
-    def _resolved(self, name: str) -> bool:
-        return any(each.low > self._bar for each in self._alone[name].values())
-
     @cached_property
-    def _alone(self) -> Mapping[str, Mapping[str, Difference]]:
-        """By change and goal: the winner over the winner without it."""
-        found = self._over([[name for name in self.changed if name != one] for one in self.changed])
-        return {name: {goal: each[n] for goal, each in found.items()} for n, name in enumerate(self.changed)}
-
-    def _over(self, sets: Sequence[Sequence[str]], level: float = _LEVEL) -> Mapping[str, Sequence[Difference]]:
-        """By goal, which share the level: the winner over each configuration that has some of its changes."""
-        whole, parts = self._model(self.changed), [self._model(kept) for kept in sets]
-        return {goal: effects.over(whole, parts, level / len(self._effects)) for goal, effects in self._effects.items()}
+    def _parts(self) -> Parts:
+        return Parts(self.changed, self._model, self._effects, self._bar)
 
     def _model(self, kept: Iterable[str]) -> Candidate:
         """The deployed configuration with some of the changes, by what really ran in both."""
@@ -248,10 +191,6 @@ class _Winner:
         base = {**self.outcome.deployed, **(ran(baseline, space).params if baseline else {})}
         top = ran(self.trial, space).params
         return space.candidate({**base, **{name: top[name] for name in kept}})
-
-    @property
-    def _any(self) -> Effects:
-        return next(iter(self._effects.values()))
 
     @cached_property
     def _effects(self) -> Mapping[str, Effects]:

@@ -24,10 +24,13 @@ from tuner.records.record import ProofTerms, Role, TrialRecord
 from tuner.search.base import CANNOT_RUN, Expectation, Observation, Search, anything
 from tuner.search.registry import make_search
 from tuner.search.source import Source
+from tuner.search.surrogate import Roofline
 from tuner.space import Candidate, SearchSpace
 from tuner.study.live import Asking, Screener, screened
 from tuner.trial.assignment import Screening
 
+_BOUNDED = "output_tokens_per_s"
+"""The goal that the memory's bandwidth bounds."""
 _REFUSALS = 8
 """So many proposals in a row that are ruled out before launch, and the search must say one that is not."""
 
@@ -76,11 +79,12 @@ class Proposer:
         self._space = config.space
         self._ground = ground
         self._say = say
-        self._search = search_of(config, sources)
+        self._search = search_of(config, sources, self._allowed if _BOUNDED in config.objective.goals else None)
         self._screener = Screener(config, self._search, self._tell)
         self._deployed = config.space.deployed(config.model.settings)
         self._told: set[str] = set()
         self._known: Preflight | None = None
+        self._allowances: dict[str, float | None] = {}
 
     def next(self, outcome: Outcome) -> Proposal | None:
         """The next trial; ``None`` when the space holds no other."""
@@ -106,6 +110,13 @@ class Proposer:
             return proposal
         candidate = proposal.candidate
         return replace(proposal, forecast=known.forecast(candidate), ceilings=known.ceilings(candidate))
+
+    def _allowed(self, candidate: Candidate) -> float | None:
+        """The throughput that the memory's bandwidth allows a configuration, as far as it is known."""
+        if candidate.digest not in self._allowances:
+            ceilings = self._known.ceilings(candidate) if self._known else None
+            self._allowances[candidate.digest] = ceilings.running_tokens_per_s if ceilings else None
+        return self._allowances[candidate.digest]
 
     def _checked(self, proposal: Proposal, known: Preflight | None) -> Proposal:
         refusal = known.check(proposal.candidate) if known else None
@@ -196,11 +207,11 @@ class Proposer:
             self._say(text)
 
 
-def search_of(config: Config, sources: Sequence[Source]) -> Search:
-    """The search of a study, which begins with these earlier ones."""
+def search_of(config: Config, sources: Sequence[Source], roofline: Roofline | None = None) -> Search:
+    """The search of a study, which begins with these earlier ones, and with what the hardware allows of its goal."""
     directions, shares = list(config.objective.goals.values()), config.objective.shares
     hints, settings, seed = kind_of(config.engine).hints, config.model.settings, config.study.seed
-    return make_search(config.search, config.space, directions, settings, seed, hints, shares, sources)
+    return make_search(config.search, config.space, directions, settings, seed, hints, shares, sources, roofline)
 
 
 def observations(records: Sequence[TrialRecord], space: SearchSpace, readings: Readings) -> list[Observation]:

@@ -102,7 +102,8 @@ class _Race:
         directions = list(self._goals.values())
         shares = [name for name, limit in self._limits.items() if limit.of == "baseline"]
         self._config = SearchConfig(kind=kind)
-        self._search = make_search(self._config, self._space, directions, settings, seed, hints, shares, sources)
+        about = (self._space, directions, settings, seed, hints, shares, sources)
+        self._search = make_search(self._config, *about, self._roofline if hasattr(landscape, "roofline") else None)
         self._rng = np.random.default_rng(seed)
         self._measured: dict[str, list[Mapping[str, float]]] = {}
         self._screenings: dict[str, list[Mapping[str, float]]] = {}
@@ -128,6 +129,11 @@ class _Race:
         """Parameters that the landscape can change in a running server."""
         names = getattr(self._landscape, "live", ())
         return [name for name in names if name in self._space.params and self._config.live == "auto"]
+
+    def _roofline(self, candidate: Candidate) -> float | None:
+        """What a landscape that has a ``roofline`` says that its hardware allows of the goal."""
+        allowed: float | None = self._landscape.roofline(candidate.params)  # type: ignore[attr-defined]
+        return allowed
 
     def _launch(self, planned: Planned) -> None:
         candidate = planned.candidate
