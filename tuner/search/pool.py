@@ -13,6 +13,7 @@ from tuner.search.view import decode, encode, is_ordered
 from tuner.space import Candidate, Choice, Range, SearchSpace
 
 _COUNTS = (2, 2, 2, 3, 4)
+"""How many parameters differ from a center, drawn from these: two in most cases."""
 _MOST = 800
 """So many are compared at each step."""
 _TRIES = 20
